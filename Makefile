@@ -1,0 +1,65 @@
+# Every target sets itself up: `make bench` and `make test` each work in a fresh clone, and install
+# nothing the second time.  Nothing is installed outside .venv.
+#
+#   make bench SUITE=standard DEVICE=cuda     another suite (tiltbench list suites), another device
+#   make test PYTHON=python3.12               another interpreter for a new .venv (3.11 or newer)
+#   make bench TORCH_INDEX=URL                an extra package index for the set-up, such as one with
+#                                             CPU-only builds of torch (plain torch for Linux is a
+#                                             CUDA download of about 3 GB)
+
+SUITE ?= quick
+DEVICE ?= auto
+PYTHON ?= python3
+TORCH_INDEX ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+TYPES := build/types
+EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.PHONY: bench test report perf slow lint fmt clean
+
+bench: $(READY)
+	$(BIN)/tiltbench run --suite $(SUITE) --device $(DEVICE)
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q
+
+report: $(READY)
+	$(BIN)/tiltbench score $(SUITE)
+	$(BIN)/tiltbench report $(SUITE)
+
+perf: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m perf -q -s
+
+slow: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -q -s
+
+# mypy cannot see the editable mapping of the three folders, so it reads the package as installed;
+# the comparison shows any file that the package would lack.
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build
+	$(BIN)/python -m pip install --quiet --no-deps --no-compile --target $(TYPES) .
+	diff -r -x __pycache__ targets $(TYPES)/tiltbench/targets
+	diff -r -x __pycache__ samplers $(TYPES)/tiltbench/samplers
+	diff -r -x __pycache__ -x targets -x samplers bench $(TYPES)/tiltbench
+	MYPYPATH=$(TYPES) $(BIN)/mypy
+
+fmt: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'tiltbench needs Python 3.11 or newer: name one with make PYTHON=python3.12'; exit 1; }
+	@echo 'Setting up .venv (once; torch is a large download) ...'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRA_INDEX) \
+	  -c constraints.txt -e '.[dev]'
+	@touch $@

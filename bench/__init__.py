@@ -1,0 +1,1 @@
+"""tiltbench: samplers of tilted densities, compared at equal and enforced cost."""

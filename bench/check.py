@@ -1,0 +1,64 @@
+"""`tiltbench check NAME|path/to/file.py`: the contract, in plain sentences, for one plug-in."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from tiltbench import check_sampler, check_target
+from tiltbench.findings import Finding
+from tiltbench.samplers.loss import Loss
+from tiltbench.samplers.presets import Preset
+from tiltbench.samplers.registry import SAMPLERS
+from tiltbench.samplers.sampler import Sampler
+from tiltbench.spec import BadSpec, Spec, build_sampler, build_target, parse
+from tiltbench.targets.registry import TARGETS, UnknownName
+from tiltbench.targets.target import Target
+
+__all__ = ["Finding", "check"]
+
+
+def check(name: str) -> list[Finding]:
+    """What holds and what does not of a target, loss or sampler.
+
+    `name` is a registered name, `name[key=value]` or path/to/file.py.  Every check is deterministic
+    (fixed seeds); a statistical one fails a correct plug-in once in a million.  Raises UnknownName
+    or BadSpec for a name that is nowhere; a file that cannot be used is a finding."""
+    spec = parse(name)
+    stem = spec["name"].partition(".py:")[0].removesuffix(".py") + ".py"
+    if Path(stem).is_file():
+        return _check_file(spec)
+    if spec["name"] in TARGETS.entries:
+        return check_target.check(build_target(spec))
+    if spec["name"] in SAMPLERS.entries:
+        return check_sampler.check(build_sampler(spec))
+    known = [*TARGETS.entries, *SAMPLERS.entries]
+    near = difflib.get_close_matches(spec["name"], known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else "see `tiltbench list targets` and `samplers`"
+    raise UnknownName(f"no target, loss or sampler is called {spec['name']!r}; {hint}")
+
+
+def _check_file(spec: Spec) -> list[Finding]:
+    try:
+        made = TARGETS.load(spec["name"])
+    except UnknownName as error:
+        return [Finding(False, str(error), "mend the file as the sentence says")]
+    except Exception as error:
+        what = f"importing {spec['name']} raises {type(error).__name__}: {error}"
+        return [Finding(False, what, "make `python` run the file without an error")]
+    try:
+        if _is(made, Target):
+            return check_target.check(build_target(spec))
+        if isinstance(made, Loss | Preset) or _is(made, Sampler):
+            return check_sampler.check(build_sampler(spec))
+    except BadSpec as error:
+        return [
+            Finding(False, str(error), "decorate it with @dataclass(frozen=True), give defaults")
+        ]
+    what = f"{spec['name']} holds neither a target nor a loss nor a sampler"
+    return [Finding(False, what, "extend Density, Tilt or Sampler, or write `thing = Loss(...)`")]
+
+
+def _is(made: Any, kind: type) -> bool:
+    return isinstance(made, type) and issubclass(made, kind)

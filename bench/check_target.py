@@ -1,0 +1,346 @@
+"""The contract of a target: what it states, its log rho, its truth, one against the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Generator, Tensor
+
+from tiltbench.estimators import bar
+from tiltbench.findings import Finding, agrees, expect, is_frozen, mean_of, said, until_broken
+from tiltbench.samplers.weights import Estimate
+from tiltbench.spec import build_target, spec
+from tiltbench.targets.process import simulate
+from tiltbench.targets.target import Density, Target, Tilt, Truth, test_point
+
+N = 4000  # exact draws per statistical check
+
+
+def check(target: Target) -> list[Finding]:
+    """In order: statement, function, truth, draws; nothing after the first that is broken."""
+    f = target.log_rho if isinstance(target, Density) else target.reward  # type: ignore[attr-defined]
+    called = "log_rho" if isinstance(target, Density) else "reward"
+    return until_broken(
+        [
+            ("reading the fields", partial(_statement, target)),
+            (called, partial(_shapes, target, f, called)),
+            (called, partial(_values, target, f, called)),
+            (f"the gradient of {called}", partial(_gradients, target, f, called)),
+            ("truth", partial(_truth, target)),
+            ("truth", partial(_against_density, target, f)),
+        ]
+    )
+
+
+def _statement(target: Target) -> Iterator[Finding]:
+    yield expect(
+        is_frozen(target),
+        "is a frozen dataclass",
+        f"{type(target).__name__} is not a frozen dataclass",
+        "decorate the class with @dataclass(frozen=True)",
+    )
+    yield expect(
+        isinstance(target.dim, int) and target.dim > 0,
+        f"dim is {target.dim}",
+        f"dim is {target.dim!r}, not a positive whole number",
+        "write `dim = 2` or a field `dim: int = 2`",
+    )
+    yield expect(
+        0 < target.scale < math.inf,
+        f"scale is {target.scale:g}",
+        f"scale is {target.scale!r}, not a positive number",
+        "state the rms coordinate, sqrt(E |X|^2 / dim)",
+    )
+    yield expect(
+        build_target(spec(target)) == target,
+        "its spec builds it back",
+        "the target built from its own spec is another one",
+        "let the fields be numbers, strings and tuples that alone decide what the target is",
+    )
+
+
+Function = Callable[[Tensor], Tensor]
+
+
+def _points(target: Target, *shape: int, spread: float = 1.0) -> Tensor:
+    g = Generator().manual_seed(7)
+    x = torch.randn(*shape, target.dim, generator=g, dtype=torch.float64)
+    return spread * target.scale * x
+
+
+def _shapes(target: Target, f: Function, called: str) -> Iterator[Finding]:
+    d = target.dim
+    for shape in ((5,), (2, 3), ()):
+        y = f(_points(target, *shape))
+        yield expect(
+            y.shape == shape,
+            f"{called} maps {(*shape, d)} to {shape}",
+            f"{called} at x of shape {(*shape, d)} has shape {tuple(y.shape)}, not {shape}",
+            "return one number a point: sum over the last dimension, without keepdim",
+        )
+    for dtype in (torch.float32, torch.float64):
+        y = f(_points(target, 4).to(dtype))
+        yield expect(
+            y.dtype == dtype,
+            f"{called} keeps {dtype}",
+            f"{called} at x of {dtype} is {y.dtype}",
+            "make constants with the dtype and device of x (x.new_tensor, .to(x))",
+        )
+    x = _points(target, 6)
+    one = torch.stack([f(row) for row in x])
+    yield expect(
+        torch.allclose(f(x), one, rtol=1e-6, atol=1e-6),
+        f"{called} of a batch is that of its points",
+        f"{called} of a batch differs from {called} of its points one by one",
+        "let no point see the others: reduce over the last dimension only",
+    )
+
+
+def _values(target: Target, f: Function, called: str) -> Iterator[Finding]:
+    x = torch.cat([_points(target, 500), _points(target, 500, spread=10), _points(target, 1) * 0])
+    for points in (x, x.float()):
+        y = f(points)
+        bad = ~(y < math.inf)
+        where = ", ".join(f"{v:.4g}" for v in points[bad][0][:6].tolist()) if bad.any() else ""
+        yield expect(
+            not bad.any(),
+            f"{called} is finite or -inf up to 10 scales out, in {points.dtype}",
+            f"{called} is NaN or +inf at {int(bad.sum())} of {len(y)} points, "
+            f"first at x = ({where}), in {points.dtype}",
+            "write it in logarithms (logsumexp, logaddexp, softplus); zero density is -inf",
+        )
+    empty = float((f(x) == -math.inf).double().mean())
+    if empty:
+        yield Finding(True, f"{called} is -inf at {empty:.0%} of the points tried")
+    yield expect(
+        torch.equal(f(x), f(x)),
+        f"{called} is the same function twice",
+        f"{called} gives other values the second time",
+        "leave randomness and state out of it",
+    )
+    if target.test_value is not None:
+        value = float(f(test_point(target)))
+        by_default = target == type(target)()
+        yield expect(
+            not by_default or abs(value - target.test_value) < 1e-9 * max(1, abs(value)),
+            "has its test_value at the test point",
+            f"{called} at the test point is {value:.12g}, test_value says {target.test_value:.12g}",
+            "if a constant was meant to change, raise `version` and state the new value",
+        )
+
+
+def _gradients(target: Target, f: Function, called: str) -> Iterator[Finding]:
+    x, v = _points(target, 40, spread=0.7), _points(target, 40).flip(0)
+    v, h = v / v.norm(dim=-1, keepdim=True), 1e-5 * target.scale
+    ahead, behind = f(x + h * v), f(x - h * v)
+    inside = (ahead.isfinite() & behind.isfinite() & f(x).isfinite()).detach()
+    if not inside.any():
+        yield Finding(True, f"the gradient of {called} was not checked: no point tried has density")
+        return
+    g = _gradient(f, x)[inside]
+    yield expect(
+        bool(g.isfinite().all()),
+        f"the gradient of {called} is finite",
+        f"the gradient of {called} is not finite at {int((~g.isfinite().all(-1)).sum())} points "
+        "of finite value",
+        "avoid sqrt, norm or log at zero, and where() around an infinite branch",
+    )
+    slope = ((ahead - behind) / (2 * h))[inside]
+    along = (g * v[inside]).sum(-1)
+    worst = float(((along - slope).abs() / slope.abs().clamp(min=1 / target.scale)).max())
+    yield expect(
+        worst < 1e-3,
+        f"the gradient of {called} is that of finite differences",
+        f"the gradient of {called} is off finite differences by {worst:.2g} of itself",
+        "let autograd see all of it: no detach, no .data, no rounding, no numpy",
+    )
+
+
+def _gradient(f: Function, x: Tensor) -> Tensor:
+    x = x.detach().requires_grad_()
+    return torch.autograd.grad(f(x).sum(), x)[0]
+
+
+def _truth(target: Target) -> Iterator[Finding]:
+    truth = target.truth()
+    yield expect(
+        isinstance(truth, Truth),
+        f"truth: {truth.source}" if isinstance(truth, Truth) else "",
+        f"truth() returns {type(truth).__name__}",
+        'return Truth("where it comes from", ...), or Truth("unknown")',
+    )
+    if truth.sample is None:
+        return
+    x, again, other = (truth.sample(50, Generator().manual_seed(s)) for s in (1, 1, 2))
+    yield expect(
+        x.shape == (50, target.dim) and x.dtype == torch.float64,
+        f"50 draws are a (50, {target.dim}) float64 tensor",
+        f"50 draws are of shape {tuple(x.shape)}, {x.dtype}, not (50, {target.dim}), float64",
+        "let sample(n, generator) return (n, dim) in float64 on the generator's device",
+    )
+    yield expect(
+        bool(x.isfinite().all()),
+        "the draws are finite",
+        f"{int((~x.isfinite().all(-1)).sum())} of 50 draws are NaN or infinite",
+        "draw from a law that is proper on the whole of R^dim",
+    )
+    yield expect(
+        torch.equal(x, again) and not torch.equal(x, other),
+        "draws follow the generator's seed",
+        "equal seeds give other draws, or other seeds the same",
+        "pass the generator to every random call",
+    )
+
+
+def _against_density(target: Target, f: Function) -> Iterator[Finding]:
+    truth = target.truth()
+    if truth.sample is None:
+        yield Finding(True, "draws and density were not compared: the truth has no draws")
+        return
+    x = truth.sample(N, Generator().manual_seed(3))
+    y = f(x)
+    empty = int((y == -math.inf).sum())
+    yield expect(
+        empty == 0,
+        "every exact draw has density",
+        f"{empty} of {N} exact draws have zero density",
+        "draws and density are of different laws: compare their formulas",
+    )
+    if isinstance(target, Density):
+        yield from _stein(target, x)
+    yield from _observables(truth, x)
+    if truth.modes is not None:
+        yield from _cells(truth, x)
+    if truth.noised_score is not None and isinstance(target, Density):
+        score, g = truth.noised_score(x[:50], torch.ones(50), torch.zeros(50)), _gradient(f, x[:50])
+        yield expect(
+            torch.allclose(score, g, rtol=1e-5, atol=1e-5 / target.scale),
+            "noised_score without noise is the gradient of log_rho",
+            "noised_score at signal 1, noise 0 is not the gradient of log_rho",
+            "it is grad log of the law of signal X + noise xi",
+        )
+    if truth.log_Z is not None:
+        yield _log_Z(target, truth, x)
+
+
+def _stein(target: Density, x: Tensor) -> Iterator[Finding]:
+    """E[x . grad log rho] = -D and E grad log rho = 0, where rho has no edge."""
+    around = target.log_rho(torch.cat([x + 0.3 * target.scale, x - 0.3 * target.scale]))
+    if (around == -math.inf).any():
+        yield Finding(True, "Stein's identity was not tried: the density has an edge")
+        return
+    g = _gradient(target.log_rho, x)
+    found = mean_of((x * g).sum(-1))
+    yield expect(
+        agrees(found, -target.dim),
+        f"draws and density agree: E[x . grad log rho] = {said(found)} for -{target.dim}",
+        f"draws and density disagree: E[x . grad log rho] = {said(found)} over exact draws, "
+        f"not -{target.dim}",
+        "one of the two is of another law: compare widths and constants",
+    )
+    found = max((mean_of(column) for column in g.T), key=lambda e: abs(e.value) / (e.se or 1))
+    yield expect(
+        agrees(found, 0.0),
+        "the gradient of log rho has mean 0 over the draws",
+        f"a coordinate of grad log rho has mean {said(found)} over exact draws, not 0",
+        "one of the two is of another law: compare places and weights",
+    )
+
+
+def _observables(truth: Truth, x: Tensor) -> Iterator[Finding]:
+    for name, (f, mean, sd, se) in truth.observables.items():
+        found = mean_of(f(x))
+        yield expect(
+            f(x).shape == (len(x),) and agrees(found, mean, se),
+            f"observable {name}: {said(found)} for {mean:.5g}",
+            f"observable {name} is {said(found)} over exact draws, the truth says {mean:.5g}",
+            "let f map (B, D) to (B,) and state its exact mean",
+        )
+        spread = float(f(x).std())
+        yield expect(
+            0.7 * sd <= spread <= 1.4 * sd,
+            f"observable {name}: sd {spread:.3g} for {sd:.3g}",
+            f"observable {name} has sd {spread:.3g} over exact draws, the truth says {sd:.3g}",
+            "state the sd of f(X), not of its mean; choose an f with a finite one",
+        )
+
+
+def _cells(truth: Truth, x: Tensor) -> Iterator[Finding]:
+    assert truth.modes is not None
+    weight, cell = truth.modes.weight.to(x), truth.modes.assign(x)
+    count = torch.bincount(cell, minlength=len(weight)).double()
+    yield expect(
+        len(count) == len(weight) <= 100 and abs(float(weight.sum()) - 1) < 1e-6,
+        f"{len(weight)} cells whose masses sum to 1",
+        f"{len(weight)} cells with masses that sum to {float(weight.sum()):.6g}; "
+        f"draws fall in cells up to {len(count) - 1}",
+        "state at most 100 masses that sum to 1, and assign indices below their number",
+    )
+    sd = (len(x) * weight * (1 - weight)).sqrt().clamp(min=1)
+    worst = int(((count - len(x) * weight).abs() / sd).argmax())
+    gap = float((count[worst] - len(x) * weight[worst]).abs() / sd[worst])
+    share = float(count[worst]) / len(x)
+    yield expect(
+        gap < 5.5,
+        "the draws fall in the cells as their masses say",
+        f"cell {worst} holds {share:.4g} of exact draws, its mass says {float(weight[worst]):.4g}",
+        "state the mass of the cell, which is not the component's weight where they overlap",
+    )
+
+
+def _log_Z(target: Target, truth: Truth, x: Tensor) -> Finding:
+    assert truth.log_Z is not None
+    found = _estimate(target, x) if isinstance(target, Density) else _from_base(target)
+    if not found.se < 0.5:
+        return Finding(True, "log Z was not compared: no simple proposal reaches the target")
+    return expect(
+        agrees(found, truth.log_Z, truth.log_Z_se),
+        f"log Z is {truth.log_Z:.6g}, estimated {said(found)}",
+        f"log Z is {said(found)} by estimation, the truth says {truth.log_Z:.6g}",
+        "state the log of the integral of exp(log_rho), constants included",
+    )
+
+
+def _estimate(target: Density, x: Tensor) -> Estimate:
+    """Bennett's estimate between the draws and a proposal fitted to the first half of them: one
+    Gaussian, or one around each of 400 draws; whichever has the smaller error."""
+    fit, held = x.chunk(2)
+    root = torch.linalg.cholesky(torch.cov(fit.T).reshape(target.dim, -1))
+    width = (4 / ((target.dim + 2) * 400)) ** (1 / (target.dim + 4))
+    found = []
+    for centre, spread in ((fit.mean(0, keepdim=True), 1.0), (fit[:400], width), (fit[:400], 0.1)):
+        factor = spread * root
+        g = Generator().manual_seed(11)
+        pick = torch.randint(len(centre), (len(held),), generator=g)
+        proposed = centre[pick] + torch.randn(held.shape, generator=g, dtype=x.dtype) @ factor.T
+        sides = [target.log_rho(s) - _log_kernel(s, centre, factor) for s in (proposed, held)]
+        found.append(bar(*sides))
+    return min(found, key=lambda e: e.se if e.se == e.se else math.inf)
+
+
+def _log_kernel(x: Tensor, centre: Tensor, factor: Tensor) -> Tensor:
+    """log of the mean over centres c of N(x; c, factor factor^T)."""
+    a = torch.linalg.solve_triangular(factor, x.T, upper=False).T
+    c = torch.linalg.solve_triangular(factor, centre.T, upper=False).T
+    near = (-torch.cdist(a, c).square() / 2).logsumexp(-1) - math.log(len(centre))
+    return near - factor.diagonal().log().sum() - x.shape[-1] / 2 * math.log(2 * math.pi)
+
+
+class _Free:
+    """u = 0."""
+
+    def control(self, x: Tensor, t: Tensor, hint: Tensor | None = None) -> Tensor:
+        return torch.zeros_like(x)
+
+
+def _from_base(target: Target) -> Estimate:
+    """The log of the mean of exp(r) over uncontrolled paths of the base."""
+    assert isinstance(target, Tilt)
+    g = Generator().manual_seed(11)
+    with torch.no_grad():
+        r = target.reward(simulate(target.base, _Free(), (N, target.dim), g).x[-1]).double()
+    w = mean_of(torch.exp(r - r.max()))
+    return Estimate(math.log(w.value) + float(r.max()), w.se / w.value, w.n)

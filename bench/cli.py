@@ -1,0 +1,127 @@
+"""The console command `tiltbench`.  Only the words are here; commands.py does the work.
+
+Nothing below imports torch until a command needs it, so that `--help` and `list` answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+RUN_END = """\
+Exit code: 0 when every cell finished (a cell whose method does not apply to its target is a dash
+with a reason, not a failure), 1 when some failed, 2 for a wrong argument, 130 after Ctrl-C.
+Cells already recorded are not run again; failed ones only with --retry, those of other code only
+with --stale, all with --force."""
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="tiltbench",
+        description="Benchmark samplers of tilted densities at equal, enforced cost.",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    add = commands.add_parser("list", help="what there is, one line each")
+    add.add_argument("kind", choices=["targets", "samplers", "metrics", "suites"])
+
+    add = commands.add_parser(
+        "run",
+        help="run cells, score them and report",
+        description="Run a suite, or the product of targets, samplers and seeds; score; report.",
+        epilog=RUN_END,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add.add_argument(
+        "--suite", metavar="NAME|FILE.toml", help="a suite; see `tiltbench list suites`"
+    )
+    add.add_argument(
+        "--targets",
+        metavar="A,B",
+        help="names, name[key=value], or path/to/file.py; with --suite: only these of its targets",
+    )
+    add.add_argument(
+        "--samplers",
+        metavar="C,D",
+        help="the same for samplers, e.g. log_variance[reference=Stationary,model=Guided],smc",
+    )
+    add.add_argument("--budget", metavar="N", help="training points, e.g. 1e6 (default 40,000)")
+    add.add_argument("--draws", metavar="N", help="draws to score (default 1,000)")
+    add.add_argument("--seeds", metavar="0:5|0,3", help="a range or a list (default 0:3)")
+    add.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add.add_argument("--out", metavar="DIR", help="results folder (default results/SUITE)")
+    add.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME.KEY=A,B",
+        help="a parameter of a target or sampler; several values span a grid; may be repeated",
+    )
+    add.add_argument(
+        "--jobs", default="auto", help="cells at a time (default: one a core, or a GPU)"
+    )
+    add.add_argument("--time-limit", metavar="S", help="seconds a cell may take")
+    add.add_argument("--memory-limit", metavar="MB", help="memory a cell may take")
+    add.add_argument("--dry-run", action="store_true", help="print the cells and stop")
+    add.add_argument("--retry", action="store_true", help="run failed cells again")
+    add.add_argument("--stale", action="store_true", help="run cells recorded by other code again")
+    add.add_argument("--force", action="store_true", help="run every cell again")
+
+    add = commands.add_parser("status", help="how far a suite has come")
+    add.add_argument("results", nargs="?", metavar="SUITE|DIR", help="default: all in results/")
+
+    for name, what in {
+        "score": "compute the metrics of recorded runs again, from their draws on disk",
+        "report": "write the tables and plots of scored runs again",
+    }.items():
+        add = commands.add_parser(name, help=what, description=what.capitalize() + ".")
+        add.add_argument("results", metavar="SUITE|DIR")
+        if name == "score":
+            add.add_argument("--force", action="store_true", help="also runs already scored")
+
+    add = commands.add_parser(
+        "floor", help="what exact samples score: measure the shipped noise floors again"
+    )
+    add.add_argument("--targets", metavar="A,B", help="default: every target")
+    add.add_argument("--draws", metavar="N,M", default="1000,2000", help="sample sizes")
+
+    add = commands.add_parser(
+        "check", help="the contract tests on a registered name or a plug-in file"
+    )
+    add.add_argument("names", nargs="+", metavar="NAME|path/to/file.py")
+
+    add = commands.add_parser(
+        "publish",
+        help="copy what belongs in git to results/published/",
+        description="Copy records, scores, tables and plots (not draws nor states) to "
+        "results/published/SUITE.",
+    )
+    add.add_argument("results", metavar="SUITE|DIR")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0 success, 1 a failed cell or check, 2 a wrong argument, 130 Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser().parse_args(arguments)
+
+    from tiltbench import commands
+    from tiltbench.spec import BadSpec
+    from tiltbench.targets.registry import UnknownName
+
+    try:
+        return commands.COMMANDS[options.command](options, arguments)
+    except (BadSpec, UnknownName, commands.Refused) as error:
+        print(f"tiltbench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("tiltbench: stopped; everything recorded is kept.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `tiltbench list targets | head`
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

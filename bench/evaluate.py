@@ -1,0 +1,219 @@
+"""One run's scores, from its files alone: no network is built, and truth meets draws here only."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from tiltbench import estimators
+from tiltbench.floor import SAMPLE_NEEDS, Floor, sample_metrics
+from tiltbench.metric import Metric, Unknown
+from tiltbench.record import Outcome, Record, read_arrays, read_outcome, read_record
+from tiltbench.samplers.sampler import Draws
+from tiltbench.samplers.weights import ess, resample
+from tiltbench.spec import METRICS, build_target
+from tiltbench.targets.target import Target, Truth
+
+STREAMS = {"reference": 16, "score": 17}  # spawn keys of a run's seed; low ones are its own
+CURVE = "energy_distance"  # the sample metric of learning curves
+
+Floors = Mapping[int, Mapping[str, Floor | None]]  # by number of draws, by metric
+
+
+def evaluate(runs: Path, run: str, floors: Floors) -> dict[str, Any]:
+    """Every registered metric of run `run`, {name: {"value", "se", "n", "floor"}} under "scores",
+    its learning curve under "curve", and the seconds it took.
+
+    Where a number cannot be had: {"value": null, "reason"}, never 0.  Sample metrics of weighted
+    draws come twice, as drawn and, as `<name>_weighted`, after resampling by the weights."""
+    clock = time.perf_counter()
+    record = read_record(runs / f"{run}.json")
+    outcome = read_outcome(runs, run)
+    found: dict[str, Any] = {"run": run, "draws": len(outcome.draws.x)}
+    try:
+        target, truth = _target(json.dumps(record.spec["target"], sort_keys=True))
+        known_truth = _with_reference(truth, record)
+        found["scores"] = dict(_scores(target, known_truth, outcome, record, floors))
+        found["curve"] = _curve(runs, run, target, known_truth, floors)
+    except Exception as error:  # a plug-in that has moved must not stop the other runs
+        found["error"] = f"{type(error).__name__}: {error}"
+        found["scores"] = {n: {"value": None, "reason": found["error"]} for n in METRICS.entries}
+        found["curve"] = None
+    if outcome.draws.log_w is not None:
+        found["zero_weights"] = float((outcome.draws.log_w == -torch.inf).double().mean())
+    found["seconds"] = time.perf_counter() - clock
+    return found
+
+
+def _scores(
+    target: Target,
+    truth: Truth,
+    outcome: Outcome,
+    record: Record,
+    floors: Floors,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    comparing = sample_metrics()
+    weighted = _weighted(outcome, record)
+    here = floors.get(len(outcome.draws.x), {})
+    for name in METRICS.entries:
+        metric: Metric = METRICS.load(name)
+        missing = _missing(metric, truth, outcome)
+        yield name, _one(metric, missing, target, truth, outcome, record, here.get(name))
+        if name in comparing and outcome.draws.log_w is not None:
+            lack = missing or (weighted if isinstance(weighted, str) else "")
+            made = outcome if isinstance(weighted, str) else weighted
+            result = _one(metric, lack, target, truth, made, record, here.get(name))
+            yield f"{name}_weighted", {**result, "ess": ess(outcome.draws.log_w)}
+
+
+def _one(
+    metric: Metric,
+    missing: str,
+    target: Target,
+    truth: Truth,
+    outcome: Outcome,
+    record: Record,
+    floor: Floor | None,
+) -> dict[str, Any]:
+    if missing:
+        return {"value": None, "reason": missing}
+    try:
+        value, se, n = metric.fn(target, truth, outcome, stream(record, "score"))
+    except Unknown as error:
+        return {"value": None, "reason": str(error)}
+    except Exception as error:
+        return {"value": None, "reason": f"{type(error).__name__}: {error}"}
+    if not math.isfinite(value):
+        return {"value": None, "reason": f"the value is {value}"}
+    result: dict[str, Any] = {"value": value, "se": se, "n": n}
+    if floor is not None:
+        unfit = floor.unfit(metric)
+        result["floor"] = {"mean": floor.mean, "sd": floor.sd, "n": floor.n, "unfit": unfit}
+    return result
+
+
+def _missing(metric: Metric, truth: Truth, outcome: Outcome) -> str:
+    """Why a metric cannot be computed; empty where it can."""
+    draws = outcome.draws
+    x, log_w = draws.x, draws.log_w
+    back = outcome.log_w_reverse
+    reasons = {
+        "sample": "" if truth.sample else "no exact draws of the target are known",
+        "log_Z": "" if truth.log_Z is not None else "log Z of the target is not known",
+        "modes": "" if truth.modes else "the target has no named modes",
+        "observables": "" if truth.observables else "no observables of the target are known",
+        "log_w": _bad_weights(log_w, "the method gives no weights"),
+        "reverse": _bad_weights(back, "the method cannot trace paths back from exact draws"),
+        "own_log_Z": "" if draws.log_Z else "the method makes no estimate of its own",
+    }
+    for need in sorted(metric.needs):
+        if need.startswith("probe."):
+            if need.removeprefix("probe.") not in outcome.probes:
+                return f"the method offers no {need.removeprefix('probe.')}"
+        elif reasons[need]:
+            return reasons[need]
+    if metric.needs & SAMPLE_NEEDS:
+        bad = int((~x.isfinite().all(-1)).sum())
+        if bad:
+            return f"{bad} of {len(x)} draws are not finite"
+    return ""
+
+
+def _bad_weights(log_w: Tensor | None, absent: str) -> str:
+    if log_w is None:
+        return absent
+    bad = int((~(log_w < torch.inf)).sum())  # NaN or +inf
+    return f"{bad} of {len(log_w)} log-weights are NaN or +inf" if bad else ""
+
+
+def _weighted(outcome: Outcome, record: Record) -> Outcome | str:
+    """The draws resampled by their weights, or why they cannot be.
+
+    Copies of one draw form a group (with its own group, where it has one), so that errors count
+    the draws that carry the weight."""
+    draws = outcome.draws
+    if draws.log_w is None:
+        return "the method gives no weights"
+    bad = _bad_weights(draws.log_w, "")
+    if bad:
+        return bad
+    if not bool((draws.log_w > -torch.inf).any()):
+        return "every weight is zero"
+    chosen = resample(draws.log_w, len(draws.x), stream(record, "score"))
+    group = chosen if draws.group is None else draws.group[chosen]
+    return Outcome(draws._replace(x=draws.x[chosen], log_w=None, group=group), None, {})
+
+
+def _curve(
+    runs: Path, run: str, target: Target, truth: Truth, floors: Floors
+) -> dict[str, Any] | None:
+    """Error of log Z and energy distance at each spend (calls); null where there is no number."""
+    path = runs / f"{run}.curve.npz"
+    if not path.exists():
+        return None
+    arrays = read_arrays(path)
+    spends, x = arrays["spend"].tolist(), arrays["x"].double()
+    n = x.shape[1]
+    log_w = arrays.get("log_w", torch.full(x.shape[:2], torch.nan))
+    metric: Metric = METRICS.load(CURVE)
+    rows = []
+    for points, weights in zip(x, log_w, strict=True):
+        row: dict[str, Any] = {"log_Z_err": None, "log_Z_se": None, "distance": None}
+        weights = weights[~weights.isnan()]
+        if len(weights) and truth.log_Z is not None:
+            value, se, _ = estimators.jarzynski(weights)
+            row |= {"log_Z_err": value - truth.log_Z, "log_Z_se": se}
+        points = points[points.isfinite().all(-1)]
+        if len(points) > 1 and truth.sample is not None:
+            made = metric.fn(target, truth, Outcome(Draws(points), None, {}), Generator())
+            row["distance"] = made.value
+        rows.append(row)
+    floor = floors.get(n, {}).get(CURVE)
+    return {
+        "spend": spends,
+        "n": n,
+        "metric": CURVE,
+        **{key: [row[key] for row in rows] for key in ("log_Z_err", "log_Z_se", "distance")},
+        "floor": {"mean": floor.mean, "sd": floor.sd, "n": n} if floor else None,
+    }
+
+
+def stream(record: Record, purpose: str) -> Generator:
+    """A generator of the run's seed, apart from those that the run itself used."""
+    return _stream(record.spec["seed"], purpose)
+
+
+def _stream(seed: int, purpose: str) -> Generator:
+    key = np.random.SeedSequence(seed, spawn_key=(STREAMS[purpose],)).generate_state(1, np.uint64)
+    return Generator().manual_seed(int(key[0]) >> 1)
+
+
+@lru_cache(maxsize=16)
+def _target(spec: str) -> tuple[Target, Truth]:
+    target = build_target(json.loads(spec))
+    return target, target.truth()
+
+
+def _with_reference(truth: Truth, record: Record) -> Truth:
+    """The truth with one reference set per (target, seed, n): every metric and every sampler of a
+    seed meets the same exact draws, which pairs their scores."""
+    if truth.sample is None:
+        return truth
+    spec, seed = json.dumps(record.spec["target"], sort_keys=True), record.spec["seed"]
+    return truth._replace(sample=lambda n, _: _reference(spec, seed, n))
+
+
+@lru_cache(maxsize=8)
+def _reference(spec: str, seed: int, n: int) -> Tensor:
+    _, truth = _target(spec)
+    assert truth.sample is not None
+    return truth.sample(n, _stream(seed, "reference"))

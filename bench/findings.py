@@ -1,0 +1,76 @@
+"""What a check found: sentences, and the arithmetic behind the statistical ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import scipy.stats
+import torch
+from torch import Tensor
+
+from tiltbench.samplers.weights import Estimate
+
+RARE = 2 * scipy.stats.norm.sf(5)  # chance that a correct plug-in fails one statistical check
+
+
+class Finding(NamedTuple):
+    """One sentence about a plug-in; where it is not ok, what to do about it."""
+
+    ok: bool
+    what: str
+    remedy: str = ""
+
+
+def expect(ok: bool, good: str, bad: str, remedy: str) -> Finding:
+    return Finding(True, good) if ok else Finding(False, bad, remedy)
+
+
+Steps = Iterable[tuple[str, Callable[[], Iterator[Finding]]]]
+
+
+def until_broken(steps: Steps) -> list[Finding]:
+    """The findings of all steps, in order, up to and with the first that is not ok: what follows
+    builds on it.  An exception is a finding, named after its step."""
+    found: list[Finding] = []
+    for what, step in steps:
+        try:
+            for finding in step():
+                found.append(finding)
+                if not finding.ok:
+                    return found
+        except Exception as error:
+            said = " ".join(str(error).split())
+            sentence = f"{what} raises {type(error).__name__}: {said}"
+            return [*found, Finding(False, sentence, "mend what the message names")]
+    return found
+
+
+def is_frozen(thing: Any) -> bool:
+    return dataclasses.is_dataclass(thing) and thing.__dataclass_params__.frozen  # type: ignore[union-attr]
+
+
+def mean_of(values: Tensor, group: Tensor | None = None) -> Estimate:
+    """The mean of (n,) values and its error from independent groups, as many as `n` says."""
+    values = values.double()
+    if group is not None:
+        _, index, size = torch.unique(group, return_inverse=True, return_counts=True)
+        sums = values.new_zeros(len(size)).index_add(0, index, values - values.mean())
+        total, n = float(sums.square().sum()), len(size)
+    else:
+        total, n = float((values - values.mean()).square().sum()), len(values)
+    se = math.sqrt(total * n / max(n - 1, 1)) / len(values)
+    return Estimate(float(values.mean()), se if n > 1 else math.nan, n)
+
+
+def agrees(estimate: Estimate, truth: float, se: float = 0.0) -> bool:
+    """Whether the two differ by no more than chance (RARE) allows, by Student's t."""
+    gap, error = abs(estimate.value - truth), math.hypot(estimate.se, se)
+    rounding = 1e-9 * max(1.0, abs(truth))
+    return gap <= rounding + error * float(scipy.stats.t.isf(RARE / 2, max(estimate.n - 1, 1)))
+
+
+def said(estimate: Estimate) -> str:
+    return f"{estimate.value:.5g} +- {estimate.se:.2g}"

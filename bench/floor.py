@@ -1,0 +1,157 @@
+"""Floors: what exact draws score, at the same number of draws (protocol.md 4).
+
+A sample metric is not zero for a perfect sampler; its floor is the metric between two independent
+exact sets, 20 times over.  Floors of the suites' targets ship in data/floors.json; others are
+measured on demand and kept with the results.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Generator
+
+from tiltbench.metric import Metric
+from tiltbench.record import Outcome, write_json
+from tiltbench.samplers.sampler import Draws
+from tiltbench.spec import METRICS, Spec, build_target
+from tiltbench.targets.target import Target, Truth
+
+SHIPPED = Path(__file__).parent / "data" / "floors.json"
+REPETITIONS = 20
+SIZES = (250, 500, 1000, 2000)  # draws of the suites and of their learning curves
+SAMPLE_NEEDS = frozenset({"sample", "modes", "observables"})
+
+
+class Floor(NamedTuple):
+    """Mean and standard deviation of a metric over pairs of exact sets of n draws."""
+
+    mean: float
+    sd: float
+    n: int
+    repetitions: int = REPETITIONS
+
+    def unfit(self, metric: Metric) -> bool:
+        """Too noisy to rank by: a distance between sets whose floor has sd above a third of its
+        mean (where that is not 0 by design).  W2 on a funnel is set by a few far points."""
+        distance = metric.perfect == "floor" and "sample" in metric.needs
+        return distance and self.sd > self.mean / 3
+
+
+Page = dict[str, Floor | None]  # by metric; None: measured, and there is none
+Book = dict[str, Page]  # by target, version and number of draws
+
+
+def page(target: Spec, version: int, n: int) -> str:
+    """The key of a target's floors: its complete spec, its version and the number of draws."""
+    return f"{json.dumps(target, sort_keys=True)} v{version} n={n}"
+
+
+def sample_metrics() -> dict[str, Metric]:
+    """The registered metrics that compare draws with the truth: those that have a floor."""
+    loaded = {name: METRICS.load(name) for name in METRICS.entries}
+    return {name: m for name, m in loaded.items() if m.needs and m.needs <= SAMPLE_NEEDS}
+
+
+def known(metric: Metric, truth: Truth) -> bool:
+    """Whether `truth` has what a sample metric needs."""
+    have = {
+        "sample": truth.sample is not None,
+        "modes": truth.modes is not None,
+        "observables": bool(truth.observables),
+    }
+    return all(have[need] for need in metric.needs)
+
+
+def measure(
+    target: Target,
+    metrics: Mapping[str, Metric],
+    n: int,
+    seed: int = 0,
+    repetitions: int = REPETITIONS,
+) -> Page:
+    """The floors of `metrics`, None where the target's truth does not allow one.
+
+    Each repetition takes 2 n exact draws at once and scores one half against the other, so that a
+    finite reference set is split, not used twice."""
+    truth = target.truth()
+    if truth.sample is None:
+        return dict.fromkeys(metrics)
+    key = np.random.SeedSequence(seed, spawn_key=(18, n)).generate_state(1, np.uint64)
+    generator = Generator().manual_seed(int(key[0]) >> 1)
+    values: dict[str, list[float]] = {}
+    for _ in range(repetitions):
+        x, y = truth.sample(2 * n, generator).split(n)
+        half = truth._replace(sample=lambda m, _, y=y: y[:m])
+        outcome = Outcome(Draws(x), None, {})
+        for name, metric in metrics.items():
+            if known(metric, half):
+                try:
+                    value = metric.fn(target, half, outcome, generator).value
+                except Exception:  # no floor; the scores say why
+                    value = math.nan
+                values.setdefault(name, []).append(value)
+    floors: Page = dict.fromkeys(metrics)
+    for name, v in values.items():
+        if np.isfinite(v).all():
+            floors[name] = Floor(float(np.mean(v)), float(np.std(v, ddof=1)), n, repetitions)
+    return floors
+
+
+def read_book(path: Path) -> Book:
+    """The floors of a file; none where there is no file.  Raises ValueError where it is broken."""
+    if not path.exists():
+        return {}
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["floors"]
+        book: Book = {}
+        for e in entries:
+            floors = book.setdefault(page(e["target"], e["version"], e["n"]), {})
+            for name, pair in e["metrics"].items():
+                floors[name] = Floor(*pair, e["n"], e["repetitions"]) if pair else None
+        return book
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} holds no floors ({error}); delete it: they are made anew"
+        ) from error
+
+
+def entry(target: Spec, version: int, n: int, floors: Page) -> dict[str, Any]:
+    """What a file of floors holds of one target at one n."""
+    return {
+        "target": target,
+        "version": version,
+        "n": n,
+        "repetitions": REPETITIONS,
+        "metrics": {
+            name: [float(f"{floor.mean:.6g}"), float(f"{floor.sd:.6g}")] if floor else None
+            for name, floor in sorted(floors.items())
+        },
+    }
+
+
+def write_book(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    about = (
+        "metric: [mean, sd] between independent exact sets of n draws; made by `tiltbench floor`"
+    )
+    write_json(path, {"about": about, "floors": list(entries)})
+
+
+def regenerate(
+    targets: Iterable[Spec], ns: Iterable[int] = SIZES, path: Path = SHIPPED
+) -> list[dict[str, Any]]:
+    """Measures every (target, n) anew and writes them to `path`; `targets` are complete specs.
+
+    About 20 s a target at n = 1000 and 1 to 2 minutes at 2000, nearly all of it W2."""
+    metrics, entries = sample_metrics(), []
+    for spec in targets:
+        target = build_target(spec)
+        for n in ns:
+            entries.append(entry(spec, target.version, n, measure(target, metrics, n)))
+    write_book(path, entries)
+    return entries

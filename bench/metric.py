@@ -1,0 +1,36 @@
+"""What a metric is: one number with its error, from a run's output and its target's truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from torch import Generator
+
+from tiltbench.record import Outcome
+from tiltbench.samplers.weights import Estimate
+from tiltbench.targets.target import Target, Truth
+
+# What a metric may need: "sample" (exact draws), "log_Z", "modes", "observables" of the truth;
+# "log_w", "reverse" (log_w_reverse), "own_log_Z" of the outcome; "probe.NAME".
+Needs = frozenset[str]
+
+
+class Metric(NamedTuple):
+    """A file in bench/metrics offers `name = Metric("name", ...)`.
+
+    `perfect` is what an exact sampler scores: "0", "1", "floor" (a finite-sample value measured
+    between two exact sets) or "" (reported, not ranked).  `fn` may assume that `needs` are met;
+    it works in float64 and draws its randomness from the generator only.
+    """
+
+    name: str
+    needs: Needs
+    better: Literal["lower", "higher"]
+    unit: str  # "nats", "length", "length^2", "1"
+    perfect: str
+    fn: Callable[[Target, Truth, Outcome, Generator], Estimate]
+
+
+class Unknown(Exception):
+    """The number cannot be had from this outcome; the sentence says why and stands in the table."""

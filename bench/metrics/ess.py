@@ -1,0 +1,26 @@
+"""Effective sample size from both sides (math.md 5.4): never read one without the other."""
+
+from __future__ import annotations
+
+from torch import Generator
+
+from tiltbench import estimators
+from tiltbench.metric import Metric
+from tiltbench.record import Outcome
+from tiltbench.samplers.weights import Estimate
+from tiltbench.targets.target import Target, Truth
+
+
+def _model(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
+    return estimators.ess_model(outcome.draws.log_w, outcome.draws.group)
+
+
+def _target(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
+    return estimators.ess_target(outcome.log_w_reverse)
+
+
+ess_model = Metric("ess_model", frozenset({"log_w"}), "higher", "1", "1", _model)
+"""(sum w)^2 / (n sum w^2) over the sampler's own paths: blind to modes it never visits"""
+
+ess_target = Metric("ess_target", frozenset({"reverse"}), "higher", "1", "1", _target)
+"""1 / (E[w] E[1/w]) over paths from exact draws of the target: sees missing modes"""

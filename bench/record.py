@@ -1,0 +1,178 @@
+"""One JSON file per run, its arrays beside it; written whole or not at all (protocol.md 6)."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum, auto
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tiltbench.samplers.sampler import Draws
+from tiltbench.samplers.weights import Estimate
+
+SCHEMA = 1
+
+
+class Status(StrEnum):
+    """How a run ended.  SPENT and DONE are successes."""
+
+    SPENT = auto()
+    DONE = auto()
+    DIVERGED = auto()
+    OUT_OF_TIME = auto()
+    OUT_OF_MEMORY = auto()
+    FAILED = auto()
+    UNSUPPORTED = auto()
+
+    @property
+    def finished(self) -> bool:
+        return self in (Status.SPENT, Status.DONE)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was run, by what code, at what cost, and how it ended.
+
+    spec: {"target": Spec, "target_version": int, "sampler": Spec, "seed": int, "draws": int,
+    "device": "cpu"|"cuda",
+    "budget": {"train": [values, grads], "draw": ..., "measure": ..., "seconds": s|null}}.
+    """
+
+    spec: Mapping[str, Any]
+    labels: Mapping[str, str]  # {"target": short form, "sampler": short form}, for people
+    status: Status
+    reason: str = ""  # one sentence where the status is not a success
+    traceback: str = ""
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, Any] = field(default_factory=dict)
+    code: Mapping[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @property
+    def id(self) -> str:
+        return spec_id(self.spec)
+
+
+class Outcome(NamedTuple):
+    """A run's output as the metrics see it: everything was read from disk, on the CPU."""
+
+    draws: Draws
+    log_w_reverse: Tensor | None  # log_w of paths traced back from exact draws of the target
+    probes: Mapping[str, Tensor]  # what `Sampler.probe` returned
+
+
+def spec_id(spec: Mapping[str, Any]) -> str:
+    """The name of a run's files: a hash of its spec."""
+    text = json.dumps(spec, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Temporary file beside it, fsync, rename: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Strict JSON: NaN and infinities are written as null."""
+    write_bytes(path, (json.dumps(_strict(value), indent=1, allow_nan=False) + "\n").encode())
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): _strict(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(v) for v in value]
+    return value
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
+    buffer = io.BytesIO()
+    plain: dict[str, Any] = {k: v.detach().cpu().numpy() for k, v in arrays.items()}
+    np.savez_compressed(buffer, **plain)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_arrays(path: Path) -> dict[str, Tensor]:
+    """The tensors of an .npz file, on the CPU; nothing in the file is executed."""
+    with np.load(path, allow_pickle=False) as data:
+        return {key: torch.as_tensor(data[key]) for key in data.files}
+
+
+def write_outcome(folder: Path, run: str, outcome: Outcome) -> None:
+    """`<run>.npz`: the draws, the reverse weights and the probes."""
+    draws = outcome.draws
+    arrays: dict[str, Tensor] = {"x": draws.x}
+    if draws.log_w is not None:
+        arrays["log_w"] = draws.log_w
+    if draws.group is not None:
+        arrays["group"] = draws.group
+    if draws.log_Z is not None:
+        arrays["log_Z"] = torch.tensor(draws.log_Z, dtype=torch.float64)
+    if outcome.log_w_reverse is not None:
+        arrays["log_w_reverse"] = outcome.log_w_reverse
+    arrays.update({f"probe.{key}": value for key, value in outcome.probes.items()})
+    write_arrays(folder / f"{run}.npz", arrays)
+
+
+def read_outcome(folder: Path, run: str) -> Outcome:
+    arrays = read_arrays(folder / f"{run}.npz")
+    own = arrays.get("log_Z")
+    draws = Draws(
+        arrays["x"].double(),
+        arrays.get("log_w"),
+        arrays.get("group"),
+        None if own is None else Estimate(float(own[0]), float(own[1]), int(own[2])),
+    )
+    probes = {k.removeprefix("probe."): v for k, v in arrays.items() if k.startswith("probe.")}
+    return Outcome(draws, arrays.get("log_w_reverse"), probes)
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """`<id>.json`, last of a run's files: a run counts as done once it exists."""
+    write_json(folder / f"{record.id}.json", asdict(record))
+
+
+def read_record(path: Path) -> Record:
+    """Raises ValueError, naming the file, where it is not a record of this schema."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["schema"] != SCHEMA:
+            raise ValueError(f"schema {data['schema']}, this version reads {SCHEMA}")
+        data["status"] = Status(data["status"])
+        return Record(**data)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is not a readable record ({error}); delete it to run again"
+        ) from error
+
+
+def records(folder: Path) -> list[Record]:
+    """Every readable record of a runs folder whose draws, where it has any, are there too."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        if path.name.count(".") > 1:
+            continue  # scores and other things beside a record
+        record = read_record(path)
+        if not record.status.finished or (folder / f"{record.id}.npz").exists():
+            found.append(record)
+    return found

@@ -1,0 +1,89 @@
+"""Runs whose own side looks good while the target's side says otherwise, found in the data."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from tiltbench.report.frame import Frames
+
+HEALTHY = 0.5  # ess_model above this is read as success
+NATS = 0.1  # an error of log Z worth naming
+ERRORS = 5  # standard errors
+MASS = 0.2  # share of the target's mass in the wrong mode
+
+
+class Number(NamedTuple):
+    value: float
+    se: float
+    floor_mean: float
+    floor_sd: float
+
+
+class Misled(NamedTuple):
+    """One run: what its own side says, and what contradicts it."""
+
+    target: str
+    sampler: str
+    seed: int
+    own: tuple[str, ...]
+    against: tuple[str, ...]
+    severity: float
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"On **{self.target}**, `{self.sampler}` (seed {self.seed}) looks good from its own "
+            f"side: {', '.join(self.own)}. Seen from the target: {'; '.join(self.against)}."
+        )
+
+
+def misled(frames: Frames) -> list[Misled]:
+    """The runs that a one-sided score misleads about, the worst first.
+
+    One-sided signs of success: ess_model above 1/2, or log Z stated to better than 0.1 nats.
+    Contradictions: mode_tv (after weighting, where there are weights) above its floor by 0.2 and
+    2 sd; ess_target a tenth of ess_model or less; log Z off by more than 0.1 nats and 5 of its own
+    standard errors."""
+    found = []
+    keys = ["target", "sampler", "seed", "id"]
+    for (target, sampler, seed, _), rows in frames.scores.groupby(keys, sort=False):
+        table = rows[rows["value"].notna()].set_index("metric")
+        columns = ["value", "se", "floor_mean", "floor_sd"]
+        scores = {name: Number(*table.loc[name, columns]) for name in table.index}
+        own, against, severity = _own(scores), *_against(scores)
+        if own and against:
+            found.append(Misled(target, sampler, int(seed), own, against, severity))
+    return sorted(found, key=lambda m: -m.severity)
+
+
+def _own(scores: dict[str, Number]) -> tuple[str, ...]:
+    signs = []
+    if "ess_model" in scores and scores["ess_model"].value > HEALTHY:
+        signs.append(f"ess_model {scores['ess_model'].value:.2f}")
+    if "log_Z_err" in scores and scores["log_Z_err"].se < NATS:
+        signs.append(f"log Z stated to ±{scores['log_Z_err'].se:.2g}")
+    return tuple(signs)
+
+
+def _against(scores: dict[str, Number]) -> tuple[tuple[str, ...], float]:
+    signs, severity = [], 0.0
+    if "log_Z_err" in scores:
+        value, se, _, _ = scores["log_Z_err"]
+        if abs(value) > NATS and abs(value) > ERRORS * se:  # an unknown error (NaN) says nothing
+            many = f" ({abs(value) / se:,.0f} of its standard errors)" if se > 0 else ""
+            signs.append(f"log Z is off by {value:+.2f} nats{many}")
+            severity += abs(value)
+    if "ess_model" in scores and "ess_target" in scores:
+        model, target = scores["ess_model"].value, scores["ess_target"].value
+        if target <= model / 10 and model > HEALTHY:
+            signs.append(f"ess_target {target:.2g}")
+            severity += min(math.log(model / max(target, 1e-30)), 10)
+    # a claim made by weights is met by the modes after weighting
+    modes = scores.get("mode_tv_weighted", scores.get("mode_tv"))
+    if modes:
+        value, _, mean, sd = modes
+        if value > mean + max(2 * sd, MASS):
+            signs.append(f"mode_tv {value:.2g} where exact draws score {mean:.2g} ± {sd:.1g}")
+            severity += 5 * value
+    return tuple(signs), severity

@@ -1,0 +1,57 @@
+"""Which pictures a folder gets."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tiltbench.record import Record
+from tiltbench.report.curves import learning
+from tiltbench.report.frame import BLOCK, Frames
+from tiltbench.report.scatter import scatter
+from tiltbench.report.style import colours
+from tiltbench.report.summary import summary
+from tiltbench.report.weights import weights
+from tiltbench.spec import build_target
+from tiltbench.targets.target import Target
+
+
+def plots(frames: Frames, folder: Path) -> list[Path]:
+    """folder/plots/summary.png and, for each target and budget, `<target>.draws.png` (2-D targets),
+    `.curves.png` and `.weights.png`, where there is something to show."""
+    place, runs = folder / "plots", folder / "runs"
+    colour = colours(frames.runs["sampler"])
+    targets = _targets(frames.records)
+    many = frames.runs["budget"].nunique() > 1
+    made = []
+    for (name, budget), rows in frames.runs.groupby(BLOCK):
+        mine = [record for record in frames.records if record.id in set(rows["id"])]
+        stem = re.sub(r"[^\w.=-]+", "_", f"{name}.{budget}" if many else name).strip("_")
+        curves, draws, both = (
+            place / f"{stem}.{kind}.png" for kind in ("curves", "draws", "weights")
+        )
+        if learning(curves, rows, frames.curves, colour):
+            made.append(curves)
+        target = targets.get(name)
+        if target is None:
+            continue
+        if scatter(draws, runs, target, mine, colour):
+            made.append(draws)
+        if weights(both, runs, target.truth().log_Z, mine, colour):
+            made.append(both)
+    if summary(place / "summary.png", folder, frames, targets, colour):
+        made.append(place / "summary.png")
+    return made
+
+
+def _targets(records: list[Record]) -> dict[str, Target]:
+    """By label; targets that cannot be rebuilt here (a plug-in that has moved) are left out."""
+    found: dict[str, Target] = {}
+    for record in records:
+        label = record.labels["target"]
+        if label not in found:
+            try:
+                found[label] = build_target(record.spec["target"])
+            except Exception:  # the scores of its runs say why
+                continue
+    return found

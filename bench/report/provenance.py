@@ -1,0 +1,46 @@
+"""What made the results, in a few lines: code, libraries, machine, command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tiltbench.record import Record
+
+SUITES = Path(__file__).parent.parent / "suites"
+
+
+def provenance(records: list[Record], folder: Path) -> str:
+    """One line for each thing; several values where the runs differ."""
+    env, code = [r.env for r in records], [r.code for r in records]
+    commits = [
+        f"{c['commit'][:12]}{' with local changes' if c.get('dirty') else ''}"
+        for c in code
+        if c.get("commit")
+    ]
+    lines = [
+        ("tiltbench", _each(c.get("version") for c in code)),
+        ("commit", _each(commits)),
+        ("source hash", _each(c.get("hash") for c in code)),
+        ("libraries", _each(f"torch {e.get('torch')}, numpy {e.get('numpy')}" for e in env)),
+        ("machine", _each(_machine(e) for e in env)),
+        ("command", _command(folder)),
+    ]
+    runs = f"{len(records)} runs, {sum(r.status.finished for r in records)} finished"
+    text = "\n".join(f"- {name}: {value}" for name, value in lines if value)
+    return f"## Provenance\n\n- {runs}\n{text}"
+
+
+def _machine(env: Any) -> str:
+    parts = [env.get("device_name") or env.get("device"), f"{env.get('cores')} cores"]
+    parts += [f"{env.get('threads')} thread(s) a run", env.get("os")]
+    return ", ".join(str(part) for part in parts if part)
+
+
+def _command(folder: Path) -> str:
+    return f"`make bench SUITE={folder.name}`" if (SUITES / f"{folder.name}.toml").exists() else ""
+
+
+def _each(values: Iterable[Any]) -> str:
+    return " · ".join(sorted({str(value) for value in values if value}))

@@ -1,0 +1,68 @@
+"""How every picture looks: one colour a sampler, quiet axes, written whole."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tiltbench.record import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, GREY, PALE = "#1f2933", "#8a94a0", "#e4e8ec"
+COLOURS = (  # Tol's "muted" scheme and two more: told apart by colour-blind readers too
+    "#332288", "#cc6677", "#117733", "#ddaa33", "#88ccee", "#882255", "#44aa99",
+    "#999933", "#aa4499", "#e07b39", "#4477aa", "#777777",
+)  # fmt: skip
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.edgecolor": GREY,
+    "axes.linewidth": 0.7,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "savefig.dpi": 140,
+}
+
+
+def colours(samplers: Iterable[str]) -> dict[str, str]:
+    """The colour of each sampler, the same in every picture of a folder."""
+    names = sorted(set(samplers))
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+
+
+@contextmanager
+def picture(path: Path, rows: int, columns: int, size: tuple[float, float]) -> Iterator[Any]:
+    """(figure, (rows, columns) array of axes) of `size` inches a panel; written to `path` after."""
+    import matplotlib
+    from matplotlib.figure import Figure as Sheet
+
+    with matplotlib.rc_context(STYLE):
+        figure = Sheet((columns * size[0], rows * size[1]), layout="constrained")
+        yield figure, figure.subplots(rows, columns, squeeze=False)
+        save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")  # without a display: no pyplot, no global state
+    write_bytes(path, buffer.getvalue())
+
+
+def bare(axes: Axes) -> None:
+    """No ticks, a thin frame: for scatter panels."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for side in axes.spines.values():
+        side.set_visible(True)
+        side.set_color(PALE)

@@ -1,0 +1,156 @@
+"""One picture of a whole folder, for the README: draws of one target, scores of all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tiltbench.record import read_outcome
+from tiltbench.report.compare import Verdict, cell
+from tiltbench.report.frame import Frames, metric_of
+from tiltbench.report.scatter import EXACT, MOST, first_runs, panel, view
+from tiltbench.report.style import GREY, INK, PALE, STYLE, save
+from tiltbench.targets.target import Target
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
+PANELS = 10
+GOOD, BAD = "#1b7f79", "#c8553d"
+
+
+def summary(
+    path: Path,
+    folder: Path,
+    frames: Frames,
+    targets: Mapping[str, Target],
+    colour: Mapping[str, str],
+) -> bool:
+    """Above: draws on the 2-D target whose modes are best counted by eye.  Below: energy distance
+    and |log Z error| of every sampler on every target, at the largest budget."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    runs = frames.runs[frames.runs["finished"]]
+    if runs.empty:
+        return False
+    budget = runs["budget"].max()
+    runs = runs[runs["budget"] == budget]
+    shown = _shown(targets, set(runs["target"]))
+    chosen = {}
+    if shown:
+        ids = set(runs[runs["target"] == shown]["id"])
+        mine = [record for record in frames.records if record.id in ids]
+        chosen = dict(list(first_runs(mine).items())[: PANELS - 1])
+    columns = 5
+    rows = math.ceil((len(chosen) + 1) / columns) if chosen else 0
+    samplers = list(dict.fromkeys(sorted(runs["sampler"])))
+    names = list(dict.fromkeys(runs["target"]))
+    below = 0.32 * len(samplers) + 1.5
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((12, 2.45 * rows + below), layout="constrained")
+        parts = figure.subfigures(2, 1, height_ratios=[2.45 * rows, below]) if rows else None
+        if parts is not None:
+            grid = list(parts[0].subplots(rows, columns, squeeze=False).flat)
+            seen = view(targets[shown], MOST)
+            assert seen is not None
+            parts[0].suptitle(
+                f"{shown}: draws after {budget:,} points", fontsize=11, x=0.01, ha="left"
+            )
+            if seen.exact is not None:
+                panel(grid[0], seen, seen.exact, EXACT, INK)
+            for axes, (name, record) in zip(grid[1:], chosen.items(), strict=False):
+                x = read_outcome(folder / "runs", record.id).draws.x
+                panel(axes, seen, x, name, colour[name])
+            for axes in grid[len(chosen) + 1 :]:
+                axes.remove()
+        lower = (parts[1] if parts is not None else figure).subplots(1, 2)
+        kept = frames.scores[frames.scores["budget"] == budget]
+        _heat(lower[0], kept, samplers, names, ("energy_distance",),
+              "Energy distance to exact draws  (● at the floor)")  # fmt: skip
+        _heat(lower[1], kept, samplers, names, ("log_Z_err", "log_Z_own_err"),
+              "|log Z error|, nats  (median over seeds)")  # fmt: skip
+        lower[1].set_yticklabels([])
+        save(figure, path)
+    return True
+
+
+def _shown(targets: Mapping[str, Target], names: set[str]) -> str:
+    def modes(name: str) -> int:
+        truth = targets[name].truth()
+        return len(truth.modes.weight) if truth.modes else 1
+
+    flat = sorted(name for name in names if name in targets and targets[name].dim == 2)
+    # nine modes can be counted by eye; forty cannot
+    return min(flat, key=lambda name: (abs(modes(name) - 9), name), default="")
+
+
+def _heat(
+    axes: Axes,
+    scores: DataFrame,
+    samplers: list[str],
+    names: list[str],
+    choices: tuple[str, ...],
+    title: str,
+) -> None:
+    """Numbers on a coloured grid: each column (target) scaled by itself, on a log scale."""
+    values = np.full((len(samplers), len(names)), np.nan)
+    floor = np.zeros(values.shape, dtype=bool)
+    for i, sampler in enumerate(samplers):
+        for j, target in enumerate(names):
+            mine = scores[(scores["sampler"] == sampler) & (scores["target"] == target)]
+            for choice in choices:
+                made = cell(mine[mine["metric"] == choice], metric_of(choice))
+                if made:
+                    values[i, j] = made.median
+                    floor[i, j] = made.verdict is Verdict.AT
+                    break
+    shade = _shade(np.abs(values), floor)
+    from matplotlib.colors import LinearSegmentedColormap
+
+    scheme = LinearSegmentedColormap.from_list("tilt", [GOOD, "#f4f1ea", BAD]).with_extremes(
+        bad=PALE
+    )
+    axes.imshow(np.ma.masked_invalid(shade), cmap=scheme, vmin=0, vmax=1, aspect="auto", alpha=0.85)
+    for i, j in np.ndindex(values.shape):
+        text, colour = "–", GREY
+        if np.isfinite(values[i, j]):
+            text, colour = _brief(abs(values[i, j])), INK
+            if floor[i, j]:
+                text, colour = "●", "white"
+            elif shade[i, j] < 0.2 or shade[i, j] > 0.85:
+                colour = "white"
+        axes.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(range(len(names)), names, rotation=28, ha="right", fontsize=8, color=INK)
+    axes.set_yticks(range(len(samplers)), samplers, fontsize=8, color=INK)
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.set_xticks(np.arange(1, len(names)) - 0.5, minor=True)
+    axes.set_yticks(np.arange(1, len(samplers)) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", lw=1.5)
+    axes.tick_params(which="minor", length=0)
+    axes.set_title(title, loc="left", fontsize=10)
+
+
+def _shade(values: np.ndarray, floor: np.ndarray) -> np.ndarray:
+    """0 for the best of a column (and whatever is at its floor), 1 for the worst."""
+    logs = np.log(np.maximum(values, 1e-4))
+    shade = np.full(values.shape, np.nan)
+    for j in range(values.shape[1]):
+        here = np.isfinite(logs[:, j])
+        if here.any():
+            low, high = logs[here, j].min(), logs[here, j].max()
+            shade[here, j] = (logs[here, j] - low) / max(high - low, 1e-9)
+    return np.where(floor, 0.0, shade)
+
+
+def _brief(value: float) -> str:
+    if value >= 99.5:
+        return f"{value:.0f}"
+    return f"{value:.2g}" if value >= 0.01 else f"{value:.3f}" if value >= 0.0005 else "<.001"

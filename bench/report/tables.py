@@ -1,0 +1,241 @@
+"""Leaderboards in Markdown: rows samplers, columns metrics, every score beside its floor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tiltbench.report.compare import (
+    Cell,
+    Order,
+    Verdict,
+    best,
+    cell,
+    orders,
+    verdict,
+)
+from tiltbench.report.frame import BLOCK, SUFFIX, Frames, metric_of
+from tiltbench.report.misled import Misled, misled
+from tiltbench.report.provenance import provenance
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+TRUTH = {"sample", "modes", "observables", "log_Z", "reverse"}  # needs that only the target meets
+ARROW = {"lower": "↓", "higher": "↑"}
+LEGEND = """\
+Each score is the median over seeds [smallest, largest]; `±` is a run's own standard error, \
+`| a±b` what exact draws score (the floor: mean and sd over 20 pairs of exact sets of that size). \
+`≈` at the floor, within 2 sd: such scores are not ranked against each other. `▼` more than 2 sd \
+*below* it (correlated draws, contracted tails): never best. *(grey)* the floor is too noisy to \
+rank by. `–` no number, for the reason below the table. ↓ smaller is better, ↑ larger. \
+**Bold**: not told apart from the best (paired t over seeds, Holm, 5 %), with five seeds or more; \
+never for scores that know nothing of the truth (ess_model). \
+Place: by energy distance (|log Z error| where there are no exact draws) at the full allowance, \
+then with a gradient priced at 2 values; `⇄` marks a change."""
+
+
+def markdown(frames: Frames, folder: Path) -> str:
+    """The whole of table.md."""
+    parts = [f"# {folder.name}", LEGEND, _overview(frames), _misled(misled(frames))]
+    for (target, budget), runs in frames.runs.groupby(BLOCK):
+        mine = (frames.scores["target"] == target) & (frames.scores["budget"] == budget)
+        parts.append(
+            _leaderboard(f"{target} · {budget:,} points", runs, frames.scores[mine], frames)
+        )
+    parts.append(provenance(frames.records, folder))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _leaderboard(title: str, runs: DataFrame, scores: DataFrame, frames: Frames) -> str:
+    names = _columns(scores)
+    comparing = [n for n in names if metric_of(n).needs & {"sample", "modes", "observables"}]
+    drawn = [n for n in comparing if not n.endswith(SUFFIX)]
+    weighted = [n for n in comparing if n.endswith(SUFFIX)]
+    probes = [n for n in names if any(need.startswith("probe.") for need in metric_of(n).needs)]
+    rest = [n for n in names if n not in comparing and n not in probes]
+    places = orders(runs, frames.curves)
+    parts = [f"## {title}", _cost(runs, scores, probes, places)]
+    for caption, columns in (
+        ("Draws, as they are", drawn),
+        ("Draws, after weighting", weighted),
+        ("log Z and weights", rest),
+    ):
+        if columns:
+            parts += [f"**{caption}**", _grid(runs, scores, columns)]
+    return "\n\n".join([*parts, _reasons(runs, scores)])
+
+
+def _columns(scores: DataFrame) -> list[str]:
+    """The metrics that at least one run has a value for, in the order of the registry."""
+    have = scores[scores["value"].notna()]["metric"]
+    return list(dict.fromkeys(name for name in scores["metric"] if name in set(have)))
+
+
+def _grid(runs: DataFrame, scores: DataFrame, columns: list[str]) -> str:
+    samplers = list(dict.fromkeys(runs["sampler"]))
+    texts: dict[str, list[str]] = {name: [] for name in samplers}
+    for column in columns:
+        rows = scores[scores["metric"] == column]
+        metric = metric_of(column)
+        found = {s: cell(rows[rows["sampler"] == s], metric) for s in samplers}
+        cells = {s: c for s, c in found.items() if c is not None}
+        bold = best(cells) if metric.perfect and metric.needs & TRUTH else set()
+        for name in samplers:
+            made = found[name]
+            texts[name].append(_text(made, name in bold) if made else "–")
+    heads = [f"{c.removesuffix(SUFFIX)} {ARROW[metric_of(c).better]}" for c in columns]
+    shown = {name: row for name, row in texts.items() if any(text != "–" for text in row)}
+    return _table(["sampler", *heads], [[f"`{name}`", *row] for name, row in shown.items()])
+
+
+def _text(c: Cell, bold: bool) -> str:
+    number = _number(c.median)
+    text = f"**{number}**" if bold else number
+    if len(c.seeds) > 1:
+        text += f" [{_number(c.low)}, {_number(c.high)}]"
+    if c.verdict is Verdict.NONE:
+        return text + ("" if math.isnan(c.se) else f" ±{c.se:.1g}")
+    mark = {Verdict.AT: "≈ ", Verdict.BELOW: "▼ "}.get(c.verdict, "")
+    text = f"{mark}{text} \\| {_number(c.floor_mean)}±{c.floor_sd:.1g}"
+    return f"*({text})*" if c.verdict is Verdict.UNFIT else text
+
+
+def _number(value: float) -> str:
+    if value != 0 and not 1e-3 <= abs(value) < 1e5:
+        return f"{value:.1e}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _cost(runs: DataFrame, scores: DataFrame, probes: list[str], places: dict[str, Order]) -> str:
+    rows = []
+    for name, mine in runs.groupby("sampler", sort=False):
+        good = mine[mine["finished"]]
+        order = places.get(str(name))
+        changed = " ⇄" if order and order.place != order.priced else ""
+        row = [
+            f"`{name}`",
+            f"{order.place} / {order.priced}{changed}" if order else "–",
+            f"{len(good)} of {len(mine)}{_status(mine)}",
+            _median(good["draws"]) + _fewer(good),
+            _median(good["values"]),
+            _median(good["grads"]),
+            _median(good["seconds"], ".1f"),
+            _median(good["parameters"]),
+        ]
+        for probe in probes:
+            found = scores[(scores["metric"] == probe) & (scores["sampler"] == name)]
+            made = cell(found, metric_of(probe))
+            row.append(_text(made, False) if made else "–")
+        rows.append(row)
+    heads = [
+        "sampler",
+        "place (grad = 2)",
+        "seeds",
+        "draws",
+        "values",
+        "grads",
+        "seconds",
+        "parameters",
+    ]
+    return _table([*heads, *probes], rows)
+
+
+def _status(runs: DataFrame) -> str:
+    bad = runs[~runs["finished"]]["status"]
+    return "".join(f", {count} {name.upper()}" for name, count in bad.value_counts().items())
+
+
+def _fewer(runs: DataFrame) -> str:
+    return " (fewer than asked)" if (runs["draws"] < runs["asked"]).any() else ""
+
+
+def _median(values: DataFrame, form: str = ",.0f") -> str:
+    values = values.dropna().astype(float)
+    return format(float(values.median()), form) if len(values) else "–"
+
+
+def _reasons(runs: DataFrame, scores: DataFrame) -> str:
+    """Why there is a dash, and what became of runs that did not finish."""
+    lines = []
+    bad = runs[~runs["finished"]]
+    for (name, status, reason), mine in bad.groupby(["sampler", "status", "reason"], sort=False):
+        seeds = ", ".join(str(seed) for seed in mine["seed"])
+        lines.append(f"- `{name}` {status.upper()} (seed {seeds}): {reason or 'no message'}")
+    missing = scores[scores["value"].isna()]
+    counts = runs[runs["finished"]].groupby("sampler").size()
+    alike: dict[tuple[str, str], list[str]] = {}
+    for (name, reason), mine in missing.groupby(["sampler", "reason"], sort=False):
+        seen, seeds = ", ".join(dict.fromkeys(mine["metric"])), mine["seed"].nunique()
+        some = f" ({seeds} of {counts[name]} seeds)" if seeds < counts[name] else ""
+        alike.setdefault((seen, str(reason)), []).append(f"`{name}`{some}")
+    for (seen, reason), names in alike.items():
+        lines.append(f"- no {seen} for {', '.join(names)}: {reason}")
+    text = "\n".join(lines)
+    return (
+        f"<details><summary>Dashes and failures</summary>\n\n{text}\n\n</details>" if text else ""
+    )
+
+
+def _overview(frames: Frames) -> str:
+    """Samplers against targets: energy distance and error of log Z."""
+    parts = []
+    for caption, choices in (
+        ("Energy distance to exact draws (`≈` at the floor)", ("energy_distance",)),
+        ("Error of log Z, nats (forward; *own* where the method has no weights)",
+         ("log_Z_err", "log_Z_own_err")),
+    ):  # fmt: skip
+        grid = _matrix(frames, choices)
+        if grid:
+            parts.append(f"**{caption}**\n\n{grid}")
+    return "## Overview\n\n" + "\n\n".join(parts) if parts else ""
+
+
+def _matrix(frames: Frames, choices: tuple[str, ...]) -> str:
+    scores = frames.scores[frames.scores["metric"].isin(choices)]
+    blocks = list(frames.runs.groupby(BLOCK).groups)
+    many = len({budget for _, budget in blocks}) > 1
+    rows = []
+    for sampler in dict.fromkeys(sorted(frames.runs["sampler"])):
+        row = [f"`{sampler}`"]
+        for target, budget in blocks:
+            here = (scores["target"] == target) & (scores["budget"] == budget)
+            row.append(_brief(scores[here & (scores["sampler"] == sampler)], choices))
+        rows.append(row)
+    if all(text == "–" for row in rows for text in row[1:]):
+        return ""
+    heads = [f"{target} ({budget:,})" if many else target for target, budget in blocks]
+    return _table(["sampler", *heads], rows)
+
+
+def _brief(rows: DataFrame, choices: tuple[str, ...]) -> str:
+    for name in choices:
+        made = cell(rows[rows["metric"] == name], metric_of(name))
+        if made:
+            at = verdict(made.median, made.floor_mean, made.floor_sd) is Verdict.AT
+            text = ("≈ " if at else "") + _number(made.median)
+            return f"*{text}*" if name != choices[0] else text
+    return "–"
+
+
+def _misled(found: list[Misled]) -> str:
+    """At most three runs of a target and sampler are many; the worst one of each is told."""
+    title = "## One-sided against two-sided"
+    if not found:
+        return f"{title}\n\nNo run looks good from its own side and bad from the target's."
+    worst: dict[tuple[str, str], list[Misled]] = {}
+    for m in found:
+        worst.setdefault((m.target, m.sampler), []).append(m)
+    lines = [
+        f"- {runs[0].sentence}" + (f" ({len(runs)} seeds alike.)" if len(runs) > 1 else "")
+        for runs in worst.values()
+    ]
+    return "\n".join([title, "", *lines])
+
+
+def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    heads = list(heads)
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])

@@ -1,0 +1,38 @@
+"""Fills the generated parts of README.md and docs/quality.md from files in the repository.
+
+`<!-- show: FILE -->` becomes the file as a code block, `<!-- show: FILE ## A ## B -->` the sections of
+a Markdown file whose titles begin with A and B; everything up to `<!-- end -->` is replaced.  Run by
+`make readme`; a test keeps the two in step.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/quality.md", "docs/performance.md")
+PART = re.compile(r"(<!-- show: (?P<file>\S+)(?P<titles>.*?) -->\n)(?P<body>.*?)(<!-- end -->)", re.S)
+
+
+def filled(page: str) -> str:
+    """The page's text with every part as it should be."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return PART.sub(lambda part: part[1] + _shown(part["file"], part["titles"]) + part[5], text)
+
+
+def _shown(file: str, titles: str) -> str:
+    content = (ROOT / file).read_text(encoding="utf-8").rstrip("\n")
+    wanted = [title.strip() for title in titles.split("##") if title.strip()]
+    if not wanted:
+        language = {".py": "python", ".toml": "toml"}.get(Path(file).suffix, "")
+        return f"```{language}\n{content}\n```\n"
+    sections = re.split(r"^## ", content, flags=re.M)
+    chosen = [next(s for s in sections if s.startswith(title)) for title in wanted]
+    return "\n".join(f"### {section.rstrip()}\n" for section in chosen)
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        if (ROOT / page).exists():
+            (ROOT / page).write_text(filled(page), encoding="utf-8")

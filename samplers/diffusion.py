@@ -1,0 +1,198 @@
+"""The one training loop: any loss, any process."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from tiltbench.samplers.loss import Batch, Loss, reward_and_grad
+from tiltbench.samplers.networks import Mlp, Model, Network
+from tiltbench.samplers.sampler import Draws, Sampler
+from tiltbench.samplers.weights import Estimate, log_mean_exp
+from tiltbench.targets.cost import Cost
+from tiltbench.targets.problem import Diverged, Problem
+from tiltbench.targets.process import Guide, Linear, Path, retrace, simulate
+from tiltbench.targets.references import Brownian
+
+CHUNK = 2048  # paths simulated at once when drawing: bounds the memory
+
+
+@dataclass
+class Trained:
+    """Parameters, optimiser moments, the ring of labelled batches and what has been paid."""
+
+    model: Model
+    optimizer: torch.optim.Optimizer
+    allowance: Cost
+    ring: list[Batch] = field(default_factory=list)
+    paid: Cost = Cost()
+    iteration: int = 0
+
+
+@dataclass(frozen=True)
+class Diffusion(Sampler[Trained]):
+    """A control trained with `loss` on paths simulated by itself.
+
+    Every step simulates and labels `paths` paths (paying loss.price), keeps the last `memory`
+    batches, and takes `repeats` optimiser steps, each on a batch drawn from the kept ones.  Adam,
+    learning rate lr cos(pi/2 share) with `share` the part of the allowance spent; gradients clipped
+    to norm `clip`.  grad r is clipped to length `steepest` sqrt(D) / spread wherever a loss or a
+    guided control sees it: one point far out must not throw the control out after it.
+    """
+
+    name: ClassVar[str] = "diffusion"
+    loss: Loss
+    reference: Linear = Brownian(steps=32)
+    model: Network = Mlp()
+    paths: int = 128
+    repeats: int = 1
+    memory: int = 1
+    lr: float = 2e-3
+    lr_log_Z: float = 0.05
+    clip: float = 1.0
+    steepest: float = 20.0
+
+    def __post_init__(self) -> None:
+        for name in ("paths", "repeats", "memory", "lr", "clip", "steepest"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.loss.through_path and (self.repeats, self.memory) != (1, 1):
+            raise ValueError(
+                f"{self.loss.name} differentiates through the simulation, whose graph serves once: "
+                "leave repeats and memory at 1"
+            )
+
+    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Trained:
+        model = self.model.build(problem.dim, problem.base, generator)
+        weights = [p for name, p in model.named_parameters() if name != "log_Z"]
+        optimizer = torch.optim.Adam(
+            [{"params": weights, "lr": self.lr}, {"params": [model.log_Z], "lr": self.lr_log_Z}],
+            fused=True,
+        )
+        return Trained(model, optimizer, allowance)
+
+    def step(self, problem: Problem, state: Trained, generator: Generator) -> Trained:
+        share = min(state.paid.share(state.allowance), 1.0)
+        batch = self.batch(problem, state.model, share, generator)  # raises before anything changes
+        state.paid = state.paid.plus(self.price(problem, state.model))
+        state.ring = [*state.ring[1 - self.memory :], batch] if self.memory > 1 else [batch]
+        for group, lr in zip(state.optimizer.param_groups, (self.lr, self.lr_log_Z), strict=True):
+            group["lr"] = lr * math.cos(math.pi / 2 * share)
+        for _ in range(self.repeats):
+            choice = 0
+            if len(state.ring) > 1:
+                pick = torch.randint(
+                    len(state.ring), (), generator=generator, device=generator.device
+                )
+                choice = int(pick)
+            value = self.loss.value(state.model, problem.base, state.ring[choice], generator)
+            state.optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.clip)
+            if not math.isfinite(float(norm)):
+                raise Diverged(
+                    f"the loss is {value.item():.4g} and its gradient norm {float(norm):.4g} "
+                    f"at iteration {state.iteration}; a smaller lr than {self.lr:g} may help"
+                )
+            state.optimizer.step()
+            state.iteration += 1
+        return state
+
+    def price(self, problem: Problem, model: Model) -> Cost:
+        return self.loss.price(self.paths, problem.base.steps, model.guided)
+
+    def batch(self, problem: Problem, model: Model, share: float, generator: Generator) -> Batch:
+        """Fresh paths, simulated and labelled."""
+        problem = self.tamed(problem)
+        with torch.set_grad_enabled(self.loss.through_path):
+            path = self.simulate(problem, model, self.paths, generator)
+        return self.loss.label(problem, model, path, share, generator)
+
+    def tamed(self, problem: Problem) -> Problem:
+        """The problem with grad r clipped; r itself is left as it is."""
+        most = self.steepest * math.sqrt(problem.dim) / problem.base.spread
+        return Problem(
+            problem.dim, problem.base, lambda x: problem.reward(_ClippedGrad.apply(x, most))
+        )
+
+    def simulate(self, problem: Problem, model: Model, n: int, generator: Generator) -> Path:
+        shape = (n, problem.dim)
+        return simulate(problem.base, model, shape, generator, guide(problem, model))
+
+    @torch.no_grad()
+    def draw(self, problem: Problem, state: Trained, n: int, generator: Generator) -> Draws:
+        problem, xs, log_ws = self.tamed(problem), [], []
+        for start in range(0, n, CHUNK):
+            path = self.simulate(problem, state.model, min(CHUNK, n - start), generator)
+            x = path.x[-1]
+            if not x.isfinite().all():
+                raise Diverged("the trained control leads to infinite or undefined points")
+            xs.append(x)
+            log_ws.append(problem.reward(x).double() - problem.base.log_ratio(path))
+        log_w = torch.cat(log_ws)
+        return Draws(torch.cat(xs), log_w, log_Z=_log_Z(log_w))
+
+    @torch.no_grad()
+    def reverse(
+        self, problem: Problem, state: Trained, x: Float[Tensor, "n d"], generator: Generator
+    ) -> Float[Tensor, " n"]:
+        problem, log_ws = self.tamed(problem), []
+        for part in x.float().split(CHUNK):
+            path = retrace(problem.base, state.model, part, generator, guide(problem, state.model))
+            log_ws.append(problem.reward(part).double() - problem.base.log_ratio(path))
+        return torch.cat(log_ws)
+
+    def probe(self, problem: Problem, state: Trained, generator: Generator) -> dict[str, Tensor]:
+        """`gradient_gram`: (M, M), the Gram matrix of M = 16 fresh mini-batch gradients."""
+        parameters = [p for name, p in state.model.named_parameters() if name != "log_Z"]
+        rows = []
+        for _ in range(GRADIENTS):
+            batch = self.batch(problem, state.model, 1.0, generator)
+            value = self.loss.value(state.model, problem.base, batch, generator)
+            grads = torch.autograd.grad(value, parameters, allow_unused=True)
+            rows.append(torch.cat([g.flatten().double() for g in grads if g is not None]))
+        matrix = torch.stack(rows)
+        return {"gradient_gram": matrix @ matrix.T}
+
+    def probe_cost(self, problem: Problem, state: Trained) -> Cost:
+        return self.price(problem, state.model).times(GRADIENTS)
+
+    def tensors(self, state: Trained) -> dict[str, Tensor]:
+        return dict(state.model.state_dict())
+
+
+class _ClippedGrad(torch.autograd.Function):
+    """Identity whose gradient is shortened to length `most` at each point."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, most: float) -> Tensor:
+        ctx.most = most
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Any) -> Any:
+        length = grad[0].norm(dim=-1, keepdim=True)
+        return grad[0] * (ctx.most / length.clamp(min=ctx.most)), None
+
+
+GRADIENTS = 16  # mini-batches of the gradient-variance probe
+
+
+def guide(problem: Problem, model: Model) -> Guide | None:
+    """The paid hint grad r(x) of a guided model."""
+    return (lambda x: reward_and_grad(problem, x)[1]) if model.guided else None
+
+
+def _log_Z(log_w: Tensor) -> Estimate:
+    """log-mean-exp of the draws' own weights, delta-method error."""
+    share = torch.softmax(log_w, 0)
+    return Estimate(
+        log_mean_exp(log_w),
+        float((share.square().sum() - 1 / len(share)).clamp(min=0)) ** 0.5,
+        len(log_w),
+    )

@@ -1,0 +1,116 @@
+"""A loss is two pure functions: `label` pays for energies once, `value` never sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from tiltbench.samplers.networks import Model
+from tiltbench.targets.cost import Cost
+from tiltbench.targets.problem import Diverged, Problem
+from tiltbench.targets.process import Path, Process, along
+
+Batch = dict[str, Tensor]  # whatever `label` bought and `value` needs
+
+
+class Loss(NamedTuple):
+    """A file in samplers/losses offers `name = Loss("name", ...)`; it trains a Diffusion.
+
+    label(problem, model, path, share, generator): the model is detached, `share` in [0, 1] is the
+    part of the allowance spent.  value(model, process, batch, generator): a scalar, differentiable
+    in the model, free of charge, so a batch may be used again.  price(paths, steps, guided): what
+    simulating and labelling cost in all.
+    """
+
+    name: str
+    label: Callable[[Problem, Model, Path, float, Generator], Batch]
+    value: Callable[[Model, Process, Batch, Generator], Tensor]
+    price: Callable[[int, int, bool], Cost]
+    through_path: bool = False  # value needs the simulation's graph
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def reward_and_grad(
+    problem: Problem, x: Float[Tensor, "*b d"]
+) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+    """r(x) and grad r(x) for one value and one gradient a point, detached.
+
+    The gradient is 0 where r = -inf.  Raises Diverged where it is not finite at a finite r."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        r = problem.reward(x)
+        (g,) = torch.autograd.grad(r.sum(), x)
+    r = r.detach()
+    inside = r > -torch.inf
+    g = torch.where(inside[..., None], g, torch.zeros_like(g))
+    broken = ~g.isfinite().all(-1)
+    if broken.any():
+        first = ", ".join(f"{v:.4g}" for v in x.detach()[broken][0][:6].tolist())
+        raise Diverged(
+            f"the gradient of the reward is not finite at {int(broken.sum())} of "
+            f"{broken.numel()} points, first at x = ({first}{', ...' if x.shape[-1] > 6 else ''})"
+        )
+    return r, g
+
+
+def regress(
+    model: Model, x: Tensor, t: Tensor, y: Tensor, hint: Tensor | None = None
+) -> Float[Tensor, ""]:
+    """E |u(x, t) - y|^2, the mean over points of the sum over coordinates."""
+    return (model.control(x, t, hint) - y).square().sum(-1).mean()
+
+
+def path_batch(path: Path, r: Tensor) -> Batch:
+    """A path and its rewards as a batch.
+
+    Where rho = 0 the reward -inf would make every functional infinite; such paths count with the
+    lowest finite reward of the batch less 10 nats.  Raises Diverged where no path has density."""
+    inside = r > -torch.inf
+    if not inside.any():
+        raise Diverged(f"all {r.numel()} paths end where the density is zero")
+    r = torch.where(inside, r, r[inside].min() - 10)
+    named = {key: value for key, value in path._asdict().items() if value is not None}
+    return {**named, "r": r}
+
+
+def batch_path(batch: Batch) -> Path:
+    return Path(*(batch.get(field) for field in Path._fields))  # type: ignore[arg-type]
+
+
+def log_weight(model: Model, process: Process, batch: Batch) -> Float[Tensor, " b"]:
+    """log_w = r(x_K) - log dP^u/dP^base of stored paths under the present control, float64."""
+    path = batch_path(batch)
+    return batch["r"].double() - process.log_ratio(path._replace(u=along(model, path)))
+
+
+def path_space(name: str, divergence: Callable[[Tensor, Model], Tensor]) -> Loss:
+    """The loss divergence(log_w, model), valid for paths of any control with full support."""
+
+    def label(
+        problem: Problem, model: Model, path: Path, share: float, generator: Generator
+    ) -> Batch:
+        with torch.no_grad():
+            batch = path_batch(path, problem.reward(path.x[-1]))
+            if share == 0.0:  # start F where the first batch says: log Z may be hundreds of nats
+                log_w = batch["r"].double() - problem.base.log_ratio(path)
+                model.log_Z.fill_(log_w.mean().item())
+        return batch
+
+    def value(model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
+        return divergence(log_weight(model, process, batch), model)
+
+    def price(paths: int, steps: int, guided: bool) -> Cost:
+        return Cost(values=paths).plus(hints(paths, steps, guided))
+
+    return Loss(name, label, value, price)
+
+
+def hints(paths: int, steps: int, guided: bool) -> Cost:
+    """What a guided simulation pays: a value and a gradient at every point it leaves."""
+    return Cost(paths * steps, paths * steps) if guided else Cost()

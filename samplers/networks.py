@@ -1,0 +1,151 @@
+"""Controls u(x, t): multilayer perceptrons with time features, unguided and guided."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from tiltbench.targets.process import Process
+
+
+class Model(nn.Module):
+    """What is trained: a control and the free energy F(t) = -t log_Z, with a rate of its own."""
+
+    guided = False  # whether `control` wants grad r(x) as its hint
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_Z = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def control(
+        self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
+    ) -> Float[Tensor, "*b d"]:
+        """u(x, t); t broadcasts against x.shape[:-1], its features computed once per entry."""
+        raise TypeError(f"{type(self).__name__} has no control")
+
+    def free_energy(self, t: Tensor) -> Tensor:
+        return -t * self.log_Z
+
+
+class Network(ABC):
+    """The description of a model: a frozen dataclass, `name` registers it."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def build(self, dim: int, process: Process, generator: Generator) -> Model:
+        """A fresh model on the generator's device, u = 0 at first."""
+
+
+@dataclass(frozen=True)
+class Mlp(Network):
+    """u = MLP(x / spread + embedding(t)): state layer, layers - 1 hidden ones, output; SiLU.
+
+    The embedding (128 Fourier features -> 2 width -> width) is evaluated once per time, not per
+    point, so the cost of a point is that of the state layers alone.
+    """
+
+    name: ClassVar[str] = "Mlp"
+    width: int = 64
+    layers: int = 4
+
+    def build(self, dim: int, process: Process, generator: Generator) -> Model:
+        return _Perceptron(self, dim, process, generator)
+
+
+@dataclass(frozen=True)
+class Guided(Network):
+    """u = MLP(x, t) + gate(t) h,  h = grad r(x) spread clipped to length `clip`, gate(t) learned.
+
+    The hint grad r(x) is paid at every point (one gradient a step).  In the manner of PIS
+    (arXiv 2111.15141) and DDS (2302.13834): near t = 1 the optimum is sigma grad r.
+    """
+
+    name: ClassVar[str] = "Guided"
+    width: int = 64
+    layers: int = 4
+    clip: float = 20.0
+
+    def build(self, dim: int, process: Process, generator: Generator) -> Model:
+        return _GuidedPerceptron(self, dim, process, generator)
+
+
+FEATURES = 64  # frequencies, each with a sine and a cosine
+
+
+class _Perceptron(Model):
+    def __init__(
+        self, spec: Mlp | Guided, dim: int, process: Process, generator: Generator, gates: int = 0
+    ) -> None:
+        super().__init__()
+        width = spec.width
+        self.inverse_spread = 1 / process.spread
+        frequencies = torch.logspace(-0.5, 2, FEATURES) * math.pi
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.state = nn.Linear(dim, width)
+        self.time = nn.Sequential(
+            nn.Linear(2 * FEATURES, 128), nn.SiLU(), nn.Linear(128, width + gates)
+        )
+        self.hidden = nn.ModuleList([nn.Linear(width, width) for _ in range(spec.layers - 1)])
+        self.out = nn.Linear(width, dim)
+        self.width = width
+        self.to(generator.device)
+        _initialise(self, generator)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def embed(self, t: Tensor, like: Tensor) -> Tensor:
+        angle = t.to(like.dtype)[..., None] * self.frequencies
+        return self.time(torch.cat([angle.sin(), angle.cos()], -1))
+
+    def field(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = nn.functional.silu(self.state(x * self.inverse_spread) + embedding)
+        for layer in self.hidden:
+            h = nn.functional.silu(layer(h))
+        return self.out(h)
+
+    def control(
+        self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
+    ) -> Float[Tensor, "*b d"]:
+        return self.field(x, self.embed(t, x))
+
+
+class _GuidedPerceptron(_Perceptron):
+    guided = True
+
+    def __init__(self, spec: Guided, dim: int, process: Process, generator: Generator) -> None:
+        super().__init__(spec, dim, process, generator, gates=1)
+        self.clip = spec.clip
+        self.spread = process.spread
+        last = self.time[-1]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():
+            last.weight[-1:].zero_()
+            last.bias[-1:].zero_()
+
+    def control(
+        self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
+    ) -> Float[Tensor, "*b d"]:
+        if hint is None:
+            raise ValueError("a guided control needs the reward's gradient at x as its hint")
+        features = self.embed(t, x)
+        pull = hint * self.spread
+        length = pull.norm(dim=-1, keepdim=True)
+        pull = pull * (self.clip / length.clamp(min=self.clip))
+        return self.field(x, features[..., :-1]) + features[..., -1:] * pull
+
+
+def _initialise(module: nn.Module, generator: Generator) -> None:
+    """U(-1/sqrt(fan in), 1/sqrt(fan in)), as torch.nn.Linear, but from the given generator."""
+    with torch.no_grad():
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear):
+                bound = 1 / math.sqrt(layer.in_features)
+                layer.weight.uniform_(-bound, bound, generator=generator)
+                layer.bias.uniform_(-bound, bound, generator=generator)

@@ -1,0 +1,23 @@
+"""Classical names for special cases."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tiltbench.samplers.diffusion import Diffusion
+from tiltbench.samplers.losses.relative_entropy import relative_entropy
+from tiltbench.targets.references import Brownian, Stationary
+
+
+class Preset(NamedTuple):
+    """A sampler under a name of its own; parameters given to the name vary it."""
+
+    name: str
+    sampler: Diffusion
+
+
+pis = Preset("pis", Diffusion(relative_entropy, reference=Brownian(steps=32)))
+"""Path integral sampler (arXiv 2111.15141): relative entropy on the Brownian base."""
+
+dds = Preset("dds", Diffusion(relative_entropy, reference=Stationary(steps=32)))
+"""Denoising diffusion sampler (arXiv 2302.13834): relative entropy on the stationary base."""

@@ -1,0 +1,17 @@
+"""Samplers and networks, found by folder (see tiltbench.targets.registry)."""
+
+from pathlib import Path
+
+from tiltbench.targets.registry import Registry
+
+HERE = Path(__file__).parent
+
+SAMPLERS = Registry(
+    "sampler",
+    (
+        (HERE / "losses", "tiltbench.samplers.losses"),
+        (HERE / "presets.py", "tiltbench.samplers.presets"),
+        (HERE / "classical", "tiltbench.samplers.classical"),
+    ),
+)
+NETWORKS = Registry("network", ((HERE / "networks.py", "tiltbench.samplers.networks"),))

@@ -1,0 +1,74 @@
+"""A sampler is `init`, `step`, `draw`; the harness owns the loop, the clock and the meter."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Generic, NamedTuple, TypeVar
+
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from tiltbench.samplers.weights import Estimate
+from tiltbench.targets.cost import Cost
+from tiltbench.targets.problem import Problem
+from tiltbench.targets.process import Linear
+
+State = TypeVar("State")
+
+
+class Unsupported(Exception):
+    """The method does not apply to the problem; one sentence says why."""
+
+
+class Draws(NamedTuple):
+    """What a sampler hands over, on any device; fewer than asked for is allowed and printed."""
+
+    x: Float[Tensor, "n d"]
+    log_w: Float[Tensor, " n"] | None = None
+    # E[exp(log_w) f(x)] = Z E_p*[f]; None: the method has no weights
+    group: Int[Tensor, " n"] | None = None
+    # independent chain or island; every standard error resamples groups
+    log_Z: Estimate | None = None  # the method's own
+
+
+class Sampler(ABC, Generic[State]):
+    """Stateless frozen dataclass; a class line `name = "..."` registers it.
+
+    The harness calls `init` once, `step` until the allowance is spent (the reward then raises
+    BudgetExceeded, which a sampler lets pass) or `done`, and `draw` once with a fresh allowance.
+    Tensors live on the generator's device.
+    """
+
+    name: ClassVar[str]
+    reference: Linear  # for densities; a Tilt brings its own base
+
+    @abstractmethod
+    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> State:
+        """`allowance` is what `step` may spend in all: to plan schedules and populations.
+
+        Raises Unsupported where the method does not apply."""
+
+    @abstractmethod
+    def step(self, problem: Problem, state: State, generator: Generator) -> State:
+        """One unit of work; the state handed in stays valid where the reward raises."""
+
+    def done(self, state: State) -> bool:
+        """Whether more steps would change nothing."""
+        return False
+
+    @abstractmethod
+    def draw(self, problem: Problem, state: State, n: int, generator: Generator) -> Draws: ...
+
+    def reverse(
+        self, problem: Problem, state: State, x: Float[Tensor, "n d"], generator: Generator
+    ) -> Float[Tensor, " n"] | None:
+        """log_w of paths that end at x ~ p*: E[exp(-log_w)] = 1/Z.  None: there are no paths."""
+        return None
+
+    def probe(self, problem: Problem, state: State, generator: Generator) -> dict[str, Tensor]:
+        """Diagnostics on the measuring allowance, stored with the draws (e.g. `gradient_gram`)."""
+        return {}
+
+    def tensors(self, state: State) -> dict[str, Tensor]:
+        """What to keep of the final state, as named tensors (written as safetensors)."""
+        return {}

@@ -1,0 +1,63 @@
+"""Neal's funnel: a neck and a mouth of very different widths."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from tiltbench.targets.target import Density, Observable, Truth
+
+SPREAD = 3.0  # sd of x_0
+LOG_2PI = math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class Funnel(Density):
+    """x_0 ~ N(0, 9); x_i | x_0 ~ N(0, e^{x_0}), i = 1..9; normalised (Neal, Ann. Stat. 31, 2003).
+
+    Variance 9, not the variance 1 that some papers print.  E x_i^2 = e^{4.5} with a variance of
+    order e^{18}: the observables are chosen so that their errors are finite and honest.
+    """
+
+    name = "funnel"
+    dim = 10
+    scale = 9.1
+    test_value = -35.183474558987
+
+    def log_rho(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
+        x0, rest = x[..., 0], x[..., 1:]
+        k = self.dim - 1
+        inner = (rest * torch.exp(-x0 / 2)[..., None]).square().sum(-1)
+        constant = math.log(SPREAD) + self.dim / 2 * LOG_2PI
+        return -((x0 / SPREAD).square() + inner + k * x0) / 2 - constant
+
+    def truth(self) -> Truth:
+        tail = math.erfc(1 / math.sqrt(2)) / 2  # P(x_0 > 3)
+        width = math.sqrt(tail * (1 - tail))
+        k = self.dim - 1
+        return Truth(
+            "closed form",
+            log_Z=0.0,
+            sample=self._sample,
+            observables={
+                "neck_share": Observable(lambda x: (x[:, 0] < -SPREAD).to(x.dtype), tail, width),
+                "mouth_share": Observable(lambda x: (x[:, 0] > SPREAD).to(x.dtype), tail, width),
+                "mean_0": Observable(lambda x: x[:, 0], 0.0, SPREAD),
+                "square_0": Observable(lambda x: x[:, 0] ** 2, SPREAD**2, SPREAD**2 * math.sqrt(2)),
+                "within": Observable(
+                    lambda x: x[:, 1:].square().mean(-1) * torch.exp(-x[:, 0]),
+                    1.0,
+                    math.sqrt(2 / k),
+                ),
+            },
+        )
+
+    def _sample(self, n: int, generator: Generator) -> Float[Tensor, "n d"]:
+        shape = (n, self.dim)
+        xi = torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float64)
+        x0 = SPREAD * xi[:, :1]
+        return torch.cat([x0, torch.exp(x0 / 2) * xi[:, 1:]], -1)

@@ -1,0 +1,109 @@
+"""One problem for everything: draw from p*(x) proportional to p_base(x) exp r(x) (math.md 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tiltbench.targets.process import Linear, Process
+from tiltbench.targets.target import Density, Target, Tilt
+
+Reward = Callable[[Tensor], Tensor]  # (*b, D) -> (*b,), nats
+
+
+class Diverged(ArithmeticError):
+    """A number that must be finite is not; the message says which, where, and how many."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All that a sampler sees: E_base[exp r(X_1)] = Z."""
+
+    dim: int
+    base: Process
+    reward: Reward
+
+
+def pose(
+    target: Target, reference: Linear, watch: Callable[[Reward], Reward] = lambda f: f
+) -> Problem:
+    """The problem of `target`; densities use `reference` widened by the public scale.
+
+    `watch` wraps the reward once (the meter).  Evaluating log rho to NaN or +inf raises Diverged.
+    """
+    match target:
+        case Density():
+            base = reference.widened(target.scale)
+            sound = checked(target.log_rho, f"log rho of {target.name}")
+
+            def reward(x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
+                return sound(x) - base.log_end(x)
+
+            return Problem(target.dim, base, watch(reward))
+        case Tilt():
+            sound = checked(target.reward, f"the reward of {target.name}")
+            return Problem(target.dim, target.base, watch(sound))
+    raise TypeError(f"{type(target).__name__} must extend Density or Tilt to be sampled")
+
+
+def tempered(problem: Problem, beta: float) -> Problem:
+    """p_base exp(beta r): the same base, a weaker tilt."""
+    return Problem(problem.dim, problem.base, lambda x: beta * problem.reward(x))
+
+
+def checked(f: Reward, what: str) -> Reward:
+    """f, raising Diverged at NaN and +inf, and ValueError where it does not return (*b).
+
+    -inf is zero density and passes."""
+
+    def sound(x: Tensor) -> Tensor:
+        y = f(x)
+        if y.shape != x.shape[:-1]:
+            raise ValueError(
+                f"{what} has shape {tuple(y.shape)} at x of shape {tuple(x.shape)}; "
+                f"it must be {tuple(x.shape[:-1])}, one number a point"
+            )
+        return _Checked.apply(y, x.detach(), what)
+
+    return sound
+
+
+class _Checked(torch.autograd.Function):
+    """Identity on y; a Function with a vmap rule, so that points under vmap are seen too."""
+
+    @staticmethod
+    def forward(y: Tensor, x: Tensor, what: str) -> Tensor:
+        bad = ~(y < torch.inf)  # NaN or +inf
+        if bad.any():
+            first = x.expand(*y.shape, x.shape[-1])[bad][0]
+            shown = ", ".join(f"{v:.4g}" for v in first[:6].tolist())
+            more = ", ..." if len(first) > 6 else ""
+            value = y[bad][0].item()
+            raise Diverged(
+                f"{what} is {value} at {int(bad.sum())} of {y.numel()} points, "
+                f"first at x = ({shown}{more})"
+            )
+        return y.view_as(y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Any) -> Any:
+        return grad[0], None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, y: Tensor, x: Tensor, what: str) -> Any:
+        y, x = front(info, in_dims[0], y), front(info, in_dims[1], x)
+        return _Checked.apply(y, x, what), 0
+
+
+def front(info: Any, dim: int | None, x: Tensor) -> Tensor:
+    """The batch dimension of a vmap rule's argument moved (or expanded) to the front."""
+    return x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)

@@ -1,0 +1,116 @@
+"""What is to be sampled: a law on R^dim stated up to a constant, and what is known about it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+if TYPE_CHECKING:
+    from tiltbench.targets.process import Process
+
+DATA = Path(__file__).parent / "data"
+
+
+class Observable(NamedTuple):
+    """A statistic known under p*: E f(X) = mean +- se, Var f(X) = sd^2."""
+
+    f: Callable[[Tensor], Tensor]  # (B, D) -> (B,)
+    mean: float
+    sd: float
+    se: float = 0.0  # 0 means exact
+
+
+class Modes(NamedTuple):
+    """A partition of R^D into M <= 100 cells with known masses."""
+
+    weight: Tensor  # (M,), sums to 1
+    assign: Callable[[Tensor], Tensor]  # (B, D) -> (B,) index of the cell
+
+
+class Truth(NamedTuple):
+    """What is known about a target without running a sampler under test."""
+
+    source: str  # "closed form" | "quadrature, 1e-10" | "PT, 10 x 10^4, R-hat 1.003" | "unknown"
+    log_Z: float | None = None
+    log_Z_se: float = 0.0
+    sample: Callable[[int, Generator], Tensor] | None = None  # (n, generator) -> (n, D), float64
+    independent: bool = True  # False: a finite reference set, drawn without replacement
+    modes: Modes | None = None
+    observables: Mapping[str, Observable] = MappingProxyType({})
+    noised_score: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    # (x, signal, noise) -> grad log of the law of signal X + noise xi, X ~ p*, xi ~ N(0, I)
+
+
+class Target(ABC):
+    """A law p* on R^dim, stated up to a constant.
+
+    Concrete targets are final frozen dataclasses whose fields are numbers, strings and tuples; the
+    class line `name = "..."` registers them.
+    """
+
+    name: ClassVar[str]
+    dim: int
+    version: ClassVar[int] = 1  # changes with any constant
+    scale: float = 1.0
+    # sqrt(E |X|^2 / D), the rms coordinate, rounded: public, the same for every method; `pose`
+    # widens the reference by it
+    test_value: ClassVar[float | None] = None  # log rho (or r) at `test_point(self)`, to 1e-10
+
+    @abstractmethod
+    def truth(self) -> Truth:
+        """Truth("unknown") is an answer; silence is not."""
+
+
+class Density(Target):
+    """p*(x) = rho(x) / Z.  -inf is zero density and legal; NaN and +inf are errors."""
+
+    @abstractmethod
+    def log_rho(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
+        """log rho in nats, in the dtype and on the device of x."""
+
+
+class Tilt(Target):
+    """p*(x) = p_base(x) exp r(x) / Z, with p_base known only through its process."""
+
+    base: Process
+
+    @abstractmethod
+    def reward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
+        """r in nats; positive is good."""
+
+
+def test_point(target: Target) -> Tensor:
+    """(D,) float64: the fixed point scale * cos(1), cos(2), ... at which `test_value` is stated."""
+    return target.scale * torch.cos(torch.arange(1, target.dim + 1, dtype=torch.float64))
+
+
+test_point.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks
+
+
+def table(name: str, like: Tensor) -> Tensor:
+    """The frozen array `data/<name>.npy` on the device and in the dtype of `like`, cached.
+
+    `data/<name>.json` holds its provenance and SHA-256.  Raises ValueError where they disagree.
+    """
+    return _table(name, like.device, like.dtype)
+
+
+@lru_cache(maxsize=64)
+def _table(name: str, device: torch.device, dtype: torch.dtype) -> Tensor:
+    raw = (DATA / f"{name}.npy").read_bytes()
+    stated = json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))["sha256"]
+    if hashlib.sha256(raw).hexdigest() != stated:
+        raise ValueError(f"data/{name}.npy is not the file its provenance describes: restore it")
+    array = np.load(DATA / f"{name}.npy", allow_pickle=False)
+    return torch.as_tensor(array).to(device=device, dtype=dtype)

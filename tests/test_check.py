@@ -1,0 +1,210 @@
+"""`tiltbench check`: silent on what is right, one clear sentence for each thing that is wrong."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tiltbench.check import check
+from tiltbench.samplers.registry import SAMPLERS
+from tiltbench.spec import BadSpec
+from tiltbench.targets.registry import TARGETS, UnknownName
+
+TARGET = '''
+import math
+from dataclasses import dataclass
+import torch
+from tiltbench.targets.target import Density, Modes, Observable, Truth
+
+@dataclass(frozen=True)
+class Mine(Density):
+    """N(1/2, 4 I), not normalised."""
+    name = "mine"
+    dim: int = 3
+    scale = 2.0
+
+    def log_rho(self, x):
+        return -(x - 0.5).square().sum(-1) / 8
+
+    def truth(self):
+        return Truth(
+            "closed form",
+            log_Z=self.dim * math.log(2 * math.sqrt(2 * math.pi)),
+            sample=self.draw,
+            modes=Modes(torch.tensor([0.5, 0.5]), lambda x: (x[:, 1] > 0.5).long()),
+            observables={"mean": Observable(lambda x: x.mean(-1), 0.5, 2 / math.sqrt(self.dim))},
+            noised_score=lambda x, signal, noise: (signal[:, None] * 0.5 - x)
+            / (4 * signal**2 + noise**2)[:, None],
+        )
+
+    def draw(self, n, generator):
+        shape = (n, self.dim)
+        xi = torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float64)
+        return 0.5 + 2 * xi
+'''
+
+WRONG_TARGETS = {  # what is changed, into what, and what the one sentence must say
+    "shape": ("sum(-1) / 8", "sum(-1, keepdim=True) / 8", r"has shape \(5, 1\), not \(5,\)"),
+    "nan": ("/ 8", "/ 8 + (9 - x[..., 0]).log()", "NaN or .inf at .* first at x = "),
+    "nan in truth": ("0.5 + 2 * xi", "(0.5 + 2 * xi) * math.nan", "50 of 50 draws are NaN"),
+    "log Z": ("math.log(2 *", "math.log(3 *", "log Z is .* by estimation, the truth says"),
+    "width": ("0.5 + 2 * xi", "0.5 + 2.2 * xi", "draws and density disagree: E.x . grad log rho"),
+    "place": ("- 0.5).sq", "- 0.8).sq", "grad log rho has mean .* over exact draws, not 0"),
+    "not frozen": ("(frozen=True)", "", "not a frozen dataclass"),
+    "not a dataclass": ("@dataclass(frozen=True)", "", "must be a frozen dataclass"),
+    "no truth": ("def truth", "def untruth", "abstract"),
+    "not a truth": ("return Truth(", "return dict(kind=", r"returns dict"),
+    "syntax": ("def draw(", "def draw(:", "not valid Python"),
+    "no name": ('name = "mine"', 'title = "mine"', "names no plug-in"),
+    "import": ("import math", "import mathematics", "raises ModuleNotFoundError"),
+    "no density": ("(Density)", "", "neither a target nor a loss nor a sampler"),
+    "raises": ("-(x - 0.5)", "-(x - missing)", "log_rho raises NameError"),
+    "dim": ("dim: int = 3", "dim: int = 0", "dim is 0, not a positive whole number"),
+    "scale": ("scale = 2.0", "scale = -2.0", "scale is -2.0, not a positive number"),
+    "dtype": ("sum(-1) / 8", "sum(-1).double() / 8", "at x of torch.float32 is torch.float64"),
+    "batch": ("(x - 0.5).sq", "(x - 0.5 * x.std()).sq", "a batch differs|raises|NaN"),
+    "noise": ("/ 8", "/ 8 + torch.rand(())", "batch differs|other values the second time"),
+    "gradient": ("(x - 0.5).sq", "(x.detach() - 0.5 + 0 * x).sq", "off finite differences"),
+    "test value": ("scale = 2.0", "scale = 2.0\n    test_value = 1.0", "test_value says 1"),
+    "draws' shape": ("(n, self.dim)", "(n, 1, self.dim)", r"not \(50, 3\), float64"),
+    "draws' dtype": (
+        "return 0.5 + 2 * xi",
+        "return (0.5 + 2 * xi).float()",
+        "not .50, 3., float64",
+    ),
+    "seed": ("generator=generator, device=generator.device, ", "", "equal seeds give other draws"),
+    "cells": ("[0.5, 0.5]", "[0.6, 0.4]", "cell . holds .* its mass says 0.[46]"),
+    "cells' sum": ("[0.5, 0.5]", "[0.5, 0.4]", "masses that sum to 0.9"),
+    "cells' index": ("(x[:, 1] > 0.5).long()", "(x[:, 1] > 0.5) * 2", "2 cells with masses"),
+    "observable": ("mean(-1), 0.5", "mean(-1), 0.7", "observable mean is .* the truth says 0.7"),
+    "observable sd": ("2 / math.sqrt(self.dim)", "2.0", "observable mean has sd .* says 2"),
+    "noised score": ("(4 * signal**2", "(2 * signal**2", "noised_score at signal 1, noise 0"),
+}
+
+SAMPLER = '''
+from dataclasses import dataclass
+import torch
+from tiltbench.samplers.sampler import Draws, Sampler
+from tiltbench.targets.references import Brownian
+
+@dataclass(frozen=True)
+class Mine(Sampler):
+    """Importance sampling from the base."""
+    name = "mine"
+    reference: Brownian = Brownian()
+    batch: int = 50
+
+    def init(self, problem, allowance, generator):
+        return torch.zeros(problem.dim)
+
+    def step(self, problem, state, generator):
+        x = problem.base.end((self.batch, problem.dim), generator)
+        problem.reward(x)
+        return state
+
+    def draw(self, problem, state, n, generator):
+        x = problem.base.end((n, problem.dim), generator)
+        return Draws(x, problem.reward(x).double())
+'''
+
+WRONG_SAMPLERS = {
+    "not frozen": ("(frozen=True)", "", "not a frozen dataclass|different default|unhashable"),
+    "weights": ("reward(x).double()", "reward(x).double() + 1", r"E\[exp log_w\] / Z is"),
+    "weights' shape": ("(x).double()", "(x).double()[:, None]", "log_w is of shape"),
+    "weights' dtype": ("(x).double()", "(x)", "torch.float32, with 0 NaN"),
+    "not finite": ("return Draws(x,", "return Draws(x / 0,", "draws are not finite"),
+    "too many": ("((n, problem", "((n + 1, problem", "with 0 < n"),
+    "seed": (
+        "x = problem.base.end((n, problem.dim), generator)",
+        "x = problem.base.end((n, problem.dim), torch.Generator().manual_seed(hash(id(state))))",
+        "equal seeds make other draws",
+    ),
+    "idle": ("        problem.reward(x)\n", "", "spent nothing and `done` says False"),
+    "hidden work": (
+        "        return Draws(x,",
+        "        [problem.reward(x) for _ in range(500)]\n        return Draws(x,",
+        "draw raises BudgetExceeded",
+    ),
+    "no weights": ("(x, problem.reward(x).double())", "(x)", r"E x_0\^1 is .* on a Gaussian"),
+    "reverse": (
+        "    def draw(",
+        "    def reverse(self, problem, state, x, generator):\n"
+        "        return problem.reward(x) + 2\n\n    def draw(",
+        "between draws and reverse paths",
+    ),
+}
+
+
+def bad(findings):
+    return [finding for finding in findings if not finding.ok]
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS.entries))
+def test_registered_targets_pass(name):
+    findings = check(name)
+    assert bad(findings) == [] and len(findings) > 10
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS.entries))
+def test_registered_samplers_pass(name):
+    findings = check(name)
+    assert bad(findings) == [] and len(findings) > 8
+
+
+def one_sentence(path, said):
+    findings = bad(check(str(path)))
+    assert len(findings) == 1, findings
+    (finding,) = findings
+    assert finding.remedy and "\n" not in finding.what
+    assert re.search(said, finding.what), finding.what
+
+
+def test_a_right_target_passes(tmp_path):
+    (tmp_path / "mine.py").write_text(TARGET)
+    assert bad(check(str(tmp_path / "mine.py"))) == []
+    assert bad(check(f"{tmp_path / 'mine.py'}:mine[dim=2]")) == []
+
+
+@pytest.mark.parametrize("case", WRONG_TARGETS)
+def test_a_wrong_target_gets_one_sentence(tmp_path, case):
+    old, new, said = WRONG_TARGETS[case]
+    assert old in TARGET
+    (tmp_path / "mine.py").write_text(TARGET.replace(old, new, 1))
+    one_sentence(tmp_path / "mine.py", said)
+
+
+def test_a_right_sampler_passes(tmp_path):
+    (tmp_path / "mine.py").write_text(SAMPLER)
+    assert bad(check(str(tmp_path / "mine.py"))) == []
+
+
+@pytest.mark.parametrize("case", WRONG_SAMPLERS)
+def test_a_wrong_sampler_gets_one_sentence(tmp_path, case):
+    old, new, said = WRONG_SAMPLERS[case]
+    assert old in SAMPLER
+    (tmp_path / "mine.py").write_text(SAMPLER.replace(old, new, 1))
+    one_sentence(tmp_path / "mine.py", said)
+
+
+LOSS = """
+from tiltbench.samplers.loss import Loss, path_space
+from tiltbench.targets.cost import Cost
+
+_variance = path_space("variance", lambda log_w, model: log_w.var())
+mine = Loss("mine", _variance.label, _variance.value, lambda paths, steps, guided: Cost(2 * paths))
+"""
+
+
+def test_a_wrong_price_gets_one_sentence(tmp_path):
+    (tmp_path / "mine.py").write_text(LOSS)
+    one_sentence(tmp_path / "mine.py", r"unguided: 5 paths of 3 steps cost \(5, 0\) .* \(10, 0\)")
+
+
+def test_a_name_that_is_nowhere_is_refused():
+    with pytest.raises(UnknownName, match="did you mean 'funnel'"):
+        check("funell")
+    with pytest.raises(UnknownName):
+        check("nowhere/at_all.py")
+    with pytest.raises(BadSpec, match="no parameter"):
+        check("many_well[dimension=4]")

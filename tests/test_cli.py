@@ -1,0 +1,231 @@
+"""The command line: what it says, what it refuses, what it leaves behind."""
+
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from tiltbench.cli import main
+from tiltbench.commands import RESULTS, seeds, setting, split, whole
+from tiltbench.samplers.registry import SAMPLERS
+from tiltbench.spec import METRICS
+from tiltbench.suite import suite_names
+from tiltbench.targets.registry import TARGETS
+
+HEAVY = {"torch", "numpy", "scipy", "ot", "pandas", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["run", "--help"], ["list", "targets"], ["list", "samplers"]]
+    + [["list", "metrics"], ["list", "suites"], ["run"], ["publish", "nowhere"]],
+)
+def test_words_need_no_torch(arguments, tmp_path):
+    code = (
+        "import sys\nfrom tiltbench.cli import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        f"assert not {HEAVY!r} & set(sys.modules), sorted({HEAVY!r} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+COMMANDS = "list run status score report floor check publish".split()
+
+
+def test_every_command_has_help(capsys):
+    for command in COMMANDS:
+        with pytest.raises(SystemExit) as end:
+            main([command, "--help"])
+        assert end.value.code == 0 and f"tiltbench {command}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert all(f"    {command} " in said for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "kind, names",
+    [("targets", TARGETS.entries), ("samplers", SAMPLERS.entries)]
+    + [("metrics", METRICS.entries), ("suites", suite_names())],
+)
+def test_lists_have_one_line_each(kind, names, capsys):
+    assert main(["list", kind]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(names)
+    assert all(len(line.split()) > 2 for line in lines), "an entry has no summary"
+
+
+ANY = ["--targets", "gmm9", "--samplers", "mala"]
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["run"], "name a --suite, or both"),
+        (["run", "--suite", "smokey"], "did you mean 'smoke'"),
+        (["run", "--suite", "no/such.toml"], "there is no file no/such.toml"),
+        (["run", "--targets", "gmm8", "--samplers", "mala"], "did you mean 'gmm9'"),
+        (["run", "--targets", "gmm9", "--samplers", "malo"], "did you mean 'mala'"),
+        (
+            ["run", "--targets", "gmm9", "--samplers", "log_variance[path=3]"],
+            "did you mean 'paths'",
+        ),
+        (["run", "--targets", "no.py", "--samplers", "mala"], "there is no file no.py"),
+        (
+            ["run", "--suite", "smoke", "--targets", "gmm8"],
+            "has no target 'gmm8'; did you mean 'gmm9'",
+        ),
+        (["run", *ANY, "--budget", "many"], "--budget many is not a whole number"),
+        (["run", *ANY, "--budget", "-3"], "--budget -3 is not"),
+        (["run", *ANY, "--budget", "1.5"], "--budget 1.5 is not"),
+        (["run", *ANY, "--seeds", "5:0"], "--seeds 5:0 names no seeds"),
+        (["run", *ANY, "--jobs", "two"], "--jobs two is not"),
+        (["run", *ANY, "--set", "mala"], "--set mala is not readable"),
+        (["run", *ANY, "--set", "malo.chains=3"], "did you mean 'mala'"),
+        (["run", *ANY, "--set", "mala.chain=3"], "did you mean 'chains'"),
+        (["status", "nothing"], "there are no results in nothing"),
+        (["score", "nothing"], "there are no results in nothing"),
+        (["report", "nothing"], "there are no results in nothing"),
+        (["publish", "nothing"], "there are no results in nothing"),
+        (["floor", "--targets", "gmm8"], "did you mean 'gmm9'"),
+        (["check", "gmm8"], "did you mean 'gmm9'"),
+    ],
+)
+def test_wrong_arguments_end_with_one_sentence(arguments, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir()), "a refused command left something behind"
+
+
+def test_commas_inside_brackets_do_not_split():
+    assert split("a,b[x=1,y=P[z=2,w=3]], c") == ["a", "b[x=1,y=P[z=2,w=3]]", "c"]
+    assert split("") == []
+
+
+def test_numbers_and_ranges():
+    assert whole("1e6", "") == 10**6 and whole("40_000", "") == 40_000
+    assert seeds("0:5") == (0, 1, 2, 3, 4) and seeds("3") == (3,) and seeds("0,7") == (0, 7)
+
+
+def test_settings():
+    assert setting("log_variance.lr=1e-3,3e-4") == ("log_variance", "lr", [1e-3, 3e-4])
+    assert setting("dir/my.py:mine.n=2") == ("dir/my.py:mine", "n", [2])
+    assert setting("a[b=1.5].reference.steps=8") == ("a[b=1.5]", "reference.steps", [8])
+    owner, key, values = setting("a.reference=Brownian[steps=8,ratio=2],Stationary")
+    assert (owner, key) == ("a", "reference")
+    assert [value["name"] for value in values] == ["Brownian", "Stationary"]
+
+
+def test_dry_run_shows_the_grid_and_runs_nothing(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = [
+        "run",
+        "--suite",
+        "smoke",
+        "--targets",
+        "gmm9",
+        "--samplers",
+        "mala",
+        "--seeds",
+        "0:2",
+    ]
+    assert main([*command, "--set", "mala.chains=5,10", "--budget", "3e3", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "4 cells (1 targets x 2 samplers x 2 seeds), 4 to run on " in said
+    assert "12,000 training points in all" in said
+    for title in ("mala[chains=5] · seed 0", "mala[chains=10] · seed 1"):
+        assert title in said
+    assert not list(tmp_path.iterdir())
+
+
+BAD = """
+from dataclasses import dataclass
+from typing import ClassVar
+from tiltbench.samplers.sampler import Draws, Sampler, Unsupported
+from tiltbench.targets.process import Linear
+from tiltbench.targets.references import Brownian
+
+@dataclass(frozen=True)
+class Odd(Sampler):
+    name: ClassVar[str] = "odd"
+    reference: Linear = Brownian()
+    apply: bool = False
+    def init(self, problem, allowance, generator):
+        if not self.apply:
+            raise Unsupported("it never does")
+        raise ValueError("it is broken")
+    def step(self, problem, state, generator): ...
+    def draw(self, problem, state, n, generator): ...
+"""
+
+
+def test_from_run_to_publication(tmp_path, monkeypatch, capsys):
+    """One whole life: run with a failure, repeat nothing, repeat the failure, status, publish."""
+    (tmp_path / "odd.py").write_text(BAD)
+    what = ["--targets", "gaussian", "--samplers", "mala,odd.py,odd.py:odd[apply=true]"]
+    what += ["--seeds", "0", "--budget", "1e3", "--draws", "50", "--device", "cpu"]
+
+    monkeypatch.chdir(tmp_path)
+
+    def tiltbench(*arguments):
+        code = main(arguments)
+        return code, capsys.readouterr().out
+
+    code, said = tiltbench("run", *what)
+    assert code == 1, said
+    assert "1 of 3 cells failed" in said and "ValueError: it is broken" in said
+    again = said.splitlines()[-1].partition("tiltbench ")[2]
+    assert again.endswith("--retry") and "Traceback" not in said
+    out = tmp_path / RESULTS / "adhoc"
+    records = sorted(p for p in out.glob("runs/*.json") if p.name.count(".") == 1)
+    statuses = sorted(json.loads(p.read_text())["status"] for p in records)
+    assert len(records) == 3 and set(statuses) - {"spent", "done"} == {"failed", "unsupported"}
+    before = {p: p.stat().st_mtime_ns for p in records}
+
+    code, said = tiltbench(*shlex.split(again))
+    assert code == 1 and "3 cells (1 targets x 3 samplers x 1 seeds), 1 to run" in said
+    after = {p: p.stat().st_mtime_ns for p in records}
+    assert [json.loads(p.read_text())["status"] for p in records if after[p] != before[p]] == [
+        "failed"
+    ]
+
+    (tmp_path / "odd.py").write_text(BAD.replace("raise ValueError", "raise Unsupported"))
+    code, said = tiltbench("run", *what, "--dry-run")
+    assert "2 recorded cells come from other code" in said and ", 0 to run" in said
+    code, said = tiltbench("run", *what, "--stale")
+    assert code == 0 and ", 2 to run" in said, said
+
+    code, said = tiltbench("status", "adhoc")
+    assert code == 0 and "3 of 3 cells recorded" in said
+    code, said = tiltbench("publish", "adhoc")
+    assert code == 0, said
+    public = tmp_path / RESULTS / "published/adhoc"
+    kinds = {path.suffix for path in public.rglob("*") if path.is_file()}
+    assert {".json", ".md", ".csv"} <= kinds and not kinds & {".npz", ".safetensors"}
+    assert len(list(public.glob("runs/*.scores.json"))) == 1
+
+
+def test_floors_of_one_target_leave_the_others(tmp_path, monkeypatch):
+    import tiltbench.floor
+
+    shipped = tmp_path / "floors.json"
+    monkeypatch.setattr(tiltbench.floor, "SHIPPED", shipped)
+    for target, draws in [("gaussian", "20"), ("gmm9", "20"), ("gaussian", "20,30")]:
+        assert main(["floor", "--targets", target, "--draws", draws]) == 0
+    rows = json.loads(shipped.read_text())["floors"]
+    found = sorted((row["target"]["name"], row["n"]) for row in rows)
+    assert found == [("gaussian", 20), ("gaussian", 30), ("gmm9", 20)]
+
+
+def test_checking(capsys, tmp_path):
+    assert main(["check", "gaussian"]) == 0
+    assert capsys.readouterr().out.startswith("ok ")
+    (tmp_path / "bad.py").write_text("x = (")
+    assert main(["check", str(tmp_path / "bad.py")]) == 1
+    assert "BAD" in capsys.readouterr().out

@@ -1,0 +1,230 @@
+"""Every loss in the registry: its price, and its behaviour at the closed-form optimum."""
+
+import math
+
+import pytest
+import torch
+
+from tests.worlds import Mixture, Shifted, rng, z_score
+from tiltbench.budget import Meter
+from tiltbench.samplers.diffusion import Diffusion
+from tiltbench.samplers.loss import Loss, path_batch, reward_and_grad
+from tiltbench.samplers.networks import Guided, Mlp, Model
+from tiltbench.samplers.registry import NETWORKS, SAMPLERS
+from tiltbench.samplers.weights import ess, log_mean_exp
+from tiltbench.targets.cost import Cost
+from tiltbench.targets.problem import Diverged, Problem
+from tiltbench.targets.process import Path
+from tiltbench.targets.references import Brownian, Stationary
+
+LOSSES = [
+    made for made in (SAMPLERS.load(name) for name in SAMPLERS.entries) if isinstance(made, Loss)
+]
+losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
+networks = pytest.mark.parametrize(
+    "network", [NETWORKS.load(name)(width=16) for name in NETWORKS.entries], ids=lambda n: n.name
+)
+
+
+class Perturbed(Model):
+    """u* + theta (0.5 + sin x, and the hint where there is one)."""
+
+    def __init__(self, world, theta, guided):
+        super().__init__()
+        self.world, self.guided = world, guided
+        self.theta = torch.nn.Parameter(torch.tensor(float(theta)))
+        with torch.no_grad():
+            self.log_Z.fill_(world.log_Z)
+
+    def control(self, x, t, hint=None):
+        away = 0.5 + torch.sin(x)
+        if self.guided:
+            away = away + 0.1 * hint.clamp(-5, 5)
+        return self.world.control(x.detach(), t) + self.theta * away
+
+
+def reuse(loss, repeats, memory):
+    """A loss that differentiates through the path can use a batch once only."""
+    return {} if loss.through_path else {"repeats": repeats, "memory": memory}
+
+
+def slopes(loss, world, theta, guided, batches=16, paths=384):
+    """Independent unbiased estimates of d loss / d theta."""
+    problem = world.problem()
+    sampler = Diffusion(loss, reference=problem.base, paths=paths)
+    model = Perturbed(world, theta, guided)
+    found = []
+    for seed in range(batches):
+        generator = rng(seed)
+        batch = sampler.batch(problem, model, 0.5, generator)
+        value = loss.value(model, problem.base, batch, generator)
+        found.append(torch.autograd.grad(value, model.theta)[0].double())
+    return torch.stack(found)
+
+
+@losses
+@pytest.mark.parametrize("guided", [False, True], ids=["unguided", "guided"])
+@pytest.mark.parametrize("world", [Shifted, Mixture])
+def test_stationary_and_attracting_at_the_optimum(loss, guided, world):
+    base = Brownian(steps=40, scale=2.0) if world is Mixture else Stationary(steps=8)
+    at = slopes(loss, world(base), 0.0, guided)
+    right, left = (slopes(loss, world(base), theta, guided) for theta in (0.3, -0.3))
+    assert right.mean() > 0 > left.mean()
+    # zero at the optimum: within its error and O(1/K) of the slope beside it
+    allowed = 4 * at.std() / math.sqrt(len(at)) + 0.04 * (right.mean() - left.mean())
+    assert abs(at.mean()) < allowed
+    assert abs(z_score(right, 0)) > 4
+    assert abs(z_score(left, 0)) > 4
+
+
+@losses
+@networks
+def test_price_is_what_a_step_pays(loss, network):
+    base = Brownian(steps=5, scale=2.0)
+    meter = Meter(Cost(10**6, 10**6))
+    posed = Mixture(base).problem()
+    problem = Problem(2, base, meter.watch(posed.reward))
+    sampler = Diffusion(loss, reference=base, model=network, paths=7, **reuse(loss, 3, 2))
+    state = sampler.init(problem, meter.budget, rng())
+    assert meter.spent == Cost()
+    price = loss.price(7, 5, state.model.guided)
+    for n in (1, 2, 3):
+        state = sampler.step(problem, state, rng())
+        assert meter.spent == price.times(n) == state.paid
+    assert state.iteration == 3 * sampler.repeats
+    meter.spent = Cost()
+    sampler.probe(problem, state, rng())
+    assert meter.spent == sampler.probe_cost(problem, state)
+
+
+@losses
+@networks
+def test_training_approaches_the_target(loss, network):
+    """A few hundred steps close most of the ELBO gap; the weights stay exact."""
+    base = Brownian(steps=8, scale=1.5)
+    world = Shifted(base, (1.2, -0.5))
+    problem = world.problem()
+    sampler = Diffusion(loss, reference=base, model=network, paths=64, lr=5e-3, **reuse(loss, 2, 4))
+    generator = rng(1)
+    price = loss.price(64, 8, network.name == "Guided")
+    state = sampler.init(problem, price.times(150), generator)
+    before = sampler.draw(problem, state, 2000, rng(2)).log_w
+    for _ in range(150):
+        state = sampler.step(problem, state, generator)
+    after = sampler.draw(problem, state, 2000, rng(3))
+    gap = [world.log_Z - float(log_w.mean()) for log_w in (before, after.log_w)]
+    assert gap[1] < 0.1 * gap[0]
+    assert abs(z_score((after.log_w - world.log_Z).exp(), 1.0)) < 4
+    ends = world.base.end((2000, 2), rng(4)) + world.slope * base.spread**2
+    backward = sampler.reverse(problem, state, ends, rng(5))
+    assert abs(z_score((world.log_Z - backward).exp(), 1.0)) < 4
+    assert ess(after.log_w) > 0.7
+    assert after.log_Z.value == pytest.approx(log_mean_exp(after.log_w))
+
+
+@losses
+def test_equal_seeds_give_equal_runs(loss):
+    problem = Mixture(Brownian(steps=4, scale=2.0)).problem()
+    sampler = Diffusion(loss, reference=problem.base, paths=16, **reuse(loss, 2, 3))
+
+    def run():
+        torch.rand(1)  # the global generator plays no part
+        generator = rng(3)
+        state = sampler.init(problem, Cost(1000, 1000), generator)
+        for _ in range(4):
+            state = sampler.step(problem, state, generator)
+        return sampler.draw(problem, state, 10, rng(4)).x
+
+    assert torch.equal(run(), run())
+
+
+@networks
+def test_controls_start_at_zero_and_share_times(network):
+    base = Brownian(steps=6, scale=2.0)
+    model = network.build(3, base, rng())
+    x, hint = torch.randn(6, 5, 3), torch.randn(6, 5, 3)
+    t = torch.linspace(0, 1, 6)[:, None]
+    assert torch.equal(model.control(x, t, hint), torch.zeros_like(x))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=rng(1)))
+    whole = model.control(x, t, hint)
+    dense = model.control(x, t.expand(6, 5), hint)
+    single = torch.stack([model.control(x[k], t[k, 0], hint[k]) for k in range(6)])
+    assert torch.allclose(whole, dense, atol=1e-5)
+    assert torch.allclose(whole, single, atol=1e-5)
+    assert float(model.free_energy(torch.tensor(0.0)).detach()) == 0
+    assert torch.allclose(model.free_energy(torch.tensor(1.0)).double(), -model.log_Z)
+
+
+def test_size_of_the_standard_network():
+    model = Mlp(width=64, layers=4).build(2, Brownian(), rng())
+    count = {name: p.numel() for name, p in model.named_parameters()}
+    point = sum(n for name, n in count.items() if not name.startswith(("time", "log_Z")))
+    assert point == 12_802
+    assert 37_000 <= sum(count.values()) <= 38_000
+
+
+def test_guidance_is_clipped_in_length_only():
+    model = Guided(clip=2.0).build(2, Brownian(scale=3.0), rng())
+    with torch.no_grad():
+        model.time[-1].bias[-1] = 1.0
+    x, t = torch.zeros(2, 2), torch.tensor(0.5)
+    hint = torch.tensor([[0.1, 0.2], [30.0, 40.0]])
+    expected = torch.tensor([[0.3, 0.6], [1.2, 1.6]])
+    assert torch.allclose(model.control(x, t, hint), expected, atol=1e-5)
+
+
+def test_reward_and_grad_at_the_edge_of_the_support():
+    def reward(x):
+        inside = x[..., 0] > 0
+        return torch.where(inside, -x[..., 0].clamp(min=1e-9).sqrt(), -torch.inf)
+
+    problem = Problem(1, Brownian(), reward)
+    r, g = reward_and_grad(problem, torch.tensor([[4.0], [-1.0]]))
+    assert r.tolist() == [-2.0, -math.inf]
+    assert g.flatten().tolist() == [-0.25, 0.0]
+    bad = Problem(1, Brownian(), lambda x: x[..., 0].abs().sqrt())
+    with pytest.raises(Diverged, match="gradient of the reward is not finite at 1 of 2"):
+        reward_and_grad(bad, torch.tensor([[0.0], [1.0]]))
+
+
+def test_paths_outside_the_support_count_with_a_finite_reward():
+    path = Path(*[torch.zeros(2, 3, 1)] * 5)
+    batch = path_batch(path, torch.tensor([1.0, -torch.inf, 5.0]))
+    assert batch["r"].tolist() == [1.0, -9.0, 5.0]
+    with pytest.raises(Diverged, match="all 3 paths"):
+        path_batch(path, torch.full((3,), -torch.inf))
+
+
+@losses
+def test_divergence_is_an_error_with_a_cause(loss):
+    problem = Mixture(Brownian(steps=4, scale=2.0)).problem()
+    sampler = Diffusion(loss, reference=problem.base, paths=16)
+    state = sampler.init(problem, Cost(1000, 1000), rng())
+    with torch.no_grad():
+        state.model.out.weight.fill_(float("nan"))
+    with pytest.raises(Diverged):
+        sampler.step(problem, state, rng())
+
+
+def test_a_refused_step_leaves_the_state_as_it_was():
+    from tiltbench.budget import BudgetExceeded
+
+    base = Brownian(steps=4, scale=2.0)
+    meter = Meter(Cost(40, 40))
+    problem = Problem(2, base, meter.watch(Mixture(base).problem().reward))
+    sampler = Diffusion(LOSSES[0], reference=base, paths=32)
+    state = sampler.init(problem, meter.budget, rng())
+    state = sampler.step(problem, state, rng())
+    before = {key: value.clone() for key, value in sampler.tensors(state).items()}
+    with pytest.raises(BudgetExceeded):
+        sampler.step(problem, state, rng())
+    assert all(torch.equal(before[key], value) for key, value in sampler.tensors(state).items())
+    assert state.paid == meter.spent
+
+
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss.through_path], ids=repr)
+def test_a_graph_cannot_be_used_twice(loss):
+    with pytest.raises(ValueError, match="leave repeats and memory at 1"):
+        Diffusion(loss, repeats=2)

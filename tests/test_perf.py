@@ -1,0 +1,164 @@
+"""Speed and memory (`make perf`): one thread, CPU time; nothing here asserts a time.
+
+Figures to compare with are in docs/performance.md.  The table at the end is printed by the last
+test, so that the ratios come from one run.
+"""
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from tiltbench.budget import Meter
+from tiltbench.samplers.diffusion import Diffusion
+from tiltbench.samplers.losses.log_variance import log_variance
+from tiltbench.samplers.losses.trajectory_balance import trajectory_balance
+from tiltbench.samplers.networks import Mlp, Network
+from tiltbench.spec import build_target
+from tiltbench.targets.cost import Cost
+from tiltbench.targets.problem import pose
+from tiltbench.targets.references import Brownian
+
+pytestmark = pytest.mark.perf
+
+HUGE = Cost(10**12, 10**12)
+TABLE: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Dense(Network):
+    """The standard network evaluated in full, its time embedding included, at every point."""
+
+    name = "Dense"
+
+    def build(self, dim, process, generator):
+        model = Mlp().build(dim, process, generator)
+        control = model.control
+        model.control = lambda x, t, hint=None: control(x, t.expand(x.shape[:-1]), hint)
+        return model
+
+
+CASES = {
+    "log_variance 512 x 100, gmm9": (log_variance, "gmm9", 512, Mlp()),
+    "log_variance 512 x 100, gmm9, dense 37k": (log_variance, "gmm9", 512, Dense()),
+    "trajectory_balance 300 x 100, gmm25": (trajectory_balance, "gmm25", 300, Mlp()),
+}
+
+
+def prepared(case):
+    loss, target, paths, network = CASES[case]
+    reference = Brownian(steps=100, ratio=4.0)
+    sampler = Diffusion(loss, reference=reference, model=network, paths=paths)
+    meter = Meter(HUGE)
+    target = build_target({"name": target, "params": {}})
+    problem = pose(target, reference, meter.watch)
+    generator = torch.Generator().manual_seed(0)
+    return sampler, problem, sampler.init(problem, HUGE, generator), generator, target
+
+
+def cpu_seconds(f, rounds=5):
+    f()
+    start = time.process_time()
+    for _ in range(rounds):
+        f()
+    return (time.process_time() - start) / rounds
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_training_iteration(benchmark, case):
+    sampler, problem, state, generator, _ = prepared(case)
+    benchmark.pedantic(
+        lambda: sampler.step(problem, state, generator), rounds=12, warmup_rounds=2
+    )
+    iteration = benchmark.stats.stats.median
+    paths, steps = sampler.paths, problem.base.steps
+    x, t = torch.randn(steps, paths, problem.dim), problem.base.grid(torch.zeros(1))[:-1, None]
+    with torch.no_grad():
+        forward = cpu_seconds(lambda: state.model.control(x, t))
+    parameters = sum(p.numel() for p in state.model.parameters())
+    TABLE[case] = (
+        f"{iteration:.3f} s an iteration, {iteration / forward:.1f} x one plain forward pass, "
+        f"{parameters} parameters, peak memory + {peak_memory(case):.0f} MB"
+    )
+
+
+def test_drawing(benchmark):
+    sampler, problem, state, generator, _ = prepared("log_variance 512 x 100, gmm9")
+    benchmark.pedantic(
+        lambda: sampler.draw(problem, state, 2000, generator), rounds=8, warmup_rounds=1
+    )
+    rate = 2000 / benchmark.stats.stats.median
+    TABLE["drawing 2,000 weighted samples, 100 steps"] = f"{rate:,.0f} samples per CPU-second"
+
+
+def test_the_meter(benchmark):
+    """What the wrapper adds to the reward of one training batch, as a share of the iteration."""
+    case = "log_variance 512 x 100, gmm9"
+    sampler, problem, state, generator, target = prepared(case)
+    x = torch.randn(sampler.paths, 2)
+    bare = pose(target, sampler.reference).reward
+
+    def gradient(reward):
+        def call():
+            y = x.clone().requires_grad_()
+            torch.autograd.grad(reward(y).sum(), y)
+
+        return call
+
+    benchmark.pedantic(gradient(problem.reward), rounds=200, warmup_rounds=10)
+    times = [
+        (cpu_seconds(gradient(problem.reward), 300), cpu_seconds(gradient(bare), 300))
+        for _ in range(7)
+    ]
+    added = sorted(metered - plain for metered, plain in times)[3]
+    iteration = cpu_seconds(lambda: sampler.step(problem, state, generator), 4)
+    TABLE["meter, value and gradient of 512 points"] = (
+        f"{added * 1e6:.0f} us, {100 * added / iteration:.2f} % of a training iteration"
+    )
+
+
+def peak_memory(case):
+    """MB by which two iterations raise the peak resident memory of a fresh process."""
+    done = subprocess.run(
+        [sys.executable, __file__, case], capture_output=True, text=True, timeout=120, check=True
+    )
+    return float(done.stdout)
+
+
+def measure_peak(case):
+    torch.set_num_threads(1)
+    sampler, problem, state, generator, _ = prepared(case)
+    before = high_water()
+    for _ in range(2):
+        sampler.step(problem, state, generator)
+    print(high_water() - before)
+
+
+def high_water():
+    """Peak resident memory in MB (Linux; getrusage would count the parent's before exec)."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        line = next(line for line in status if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def test_table(capsys):
+    width = max(map(len, TABLE))
+    with capsys.disabled():
+        print("\n")
+        for name, line in TABLE.items():
+            print(f"{name:{width}}  {line}")
+
+
+if __name__ == "__main__":
+    measure_peak(sys.argv[1])

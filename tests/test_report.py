@@ -1,0 +1,486 @@
+"""Scores, tables and plots of fabricated runs whose quality is known."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tiltbench import evaluate
+from tiltbench.record import (
+    Outcome,
+    Record,
+    Status,
+    records,
+    write_arrays,
+    write_outcome,
+    write_record,
+)
+from tiltbench.report import report
+from tiltbench.samplers.sampler import Draws
+from tiltbench.samplers.weights import Estimate
+from tiltbench.score import read_scores, score
+from tiltbench.spec import METRICS, build_target, spec
+
+N = 200
+GENERATOR = 17
+
+
+def source(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def exact(truth, g):
+    """Perfect weights and draws."""
+    x = truth.sample(N, g)
+    w = truth.log_Z + 0.05 * torch.randn(N, generator=g, dtype=torch.float64) - 0.05**2 / 2
+    back = truth.log_Z + 0.05 * torch.randn(N, generator=g, dtype=torch.float64) + 0.05**2 / 2
+    gradients = 1 + torch.randn(16, 8, generator=g, dtype=torch.float64)
+    probes = {"gradient_gram": gradients @ gradients.T}
+    return Outcome(Draws(x, w), back, probes)
+
+
+def one_mode(truth, g):
+    """All draws in one of nine modes: forward weights look perfect, log Z is off by log 9."""
+    x = truth.sample(60 * N, g)
+    x = x[truth.modes.assign(x) == 0][:N]
+    share = float(truth.modes.weight[0])
+    w = truth.log_Z + math.log(share) + 0.02 * torch.randn(N, generator=g, dtype=torch.float64)
+    back = truth.log_Z + 30 * torch.rand(N, generator=g, dtype=torch.float64)
+    return Outcome(Draws(x, w), back, {})
+
+
+def biased(truth, g):
+    """Too wide, with honest weights."""
+    x = truth.sample(N, g)
+    wide = x + 0.6 * torch.randn(x.shape, generator=g, dtype=torch.float64)
+    w = truth.log_Z - 0.5 + torch.randn(N, generator=g, dtype=torch.float64)
+    return Outcome(Draws(wide, w), w + 1.0, {})
+
+
+def chains(truth, g):
+    """Ten chains that never move far: no weights, groups."""
+    start = truth.sample(10, g).repeat_interleave(N // 10, 0)
+    x = start + 0.05 * torch.randn(start.shape, generator=g, dtype=torch.float64)
+    return Outcome(Draws(x, None, torch.arange(10).repeat_interleave(N // 10)), None, {})
+
+
+def zero(truth, g):
+    """Every weight is zero; the method has an estimate of its own."""
+    x = truth.sample(N, g)
+    own = Estimate(truth.log_Z + 0.1, 0.02, 4)
+    return Outcome(Draws(x, torch.full((N,), -torch.inf), None, own), None, {})
+
+
+MADE = {"exact": exact, "one_mode": one_mode, "biased": biased, "chains": chains, "zero": zero}
+TARGET = spec(build_target({"name": "gmm9", "params": {}}))
+
+
+def write(runs: Path, sampler: str, seed: int, status=Status.SPENT, budget=1000):
+    target = build_target(TARGET)
+    truth = target.truth()
+    grads = 0 if sampler == "biased" else budget
+    record = Record(
+        {
+            "target": TARGET,
+            "target_version": target.version,
+            "sampler": {"name": sampler, "params": {}},
+            "seed": seed,
+            "device": "cpu",
+            "draws": N,
+            "budget": {"train": [budget, budget], "draw": [0, 0], "measure": [0, 0]},
+        },
+        {"target": "gmm9", "sampler": sampler},
+        status,
+        "" if status.finished else "log rho of gmm9 is nan at 3 of 512 points",
+        cost={"train": [budget, grads], "draw": [N, 0], "measure": [9, 9], "seconds": 1.5},
+        env={"torch": "2", "device": "cpu", "cores": 2, "threads": 1, "os": "Linux"},
+        code={"version": "0", "commit": "abc", "dirty": False, "hash": "1"},
+    )
+    if status.finished:
+        outcome = MADE[sampler](truth, source(seed))
+        write_outcome(runs, record.id, outcome)
+        x = torch.stack([outcome.draws.x[:50] * s for s in (0.3, 0.8, 1.0)]).float()
+        log_w = torch.full((3, 50), torch.nan)
+        if outcome.draws.log_w is not None:
+            log_w = torch.stack([outcome.draws.log_w[:50] - s for s in (2.0, 0.5, 0.0)])
+        spend = torch.tensor([budget // 10, budget // 2, budget])
+        write_arrays(runs / f"{record.id}.curve.npz", {"spend": spend, "x": x, "log_w": log_w})
+    write_record(runs, record)
+    return record
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    for sampler in MADE:
+        for seed in range(5):
+            write(folder / "runs", sampler, seed)
+    for seed in range(5):
+        write(folder / "runs", "broken", seed, Status.DIVERGED)
+    write(folder / "runs", "refused", 0, Status.UNSUPPORTED)
+    score(folder, jobs=1)
+    return folder
+
+
+def scores_of(folder, sampler):
+    return [
+        read_scores(folder / "runs", record.id)["scores"]
+        for record in records(folder / "runs")
+        if record.labels["sampler"] == sampler and record.status.finished
+    ]
+
+
+# --- scores --------------------------------------------------------------------------------------
+
+
+def test_every_metric_has_a_number_or_a_reason(folder):
+    for sampler in MADE:
+        for scores in scores_of(folder, sampler):
+            assert set(METRICS.entries) <= set(scores)
+            for found in scores.values():
+                if found["value"] is None:
+                    assert found["reason"]
+                else:
+                    assert math.isfinite(found["value"])
+
+
+def test_exact_draws_score_at_their_floors(folder):
+    for scores in scores_of(folder, "exact"):
+        for name, found in scores.items():
+            if "floor" in found:
+                floor = found["floor"]
+                assert abs(found["value"] - floor["mean"]) < 5 * floor["sd"], name
+                assert floor["n"] == N
+        for name in ("log_Z_err", "log_Z_rev_err", "log_Z_bar_err"):
+            assert abs(scores[name]["value"]) < 4 * scores[name]["se"]
+
+
+def test_a_sampler_in_one_mode_is_seen_from_the_target_only(folder):
+    for scores in scores_of(folder, "one_mode"):
+        assert scores["ess_model"]["value"] > 0.98
+        assert scores["mode_tv"]["value"] == pytest.approx(8 / 9)
+        assert scores["ess_target"]["value"] < 1e-3
+        assert scores["log_Z_err"]["value"] == pytest.approx(-math.log(9), abs=0.01)
+
+
+def test_weighting_is_scored_too_and_counts_its_copies(folder):
+    for scores in scores_of(folder, "biased"):
+        ess = scores["ess_model"]["value"]
+        weighted = scores["obs_z_weighted"]
+        assert weighted["ess"] == pytest.approx(ess)
+        assert weighted["n"] < N  # groups: distinct draws that were kept
+    assert "energy_distance_weighted" not in scores_of(folder, "chains")[0]
+
+
+def test_weights_repair_a_biased_set(tmp_path):
+    """Three of nine modes drawn three times too often, with exact weights."""
+    target = build_target(TARGET)
+    truth = target.truth()
+
+    def stretched(_, g):
+        x = truth.sample(900, g)
+        share = torch.where(truth.modes.assign(x) < 3, 3.0, 1.0).double()
+        kept = torch.rand(900, generator=g) < share / 3
+        return Outcome(Draws(x[kept], -share[kept].log()), None, {})
+
+    MADE["tilted"] = stretched
+    try:
+        write(tmp_path / "runs", "tilted", 0)
+    finally:
+        del MADE["tilted"]
+    score(tmp_path, jobs=1)
+    (scores,) = scores_of(tmp_path, "tilted")
+    assert scores["obs_z"]["value"] > 5
+    assert scores["obs_z_weighted"]["value"] < 4
+    assert scores["mode_tv"]["value"] > scores["mode_tv"]["floor"]["mean"] + 5 * 0.02
+    assert scores["mode_tv_weighted"]["value"] < 0.1
+
+
+def test_zero_weights_are_null_with_a_reason_and_their_share_is_kept(folder):
+    for scores in scores_of(folder, "zero"):
+        assert "zero" in scores["log_Z_err"]["reason"]
+        assert "every weight is zero" in scores["w2_weighted"]["reason"]
+        assert scores["log_Z_own_err"]["value"] == pytest.approx(0.1)
+    record = next(r for r in records(folder / "runs") if r.labels["sampler"] == "zero")
+    assert read_scores(folder / "runs", record.id)["zero_weights"] == 1.0
+
+
+def test_nan_in_draws_or_weights_is_a_reason_not_a_number(tmp_path):
+    def spoiled(truth, g):
+        made = exact(truth, g)
+        x, w = made.draws.x.clone(), made.draws.log_w.clone()
+        x[3], w[5] = torch.nan, torch.nan
+        return made._replace(draws=Draws(x, w), log_w_reverse=torch.full((N,), torch.nan))
+
+    MADE["spoiled"] = spoiled
+    try:
+        write(tmp_path / "runs", "spoiled", 0)
+    finally:
+        del MADE["spoiled"]
+    score(tmp_path, jobs=1)
+    (scores,) = scores_of(tmp_path, "spoiled")
+    for name in METRICS.entries:
+        if METRICS.load(name).needs & {"sample", "modes", "observables", "log_w", "reverse"}:
+            assert (
+                scores[name]["value"] is None
+                and "1 of 200" in scores[name]["reason"]
+                or (scores[name]["reason"] == "200 of 200 log-weights are NaN or +inf")
+            )
+
+
+def test_one_failing_metric_leaves_the_others(tmp_path, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("oh")
+
+    real = METRICS.load("mmd")
+    from tiltbench.metrics import mmd
+
+    monkeypatch.setattr(mmd, "mmd", real._replace(fn=broken))
+    write(tmp_path / "runs", "exact", 0)
+    score(tmp_path, jobs=1)
+    (scores,) = scores_of(tmp_path, "exact")
+    assert scores["mmd"] == {"value": None, "reason": "ZeroDivisionError: oh"}
+    assert scores["w2"]["value"] > 0
+
+
+def test_a_target_that_is_gone_is_a_reason(tmp_path):
+    record = write(tmp_path / "runs", "exact", 0)
+    path = tmp_path / "runs" / f"{record.id}.json"
+    data = json.loads(path.read_text())
+    data["spec"]["target"]["name"] = "gone"
+    path.write_text(json.dumps(data))
+    renamed = Record(**{**data, "status": Status(data["status"])}).id
+    for suffix in (".json", ".npz", ".curve.npz"):
+        (tmp_path / "runs" / f"{record.id}{suffix}").rename(
+            tmp_path / "runs" / f"{renamed}{suffix}"
+        )
+    score(tmp_path, jobs=1)
+    found = read_scores(tmp_path / "runs", renamed)
+    assert all("gone" in f["reason"] for f in found["scores"].values())
+
+
+def test_curves_are_scored_at_every_spend(folder):
+    for record in records(folder / "runs"):
+        if not record.status.finished:
+            continue
+        curve = read_scores(folder / "runs", record.id)["curve"]
+        assert curve["spend"] == [100, 500, 1000] and curve["n"] == 50
+        assert curve["floor"]["n"] == 50
+        name = record.labels["sampler"]
+        if name == "exact":
+            assert curve["distance"][0] > curve["distance"][2]
+            assert np.allclose(curve["log_Z_err"], [-2, -0.5, 0], atol=0.1)
+        if name in ("chains", "zero"):
+            assert curve["log_Z_err"] == [None] * 3
+
+
+def test_scoring_again_does_nothing_until_something_changes(tmp_path, monkeypatch):
+    record = write(tmp_path / "runs", "exact", 0)
+    assert score(tmp_path, jobs=1) == 1
+    path = tmp_path / "runs" / f"{record.id}.scores.json"
+    first = json.loads(path.read_text())
+    assert score(tmp_path, jobs=1) == 0
+    assert score(tmp_path, force=True, jobs=1) == 1
+    assert json.loads(path.read_text())["scores"] == first["scores"]
+    monkeypatch.setitem(MADE, "exact", biased)  # the run was repeated and came out otherwise
+    write(tmp_path / "runs", "exact", 0)
+    assert score(tmp_path, jobs=1) == 1
+    assert json.loads(path.read_text())["scores"] != first["scores"]
+    monkeypatch.setattr("tiltbench.score.scoring_code", lambda: "other")
+    assert score(tmp_path, jobs=1) == 1
+
+
+def test_processes_give_the_same_scores(tmp_path):
+    for seed in range(3):
+        write(tmp_path / "runs", "exact", seed)
+        write(tmp_path / "runs", "biased", seed)
+    seen = []
+    assert score(tmp_path, jobs=2, progress=lambda done, total: seen.append((done, total))) == 6
+    assert seen == [(i, 6) for i in range(1, 7)]
+    parallel = scores_of(tmp_path, "exact")
+    assert score(tmp_path, force=True, jobs=1) == 6
+    assert scores_of(tmp_path, "exact") == parallel
+
+
+def test_samplers_of_one_seed_meet_the_same_reference(tmp_path, monkeypatch):
+    """`zero` and `exact` have the same draws: their distances agree to the last digit."""
+    for name in ("exact", "zero"):
+        write(tmp_path / "runs", name, 4)
+    score(tmp_path, jobs=1)
+    (a,), (b,) = scores_of(tmp_path, "exact"), scores_of(tmp_path, "zero")
+    assert a["w2"]["value"] == b["w2"]["value"]
+    assert a["energy_distance"]["value"] == b["energy_distance"]["value"]
+
+
+def test_scoring_streams_are_not_those_of_the_run():
+    run = pytest.importorskip("tiltbench.run")
+    assert not set(run.STREAMS.values()) & set(evaluate.STREAMS.values())
+
+
+# --- comparison ----------------------------------------------------------------------------------
+
+
+def made_cell(values, mean=math.nan, sd=math.nan, low=None):
+    from tiltbench.report.compare import Cell, verdict
+
+    middle = float(np.median(values))
+    seen = verdict(middle, mean, sd)
+    return Cell(middle, min(values), max(values), math.nan, mean, sd, seen,
+                tuple(range(len(values))), tuple(values))  # fmt: skip
+
+
+def test_bold_means_not_told_apart_from_the_best():
+    from tiltbench.report.compare import best
+
+    noise = np.random.default_rng(0).normal(0, 0.1, 5)
+    cells = {
+        "a": made_cell(1.0 + noise),
+        "b": made_cell(1.01 + noise[::-1]),
+        "c": made_cell(3.0 + noise),
+    }
+    assert best(cells) == {"a", "b"}
+    assert best({name: made_cell(c.merits[:3]) for name, c in cells.items()}) == set()
+
+
+def test_scores_at_the_floor_tie_and_below_it_never_win():
+    from tiltbench.report.compare import best
+
+    cells = {
+        "at": made_cell([1.0, 1.1, 0.9, 1.0, 1.05], 1.0, 0.1),
+        "at too": made_cell([1.15, 1.2, 1.1, 1.15, 1.1], 1.0, 0.1),
+        "above": made_cell([1.3, 1.31, 1.3, 1.3, 1.3], 1.0, 0.1),
+        "below": made_cell([0.5, 0.5, 0.5, 0.5, 0.5], 1.0, 0.1),
+    }
+    assert best(cells) == {"at", "at too"}
+    del cells["at"], cells["at too"]
+    assert best(cells) == {"above"}
+
+
+def test_holm_corrects_for_the_number_of_comparisons():
+    from tiltbench.report.compare import holm
+
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == {"a"}
+    assert holm({"a": 0.01, "b": 0.02, "c": 0.04}) == {"a", "b", "c"}
+    assert holm({"a": 0.04, "b": 0.04}) == set()
+
+
+def test_holm_with_paired_t_is_wrong_at_most_as_often_as_stated():
+    """Four samplers of one law: how often is any told apart from the best of five seeds?  Choosing
+    the best by the data costs something; the rate stays near the level."""
+    from tiltbench.report.compare import best
+
+    rng = np.random.default_rng(1)
+    wrong = 0
+    for _ in range(300):
+        table = rng.normal(0, 1, (4, 5))
+        wrong += len(best({str(i): made_cell(row) for i, row in enumerate(table)})) < 4
+    assert wrong / 300 < 0.12
+
+
+def test_an_equal_bill_moves_methods_that_pay_for_gradients():
+    from pandas import DataFrame
+
+    from tiltbench.report.compare import orders
+
+    def curve(last, middle):
+        return {"spend": [10, 500, 1000], "distance": [9.0, middle, last], "log_Z_err": [None] * 3,
+                "floor": {"mean": 0.0, "sd": 0.01, "n": 50}}  # fmt: skip
+
+    runs = DataFrame(
+        {
+            "id": ["free", "paid", "floor"],
+            "sampler": ["free", "paid", "floor"],
+            "finished": [True] * 3,
+            "values": [1000, 1000, 1000],
+            "grads": [0, 1000, 1000],
+            "budget": [1000] * 3,
+        }
+    )
+    found = orders(runs, {"free": curve(1, 2), "paid": curve(0.5, 3), "floor": curve(-1, 0.01)})
+    assert found == {"free": (3, 2), "paid": (2, 3), "floor": (1, 1)}
+
+
+# --- table and plots -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def table(folder):
+    path = report(folder)
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_table_names_every_run_and_its_end(table):
+    for name in MADE:
+        assert f"| `{name}` |" in table
+    assert "0 of 5, 5 DIVERGED" in table
+    assert "`broken` DIVERGED (seed 0, 1, 2, 3, 4): log rho of gmm9 is nan" in table
+    assert "UNSUPPORTED" in table and "5 of 5" in table
+    assert "no ess_model, log_Z_err" in table and "the method gives no weights" in table
+
+
+def test_the_table_shows_where_one_side_misleads(table):
+    section = table.split("## One-sided against two-sided")[1].split("\n## ")[0]
+    assert "`one_mode`" in section and "ess_model 1.00" in section
+    assert "log Z is off by -2." in section and "mode_tv 0.89" in section
+    assert "`exact`" not in section and "`biased`" not in section
+
+
+def rows_of(table, sampler):
+    return [line for line in table.splitlines() if line.startswith(f"| `{sampler}` |")]
+
+
+def test_scores_stand_beside_their_floors_and_one_sided_ones_are_never_bold(table):
+    line = next(line for line in rows_of(table, "exact") if "±" in line and "\\|" in line)
+    assert "≈ **" in line
+    weights = [line for line in rows_of(table, "one_mode") if "e-1" in line]
+    assert weights and not any("**" in line for line in weights)
+
+
+def test_provenance_is_at_the_foot(table):
+    foot = table.split("## Provenance")[1]
+    assert "commit: abc" in foot and "torch 2" in foot and "2 cores" in foot
+
+
+def test_table_rows_have_as_many_cells_as_their_head(table):
+    width = 0
+    for line in table.splitlines():
+        cells = line.replace("\\|", "").count("|")
+        if line.startswith("|"):
+            width = width or cells
+            assert cells == width, line
+        else:
+            width = 0
+
+
+def test_csv_is_tidy(folder, table):
+    import pandas
+
+    frame = pandas.read_csv(folder / "table.csv")
+    assert {"target", "sampler", "seed", "metric", "value", "floor_mean"} <= set(frame.columns)
+    assert not frame.duplicated(["target", "budget", "sampler", "seed", "metric"]).any()
+
+
+def test_pictures_are_made(folder, table):
+    names = {path.name for path in (folder / "plots").iterdir()}
+    assert names == {"gmm9.curves.png", "gmm9.draws.png", "gmm9.weights.png", "summary.png"}
+    for name in names:
+        assert (folder / "plots" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_where_nothing_finished_still_has_a_table(tmp_path):
+    write(tmp_path / "runs", "broken", 0, Status.OUT_OF_TIME)
+    assert score(tmp_path, jobs=1) == 0
+    assert "OUT_OF_TIME" in report(tmp_path).read_text(encoding="utf-8")
+
+
+def test_a_folder_without_records_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no records"):
+        report(tmp_path)
+
+
+def test_runs_that_are_not_scored_yet_are_shown_as_such(tmp_path):
+    write(tmp_path / "runs", "exact", 0)
+    assert "| `exact` |" in report(tmp_path).read_text(encoding="utf-8")

@@ -1,0 +1,480 @@
+"""Running cells: files, statuses, the separation of phases, processes that die, restarts."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tiltbench.engine import run_cells
+from tiltbench.provenance import code_identity
+from tiltbench.record import Status, read_arrays, read_outcome, read_record, records
+from tiltbench.run import STREAMS, generator, run_cell
+from tiltbench.samplers.registry import SAMPLERS
+from tiltbench.suite import Choice, Limits, Suite
+from tiltbench.targets.cost import Cost
+
+PLUGIN = '''
+"""Samplers that behave, and samplers that do not, on a target that needs nothing but this file."""
+
+import dataclasses, math, os, pathlib, signal, time
+from dataclasses import dataclass
+from typing import ClassVar
+import torch
+from tiltbench.samplers.sampler import Draws, Sampler, Unsupported
+from tiltbench.targets.problem import Diverged
+from tiltbench.targets.process import Linear
+from tiltbench.targets.references import Brownian
+from tiltbench.targets.target import Density, Truth
+
+
+@dataclass(frozen=True)
+class Plane(Density):
+    name: ClassVar[str] = "plane"
+    dim: int = 2
+    scale: float = 1.0
+
+    def log_rho(self, x):
+        return -x.square().sum(-1) / 2
+
+    def truth(self):
+        def sample(n, g):
+            return torch.randn(n, self.dim, generator=g, device=g.device, dtype=torch.float64)
+        return Truth("closed form", log_Z=self.dim * math.log(2 * math.pi) / 2, sample=sample)
+
+
+@dataclass
+class Notes:
+    """A state that is changed in place wherever it is handed in: the harness must not mind."""
+    steps: int = 0
+    drawn: int = 0
+    seen: list = dataclasses.field(default_factory=list)
+    numbers: torch.Tensor = dataclasses.field(default_factory=lambda: torch.zeros(3))
+    reward: object = None
+
+
+@dataclass(frozen=True)
+class Honest(Sampler):
+    """Ten values a step; draws from the base, weighed."""
+    name: ClassVar[str] = "honest"
+    reference: Linear = Brownian(scale=1.5)
+    batch: int = 10
+    stop: int = 0
+    pause: float = 0.0
+
+    def init(self, problem, allowance, generator):
+        self.init_log(problem)
+        return Notes()
+
+    def init_log(self, problem):
+        pass
+
+    def step(self, problem, state, generator):
+        x = problem.base.end((self.batch, problem.dim), generator)
+        problem.reward(x)
+        time.sleep(self.pause)
+        w = torch.ones(3, requires_grad=True)
+        return Notes(state.steps + 1, state.drawn, state.seen, state.numbers.detach() + w * x.sum())
+
+    def done(self, state):
+        return 0 < self.stop <= state.steps
+
+    def draw(self, problem, state, n, generator):
+        state.drawn += 1
+        state.seen.append("draw")
+        x = problem.base.end((n, problem.dim), generator) + state.numbers.detach().sum() * 1e-3
+        return Draws(x + (state.drawn - 1) * 100, problem.reward(x).double())
+
+    def reverse(self, problem, state, x, generator):
+        state.seen.append("reverse")
+        return problem.reward(x)
+
+    def probe(self, problem, state, generator):
+        # anything that an earlier measurement left in the state would show here
+        return {"seen": torch.tensor([state.drawn, len(state.seen)])}
+
+    def tensors(self, state):
+        return {"numbers": state.numbers.detach(), "steps": torch.tensor(state.steps)}
+
+
+@dataclass(frozen=True)
+class Unfit(Honest):
+    name: ClassVar[str] = "unfit"
+    def init(self, problem, allowance, generator):
+        raise Unsupported("the base has no end")
+
+
+@dataclass(frozen=True)
+class Diverges(Honest):
+    name: ClassVar[str] = "diverges"
+    def step(self, problem, state, generator):
+        if state.steps == 3:
+            problem.reward(torch.full((4, 2), torch.nan))
+        return Honest.step(self, problem, state, generator)
+
+
+@dataclass(frozen=True)
+class Broken(Honest):
+    name: ClassVar[str] = "broken"
+    def step(self, problem, state, generator):
+        raise KeyError("no such thing")
+
+
+@dataclass(frozen=True)
+class Hungry(Honest):
+    name: ClassVar[str] = "hungry"
+    def step(self, problem, state, generator):
+        state.seen.append(torch.zeros(50_000_000))
+        return state
+
+
+@dataclass(frozen=True)
+class Endless(Honest):
+    name: ClassVar[str] = "endless"
+    def step(self, problem, state, generator):
+        time.sleep(0.01)
+        return state
+
+
+@dataclass(frozen=True)
+class Killed(Honest):
+    """Killed from outside, the first time only where `once`."""
+    name: ClassVar[str] = "killed"
+    once: bool = False
+    def step(self, problem, state, generator):
+        mark = pathlib.Path("killed_once")
+        if not self.once or not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Honest.step(self, problem, state, generator)
+
+
+@dataclass(frozen=True)
+class Crash(Honest):
+    name: ClassVar[str] = "crash"
+    def step(self, problem, state, generator):
+        print("about to crash", flush=True)
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@dataclass(frozen=True)
+class Hoarder(Honest):
+    """Keeps the training reward for use while drawing."""
+    name: ClassVar[str] = "hoarder"
+    def step(self, problem, state, generator):
+        state.reward = problem.reward
+        state.steps += 1
+        return state
+    def done(self, state):
+        return state.steps > 0
+    def draw(self, problem, state, n, generator):
+        state.reward(torch.zeros(1, 2))
+        return Honest.draw(self, problem, state, n, generator)
+
+
+@dataclass(frozen=True)
+class Idler(Honest):
+    """Trains in `draw`."""
+    name: ClassVar[str] = "idler"
+    def draw(self, problem, state, n, generator):
+        for _ in range(300):
+            problem.reward(torch.zeros(n, 2))
+        return Honest.draw(self, problem, state, n, generator)
+
+
+@dataclass(frozen=True)
+class Misshapen(Honest):
+    name: ClassVar[str] = "misshapen"
+    def draw(self, problem, state, n, generator):
+        return Draws(torch.zeros(n, 2), torch.zeros(n, 1))
+
+
+@dataclass(frozen=True)
+class Nans(Honest):
+    name: ClassVar[str] = "nans"
+    def draw(self, problem, state, n, generator):
+        return Draws(torch.full((n, 2), torch.nan))
+
+
+@dataclass(frozen=True)
+class Unmeasured(Honest):
+    """Cannot be measured: not a failure of the run."""
+    name: ClassVar[str] = "unmeasured"
+    def reverse(self, problem, state, x, generator):
+        raise ValueError("no way back")
+    def probe(self, problem, state, generator):
+        for _ in range(10**6):
+            problem.reward(torch.zeros(1000, 2))
+
+
+@dataclass(frozen=True)
+class Poor(Honest):
+    """Spends all in `init`."""
+    name: ClassVar[str] = "poor"
+    def init(self, problem, allowance, generator):
+        problem.reward(torch.zeros(allowance.values + 1, 2))
+
+
+@dataclass(frozen=True)
+class Slow(Honest):
+    """Leaves its process's number, then takes its time."""
+    name: ClassVar[str] = "slow"
+    pause: float = 0.05
+    def init_log(self, problem):
+        pathlib.Path("pids").mkdir(exist_ok=True)
+        pathlib.Path("pids", str(os.getpid())).touch()
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd.py").write_text(PLUGIN)
+    return "odd.py"
+
+
+def suite(*samplers, target="odd.py:plane", budget=200, draws=50, seeds=(0,), curve=0):
+    names = [s if s.partition("[")[0] in SAMPLERS.entries else f"odd.py:{s}" for s in samplers]
+    choices = tuple(
+        dataclasses.replace(Choice.of(n), label=s) for n, s in zip(names, samplers, strict=True)
+    )
+    return Suite("t", "", budget, draws, seeds, (Choice.of(target),), choices, curve=curve)
+
+
+def cell(sampler, **options):
+    return suite(sampler, **options).cells("cpu")[0]
+
+
+def run(sampler, folder=Path("runs"), **options):
+    return run_cell(cell(sampler, **options), folder, code={"hash": "h"})
+
+
+def test_a_run_leaves_its_files(plugin):
+    record = run("honest", curve=20)
+    assert record.status is Status.SPENT, record.traceback
+    assert record.reason == ""
+    assert {p.name.removeprefix(record.id) for p in Path("runs").iterdir()} == {
+        ".json",
+        ".npz",
+        ".curve.npz",
+        ".state.safetensors",
+    }
+    assert read_record(Path(f"runs/{record.id}.json")) == record
+    outcome = read_outcome(Path("runs"), record.id)
+    assert outcome.draws.x.shape == (50, 2) and outcome.draws.log_w.shape == (50,)
+    assert outcome.log_w_reverse.shape == (50,)
+    curve = read_arrays(Path(f"runs/{record.id}.curve.npz"))
+    assert curve["x"].shape == (len(curve["spend"]), 20, 2) and curve["log_w"].isfinite().all()
+    assert record.cost["train"] == [200, 0] and record.cost["draw"] == [50, 0]
+    assert record.cost["measure"] == [50 + 20 * len(curve["spend"]), 0]
+    for key in ("seconds", "cpu_seconds", "train_seconds", "draw_seconds", "peak_memory_mb"):
+        assert record.cost[key] >= 0
+    assert record.env["threads"] == 1 and record.env["device"] == "cpu"
+
+
+def test_spends_of_the_curve_are_log_spaced(plugin):
+    record = run("honest[batch=1]", budget=2000, curve=5)
+    spend = read_arrays(Path(f"runs/{record.id}.curve.npz"))["spend"].double()
+    assert len(spend) == 8 and spend[-1] == 2000
+    ratio = (spend[1:] / spend[:-1]).log()
+    assert ratio.mean() == pytest.approx(torch.tensor(100.0).log().item() / 7, rel=0.05)
+    assert ratio.std() < 0.1
+
+
+@pytest.mark.parametrize(
+    "sampler, status, said",
+    [
+        ("honest[stop=3]", "done", ""),
+        ("unfit", "unsupported", "the base has no end"),
+        ("diverges", "diverged", "log rho of plane is nan at 4 of 4 points"),
+        ("broken", "failed", "KeyError: 'no such thing'"),
+        ("hoarder", "failed", "0 left"),
+        ("idler", "failed", "drawing costs more than its allowance"),
+        ("misshapen", "failed", r"log_w of shape \(50, 1\); it must be \(50,\)"),
+        ("nans", "diverged", "50 of 50 draws are not finite"),
+        ("poor", "failed", "does not pay for the start"),
+        ("unmeasured", "spent", ""),
+    ],
+)
+def test_how_runs_end(plugin, sampler, status, said):
+    record = run(sampler)
+    assert record.status == status
+    assert re.search(said, record.reason) and bool(record.reason) == bool(said)
+    assert "\n" not in record.reason
+    assert bool(record.traceback) == (status in ("failed", "diverged"))
+    assert Path(f"runs/{record.id}.npz").exists() == record.status.finished
+    assert read_record(Path(f"runs/{record.id}.json")) == record
+
+
+def test_what_cannot_be_measured_is_noted(plugin):
+    record = run("unmeasured")
+    assert [note.split(":")[0] for note in record.cost["notes"]] == [
+        "no reverse paths",
+        "no probes",
+    ]
+    assert read_outcome(Path("runs"), record.id).log_w_reverse is None
+    budget = record.spec["budget"]["measure"]
+    assert record.cost["measure"][0] <= budget[0]
+
+
+def test_nothing_measured_reaches_the_sampler(plugin):
+    """Curve, reverse paths and probes get copies of the state, and a curve changes no draw."""
+    with_curve, without = run("honest", curve=20), run("honest", Path("other"))
+    one, other = read_outcome(Path("runs"), with_curve.id), read_outcome(Path("other"), without.id)
+    assert torch.equal(one.draws.x, other.draws.x) and torch.equal(
+        one.draws.log_w, other.draws.log_w
+    )
+    # `draw` changed the state that training left, once; no measurement changed it again
+    assert one.probes["seen"].tolist() == other.probes["seen"].tolist() == [1, 1]
+    assert one.draws.x.abs().max() < 50  # a state that had been drawn from before would be at 100
+
+
+@pytest.mark.parametrize("name", SAMPLERS.entries)
+def test_every_sampler_runs_within_its_budget(name, plugin):
+    """Real samplers: reproducible, curve-neutral, never over any allowance."""
+    small = {"paths": 16, "chains": 8, "particles": 8, "temperatures": 4, "leaps": 2}
+    fields = {f.name for f in dataclasses.fields(type_of(name))}
+    params = ",".join(f"{k}={v}" for k, v in small.items() if k in fields)
+    text = f"{name}[{params + ',' if params else ''}reference=Brownian[steps=4]]"
+    first = run(text, budget=600, draws=40, curve=10)
+    again = run(text, Path("other"), budget=600, draws=40)
+    assert first.status.finished, first.reason
+    budget, cost = first.spec["budget"], first.cost
+    for phase in ("train", "draw", "measure"):
+        assert Cost(*budget[phase]).covers(Cost(*cost[phase])), phase
+    one, other = read_outcome(Path("runs"), first.id), read_outcome(Path("other"), again.id)
+    assert torch.equal(one.draws.x, other.draws.x)
+    assert again.cost["train"] == cost["train"]
+
+
+def type_of(name):
+    from tiltbench.spec import build_sampler
+
+    return type(build_sampler({"name": name, "params": {}}))
+
+
+def test_streams_are_independent_and_fixed():
+    first = {p: torch.rand(1000, generator=generator(7, p, "cpu")) for p in STREAMS}
+    table = torch.stack(list(first.values()))
+    corr = torch.corrcoef(table) - torch.eye(len(STREAMS))
+    assert corr.abs().max() < 4 / 1000**0.5
+    assert torch.equal(first["train"], torch.rand(1000, generator=generator(7, "train", "cpu")))
+    assert not torch.equal(first["train"], torch.rand(1000, generator=generator(8, "train", "cpu")))
+
+
+# the engine
+
+
+def engine(cells, seconds=30.0, megabytes=4096, jobs=2, folder=Path("runs")):
+    limits = Limits(seconds, megabytes)
+    return {
+        c.labels["sampler"]: r for c, r in run_cells(cells, folder, jobs, limits, code_identity())
+    }
+
+
+def test_one_bad_cell_leaves_the_others(plugin):
+    names = ["broken", "crash", "honest", "killed", "killed[once=true]", "hungry", "unfit"]
+    shutil.rmtree("killed_once", ignore_errors=True)
+    found = engine(suite(*names).cells("cpu"), megabytes=1000)
+    status = {name: str(record.status) for name, record in found.items()}
+    assert status == {
+        "broken": "failed",
+        "crash": "failed",
+        "honest": "spent",
+        "killed": "failed",
+        "killed[once=true]": "spent",
+        "hungry": "out_of_memory",
+        "unfit": "unsupported",
+    }
+    assert "SIGSEGV" in found["crash"].reason and "about to crash" in found["crash"].traceback
+    assert "SIGKILL" in found["killed"].reason and found["killed"].cost["deaths"] == 1
+    assert "out of memory" in found["hungry"].reason
+    assert len(records(Path("runs"))) == len(names)
+    assert {p.suffix for p in Path("runs").iterdir()} <= {".json", ".npz", ".safetensors"}
+    one = read_outcome(Path("runs"), found["honest"].id).draws.x
+    alone = run("honest", Path("alone"))
+    assert torch.equal(one, read_outcome(Path("alone"), alone.id).draws.x)
+
+
+def test_a_cell_over_its_time_is_stopped(plugin):
+    found = engine(suite("endless", "honest").cells("cpu"), seconds=6.0)
+    assert found["endless"].status is Status.OUT_OF_TIME and "6 s" in found["endless"].reason
+    assert found["endless"].cost["seconds"] < 30
+    assert found["honest"].status is Status.SPENT
+
+
+def test_leaving_the_engine_kills_what_runs(plugin):
+    cells = suite("honest", "slow[pause=60]").cells("cpu")
+    limits = Limits(60.0, 4096)
+    for _, record in run_cells(cells, Path("runs"), 2, limits, code_identity()):
+        assert record.status is Status.SPENT
+        wait_for(lambda: pids(Path()))
+        break
+    wait_for(lambda: not any(alive(pid) for pid in pids(Path())))
+    assert len(records(Path("runs"))) == 1
+
+
+def pids(folder):
+    return [int(path.name) for path in (folder / "pids").glob("*")]
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(what, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("how, code", [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_killed_at_any_moment_and_started_again(plugin, tmp_path, how, code):
+    """A killed run leaves no process and no half result; the next repeats only what was running."""
+    command = [sys.executable, "-m", "tiltbench.cli", "run", "--targets", "odd.py:plane"]
+    command += ["--samplers", "odd.py:honest,odd.py:slow", "--budget", "400", "--draws", "30"]
+    command += ["--seeds", "0:2", "--jobs", "2", "--out", "out", "--device", "cpu"]
+    runs = tmp_path / "out/runs"
+    # honest finishes at once; slow (40 steps of .05 s) is caught in the act
+    first = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(lambda: len(pids(tmp_path)) == 2 and len(list(runs.glob("*.json"))) == 2)
+    if how is signal.SIGINT:
+        os.killpg(first.pid, how)  # as a terminal does: the parent and every child
+    else:
+        first.kill()
+    said = first.communicate(timeout=30)[0]
+    assert first.returncode == code
+    wait_for(lambda: not any(alive(pid) for pid in pids(tmp_path)), 10.0)
+    if how is signal.SIGINT:
+        assert "Traceback" not in said
+        assert "Stopped: 2 of 4 cells are recorded in out" in said
+        return
+    kept = {path: path.stat().st_mtime_ns for path in runs.glob("*.json")}
+    assert len(kept) == 2 and all(
+        json.loads(path.read_text())["status"] == "spent" for path in kept
+    )
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "4 cells (1 targets x 2 samplers x 2 seeds), 2 to run" in again.stdout
+    assert len(records(runs)) == 4
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    assert (tmp_path / "out/table.md").exists() and (tmp_path / "out/table.csv").exists()

@@ -1,0 +1,288 @@
+"""Specs: text and JSON forms of targets, samplers and parts; suites made of them."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tiltbench.samplers.registry import NETWORKS, SAMPLERS
+from tiltbench.spec import (
+    BadSpec,
+    build_sampler,
+    build_target,
+    label,
+    parse,
+    shorten,
+    spec,
+)
+from tiltbench.suite import Choice, load_suite, suite_names
+from tiltbench.targets.registry import REFERENCES, TARGETS, UnknownName
+
+BUILD = {"target": (TARGETS, build_target), "sampler": (SAMPLERS, build_sampler)}
+NAMES = [(kind, name) for kind, (registry, _) in BUILD.items() for name in registry.entries]
+
+
+def made(kind, text):
+    return BUILD[kind][1](parse(text))
+
+
+@pytest.mark.parametrize("kind, name", NAMES)
+def test_round_trip_of_defaults(kind, name):
+    build = BUILD[kind][1]
+    thing = made(kind, name)
+    full = spec(thing)
+    assert build(full) == thing
+    assert build(json.loads(json.dumps(full))) == thing
+    assert spec(build(full)) == full
+    assert build(parse(label(thing))) == thing
+
+
+@pytest.mark.parametrize("kind, name", NAMES)
+def test_round_trip_when_a_number_is_changed(kind, name):
+    """label -> parse -> build gives the thing back, whichever numeric field differs."""
+    build = BUILD[kind][1]
+    for field in dataclasses.fields(made(kind, name)):
+        value = getattr(made(kind, name), field.name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        try:
+            changed = dataclasses.replace(made(kind, name), **{field.name: value + 2})
+        except ValueError:
+            continue  # outside what the field allows
+        assert spec(changed)["params"][field.name] == value + 2
+        assert build(spec(changed)) == changed
+        assert build(parse(label(changed))) == changed
+
+
+@pytest.mark.parametrize("part", [*REFERENCES.entries, *NETWORKS.entries])
+def test_parts_inside_samplers(part):
+    """Every part fits where a part of its kind is the default, by text and by spec."""
+    registry, key = (REFERENCES, "reference") if part in REFERENCES.entries else (NETWORKS, "model")
+    default = registry.load(part)()
+    varied = next(
+        f.name
+        for f in dataclasses.fields(default)
+        if type(getattr(default, f.name)) in (int, float)
+    )
+    changed = dataclasses.replace(default, **{varied: getattr(default, varied) + 1})
+    for name in SAMPLERS.entries:
+        plain = made("sampler", name)
+        if key not in {f.name for f in dataclasses.fields(plain)}:
+            continue
+        for value in (default, changed):
+            want = dataclasses.replace(plain, **{key: value})
+            text = label(want)
+            assert build_sampler(parse(text)) == want, text
+            assert build_sampler(spec(want)) == want
+
+
+literals = st.one_of(
+    st.integers(-(10**9), 10**9),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.booleans(),
+    st.none(),
+    st.text("aZ1_-. ,=[]'éλ", max_size=6),
+    st.sampled_from(["true", "None", "nan", "1e3", "a/b.py:c", "Brownian"]),
+)
+literals = st.one_of(literals, st.lists(literals, max_size=3))
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z_]{1,6}", fullmatch=True), literals, max_size=4))
+def test_text_of_literals_is_read_back(params):
+    full = {"name": "some_thing", "params": params}
+    text = shorten(full, {"name": "", "params": {key: object() for key in params}})
+    assert parse(text) == full
+
+
+def test_nested_text():
+    assert parse(
+        "log_variance[lr=1e-3,reference=Brownian[steps=32, ratio=8],note='a, b',m=[1,[]]]"
+    ) == {
+        "name": "log_variance",
+        "params": {
+            "lr": 0.001,
+            "reference": {"name": "Brownian", "params": {"steps": 32, "ratio": 8}},
+            "note": "a, b",
+            "m": [1, []],
+        },
+    }
+    assert parse("x/y.py:mine[n=2]") == {"name": "x/y.py:mine", "params": {"n": 2}}
+    assert parse("a[b=-2,c=1_0,d=true,e=None]")["params"] == {
+        "b": -2,
+        "c": 10,
+        "d": True,
+        "e": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[", "a[", "a[b", "a[b=", "a[b=]", "a[b=1", "a[b=1]]", "a[b=1]c", "a[b==1]", "a b", "a,b"]
+    + ["a[b=1,b=2]", "a[=1]", "=", "a[b=1 c=2]", "a['b'=1]", "a[b='x]", "a[b=[1]", "a[b=[1 2]]"],
+)
+def test_unreadable_text_is_one_sentence(text):
+    with pytest.raises(BadSpec) as error:
+        parse(text)
+    assert "\n" not in str(error.value) and len(str(error.value)) > 20
+
+
+def first(registry):
+    return next(iter(registry.entries))
+
+
+def test_unknown_names_get_the_nearest_match():
+    for kind, name in NAMES:
+        if len(name) > 3:
+            with pytest.raises(UnknownName, match="did you mean '"):
+                made(kind, name + "x")
+    with pytest.raises(UnknownName, match=r"no target is called 'qqqq'\. The names are: "):
+        made("target", "qqqq")
+
+
+@pytest.mark.parametrize("kind", BUILD)
+def test_unknown_parameters_get_the_nearest_match(kind):
+    for name in BUILD[kind][0].entries:
+        fields = [f.name for f in dataclasses.fields(made(kind, name)) if f.name != "loss"]
+        for field in [f for f in fields if len(f) > 3][:1]:
+            with pytest.raises(BadSpec, match=f"no parameter '{field}x'; did you mean '{field}'"):
+                made(kind, f"{name}[{field}x=1]")
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("log_variance[paths=1.5]", "takes a whole number"),
+        ("log_variance[paths=many]", "takes a number"),
+        ("log_variance[paths=true]", "takes int"),
+        ("log_variance[paths=-1]", "must be positive"),
+        ("log_variance[reference=3]", "takes a part such as Brownian"),
+        ("log_variance[reference=Browniam]", "cannot be 'Browniam'; the parts are: .*Brownian"),
+        ("log_variance[reference=Mlp]", "cannot be 'Mlp'"),
+        ("log_variance[reference=Brownian[step=3]]", "did you mean 'steps'"),
+        ("log_variance[loss=trajectory_balance]", "no parameter 'loss'"),
+    ],
+)
+def test_wrong_values_say_what_is_taken(text, said):
+    with pytest.raises(BadSpec, match=said):
+        made("sampler", text)
+
+
+def test_integers_are_widened_and_whole_floats_narrowed():
+    assert isinstance(made("sampler", "log_variance[lr=1]").lr, float)
+    assert made("sampler", "log_variance[paths=1e2]").paths == 100
+    assert isinstance(made("sampler", "log_variance[paths=1e2]").paths, int)
+
+
+# suites
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_shipped_suites_are_sound(name):
+    suite = load_suite(name)
+    cells = suite.cells("cpu")
+    assert (
+        len({cell.id for cell in cells})
+        == len(cells)
+        == (len(suite.targets) * len(suite.samplers) * len(suite.seeds))
+    )
+    assert suite.description
+    json.dumps([cell.spec for cell in cells])
+
+
+HEAD = "[suite]\nbudget = 1000\ndraws = 100\nseeds = 2\n"
+BODY = '[[target]]\nname = "gmm9"\n[[sampler]]\nname = "log_variance[paths=32]"\nlabel = "lv"\n'
+
+
+def suite_of(tmp_path, text):
+    (tmp_path / "mine.toml").write_text(text)
+    return load_suite(str(tmp_path / "mine.toml"))
+
+
+def test_three_ways_to_write_a_part(tmp_path):
+    ways = [
+        '[sampler.params]\nreference = "Brownian[steps=8]"\n',
+        '[sampler.params]\nreference = { name = "Brownian", steps = 8 }\n',
+        '[sampler.params.reference]\nname = "Brownian"\nparams = { steps = 8 }\n',
+        "[sampler.params]\nreference = { steps = 8 }\n",
+    ]
+    samplers = [suite_of(tmp_path, HEAD + BODY + way).cells("cpu")[0].sampler for way in ways]
+    assert all(s == samplers[0] for s in samplers)
+    assert samplers[0]["params"]["reference"]["params"]["steps"] == 8
+    assert samplers[0]["params"]["paths"] == 32
+
+
+def test_overrides_hit_their_cells_only(tmp_path):
+    body = BODY + '[[target]]\nname = "gaussian"\n[[sampler]]\nname = "log_variance"\n'
+    rule = '[[override]]\ntarget = "gaussian"\nsampler = "lv"\nparams = { lr = 0.5 }\n'
+    cells = suite_of(tmp_path, HEAD + body + rule).cells("cpu")
+    hit = {
+        (c.labels["target"], c.labels["sampler"]) for c in cells if c.sampler["params"]["lr"] == 0.5
+    }
+    assert hit == {("gaussian", "lv")}
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("[suite\n", "not valid TOML"),
+        (BODY, r"no \[suite\] table"),
+        (HEAD.replace("budget", "budgett") + BODY, "no key 'budgett'; did you mean 'budget'"),
+        (HEAD.replace("budget = 1000\n", "") + BODY, "must state budget"),
+        (HEAD.replace("1000", "0") + BODY, "budget is 0"),
+        (HEAD.replace("1000", "'x'") + BODY, "budget is 'x'"),
+        (HEAD.replace("seeds = 2", "seeds = [0, 0]") + BODY, "seeds"),
+        (HEAD.replace("seeds = 2", "seeds = 'x'") + BODY, "seeds"),
+        (HEAD, "names no target"),
+        (HEAD + BODY.replace("gmm9", "gmm99"), "did you mean 'gmm9'"),
+        (HEAD + BODY.replace("paths", "path"), "did you mean 'paths'"),
+        (HEAD + BODY.replace("label", "lable"), "did you mean 'label'"),
+        (HEAD + BODY + BODY, "two cells are the same run"),
+        (HEAD + BODY + BODY.replace("32", "64"), "two cells are the same run|two different cells"),
+        (
+            HEAD + BODY + '[[sampler]]\nname = "mala"\nlabel = "lv"\n',
+            "two different cells are called",
+        ),
+        (
+            HEAD + BODY + '[[override]]\ntarget = "gmm8"\nparams = { lr = 1 }\n',
+            "did you mean 'gmm9'",
+        ),
+        (HEAD + BODY + '[[override]]\ntarget = "gmm9"\n', "changes nothing"),
+        (HEAD + BODY + "[[targets]]\n", "did you mean 'target'"),
+    ],
+)
+def test_wrong_suites_are_refused_before_anything_runs(tmp_path, text, said):
+    with pytest.raises((BadSpec, UnknownName), match=said) as error:
+        suite_of(tmp_path, text).cells("cpu")
+    assert "\n" not in str(error.value)
+
+
+def test_settings_span_a_grid(tmp_path):
+    suite = suite_of(tmp_path, HEAD + BODY)
+    grid = suite.spanned([("lv", "lr", [1e-3, 3e-4]), ("lv", "reference.steps", [8])])
+    assert [s.label for s in grid.samplers] == [
+        "lv[lr=0.001,reference.steps=8]",
+        "lv[lr=0.0003,reference.steps=8]",
+    ]
+    cells = grid.cells("cpu")
+    assert {c.sampler["params"]["lr"] for c in cells} == {1e-3, 3e-4}
+    assert {c.sampler["params"]["reference"]["params"]["steps"] for c in cells} == {8}
+    with pytest.raises(UnknownName, match="did you mean 'lv'"):
+        suite.spanned([("lvx", "lr", [1])])
+
+
+def test_a_cell_is_named_by_everything_that_decides_it(tmp_path):
+    suite = suite_of(tmp_path, HEAD + BODY)
+    base = suite.cells("cpu")[0]
+    others = [
+        suite.cells("cuda")[0],
+        suite.cells("cpu")[1],
+        dataclasses.replace(suite, budget=2000).cells("cpu")[0],
+        dataclasses.replace(suite, draws=50).cells("cpu")[0],
+        dataclasses.replace(suite, samplers=(Choice.of("log_variance[paths=33]"),)).cells("cpu")[0],
+        dataclasses.replace(base, target_version=99),
+    ]
+    assert len({cell.id for cell in [base, *others]}) == 1 + len(others)
+    renamed = dataclasses.replace(base, labels={"target": "x", "sampler": "y"})
+    assert renamed.id == base.id  # a label is for people

@@ -1,0 +1,81 @@
+"""Problems with known everything, shared by the tests."""
+
+import math
+
+import torch
+
+from tiltbench.targets.problem import Problem
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def z_score(samples, value):
+    return float((samples.mean() - value) / (samples.std() / math.sqrt(len(samples))))
+
+
+class Shifted:
+    """p* = N(m, s^2 I) on a base N(0, s^2 I): r = c.x, u* = sigma gain c, exact at any K."""
+
+    def __init__(self, base, slope=(0.6, -0.3)):
+        self.base, self.slope = base, torch.tensor(slope)
+
+    log_Z = property(lambda self: float(self.slope.square().sum()) * self.base.spread**2 / 2)
+
+    def problem(self):
+        return Problem(2, self.base, lambda x: (x * self.slope.to(x)).sum(-1))
+
+    def control(self, x, t):
+        k = (t * self.base.steps).round().long().expand(x.shape[:-1])
+        return self.base.pull(k, self.slope.to(x).expand_as(x))
+
+
+class Mixture:
+    """math.md 11: three components in the plane, log Z = 0.7."""
+
+    weight = torch.tensor([0.3, 0.5, 0.2], dtype=torch.float64)
+    mean = torch.tensor([[1.5, 0.0], [-1.0, 1.0], [0.0, -2.0]], dtype=torch.float64)
+    var = torch.tensor([0.2, 0.3, 0.15], dtype=torch.float64)
+    log_Z = 0.7
+
+    def __init__(self, base):
+        self.base = base
+
+    def log_noised(self, x, signal, noise):
+        """log density of signal X + noise xi; signal and noise broadcast against x.shape[:-1]."""
+        var = signal[..., None] ** 2 * self.var.to(x) + noise[..., None] ** 2
+        far = (x[..., None, :] - signal[..., None, None] * self.mean.to(x)).square().sum(-1)
+        weight = self.weight.to(x).log() - far / (2 * var) - (2 * math.pi * var).log()
+        return torch.logsumexp(weight, -1)
+
+    def log_rho(self, x):
+        one = torch.ones((), dtype=x.dtype)
+        return self.log_noised(x, one, 0 * one) + self.log_Z
+
+    def problem(self):
+        return Problem(2, self.base, lambda x: self.log_rho(x) - self.base.log_end(x))
+
+    def sample(self, n, generator):
+        k = torch.multinomial(self.weight, n, replacement=True, generator=generator)
+        noise = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+        return self.mean[k] + self.var[k, None].sqrt() * noise
+
+    def control(self, x, t, hint=None):
+        """u* = sigma (score of the noised target - score of the base)."""
+        # a point start has no score: the limit is taken just after it
+        t = torch.where(t == 0, t + 1e-4, t) if self.base.start_var == 0 else t
+        flat = [float(s) for s in t.reshape(-1)]
+
+        def of(f):
+            return torch.tensor([f(s) for s in flat], dtype=x.dtype).reshape(t.shape)
+
+        with torch.enable_grad():
+            y = x.detach().requires_grad_()
+            log_p = self.log_noised(y, of(self.base.signal), of(self.base.noise))
+            score = torch.autograd.grad(log_p.sum(), y)[0]
+        return of(self.base.sigma)[..., None] * (score + x / of(self.base.variance)[..., None])
+
+
+def weights_of(problem, path):
+    return problem.reward(path.x[-1]).double() - problem.base.log_ratio(path)
