@@ -17,7 +17,7 @@ READY := .venv/.ready
 TYPES := build/types
 EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: bench test report perf slow lint fmt clean
+.PHONY: bench test report perf quality slow mutants readme lint fmt clean
 
 bench: $(READY)
 	$(BIN)/tiltbench run --suite $(SUITE) --device $(DEVICE)
@@ -30,10 +30,23 @@ report: $(READY)
 	$(BIN)/tiltbench report $(SUITE)
 
 perf: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m perf -q -s
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m perf -q --benchmark-timer=time.process_time \
+	  --benchmark-columns=min,median,max,rounds
+
+# Four hard targets, about 90 CPU-seconds of training each; one at a time, so that they do not fight.
+quality: $(READY)
+	$(BIN)/tiltbench run --suite quality --device $(DEVICE) --jobs 1
 
 slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -q -s
+
+# Breaks the mathematics line by line and shows which test notices (about 10 minutes).
+mutants: $(READY)
+	$(BIN)/python tests/mutants.py
+
+# The generated parts of README.md and docs/, from results/published and examples/.
+readme: $(READY)
+	$(BIN)/python docs/readme.py
 
 # mypy cannot see the editable mapping of the three folders, so it reads the package as installed;
 # the comparison shows any file that the package would lack.

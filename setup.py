@@ -1,4 +1,4 @@
-"""Three top-level folders, one import name: bench/ is `tiltbench`, targets/ and samplers/ its sub-packages.
+"""Three folders, one import name: bench/ is `tiltbench`, targets/ and samplers/ sub-packages of it.
 
 The packages are found, not listed, so that a new sub-folder is never missing from the wheel.
 """

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Generator
+from torch import Generator, Tensor
 
 from tiltbench.metric import Metric
 from tiltbench.record import Outcome, write_json
@@ -87,7 +88,7 @@ def measure(
     values: dict[str, list[float]] = {}
     for _ in range(repetitions):
         x, y = truth.sample(2 * n, generator).split(n)
-        half = truth._replace(sample=lambda m, _, y=y: y[:m])
+        half = truth._replace(sample=partial(_first, y))
         outcome = Outcome(Draws(x), None, {})
         for name, metric in metrics.items():
             if known(metric, half):
@@ -103,6 +104,10 @@ def measure(
     return floors
 
 
+def _first(points: Tensor, n: int, generator: Generator) -> Tensor:
+    return points[:n]
+
+
 def read_book(path: Path) -> Book:
     """The floors of a file; none where there is no file.  Raises ValueError where it is broken."""
     if not path.exists():
@@ -113,7 +118,8 @@ def read_book(path: Path) -> Book:
         for e in entries:
             floors = book.setdefault(page(e["target"], e["version"], e["n"]), {})
             for name, pair in e["metrics"].items():
-                floors[name] = Floor(*pair, e["n"], e["repetitions"]) if pair else None
+                mean, sd = pair or (math.nan, math.nan)
+                floors[name] = Floor(mean, sd, e["n"], e["repetitions"]) if pair else None
         return book
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(

@@ -30,6 +30,7 @@ from tiltbench.record import (
     write_outcome,
     write_record,
 )
+from tiltbench.samplers.networks import Model
 from tiltbench.samplers.sampler import Draws, Sampler, Unsupported
 from tiltbench.spec import build_sampler, build_target
 from tiltbench.suite import CURVE_POINTS, Cell
@@ -130,6 +131,7 @@ class _Run:
     meters: dict[str, list[Meter]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     parameters: int = 0
+    network: dict[str, int] = field(default_factory=dict)
     began: tuple[float, float] = field(default_factory=lambda: (time.monotonic(), _cpu()))
 
     @property
@@ -185,6 +187,11 @@ class _Run:
             clock.stop()
             self.seconds["train"] = clock.seconds
             meter.close()  # a reward kept in the state is of no use in `draw`
+        models = [m for m in modules(state) if isinstance(m, Model)]
+        self.network = {
+            "network_forward": sum(m.forward_points for m in models),
+            "network_backward": sum(m.backward_points for m in models),
+        }
         if steps == 0 and status is Status.SPENT:
             self.notes.append("the allowance did not pay for a single step")
         curve.add(meter.spent, state)
@@ -255,6 +262,7 @@ class _Run:
             **{f"{phase}_seconds": value for phase, value in self.seconds.items()},
             "peak_memory_mb": peak_memory(self.cell.device),
             "parameters": self.parameters,
+            **self.network,
             "notes": self.notes,
         }
 

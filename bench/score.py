@@ -91,7 +91,7 @@ def _current(runs: Path, run: str, code: str) -> bool:
         found = read_scores(runs, run)
     except ValueError:
         return False
-    return bool(found) and found["code"] == code and found["data"] == _data(runs, run)
+    return found is not None and found["code"] == code and found["data"] == _data(runs, run)
 
 
 def _data(runs: Path, run: str) -> str:

@@ -1,8 +1,8 @@
-"""Fills the generated parts of README.md and docs/quality.md from files in the repository.
+"""Fills the generated parts of README.md and docs/*.md from files in the repository.
 
-`<!-- show: FILE -->` becomes the file as a code block, `<!-- show: FILE ## A ## B -->` the sections of
-a Markdown file whose titles begin with A and B; everything up to `<!-- end -->` is replaced.  Run by
-`make readme`; a test keeps the two in step.
+`<!-- show: FILE -->` becomes the file as a code block, `<!-- show: FILE ## A ## B -->` the sections
+of a Markdown file whose titles begin with A and B; everything up to `<!-- end -->` is replaced.
+Run by `make readme`; a test keeps the two in step.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/quality.md", "docs/performance.md")
-PART = re.compile(r"(<!-- show: (?P<file>\S+)(?P<titles>.*?) -->\n)(?P<body>.*?)(<!-- end -->)", re.S)
+PART = re.compile(r"(<!-- show: (?P<file>\S+)(?P<titles>.*?) -->\n).*?(<!-- end -->)", re.S)
 
 
 def filled(page: str) -> str:
     """The page's text with every part as it should be."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    return PART.sub(lambda part: part[1] + _shown(part["file"], part["titles"]) + part[5], text)
+    return PART.sub(lambda part: part[1] + _shown(part["file"], part["titles"]) + part[4], text)
 
 
 def _shown(file: str, titles: str) -> str:

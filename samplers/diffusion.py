@@ -47,12 +47,12 @@ class Diffusion(Sampler[Trained]):
 
     name: ClassVar[str] = "diffusion"
     loss: Loss
-    reference: Linear = Brownian(steps=32)
+    reference: Linear = Brownian(steps=32, ratio=5.0)
     model: Network = Mlp()
     paths: int = 128
     repeats: int = 1
     memory: int = 1
-    lr: float = 2e-3
+    lr: float = 3e-3
     lr_log_Z: float = 0.05
     clip: float = 1.0
     steepest: float = 20.0

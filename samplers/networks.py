@@ -18,6 +18,8 @@ class Model(nn.Module):
     """What is trained: a control and the free energy F(t) = -t log_Z, with a rate of its own."""
 
     guided = False  # whether `control` wants grad r(x) as its hint
+    forward_points = 0  # points (x, t) at which the control was evaluated, and of those
+    backward_points = 0  # the ones whose graph was kept: recorded, never limited
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +47,7 @@ class Network(ABC):
 
 @dataclass(frozen=True)
 class Mlp(Network):
-    """u = MLP(x / spread + embedding(t)): state layer, layers - 1 hidden ones, output; SiLU.
+    """u = squash(MLP(x / spread, embedding(t))): state layer, layers - 1 hidden ones, output; SiLU.
 
     The embedding (128 Fourier features -> 2 width -> width) is evaluated once per time, not per
     point, so the cost of a point is that of the state layers alone.
@@ -61,7 +63,7 @@ class Mlp(Network):
 
 @dataclass(frozen=True)
 class Guided(Network):
-    """u = MLP(x, t) + gate(t) h,  h = grad r(x) spread clipped to length `clip`, gate(t) learned.
+    """u = Mlp(x, t) + gate(t) h,  h = grad r(x) spread clipped to length `clip`, gate(t) learned.
 
     The hint grad r(x) is paid at every point (one gradient a step).  In the manner of PIS
     (arXiv 2111.15141) and DDS (2302.13834): near t = 1 the optimum is sigma grad r.
@@ -77,6 +79,7 @@ class Guided(Network):
 
 
 FEATURES = 64  # frequencies, each with a sine and a cosine
+MOST = 50.0  # |u_i| < MOST: an unbounded control can throw its own paths ever further out
 
 
 class _Perceptron(Model):
@@ -105,10 +108,13 @@ class _Perceptron(Model):
         return self.time(torch.cat([angle.sin(), angle.cos()], -1))
 
     def field(self, x: Tensor, embedding: Tensor) -> Tensor:
+        points = math.prod(x.shape[:-1])
+        self.forward_points += points
+        self.backward_points += points * torch.is_grad_enabled()
         h = nn.functional.silu(self.state(x * self.inverse_spread) + embedding)
         for layer in self.hidden:
             h = nn.functional.silu(layer(h))
-        return self.out(h)
+        return MOST * torch.tanh(self.out(h) / MOST)
 
     def control(
         self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None

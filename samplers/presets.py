@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.losses.relative_entropy import relative_entropy
-from tiltbench.targets.references import Brownian, Stationary
+from tiltbench.targets.references import Stationary
 
 
 class Preset(NamedTuple):
@@ -16,7 +16,7 @@ class Preset(NamedTuple):
     sampler: Diffusion
 
 
-pis = Preset("pis", Diffusion(relative_entropy, reference=Brownian(steps=32)))
+pis = Preset("pis", Diffusion(relative_entropy))
 """Path integral sampler (arXiv 2111.15141): relative entropy on the Brownian base."""
 
 dds = Preset("dds", Diffusion(relative_entropy, reference=Stationary(steps=32)))

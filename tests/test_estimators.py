@@ -46,6 +46,7 @@ def test_gaussian_work_has_the_values_of_its_formulas(sd):
     assert abs(z(bar(forward, backward), LOG_Z)) < 4
     assert abs(z(ess_model(forward), math.exp(-(sd**2)))) < 4
     assert abs(z(ess_target(backward), math.exp(-(sd**2)))) < 4
+    assert ess_target(backward).se < 0.05 > ess_model(forward).se
 
 
 @pytest.mark.parametrize("method", ["jarzynski", "reverse", "bar", "elbo", "grouped"])
@@ -138,7 +139,7 @@ def test_weights_far_from_zero_keep_their_digits():
 
 def test_one_weight_that_carries_everything_has_a_large_error():
     lone = torch.cat([torch.zeros(99, dtype=torch.float64), torch.tensor([60.0]).double()])
-    assert jarzynski(lone).se > 30  # without it log Z would fall by 55 nats
+    assert 50 < jarzynski(lone).se < 60  # without it log Z would fall by 55 nats
     assert jarzynski(torch.tensor([0.0, -INF])).se == INF
 
 

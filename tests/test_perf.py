@@ -78,9 +78,7 @@ def one_thread():
 @pytest.mark.parametrize("case", CASES)
 def test_training_iteration(benchmark, case):
     sampler, problem, state, generator, _ = prepared(case)
-    benchmark.pedantic(
-        lambda: sampler.step(problem, state, generator), rounds=12, warmup_rounds=2
-    )
+    benchmark.pedantic(lambda: sampler.step(problem, state, generator), rounds=12, warmup_rounds=2)
     iteration = benchmark.stats.stats.median
     paths, steps = sampler.paths, problem.base.steps
     x, t = torch.randn(steps, paths, problem.dim), problem.base.grid(torch.zeros(1))[:-1, None]

@@ -36,8 +36,7 @@ def test_examples_keep_the_contract_and_stand_in_the_readme(example, monkeypatch
 
 
 def test_links_and_pictures_exist():
-    for page in ("README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))):
-        base = (ROOT / page).parent
-        for link in re.findall(r"\]\(([^)#]+?)\)", (ROOT / page).read_text(encoding="utf-8")):
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        for link in re.findall(r"\]\(([^)#]+?)\)", page.read_text(encoding="utf-8")):
             if "://" not in link:
-                assert (base / link).exists(), f"{page} points to {link}, which is not there"
+                assert (page.parent / link).exists(), f"{page.name} points to {link}: not there"

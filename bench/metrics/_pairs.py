@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from tiltbench.estimators import Group, average
 from tiltbench.metric import Unknown
+from tiltbench.metrics._given import given
 from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Truth
@@ -25,8 +26,7 @@ def against(truth: Truth, outcome: Outcome, generator: Generator) -> tuple[Tenso
     x = outcome.draws.x.double().cpu()
     if len(x) < 2:
         raise Unknown(f"{len(x)} draw(s): at least two are needed")
-    assert truth.sample is not None
-    y = truth.sample(len(x), generator).double().cpu()
+    y = given(truth.sample)(len(x), generator).double().cpu()
     middle = y.mean(0)
     return x - middle, y - middle
 

@@ -6,17 +6,18 @@ from torch import Generator
 
 from tiltbench import estimators
 from tiltbench.metric import Metric
+from tiltbench.metrics._given import given
 from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
 
 
 def _model(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
-    return estimators.ess_model(outcome.draws.log_w, outcome.draws.group)
+    return estimators.ess_model(given(outcome.draws.log_w), outcome.draws.group)
 
 
 def _target(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
-    return estimators.ess_target(outcome.log_w_reverse)
+    return estimators.ess_target(given(outcome.log_w_reverse))
 
 
 ess_model = Metric("ess_model", frozenset({"log_w"}), "higher", "1", "1", _model)

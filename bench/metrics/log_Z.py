@@ -8,6 +8,7 @@ from torch import Generator
 
 from tiltbench import estimators
 from tiltbench.metric import Metric, Unknown
+from tiltbench.metrics._given import given
 from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
@@ -18,34 +19,35 @@ def _minus(estimate: Estimate, truth: Truth) -> Estimate:
     value, se, n = estimate
     if value == -math.inf:
         raise Unknown("the estimate is -inf: a weight that must be positive is zero")
-    return Estimate(value - (truth.log_Z or 0.0), math.hypot(se, truth.log_Z_se), n)
+    return Estimate(value - given(truth.log_Z), math.hypot(se, truth.log_Z_se), n)
 
 
 def _forward(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
     draws = outcome.draws
-    return _minus(estimators.jarzynski(draws.log_w, draws.group), truth)
+    return _minus(estimators.jarzynski(given(draws.log_w), draws.group), truth)
 
 
 def _reverse(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
-    return _minus(estimators.reverse(outcome.log_w_reverse), truth)
+    return _minus(estimators.reverse(given(outcome.log_w_reverse)), truth)
 
 
 def _bar(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
-    return _minus(estimators.bar(outcome.draws.log_w, outcome.log_w_reverse), truth)
+    both = given(outcome.draws.log_w), given(outcome.log_w_reverse)
+    return _minus(estimators.bar(*both), truth)
 
 
 def _own(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
-    return _minus(outcome.draws.log_Z, truth)
+    return _minus(given(outcome.draws.log_Z), truth)
 
 
 def _below(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
     draws = outcome.draws
-    value, se, n = _minus(estimators.elbo(draws.log_w, draws.group), truth)
+    value, se, n = _minus(estimators.elbo(given(draws.log_w), draws.group), truth)
     return Estimate(-value, se, n)
 
 
 def _above(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
-    return _minus(estimators.eubo(outcome.log_w_reverse), truth)
+    return _minus(estimators.eubo(given(outcome.log_w_reverse)), truth)
 
 
 _WEIGHTS = frozenset({"log_Z", "log_w"})

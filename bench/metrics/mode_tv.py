@@ -9,6 +9,7 @@ from torch import Generator
 
 from tiltbench.estimators import jackknife
 from tiltbench.metric import Metric, Unknown
+from tiltbench.metrics._given import given
 from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
@@ -16,12 +17,12 @@ from tiltbench.targets.target import Target, Truth
 
 def _mode_tv(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
     """1/2 sum_m |share_m - weight_m|, in [0, 1]; the error deletes one group at a time."""
-    assert truth.modes is not None
     x, group = outcome.draws.x, outcome.draws.group
     if len(x) == 0:
         raise Unknown("there are no draws")
-    weight = truth.modes.weight.double().cpu()
-    mode = truth.modes.assign(x).long().cpu()
+    modes = given(truth.modes)
+    weight = modes.weight.double().cpu()
+    mode = modes.assign(x).long().cpu()
     index = torch.arange(len(x)) if group is None else torch.unique(group, return_inverse=True)[1]
     groups = int(index.max()) + 1
     cells = len(weight)

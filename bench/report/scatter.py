@@ -28,7 +28,7 @@ class View(NamedTuple):
     low: Tensor
     high: Tensor
     grid: Tensor | None  # (H, W) log density less its largest value
-    exact: Tensor | None
+    exact: Tensor  # (n, 2); none where the target has no exact draws
 
 
 def view(target: Target, n: int) -> View | None:
@@ -40,7 +40,8 @@ def view(target: Target, n: int) -> View | None:
         exact = truth.sample(n, Generator().manual_seed(0)).double()
         low, high = exact.amin(0), exact.amax(0)
     else:
-        exact, high = None, torch.full((2,), 2.5 * target.scale, dtype=torch.float64)
+        exact = torch.empty(0, 2, dtype=torch.float64)
+        high = torch.full((2,), 2.5 * target.scale, dtype=torch.float64)
         low = -high
     middle, half = (low + high) / 2, 0.6 * (high - low).max()
     low, high = middle - half, middle + half
@@ -76,7 +77,9 @@ def panel(axes: Axes, seen: View, x: Tensor, title: str, colour: str) -> None:
         )
     shown = x[:MOST]
     size = 5 if len(shown) > 500 else 9
-    axes.scatter(*shown.T.numpy(), s=size, color=colour, alpha=0.45, linewidths=0)
+    axes.scatter(
+        shown[:, 0].numpy(), shown[:, 1].numpy(), s=size, color=colour, alpha=0.45, linewidths=0
+    )
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     axes.set_aspect("equal", adjustable="box")
     bare(axes)
@@ -111,8 +114,7 @@ def scatter(
         panels = list(grid.flat)
         for axes in panels[count:]:
             axes.remove()
-        empty = torch.empty(0, 2, dtype=torch.float64)
-        panel(panels[0], seen, empty if seen.exact is None else seen.exact, EXACT, INK)
+        panel(panels[0], seen, seen.exact, EXACT, INK)
         for axes, (name, record) in zip(panels[1:], chosen.items(), strict=False):
             panel(axes, seen, read_outcome(runs, record.id).draws.x, name, colour[name])
     return True

@@ -19,7 +19,7 @@ COLOURS = (  # Tol's "muted" scheme and two more: told apart by colour-blind rea
     "#332288", "#cc6677", "#117733", "#ddaa33", "#88ccee", "#882255", "#44aa99",
     "#999933", "#aa4499", "#e07b39", "#4477aa", "#777777",
 )  # fmt: skip
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.edgecolor": GREY,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from tiltbench.record import read_outcome
 from tiltbench.report.compare import Verdict, cell
@@ -18,9 +19,10 @@ from tiltbench.targets.target import Target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
     from pandas import DataFrame
 
-PANELS = 10
+PANELS, COLUMNS, HEIGHT = 10, 5, 2.45  # HEIGHT: inches a row
 GOOD, BAD = "#1b7f79", "#c8553d"
 
 
@@ -42,42 +44,47 @@ def summary(
     budget = runs["budget"].max()
     runs = runs[runs["budget"] == budget]
     shown = _shown(targets, set(runs["target"]))
-    chosen = {}
-    if shown:
-        ids = set(runs[runs["target"] == shown]["id"])
-        mine = [record for record in frames.records if record.id in ids]
-        chosen = dict(list(first_runs(mine).items())[: PANELS - 1])
-    columns = 5
-    rows = math.ceil((len(chosen) + 1) / columns) if chosen else 0
+    ids = set(runs[runs["target"] == shown]["id"])
+    chosen = first_runs([record for record in frames.records if record.id in ids])
+    chosen = dict(list(chosen.items())[: PANELS - 1])
     samplers = list(dict.fromkeys(sorted(runs["sampler"])))
     names = list(dict.fromkeys(runs["target"]))
+    above = HEIGHT * math.ceil((len(chosen) + 1) / COLUMNS) if chosen else 0.01
     below = 0.32 * len(samplers) + 1.5
     with matplotlib.rc_context(STYLE):
-        figure = Figure((12, 2.45 * rows + below), layout="constrained")
-        parts = figure.subfigures(2, 1, height_ratios=[2.45 * rows, below]) if rows else None
-        if parts is not None:
-            grid = list(parts[0].subplots(rows, columns, squeeze=False).flat)
-            seen = view(targets[shown], MOST)
-            assert seen is not None
-            parts[0].suptitle(
+        figure = Figure((12, above + below), layout="constrained")
+        parts: Any = figure.subfigures(2, 1, height_ratios=[above, below])
+        upper, lower = parts
+        if chosen:
+            upper.suptitle(
                 f"{shown}: draws after {budget:,} points", fontsize=11, x=0.01, ha="left"
             )
-            if seen.exact is not None:
-                panel(grid[0], seen, seen.exact, EXACT, INK)
-            for axes, (name, record) in zip(grid[1:], chosen.items(), strict=False):
-                x = read_outcome(folder / "runs", record.id).draws.x
-                panel(axes, seen, x, name, colour[name])
-            for axes in grid[len(chosen) + 1 :]:
-                axes.remove()
-        lower = (parts[1] if parts is not None else figure).subplots(1, 2)
+            draws = {n: read_outcome(folder / "runs", r.id).draws.x for n, r in chosen.items()}
+            _gallery(upper, targets[shown], draws, colour)
+        left, right = lower.subplots(1, 2)
         kept = frames.scores[frames.scores["budget"] == budget]
-        _heat(lower[0], kept, samplers, names, ("energy_distance",),
-              "Energy distance to exact draws  (● at the floor)")  # fmt: skip
-        _heat(lower[1], kept, samplers, names, ("log_Z_err", "log_Z_own_err"),
-              "|log Z error|, nats  (median over seeds)")  # fmt: skip
-        lower[1].set_yticklabels([])
+        _heat(left, kept, samplers, names, ("energy_distance",))
+        _heat(right, kept, samplers, names, ("log_Z_err", "log_Z_own_err"))
+        left.set_title("Energy distance to exact draws  (● at the floor)", loc="left", fontsize=10)
+        right.set_title("|log Z error|, nats  (median over seeds)", loc="left", fontsize=10)
+        right.set_yticklabels([])
         save(figure, path)
     return True
+
+
+def _gallery(
+    part: SubFigure, target: Target, draws: Mapping[str, Tensor], colour: Mapping[str, str]
+) -> None:
+    """The exact draws first, then those of each sampler."""
+    seen = view(target, MOST)
+    assert seen is not None
+    rows = math.ceil((len(draws) + 1) / COLUMNS)
+    grid = list(part.subplots(rows, COLUMNS, squeeze=False).flat)
+    panel(grid[0], seen, seen.exact, EXACT, INK)
+    for axes, (name, x) in zip(grid[1:], draws.items(), strict=False):
+        panel(axes, seen, x, name, colour[name])
+    for axes in grid[len(draws) + 1 :]:
+        axes.remove()
 
 
 def _shown(targets: Mapping[str, Target], names: set[str]) -> str:
@@ -96,7 +103,6 @@ def _heat(
     samplers: list[str],
     names: list[str],
     choices: tuple[str, ...],
-    title: str,
 ) -> None:
     """Numbers on a coloured grid: each column (target) scaled by itself, on a log scale."""
     values = np.full((len(samplers), len(names)), np.nan)
@@ -120,7 +126,7 @@ def _heat(
     for i, j in np.ndindex(values.shape):
         text, colour = "–", GREY
         if np.isfinite(values[i, j]):
-            text, colour = _brief(abs(values[i, j])), INK
+            text, colour = _brief(abs(float(values[i, j]))), INK
             if floor[i, j]:
                 text, colour = "●", "white"
             elif shade[i, j] < 0.2 or shade[i, j] > 0.85:
@@ -135,7 +141,6 @@ def _heat(
     axes.set_yticks(np.arange(1, len(samplers)) - 0.5, minor=True)
     axes.grid(which="minor", color="white", lw=1.5)
     axes.tick_params(which="minor", length=0)
-    axes.set_title(title, loc="left", fontsize=10)
 
 
 def _shade(values: np.ndarray, floor: np.ndarray) -> np.ndarray:

@@ -54,7 +54,7 @@ def _panel(axes: Axes, name: str, forward: np.ndarray, backward: np.ndarray, col
     low, high = np.quantile(both, [0.005, 0.995])
     margin = 0.05 * (high - low) + 1e-3
     low, high = min(low, 0.0) - margin, max(high, 0.0) + margin
-    bins = np.linspace(low, high, 50)
+    bins = np.linspace(low, high, 50).tolist()
     axes.hist(forward.clip(low, high), bins, density=True, color=colour, alpha=0.45)
     if len(backward):
         seen = backward.clip(low, high)

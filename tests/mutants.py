@@ -1,0 +1,223 @@
+"""`make mutants`: breaks the mathematics one line at a time and shows which test notices.
+
+Every mutant is a copy of the tree with one text replaced, installed aside and tested; the working
+tree is never touched.  Prints a Markdown table; exits 1 where a mutant survives.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Mutant(NamedTuple):
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = [
+    Mutant(
+        "sign of the Girsanov cross term",
+        "targets/process.py",
+        "return _over_time(dt.sqrt() / path.std.double(), cross) -",
+        "return -_over_time(dt.sqrt() / path.std.double(), cross) -",
+        "test_processes.py",
+    ),
+    Mutant(
+        "factor 1/2 of the control's energy",
+        "targets/process.py",
+        "_over_time(dt / 2, energy)",
+        "_over_time(dt, energy)",
+        "test_processes.py",
+    ),
+    Mutant(
+        "variance of the exact reversal",
+        "targets/process.py",
+        "math.sqrt(before) * std / math.sqrt(after)",
+        "std",
+        "test_processes.py",
+    ),
+    Mutant(
+        "weight of the bridge's far end",
+        "targets/process.py",
+        "g1 * v0 / total",
+        "v0 / total",
+        "test_processes.py",
+    ),
+    Mutant(
+        "transition variance of the stationary reference",
+        "targets/references.py",
+        "-math.expm1(-total) * self.scale**2",
+        "-math.expm1(-total / 2) * self.scale**2",
+        "test_processes.py",
+    ),
+    Mutant(
+        "adjoint matching regresses on -sigma a",
+        "samplers/losses/adjoint_matching.py",
+        "y[k] = sigma[k] * a",
+        "y[k] = -sigma[k] * a",
+        "test_losses.py",
+    ),
+    Mutant(
+        "adjoint sampling without the gain",
+        "targets/process.py",
+        "std / math.sqrt(t - s) * self.between(t, 1.0)[0]",
+        "std / math.sqrt(t - s)",
+        "test_losses.py",
+    ),
+    Mutant(
+        "relative entropy's factor 1/2",
+        "samplers/losses/relative_entropy.py",
+        'batch["t"].diff() / 2',
+        'batch["t"].diff()',
+        "test_losses.py",
+    ),
+    Mutant(
+        "trajectory balance with the sign of F",
+        "samplers/losses/trajectory_balance.py",
+        "log_Z = -model.free_energy",
+        "log_Z = model.free_energy",
+        "test_losses.py",
+    ),
+    Mutant(
+        "ESS without the square",
+        "samplers/weights.py",
+        "torch.logsumexp(2 * log_w, 0)",
+        "torch.logsumexp(log_w, 0)",
+        "test_metrics.py test_losses.py",
+    ),
+    Mutant(
+        "gradients not charged",
+        "bench/budget.py",
+        "meter.charge(Cost(grads=_points(g)))",
+        "meter.charge(Cost())",
+        "test_budget.py",
+    ),
+    Mutant(
+        "a second-order pass counted as free",
+        "bench/budget.py",
+        "return _Gradient.apply(grad[0], ctx.meter), None",
+        "return grad[0], None",
+        "test_budget.py",
+    ),
+    Mutant(
+        "the funnel's normalising term k x0 / 2",
+        "targets/densities/funnel.py",
+        "inner + k * x0)",
+        "inner + self.dim * x0)",
+        "test_targets.py",
+    ),
+    Mutant(
+        "the funnel's variance 9 drawn as 1",
+        "targets/densities/funnel.py",
+        "x0 = SPREAD * xi[:, :1]",
+        "x0 = xi[:, :1]",
+        "test_targets.py",
+    ),
+    Mutant(
+        "energy distance with the point paired with itself",
+        "bench/metrics/_pairs.py",
+        "torch.cat(rows) / (len(x) - 1)",
+        "torch.cat(rows) / len(x)",
+        "test_metrics.py",
+    ),
+    Mutant(
+        "Bennett's log(n/m) with the other sign",
+        "bench/estimators.py",
+        "shift = math.log(n / m)",
+        "shift = -math.log(n / m)",
+        "test_estimators.py",
+    ),
+    Mutant(
+        "the reverse estimate's sign",
+        "bench/estimators.py",
+        "return Estimate(-value, se if",
+        "return Estimate(value, se if",
+        "test_estimators.py",
+    ),
+    Mutant(
+        "leapfrog with a full first kick",
+        "samplers/classical/_leapfrog.py",
+        "for _ in range(leaps):\n        v = v + size / 2 *",
+        "for _ in range(leaps):\n        v = v + size *",
+        "test_classical.py",
+    ),
+    Mutant(
+        "acceptance that ignores the base",
+        "samplers/classical/_leapfrog.py",
+        "/ 2 - base.log_end(at.x) - tilt",
+        "/ 2 - tilt",
+        "test_classical.py",
+    ),
+]
+
+
+def run(mutant: Mutant | None, tests: str) -> tuple[bool, str]:
+    """(noticed, the first test that failed) in a copy of the tree, installed aside."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "tree"
+        names = (
+            "targets samplers bench tests examples docs setup.py pyproject.toml LICENSE README.md"
+        )
+        for name in names.split():
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                copy.mkdir(exist_ok=True)
+                shutil.copy(source, copy / name)
+        if mutant:
+            path = copy / mutant.file
+            text = path.read_text(encoding="utf-8")
+            if text.count(mutant.old) != 1:
+                raise SystemExit(f"{mutant.what}: {mutant.old!r} must stand once in {mutant.file}")
+            path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+        site = Path(folder) / "site" / "tiltbench"
+        site.parent.mkdir()
+        shutil.copytree(copy / "bench", site)
+        shutil.copytree(copy / "targets", site / "targets")
+        shutil.copytree(copy / "samplers", site / "samplers")
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        done = subprocess.run(
+            [*command, *(f"tests/{name}" for name in tests.split())],
+            cwd=copy,
+            env={**os.environ, "PYTHONPATH": str(site.parent), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", done.stdout, re.M)
+        return done.returncode != 0, failed[1] if failed else done.stdout[-300:]
+
+
+def main() -> int:
+    unbroken = " ".join(sorted({name for mutant in MUTANTS for name in mutant.tests.split()}))
+    broken, first = run(None, unbroken)
+    if broken:
+        print(f"the unbroken tree fails: {first}")
+        return 2
+    print("| broken | in | noticed by |\n| --- | --- | --- |", flush=True)
+    survivors = 0
+    for mutant in MUTANTS:
+        noticed, first = run(mutant, mutant.tests)
+        survivors += not noticed
+        print(
+            f"| {mutant.what} | `{mutant.file}` | {first if noticed else '**nothing**'} |",
+            flush=True,
+        )
+    print(f"\n{len(MUTANTS) - survivors} of {len(MUTANTS)} noticed")
+    return int(survivors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
