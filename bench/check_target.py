@@ -13,7 +13,7 @@ from tiltbench.estimators import bar
 from tiltbench.findings import Finding, agrees, expect, is_frozen, mean_of, said, until_broken
 from tiltbench.samplers.weights import Estimate
 from tiltbench.spec import build_target, spec
-from tiltbench.targets.process import simulate
+from tiltbench.targets.process import Controlled, simulate
 from tiltbench.targets.target import Density, Target, Tilt, Truth, test_point
 
 N = 4000  # exact draws per statistical check
@@ -329,7 +329,7 @@ def _log_kernel(x: Tensor, centre: Tensor, factor: Tensor) -> Tensor:
     return near - factor.diagonal().log().sum() - x.shape[-1] / 2 * math.log(2 * math.pi)
 
 
-class _Free:
+class _Free(Controlled):
     """u = 0."""
 
     def control(self, x: Tensor, t: Tensor, hint: Tensor | None = None) -> Tensor:

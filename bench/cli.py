@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
         "floor", help="what exact samples score: measure the shipped noise floors again"
     )
     add.add_argument("--targets", metavar="A,B", help="default: every target")
-    add.add_argument("--draws", metavar="N,M", default="1000,2000", help="sample sizes")
+    add.add_argument("--draws", metavar="N,M", default="250,500,600,1000,2000", help="sample sizes")
 
     add = commands.add_parser(
         "check", help="the contract tests on a registered name or a plug-in file"

@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from tiltbench import estimators
-from tiltbench.floor import SAMPLE_NEEDS, Floor, sample_metrics
+from tiltbench.floor import SAMPLE_NEEDS, Floor, compared, sample_metrics
 from tiltbench.metric import Metric, Unknown
 from tiltbench.record import Outcome, Record, read_arrays, read_outcome, read_record
 from tiltbench.samplers.sampler import Draws
@@ -62,15 +62,17 @@ def _scores(
     floors: Floors,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     comparing = sample_metrics()
-    weighted = _weighted(outcome, record)
-    here = floors.get(len(outcome.draws.x), {})
+    n = compared(len(outcome.draws.x))
+    few, weighted = _thinned(outcome, n), _weighted(outcome, record, n)
+    here = floors.get(n, {})
     for name in METRICS.entries:
         metric: Metric = METRICS.load(name)
         missing = _missing(metric, truth, outcome)
-        yield name, _one(metric, missing, target, truth, outcome, record, here.get(name))
+        drawn = few if name in comparing else outcome
+        yield name, _one(metric, missing, target, truth, drawn, record, here.get(name))
         if name in comparing and outcome.draws.log_w is not None:
             lack = missing or (weighted if isinstance(weighted, str) else "")
-            made = outcome if isinstance(weighted, str) else weighted
+            made = few if isinstance(weighted, str) else weighted
             result = _one(metric, lack, target, truth, made, record, here.get(name))
             yield f"{name}_weighted", {**result, "ess": ess(outcome.draws.log_w)}
 
@@ -135,8 +137,18 @@ def _bad_weights(log_w: Tensor | None, absent: str) -> str:
     return f"{bad} of {len(log_w)} log-weights are NaN or +inf" if bad else ""
 
 
-def _weighted(outcome: Outcome, record: Record) -> Outcome | str:
-    """The draws resampled by their weights, or why they cannot be.
+def _thinned(outcome: Outcome, n: int) -> Outcome:
+    """n of the draws, evenly spread, for the metrics whose cost grows with their square."""
+    x, group = outcome.draws.x, outcome.draws.group
+    if n == len(x):
+        return outcome
+    kept = torch.linspace(0, len(x) - 1, n).round().long()
+    draws = Draws(x[kept], group=None if group is None else group[kept])
+    return outcome._replace(draws=draws)
+
+
+def _weighted(outcome: Outcome, record: Record, n: int) -> Outcome | str:
+    """n draws resampled by their weights, or why they cannot be.
 
     Copies of one draw form a group (with its own group, where it has one), so that errors count
     the draws that carry the weight."""
@@ -148,7 +160,7 @@ def _weighted(outcome: Outcome, record: Record) -> Outcome | str:
         return bad
     if not bool((draws.log_w > -torch.inf).any()):
         return "every weight is zero"
-    chosen = resample(draws.log_w, len(draws.x), stream(record, "score"))
+    chosen = resample(draws.log_w, n, stream(record, "score"))
     group = chosen if draws.group is None else draws.group[chosen]
     return Outcome(draws._replace(x=draws.x[chosen], log_w=None, group=group), None, {})
 

@@ -25,8 +25,17 @@ from tiltbench.targets.target import Target, Truth
 
 SHIPPED = Path(__file__).parent / "data" / "floors.json"
 REPETITIONS = 20
-SIZES = (250, 500, 1000, 2000)  # draws of the suites and of their learning curves
+SIZES = (250, 500, 600, 1000, 2000)  # draws of the suites and of their learning curves
+MOST = 2000  # draws that a comparison with exact ones uses: exact transport grows like the cube
 SAMPLE_NEEDS = frozenset({"sample", "modes", "observables"})
+
+
+def compared(n: int) -> int:
+    """How many of n draws are compared with exact ones: the hundreds of n (five hundreds from 1,000
+    on, 2,000 at most), so that runs which drew a few more or less share a floor."""
+    if n < 100:
+        return n
+    return n // 100 * 100 if n < 1000 else min(n // 500 * 500, MOST)
 
 
 class Floor(NamedTuple):

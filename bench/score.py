@@ -25,6 +25,7 @@ from tiltbench.evaluate import CURVE, Floors, evaluate
 from tiltbench.floor import (
     SHIPPED,
     Book,
+    compared,
     entry,
     measure,
     page,
@@ -145,7 +146,7 @@ def _counts(runs: Path, record: Record) -> tuple[int, int]:
                 counts.append(data["x"].shape[axis])
         else:
             counts.append(0)
-    return counts[0], counts[1]
+    return compared(counts[0]), counts[1]
 
 
 def _measure(task: tuple[Spec, int, int, tuple[str, ...]]) -> tuple[Spec, int, int, FloorsOfPage]:

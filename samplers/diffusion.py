@@ -148,7 +148,7 @@ class Diffusion(Sampler[Trained]):
         return torch.cat(log_ws)
 
     def probe(self, problem: Problem, state: Trained, generator: Generator) -> dict[str, Tensor]:
-        """`gradient_gram`: (M, M), the Gram matrix of M = 16 fresh mini-batch gradients."""
+        """`gradient_gram`: (M, M), the Gram matrix of M = 32 fresh mini-batch gradients."""
         parameters = [p for name, p in state.model.named_parameters() if name != "log_Z"]
         rows = []
         for _ in range(GRADIENTS):
@@ -180,7 +180,7 @@ class _ClippedGrad(torch.autograd.Function):
         return grad[0] * (ctx.most / length.clamp(min=ctx.most)), None
 
 
-GRADIENTS = 16  # mini-batches of the gradient-variance probe
+GRADIENTS = 32  # mini-batches of the gradient-variance probe
 
 
 def guide(problem: Problem, model: Model) -> Guide | None:

@@ -67,16 +67,23 @@ def regress(
 
 
 def path_batch(path: Path, r: Tensor) -> Batch:
-    """A path and its rewards as a batch.
-
-    Where rho = 0 the reward -inf would make every functional infinite; such paths count with the
-    lowest finite reward of the batch less 10 nats.  Raises Diverged where no path has density."""
-    inside = r > -torch.inf
-    if not inside.any():
-        raise Diverged(f"all {r.numel()} paths end where the density is zero")
-    r = torch.where(inside, r, r[inside].min() - 10)
+    """A path and its rewards, floored, as a batch."""
     named = {key: value for key, value in path._asdict().items() if value is not None}
-    return {**named, "r": r}
+    return {**named, "r": floored(r)}
+
+
+def floored(r: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """Rewards for training, no lower than DEEP nats below the best of the batch.
+
+    -inf (zero density) would make every functional infinite, and one path at the foot of a cliff
+    of 10^17 nats overflows its gradient.  Raises Diverged where no path has density."""
+    best = r.max()
+    if best == -torch.inf:
+        raise Diverged(f"all {r.numel()} paths end where the density is zero")
+    return r.clamp(min=float(best) - DEEP)
+
+
+DEEP = 200.0
 
 
 def batch_path(batch: Batch) -> Path:

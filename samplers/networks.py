@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from tiltbench.targets.process import Process
+from tiltbench.targets.process import Controlled, Process, Stepper
 
 
-class Model(nn.Module):
+class Model(nn.Module, Controlled):
     """What is trained: a control and the free energy F(t) = -t log_Z, with a rate of its own."""
 
     guided = False  # whether `control` wants grad r(x) as its hint
@@ -24,12 +24,6 @@ class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.log_Z = nn.Parameter(torch.zeros((), dtype=torch.float64))
-
-    def control(
-        self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
-    ) -> Float[Tensor, "*b d"]:
-        """u(x, t); t broadcasts against x.shape[:-1], its features computed once per entry."""
-        raise TypeError(f"{type(self).__name__} has no control")
 
     def free_energy(self, t: Tensor) -> Tensor:
         return -t * self.log_Z
@@ -89,8 +83,10 @@ class _Perceptron(Model):
         super().__init__()
         width = spec.width
         self.inverse_spread = 1 / process.spread
-        frequencies = torch.logspace(-0.5, 2, FEATURES) * math.pi
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        rate = torch.logspace(-0.5, 2, FEATURES) * math.pi
+        self.register_buffer("rate", torch.cat([rate, rate]), persistent=False)
+        phase = torch.tensor([0.0, math.pi / 2]).repeat_interleave(FEATURES)
+        self.register_buffer("phase", phase, persistent=False)  # a cosine is a sine a quarter on
         self.state = nn.Linear(dim, width)
         self.time = nn.Sequential(
             nn.Linear(2 * FEATURES, 128), nn.SiLU(), nn.Linear(128, width + gates)
@@ -104,8 +100,8 @@ class _Perceptron(Model):
         nn.init.zeros_(self.out.bias)
 
     def embed(self, t: Tensor, like: Tensor) -> Tensor:
-        angle = t.to(like.dtype)[..., None] * self.frequencies
-        return self.time(torch.cat([angle.sin(), angle.cos()], -1))
+        angle = torch.addcmul(self.phase, t.to(like.dtype)[..., None], self.rate)
+        return self.time(angle.sin())
 
     def field(self, x: Tensor, embedding: Tensor) -> Tensor:
         points = math.prod(x.shape[:-1])
@@ -119,7 +115,15 @@ class _Perceptron(Model):
     def control(
         self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
     ) -> Float[Tensor, "*b d"]:
-        return self.field(x, self.embed(t, x))
+        return self.steered(x, self.embed(t, x), hint)
+
+    def steered(self, x: Tensor, embedding: Tensor, hint: Tensor | None) -> Tensor:
+        """u from an embedded time."""
+        return self.field(x, embedding)
+
+    def on_grid(self, t: Float[Tensor, " k"]) -> Stepper:
+        embedded = self.embed(t, t).unbind(0)
+        return lambda x, k, hint: self.steered(x, embedded[k], hint)
 
 
 class _GuidedPerceptron(_Perceptron):
@@ -135,16 +139,13 @@ class _GuidedPerceptron(_Perceptron):
             last.weight[-1:].zero_()
             last.bias[-1:].zero_()
 
-    def control(
-        self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
-    ) -> Float[Tensor, "*b d"]:
+    def steered(self, x: Tensor, embedding: Tensor, hint: Tensor | None) -> Tensor:
         if hint is None:
             raise ValueError("a guided control needs the reward's gradient at x as its hint")
-        features = self.embed(t, x)
         pull = hint * self.spread
         length = pull.norm(dim=-1, keepdim=True)
         pull = pull * (self.clip / length.clamp(min=self.clip))
-        return self.field(x, features[..., :-1]) + features[..., -1:] * pull
+        return self.field(x, embedding[..., :-1]) + embedding[..., -1:] * pull
 
 
 def _initialise(module: nn.Module, generator: Generator) -> None:

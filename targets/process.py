@@ -13,7 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -42,12 +42,21 @@ class Path(NamedTuple):
         return self.t.diff()
 
 
-class Controlled(Protocol):
-    """What `simulate` needs of a model: a control u(x, t), t broadcastable to x.shape[:-1]."""
+class Controlled(ABC):
+    """What `simulate` needs of a model."""
 
-    def control(self, x: Tensor, t: Tensor, hint: Tensor | None = None) -> Tensor: ...
+    @abstractmethod
+    def control(
+        self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
+    ) -> Float[Tensor, "*b d"]:
+        """u(x, t), with t broadcastable to x.shape[:-1]."""
+
+    def on_grid(self, t: Float[Tensor, " k"]) -> Stepper:
+        """(x, k, hint) -> u(x, t_k): whatever depends on time alone may be worked out once."""
+        return lambda x, k, hint: self.control(x, t[k], hint)
 
 
+Stepper = Callable[[Tensor, int, Tensor | None], Tensor]
 Guide = Callable[[Tensor], Tensor]  # (*b, D) -> (*b, D): a paid hint for guided models
 
 
@@ -248,11 +257,12 @@ def simulate(
     x = process.start(shape, generator, dtype)
     t = process.grid(x)
     root = t.diff().sqrt().tolist()
+    control = model.on_grid(t[:-1])
     xs, means, us, stds, hints = [x], [], [], [], []
     for k in range(process.steps):
         mean, std = process.base(x, k)
         hint = guide(x.detach()) if guide else None
-        u = model.control(x, t[k], hint)
+        u = control(x, k, hint)
         x = mean + std * (root[k] * u + _normal(shape, generator, dtype))
         xs.append(x)
         means.append(mean)

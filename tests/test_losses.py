@@ -190,9 +190,9 @@ def test_reward_and_grad_at_the_edge_of_the_support():
 
 
 def test_paths_outside_the_support_count_with_a_finite_reward():
-    path = Path(*[torch.zeros(2, 3, 1)] * 5)
-    batch = path_batch(path, torch.tensor([1.0, -torch.inf, 5.0]))
-    assert batch["r"].tolist() == [1.0, -9.0, 5.0]
+    path = Path(*[torch.zeros(2, 4, 1)] * 5)
+    batch = path_batch(path, torch.tensor([1.0, -torch.inf, 5.0, -1e20]))
+    assert batch["r"].tolist() == [1.0, -195.0, 5.0, -195.0]
     with pytest.raises(Diverged, match="all 3 paths"):
         path_batch(path, torch.full((3,), -torch.inf))
 

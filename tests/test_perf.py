@@ -1,18 +1,20 @@
 """Speed and memory (`make perf`): one thread, CPU time; nothing here asserts a time.
 
-Figures to compare with are in docs/performance.md.  The table at the end is printed by the last
-test, so that the ratios come from one run.
+The last test prints the table, so that all ratios come from one run, and writes it to
+results/published/performance.md, which docs/performance.md shows beside other suites' figures.
 """
 
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 
 from tiltbench.budget import Meter
+from tiltbench.provenance import code_identity, environment
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.losses.log_variance import log_variance
 from tiltbench.samplers.losses.trajectory_balance import trajectory_balance
@@ -24,6 +26,7 @@ from tiltbench.targets.references import Brownian
 
 pytestmark = pytest.mark.perf
 
+PAGE = Path(__file__).resolve().parent.parent / "results" / "published" / "performance.md"
 HUGE = Cost(10**12, 10**12)
 TABLE: dict[str, str] = {}
 
@@ -38,6 +41,7 @@ class Dense(Network):
         model = Mlp().build(dim, process, generator)
         control = model.control
         model.control = lambda x, t, hint=None: control(x, t.expand(x.shape[:-1]), hint)
+        model.on_grid = lambda t: lambda x, k, hint: model.control(x, t[k], hint)
         return model
 
 
@@ -151,11 +155,21 @@ def high_water():
 
 
 def test_table(capsys):
-    width = max(map(len, TABLE))
+    where, code = environment("cpu"), code_identity()
+    machine = ", ".join(f"{where[key]}" for key in ("machine", "device_name", "os", "torch"))
+    lines = [
+        "## Measured",
+        "",
+        "| what | one thread, CPU time |",
+        "| --- | --- |",
+        *(f"| {name} | {line} |" for name, line in TABLE.items()),
+        "",
+        f"`make perf` on {machine}; commit {code['commit'][:12]}.",
+    ]
     with capsys.disabled():
-        print("\n")
-        for name, line in TABLE.items():
-            print(f"{name:{width}}  {line}")
+        print("\n\n" + "\n".join(lines))
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from tests.worlds import Mixture, rng, weights_of, z_score
 from tiltbench.samplers.weights import ess as effective_size
 from tiltbench.samplers.weights import log_mean_exp
 from tiltbench.targets.problem import Diverged, checked, pose, tempered
-from tiltbench.targets.process import Linear, Path, Process, along, retrace, simulate
+from tiltbench.targets.process import Controlled, Linear, Path, Process, along, retrace, simulate
 from tiltbench.targets.references import Brownian, Stationary
 from tiltbench.targets.registry import REFERENCES
 from tiltbench.targets.target import Density, Truth
@@ -21,7 +21,7 @@ BASES.append(Brownian(steps=STEPS, scale=1.7, ratio=6.0))
 ids = [repr(base) for base in BASES]
 
 
-class Random:
+class Random(Controlled):
     """A smooth control that has nothing to do with the problem."""
 
     def control(self, x, t, hint=None):
@@ -91,7 +91,7 @@ def test_bridge_has_the_law_of_the_base_given_both_ends(base):
             assert gap.abs().max() < 1e-9 or abs(z_score(gap, 0.0)) < 4
 
 
-class _Zero:
+class _Zero(Controlled):
     def control(self, x, t, hint=None):
         return torch.zeros_like(x)
 

@@ -484,3 +484,17 @@ def test_a_folder_without_records_says_so(tmp_path):
 def test_runs_that_are_not_scored_yet_are_shown_as_such(tmp_path):
     write(tmp_path / "runs", "exact", 0)
     assert "| `exact` |" in report(tmp_path).read_text(encoding="utf-8")
+
+
+def test_comparisons_use_at_most_two_thousand_draws_and_weights_all():
+    from tiltbench.evaluate import _thinned
+    from tiltbench.floor import MOST, compared
+
+    assert [compared(n) for n in (1, 99, 618, 592, 1000, 1499, 20_000)] == [
+        *(1, 99, 600, 500, 1000, 1000, 2000)
+    ]
+    x = torch.arange(3 * MOST, dtype=torch.float64)[:, None]
+    few = _thinned(Outcome(Draws(x, group=x[:, 0].long()), None, {}), MOST).draws
+    assert len(few.x) == len(few.x.unique()) == MOST
+    assert torch.equal(few.x[:, 0].long(), few.group)
+    assert few.x[0] == 0 and few.x[-1] == 3 * MOST - 1

@@ -5,6 +5,7 @@ import math
 import torch
 
 from tiltbench.targets.problem import Problem
+from tiltbench.targets.process import Controlled
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -31,7 +32,7 @@ class Shifted:
         return self.base.pull(k, self.slope.to(x).expand_as(x))
 
 
-class Mixture:
+class Mixture(Controlled):
     """math.md 11: three components in the plane, log Z = 0.7."""
 
     weight = torch.tensor([0.3, 0.5, 0.2], dtype=torch.float64)
