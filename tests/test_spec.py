@@ -205,7 +205,7 @@ def test_three_ways_to_write_a_part(tmp_path):
         '[sampler.params]\nreference = "Brownian[steps=8]"\n',
         '[sampler.params]\nreference = { name = "Brownian", steps = 8 }\n',
         '[sampler.params.reference]\nname = "Brownian"\nparams = { steps = 8 }\n',
-        "[sampler.params]\nreference = { steps = 8 }\n",
+        "[sampler.params]\nreference = { steps = 8, ratio = 1 }\n",
     ]
     samplers = [suite_of(tmp_path, HEAD + BODY + way).cells("cpu")[0].sampler for way in ways]
     assert all(s == samplers[0] for s in samplers)
