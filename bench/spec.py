@@ -186,7 +186,7 @@ def _convert(value: Any, standard: Any, where: str) -> Any:
 
 def _kind(registry: Registry) -> type:
     from tiltbench.samplers.networks import Network
-    from tiltbench.targets.process import Linear
+    from tiltbench.targets.linear import Linear
 
     return Linear if registry is REFERENCES else Network
 

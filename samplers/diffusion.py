@@ -15,8 +15,9 @@ from tiltbench.samplers.networks import Mlp, Model, Network
 from tiltbench.samplers.sampler import Draws, Sampler
 from tiltbench.samplers.weights import Estimate, log_mean_exp
 from tiltbench.targets.cost import Cost
+from tiltbench.targets.linear import Linear
 from tiltbench.targets.problem import Diverged, Problem
-from tiltbench.targets.process import Guide, Linear, Path, retrace, simulate
+from tiltbench.targets.process import Guide, Path, retrace, simulate
 from tiltbench.targets.references import Brownian
 
 CHUNK = 2048  # paths simulated at once when drawing: bounds the memory

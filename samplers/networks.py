@@ -77,6 +77,9 @@ MOST = 50.0  # |u_i| < MOST: an unbounded control can throw its own paths ever f
 
 
 class _Perceptron(Model):
+    rate: Tensor
+    phase: Tensor
+
     def __init__(
         self, spec: Mlp | Guided, dim: int, process: Process, generator: Generator, gates: int = 0
     ) -> None:

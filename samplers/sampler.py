@@ -10,8 +10,8 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.cost import Cost
+from tiltbench.targets.linear import Linear
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.process import Linear
 
 State = TypeVar("State")
 

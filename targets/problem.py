@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltbench.targets.process import Linear, Process
+from tiltbench.targets.linear import Linear
+from tiltbench.targets.process import Process
 from tiltbench.targets.target import Density, Target, Tilt
 
 Reward = Callable[[Tensor], Tensor]  # (*b, D) -> (*b,), nats

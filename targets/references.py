@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from tiltbench.targets.process import Linear
+from tiltbench.targets.linear import Linear
 
 
 @dataclass(frozen=True)

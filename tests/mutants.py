@@ -43,14 +43,14 @@ MUTANTS = [
     ),
     Mutant(
         "variance of the exact reversal",
-        "targets/process.py",
+        "targets/linear.py",
         "math.sqrt(before) * std / math.sqrt(after)",
         "std",
         "test_processes.py",
     ),
     Mutant(
         "weight of the bridge's far end",
-        "targets/process.py",
+        "targets/linear.py",
         "g1 * v0 / total",
         "v0 / total",
         "test_processes.py",
@@ -71,7 +71,7 @@ MUTANTS = [
     ),
     Mutant(
         "adjoint sampling without the gain",
-        "targets/process.py",
+        "targets/linear.py",
         "std / math.sqrt(t - s) * self.between(t, 1.0)[0]",
         "std / math.sqrt(t - s)",
         "test_losses.py",
@@ -196,7 +196,7 @@ def run(mutant: Mutant | None, tests: str) -> tuple[bool, str]:
             capture_output=True,
             text=True,
         )
-        failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", done.stdout, re.M)
+        failed = re.search(r"^(?:FAILED|ERROR) tests/(\w+\.py::\w+)", done.stdout, re.M)
         return done.returncode != 0, failed[1] if failed else done.stdout[-300:]
 
 

@@ -148,7 +148,7 @@ BAD = """
 from dataclasses import dataclass
 from typing import ClassVar
 from tiltbench.samplers.sampler import Draws, Sampler, Unsupported
-from tiltbench.targets.process import Linear
+from tiltbench.targets.linear import Linear
 from tiltbench.targets.references import Brownian
 
 @dataclass(frozen=True)

@@ -78,6 +78,24 @@ def test_stationary_and_attracting_at_the_optimum(loss, guided, world):
 
 
 @losses
+def test_a_learned_log_Z_is_drawn_to_log_Z(loss):
+    """At u* every log_w is log Z: the loss is least there as a function of the model's log Z."""
+    world = Shifted(Stationary(steps=8))
+    model = Perturbed(world, 0.0, guided=False)
+    sampler = Diffusion(loss, reference=world.base, paths=64)
+    batch = sampler.batch(world.problem(), model, 0.5, rng())
+    pulls = []
+    for away in (-0.3, 0.0, 0.3):
+        with torch.no_grad():
+            model.log_Z.fill_(world.log_Z + away)
+        value = loss.value(model, world.base, batch, rng())
+        pulls.append(torch.autograd.grad(value, model.log_Z, allow_unused=True)[0])
+    if pulls[0] is None:
+        pytest.skip("this loss learns no log Z")
+    assert pulls[0] < -0.1 and abs(pulls[1]) < 1e-3 and pulls[2] > 0.1
+
+
+@losses
 @networks
 def test_price_is_what_a_step_pays(loss, network):
     base = Brownian(steps=5, scale=2.0)

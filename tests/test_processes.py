@@ -9,8 +9,9 @@ import torch
 from tests.worlds import Mixture, rng, weights_of, z_score
 from tiltbench.samplers.weights import ess as effective_size
 from tiltbench.samplers.weights import log_mean_exp
+from tiltbench.targets.linear import Linear
 from tiltbench.targets.problem import Diverged, checked, pose, tempered
-from tiltbench.targets.process import Controlled, Linear, Path, Process, along, retrace, simulate
+from tiltbench.targets.process import Controlled, Path, Process, along, retrace, simulate
 from tiltbench.targets.references import Brownian, Stationary
 from tiltbench.targets.registry import REFERENCES
 from tiltbench.targets.target import Density, Truth

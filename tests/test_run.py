@@ -31,7 +31,7 @@ from typing import ClassVar
 import torch
 from tiltbench.samplers.sampler import Draws, Sampler, Unsupported
 from tiltbench.targets.problem import Diverged
-from tiltbench.targets.process import Linear
+from tiltbench.targets.linear import Linear
 from tiltbench.targets.references import Brownian
 from tiltbench.targets.target import Density, Truth
 

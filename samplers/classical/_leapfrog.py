@@ -10,8 +10,8 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import reward_and_grad
 from tiltbench.samplers.sampler import Unsupported
+from tiltbench.targets.linear import Linear
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.process import Linear
 
 # Energies reach 1e3 to 1e6 nats, where float32 loses the tenths that decide a Metropolis test.
 DTYPE = torch.float64

@@ -11,8 +11,8 @@ from tiltbench.samplers.classical import _chains
 from tiltbench.samplers.classical._chains import Chains
 from tiltbench.samplers.sampler import Draws, Sampler
 from tiltbench.targets.cost import Cost
+from tiltbench.targets.linear import Linear
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.process import Linear
 from tiltbench.targets.references import Brownian
 
 

@@ -13,8 +13,9 @@ from tiltbench.samplers.loss import Batch, Loss, hints, regress, reward_and_grad
 from tiltbench.samplers.networks import Model
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.cost import Cost
+from tiltbench.targets.linear import Linear
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.process import Linear, Path, Process
+from tiltbench.targets.process import Path, Process
 
 BRIDGES = 8  # points a path where each costs a hint
 
