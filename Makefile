@@ -36,6 +36,7 @@ perf: $(READY)
 # Four hard targets, about 90 CPU-seconds of training each; one at a time, so that they do not fight.
 quality: $(READY)
 	$(BIN)/tiltbench run --suite quality --device $(DEVICE) --jobs 1
+	$(BIN)/tiltbench run --suite quality_funnel --device $(DEVICE) --jobs 1
 
 slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -q -s
