@@ -1,15 +1,17 @@
 """The budget is enforced where the reward is called: every value and gradient at a point counts.
 
 The wrapper is an identity `torch.autograd.Function` on the reward's *input* (its backward is a
-gradient being delivered, however it was asked for) and another on its *output* (whose backward runs
-first and refuses what would overspend).  Both have vmap rules, so vmap(grad), Hessian-vector
-products and jacrev(grad) are counted by points, not by calls.
+gradient being delivered, however it was asked for) and another on its *output* (whose backward
+runs first and refuses what would overspend).  Both have vmap rules, so that vmap(grad),
+Hessian-vector products and jacrev(grad) are counted by points, not by calls.  It keeps honest code
+honest: Python cannot stop code in the same process that digs the bare density out of a closure.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -47,6 +49,7 @@ class Meter:
 
     budget: Cost
     spent: Cost = Cost()
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def left(self) -> Cost:
@@ -62,8 +65,9 @@ class Meter:
             )
 
     def charge(self, cost: Cost) -> None:
-        self.require(cost)
-        self.spent = self.spent.plus(cost)
+        with self.lock:  # a sampler may use threads
+            self.require(cost)
+            self.spent = self.spent.plus(cost)
 
     def close(self) -> None:
         """Nothing is left from here on: a reward kept from this phase is of no use in the next."""

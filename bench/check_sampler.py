@@ -26,6 +26,9 @@ TARGET = Gaussian()
 POINTS = Cost(5_000, 5_000)
 N = 1000
 IDLE = 1000  # steps in a row that spend nothing
+# The weights are judged by so many independent groups, and to such an error of E[exp log_w] / Z
+# (an error bar from fewer is itself too uncertain), or else by so many further runs.
+GROUPS, PRECISE, MORE = 30, 0.035, 15
 
 
 class Stuck(Exception):
@@ -98,8 +101,8 @@ def _prices(sampler: Sampler[Any]) -> Iterator[Finding]:
         )
 
 
-def _run(sampler: Sampler[Any]) -> Trial:
-    g = Generator().manual_seed(1)
+def _run(sampler: Sampler[Any], seed: int = 1) -> Trial:
+    g = Generator().manual_seed(seed)
     meter = Meter(POINTS)
     problem = pose(TARGET, sampler.reference, meter.watch)
     state = sampler.init(problem, POINTS, g)
@@ -134,10 +137,10 @@ def _training(sampler: Sampler[Any], trials: list[Trial]) -> Iterator[Finding]:
     )
 
 
-def _draw(sampler: Sampler[Any], trial: Trial) -> tuple[Draws, Cost]:
+def _draw(sampler: Sampler[Any], trial: Trial, seed: int = 2) -> tuple[Draws, Cost]:
     meter = Meter(Cost(200 * N, 200 * N))
     problem = pose(TARGET, sampler.reference, meter.watch)
-    return sampler.draw(problem, trial.state, N, Generator().manual_seed(2)), meter.spent
+    return sampler.draw(problem, trial.state, N, Generator().manual_seed(seed)), meter.spent
 
 
 def _draws(sampler: Sampler[Any], trials: list[Trial]) -> Iterator[Finding]:
@@ -180,14 +183,50 @@ def _draws(sampler: Sampler[Any], trials: list[Trial]) -> Iterator[Finding]:
         f"with {int(log_w.isnan().sum())} NaN",
         "accumulate log-weights in float64, (n,)",
     )
-    found = mean_of(torch.exp(log_w - _log_Z()), group)
+    yield from _weights(*_pooled(sampler, x, log_w, group))
+    trials[0].log_w = log_w
+
+
+def _pooled(
+    sampler: Sampler[Any], x: Tensor, log_w: Tensor, group: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same draws with those of further runs, where those of one judge too little."""
+    for seed in range(20, 20 + MORE):
+        found = mean_of(torch.exp(log_w - _log_Z()), group)
+        if found.n >= GROUPS and found.se < PRECISE:
+            break
+        draws, _ = _draw(sampler, _run(sampler, seed), seed)
+        other = draws.group if draws.group is not None else torch.arange(len(draws.x))
+        assert draws.log_w is not None
+        x, log_w = torch.cat([x, draws.x]), torch.cat([log_w, draws.log_w])
+        group = torch.cat([group, other + 1 + group.max()])
+    return x, log_w, group
+
+
+def _weights(x: Tensor, log_w: Tensor, group: Tensor) -> Iterator[Finding]:
+    """E[exp(log_w) f(x)] = Z E_p*[f] for f = 1, x_0 and |x|^2, the last two centred."""
+    w = torch.exp(log_w - _log_Z())
+    found = mean_of(w, group)
     yield expect(
         math.isnan(found.se) or agrees(found, 1.0),  # one group: no error to judge by
         f"E[exp log_w] / Z is {said(found)} for 1",
         f"E[exp log_w] / Z is {said(found)} on a Gaussian, not 1",
         "log_w must be r(x) - log of the path's density ratio to the base, constants included",
     )
-    trials[0].log_w = log_w
+    square = TARGET.dim * (TARGET.mean**2 + TARGET.std**2)
+    functions = {
+        "x_0": (x[:, 0].double() - TARGET.mean) / TARGET.std,
+        "|x|^2": x.double().square().sum(-1) / square - 1,
+    }
+    for name, centred in functions.items():
+        found = mean_of(w * centred, group)
+        yield expect(
+            math.isnan(found.se) or agrees(found, 0.0),
+            f"the weighted mean of {name} is off by {said(found)}, relative to its size",
+            f"the weighted mean of {name} is off by {said(found)} on a Gaussian, relative to its "
+            "size",
+            "each log_w must belong to the x beside it: no scaling, sorting or moving afterwards",
+        )
 
 
 def _moments(x: Tensor, group: Tensor) -> Iterator[Finding]:

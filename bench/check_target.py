@@ -17,6 +17,9 @@ from tiltbench.targets.process import Controlled, simulate
 from tiltbench.targets.target import Density, Target, Tilt, Truth, test_point
 
 N = 4000  # exact draws per statistical check
+LOW = 4  # dimensions up to which draws from wide Gaussians meet every part of a target
+PROPOSED = 100_000
+WIDTHS = (0.3, 1.0, 3.0)  # of these Gaussians, in scales
 
 
 def check(target: Target) -> list[Finding]:
@@ -31,6 +34,7 @@ def check(target: Target) -> list[Finding]:
             (f"the gradient of {called}", partial(_gradients, target, f, called)),
             ("truth", partial(_truth, target)),
             ("truth", partial(_against_density, target, f)),
+            ("truth", partial(_against_gaussians, target)),
         ]
     )
 
@@ -209,6 +213,13 @@ def _against_density(target: Target, f: Function) -> Iterator[Finding]:
         f"{empty} of {N} exact draws have zero density",
         "draws and density are of different laws: compare their formulas",
     )
+    rms = float(x.square().mean().sqrt())
+    yield expect(
+        rms / 1.5 <= target.scale <= rms * 1.5,
+        f"the rms coordinate of exact draws is {rms:.3g}, scale says {target.scale:.3g}",
+        f"scale is {target.scale:.3g}, the rms coordinate of exact draws is {rms:.3g}",
+        f"state scale = {rms:.2g}: references and step sizes start from it",
+    )
     if isinstance(target, Density):
         yield from _stein(target, x)
     yield from _observables(truth, x)
@@ -327,6 +338,53 @@ def _log_kernel(x: Tensor, centre: Tensor, factor: Tensor) -> Tensor:
     c = torch.linalg.solve_triangular(factor, centre.T, upper=False).T
     near = (-torch.cdist(a, c).square() / 2).logsumexp(-1) - math.log(len(centre))
     return near - factor.diagonal().log().sum() - x.shape[-1] / 2 * math.log(2 * math.pi)
+
+
+def _against_gaussians(target: Target) -> Iterator[Finding]:
+    """log Z without the exact draws, which may miss what the truth misses too."""
+    truth = target.truth()
+    if truth.log_Z is None or not isinstance(target, Density) or target.dim > LOW:
+        return
+    log_w = _proposed(target)
+    if truth.sample is not None:
+        # A part of the target too narrow for the proposal shows in the exact draws: there the
+        # weight of one point would be a hundredth of Z or more.
+        draws = truth.sample(N, Generator().manual_seed(5))
+        log_w_there = target.log_rho(draws) - _log_wide(draws, target.scale)
+        if float(log_w_there.max()) - truth.log_Z > math.log(PROPOSED / 100):
+            return
+    w = mean_of((log_w - log_w.max()).exp())
+    if not 0 < w.se < 0.05 * w.value:
+        return
+    found = Estimate(math.log(w.value) + float(log_w.max()), w.se / w.value, w.n)
+    yield expect(
+        agrees(found, truth.log_Z, truth.log_Z_se),
+        f"log Z from Gaussians around 0 is {said(found)} for {truth.log_Z:.6g}",
+        f"log Z is {said(found)} by estimation from Gaussians around 0, "
+        f"the truth says {truth.log_Z:.6g}",
+        "state the log of the integral of exp(log_rho), constants included; if it is right, draws "
+        "miss a part of the density, or scale is not the rms coordinate",
+    )
+
+
+def _proposed(target: Density) -> Tensor:
+    """log rho less the log density of an equal mixture of Gaussians, at points drawn from it."""
+    g = Generator().manual_seed(13)
+    xi = torch.randn(PROPOSED, target.dim, generator=g, dtype=torch.float64)
+    width = torch.tensor(WIDTHS, dtype=xi.dtype)[torch.arange(PROPOSED) % len(WIDTHS)]
+    x = target.scale * width[:, None] * xi
+    log_rho = torch.cat([target.log_rho(part) for part in x.split(10_000)])
+    return log_rho - _log_wide(x, target.scale)
+
+
+def _log_wide(x: Tensor, scale: float) -> Tensor:
+    """log of the mean over WIDTHS of N(x; 0, (scale width)^2 I)."""
+    d, square = x.shape[-1], x.square().sum(-1)
+    logs = [
+        -square / (2 * (scale * w) ** 2) - d * math.log(scale * w * math.sqrt(2 * math.pi))
+        for w in WIDTHS
+    ]
+    return torch.stack(logs).logsumexp(0) - math.log(len(WIDTHS))
 
 
 class _Free(Controlled):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shlex
 import shutil
 import sys
+import tempfile
 import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +53,40 @@ def run(options: Namespace, arguments: Sequence[str]) -> int:
     out = Path(options.out) if options.out else RESULTS / suite.name
     device = _device(options.device)
     cells = suite.cells(device)
+    with nullcontext() if options.dry_run else _alone(out):
+        return _run(suite, cells, device, out, options, arguments)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Makes the folder and holds its lock, which the system drops however this process ends.
+
+    Raises Refused where another run holds it or the folder cannot be written."""
+    try:
+        (out / "runs").mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("w")
+    except OSError as error:
+        raise Refused(
+            f"results cannot be written to {out} ({error.strerror}); name another folder with --out"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Refused(
+                f"another run is at work in {out}; wait for it, or name another folder with --out"
+            ) from error
+        yield
+
+
+def _run(
+    suite: Suite,
+    cells: list[Cell],
+    device: str,
+    out: Path,
+    options: Namespace,
+    arguments: Sequence[str],
+) -> int:
     from tiltbench.engine import jobs_for
     from tiltbench.provenance import code_identity
 
@@ -88,7 +125,8 @@ def run(options: Namespace, arguments: Sequence[str]) -> int:
 
 def _suite(options: Namespace) -> Suite:
     """The suite that the options describe.  Raises BadSpec, UnknownName or Refused."""
-    targets, samplers = split(options.targets or ""), split(options.samplers or "")
+    targets = _names(options.targets, "--targets")
+    samplers = _names(options.samplers, "--samplers")
     if options.suite:
         suite = load_suite(options.suite).only(targets, samplers)
     elif targets and samplers:
@@ -106,20 +144,27 @@ def _suite(options: Namespace) -> Suite:
         raise Refused(
             "name a --suite, or both --targets and --samplers; `tiltbench list` shows them"
         )
-    if options.budget:
+    if options.budget is not None:
         suite = replace(suite, budget=whole(options.budget, "--budget"))
-    if options.draws:
+    if options.draws is not None:
         suite = replace(suite, draws=whole(options.draws, "--draws"))
-    if options.seeds:
+    if options.seeds is not None:
         suite = replace(suite, seeds=seeds(options.seeds))
     limits = suite.limits
-    if options.time_limit:
+    if options.time_limit is not None:
         limits = replace(limits, seconds=float(whole(options.time_limit, "--time-limit")))
-    if options.memory_limit:
+    if options.memory_limit is not None:
         limits = replace(limits, megabytes=whole(options.memory_limit, "--memory-limit"))
     if options.jobs != "auto":
         whole(options.jobs, "--jobs")
     return replace(suite, limits=limits).spanned(setting(text) for text in options.set)
+
+
+def _names(text: str | None, what: str) -> list[str]:
+    names = split(text or "")
+    if text is not None and not names:
+        raise Refused(f"{what} {text!r} names nothing; leave it out, or write A,B")
+    return names
 
 
 def split(text: str) -> list[str]:
@@ -142,9 +187,13 @@ def whole(text: str, what: str) -> int:
         number = 0.0
     if not (1 <= number < 1e18) or number != int(number):
         raise Refused(
-            f"{what} {text} is not a whole number above 0; write for example 40000 or 1e6"
+            f"{what} {_shown(text)} is not a whole number above 0; write for example 40000 or 1e6"
         )
     return int(number)
+
+
+def _shown(text: str) -> str:
+    return text if text.strip() else repr(text)
 
 
 def seeds(text: str) -> tuple[int, ...]:
@@ -159,7 +208,8 @@ def seeds(text: str) -> tuple[int, ...]:
         chosen = ()
     if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
         raise Refused(
-            f"--seeds {text} names no seeds; write a range such as 0:5 or a list such as 0,3"
+            f"--seeds {_shown(text)} names no seeds; write a range such as 0:5 or a list such as "
+            "0,3"
         )
     return chosen
 
@@ -185,20 +235,11 @@ def _device(name: str) -> str:
 
 
 def _recorded(cells: Sequence[Cell], runs: Path) -> dict[str, Record]:
-    """The cells that count as done: their record is there, and their draws where they finished."""
-    from tiltbench.record import read_record
+    """The cells that count as done, with their records."""
+    from tiltbench.record import done_record
 
-    found = {}
-    for cell in cells:
-        path = runs / f"{cell.id}.json"
-        if path.exists():
-            try:
-                record = read_record(path)
-            except ValueError as error:
-                raise Refused(str(error)) from error
-            if not record.status.finished or (runs / f"{cell.id}.npz").exists():
-                found[cell.id] = record
-    return found
+    found = {cell.id: done_record(runs / f"{cell.id}.json") for cell in cells}
+    return {run: record for run, record in found.items() if record is not None}
 
 
 def _wanted(
@@ -292,6 +333,16 @@ def _folder(name: str) -> Path:
     raise Refused(f"there are no results in {name} nor in {RESULTS / name}; run the suite first")
 
 
+def _filled(name: str) -> Path:
+    """The same, with at least one run that counts as done.  Raises Refused."""
+    folder = _folder(name)
+    from tiltbench.record import records
+
+    if not records(folder / "runs"):
+        raise Refused(f"{folder} holds no records of runs; run the suite first")
+    return folder
+
+
 def status(options: Namespace, arguments: Sequence[str]) -> int:
     if options.results:
         folders = [_folder(options.results)]
@@ -310,8 +361,13 @@ def _show_status(folder: Path) -> None:
 
     found = {record.id: record for record in records(folder / "runs")}
     request = folder / "suite.json"
-    asked = json.loads(request.read_text(encoding="utf-8")) if request.exists() else {"cells": []}
-    wanted = {row["id"]: row for row in asked["cells"]}
+    try:
+        text = request.read_text(encoding="utf-8") if request.exists() else '{"cells": []}'
+        wanted = {row["id"]: row for row in json.loads(text)["cells"]}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise Refused(
+            f"{request} is not readable ({error}); the same `tiltbench run` makes it anew"
+        ) from error
     missing = [row for run, row in wanted.items() if run not in found]
     counts = Counter(str(record.status) for record in found.values())
     said = ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
@@ -334,7 +390,7 @@ def _show_status(folder: Path) -> None:
 def score_again(options: Namespace, arguments: Sequence[str]) -> int:
     from tiltbench.score import score
 
-    done = score(_folder(options.results), force=options.force, progress=_scored)
+    done = score(_filled(options.results), force=options.force, progress=_scored)
     print(f"{done} runs scored" if done else "every run is scored; --force scores them again")
     return 0
 
@@ -342,24 +398,34 @@ def score_again(options: Namespace, arguments: Sequence[str]) -> int:
 def report_again(options: Namespace, arguments: Sequence[str]) -> int:
     from tiltbench.report import report
 
-    path = report(_folder(options.results))
+    path = report(_filled(options.results))
     print(f"{_table(path)}\n{path}")
     return 0
 
 
 def floor(options: Namespace, arguments: Sequence[str]) -> int:
-    """Other targets and sizes of the shipped file stay as they are."""
-    names = split(options.targets) if options.targets else sorted(TARGETS.entries)
+    """Other targets and sizes of the shipped file stay as they are; it is written once."""
+    names = _names(options.targets, "--targets") or sorted(TARGETS.entries)
     sizes = [whole(n, "--draws") for n in options.draws.split(",")]
+    if min(sizes) < 2:
+        raise Refused("--draws 1 has no spread to measure; write sizes from 2 on, such as 500,1000")
     for name in names:
-        TARGETS.find(parse(name)["name"])
+        called = parse(name)["name"]
+        TARGETS.find(called)
+        if called not in TARGETS.entries:
+            raise Refused(
+                f"the floors of {called} do not ship: those of a plug-in are measured when its "
+                "runs are scored, and kept with the results"
+            )
     from tiltbench.floor import SHIPPED, page, regenerate, write_book
 
     def key(row: Mapping[str, Any]) -> str:
         return page(row["target"], row["version"], row["n"])
 
     old = json.loads(SHIPPED.read_text(encoding="utf-8"))["floors"] if SHIPPED.exists() else []
-    made = regenerate([spec(build_target(parse(name))) for name in names], sizes, SHIPPED)
+    targets = [spec(build_target(parse(name))) for name in names]
+    with tempfile.TemporaryDirectory() as folder:
+        made = regenerate(targets, sizes, Path(folder) / SHIPPED.name)
     new = {key(row) for row in made}
     write_book(SHIPPED, [*(row for row in old if key(row) not in new), *made])
     print(f"{len(made)} floors measured; {SHIPPED}")
@@ -379,13 +445,21 @@ def check(options: Namespace, arguments: Sequence[str]) -> int:
 
 
 def publish(options: Namespace, arguments: Sequence[str]) -> int:
-    """Copies into a new folder first, so that what is published is never half old, half new."""
-    source = _folder(options.results)
+    """Copies into a new folder first, so that what is published is never half old, half new.
+
+    Raises Refused where there is nothing to publish, before anything is touched."""
+    source = _filled(options.results)
+    if not (source / "table.md").is_file():
+        raise Refused(f"{source} has no table.md; `tiltbench report {options.results}` writes it")
+    from tiltbench.record import records
+
     goal = RESULTS / "published" / source.resolve().name
     fresh = goal.with_name(f".{goal.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    kept = ["*.md", "*.csv", "suite.json", "runs/*.json", "plots/*"]
+    kept = ["*.md", "*.csv", "suite.json", "plots/*"]
     files = [path for pattern in kept for path in source.glob(pattern) if path.is_file()]
+    for record in records(source / "runs"):
+        files += sorted((source / "runs").glob(f"{record.id}*.json"))
     for path in files:
         to = fresh / path.relative_to(source)
         to.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from tiltbench import estimators
-from tiltbench.floor import SAMPLE_NEEDS, Floor, compared, sample_metrics
+from tiltbench.floor import SAMPLE_NEEDS, Floor, compared, plugin_file, sample_metrics
 from tiltbench.metric import Metric, Unknown
 from tiltbench.record import Outcome, Record, read_arrays, read_outcome, read_record
 from tiltbench.samplers.sampler import Draws
@@ -37,21 +37,36 @@ def evaluate(runs: Path, run: str, floors: Floors) -> dict[str, Any]:
     draws come twice, as drawn and, as `<name>_weighted`, after resampling by the weights."""
     clock = time.perf_counter()
     record = read_record(runs / f"{run}.json")
-    outcome = read_outcome(runs, run)
-    found: dict[str, Any] = {"run": run, "draws": len(outcome.draws.x)}
+    found: dict[str, Any] = {"run": run, "draws": None, "curve": None}
     try:
-        target, truth = _target(json.dumps(record.spec["target"], sort_keys=True))
+        outcome = _outcome(runs, run)
+        found["draws"] = len(outcome.draws.x)
+        if outcome.draws.log_w is not None:
+            found["zero_weights"] = float((outcome.draws.log_w == -torch.inf).double().mean())
+        target, truth = _target(*_source(record))
         known_truth = _with_reference(truth, record)
         found["scores"] = dict(_scores(target, known_truth, outcome, record, floors))
-        found["curve"] = _curve(runs, run, target, known_truth, floors)
     except Exception as error:  # a plug-in that has moved must not stop the other runs
         found["error"] = f"{type(error).__name__}: {error}"
         found["scores"] = {n: {"value": None, "reason": found["error"]} for n in METRICS.entries}
-        found["curve"] = None
-    if outcome.draws.log_w is not None:
-        found["zero_weights"] = float((outcome.draws.log_w == -torch.inf).double().mean())
+    else:
+        try:
+            found["curve"] = _curve(runs, run, target, known_truth, floors)
+        except Exception as error:  # the scores of the run are good all the same
+            found["curve_error"] = (
+                f"{run}.curve.npz cannot be scored ({error}); delete {run}.json to run again"
+            )
     found["seconds"] = time.perf_counter() - clock
     return found
+
+
+def _outcome(runs: Path, run: str) -> Outcome:
+    try:
+        return read_outcome(runs, run)
+    except Exception as error:
+        raise ValueError(
+            f"{run}.npz cannot be read ({error}); delete {run}.json to run again"
+        ) from error
 
 
 def _scores(
@@ -209,8 +224,14 @@ def _stream(seed: int, purpose: str) -> Generator:
     return Generator().manual_seed(int(key[0]) >> 1)
 
 
+def _source(record: Record) -> tuple[str, str]:
+    """What decides a record's target here: its spec, and its file where that is a plug-in."""
+    target = record.spec["target"]
+    return json.dumps(target, sort_keys=True), plugin_file(target)
+
+
 @lru_cache(maxsize=16)
-def _target(spec: str) -> tuple[Target, Truth]:
+def _target(spec: str, file: str) -> tuple[Target, Truth]:
     target = build_target(json.loads(spec))
     return target, target.truth()
 
@@ -220,12 +241,12 @@ def _with_reference(truth: Truth, record: Record) -> Truth:
     seed meets the same exact draws, which pairs their scores."""
     if truth.sample is None:
         return truth
-    spec, seed = json.dumps(record.spec["target"], sort_keys=True), record.spec["seed"]
-    return truth._replace(sample=lambda n, _: _reference(spec, seed, n))
+    source, seed = _source(record), record.spec["seed"]
+    return truth._replace(sample=lambda n, _: _reference(*source, seed, n))
 
 
 @lru_cache(maxsize=8)
-def _reference(spec: str, seed: int, n: int) -> Tensor:
-    _, truth = _target(spec)
+def _reference(spec: str, file: str, seed: int, n: int) -> Tensor:
+    _, truth = _target(spec, file)
     assert truth.sample is not None
     return truth.sample(n, _stream(seed, "reference"))

@@ -7,6 +7,7 @@ measured on demand and kept with the results.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -57,9 +58,20 @@ Page = dict[str, Floor | None]  # by metric; None: measured, and there is none
 Book = dict[str, Page]  # by target, version and number of draws
 
 
-def page(target: Spec, version: int, n: int) -> str:
-    """The key of a target's floors: its complete spec, its version and the number of draws."""
-    return f"{json.dumps(target, sort_keys=True)} v{version} n={n}"
+def page(target: Spec, version: int, n: int, file: str = "") -> str:
+    """The key of a target's floors: its complete spec, its version, what `plugin_file` says of it
+    (nothing for registered targets) and the number of draws."""
+    return f"{json.dumps(target, sort_keys=True)} v{version}{file and f' file {file}'} n={n}"
+
+
+def plugin_file(target: Spec) -> str:
+    """16 hex digits over the file of a plug-in target, which may change without a new version; ""
+    for registered targets and files that are gone."""
+    stem, suffix, _ = str(target["name"]).partition(".py")
+    path = Path(stem + suffix)
+    if not suffix or not path.is_file():
+        return ""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def sample_metrics() -> dict[str, Metric]:
@@ -125,7 +137,7 @@ def read_book(path: Path) -> Book:
         entries = json.loads(path.read_text(encoding="utf-8"))["floors"]
         book: Book = {}
         for e in entries:
-            floors = book.setdefault(page(e["target"], e["version"], e["n"]), {})
+            floors = book.setdefault(page(e["target"], e["version"], e["n"], e.get("file", "")), {})
             for name, pair in e["metrics"].items():
                 mean, sd = pair or (math.nan, math.nan)
                 floors[name] = Floor(mean, sd, e["n"], e["repetitions"]) if pair else None
@@ -142,6 +154,7 @@ def entry(target: Spec, version: int, n: int, floors: Page) -> dict[str, Any]:
         "target": target,
         "version": version,
         "n": n,
+        **({"file": file} if (file := plugin_file(target)) else {}),
         "repetitions": REPETITIONS,
         "metrics": {
             name: [float(f"{floor.mean:.6g}"), float(f"{floor.sd:.6g}")] if floor else None

@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import os
+import sys
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum, auto
@@ -162,17 +164,37 @@ def read_record(path: Path) -> Record:
         return Record(**data)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} is not a readable record ({error}); delete it to run again"
+            f"{path} is not a readable record ({error}); the same `tiltbench run` makes it anew"
         ) from error
 
 
+def done_record(path: Path) -> Record | None:
+    """The record at `path` where its run counts as done: readable, and where it finished with whole
+    draws beside it.  A broken file is named on stderr and counts as not done."""
+    if not path.exists():
+        return None
+    try:
+        record = read_record(path)
+    except ValueError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return None
+    draws = path.with_suffix(".npz")
+    if not record.status.finished:
+        return record
+    if draws.exists() and not zipfile.is_zipfile(draws):
+        what = f"{draws} is cut short; the same `tiltbench run` makes it anew"
+        print(f"warning: {what}", file=sys.stderr)
+        return None
+    return record if draws.exists() else None
+
+
 def records(folder: Path) -> list[Record]:
-    """Every readable record of a runs folder whose draws, where it has any, are there too."""
+    """Every record of a runs folder that `done_record` accepts."""
     found = []
     for path in sorted(folder.glob("*.json")):
         if path.name.count(".") > 1:
             continue  # scores and other things beside a record
-        record = read_record(path)
-        if not record.status.finished or (folder / f"{record.id}.npz").exists():
+        record = done_record(path)
+        if record is not None:
             found.append(record)
     return found

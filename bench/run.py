@@ -140,11 +140,12 @@ class _Run:
 
     def work(self) -> Status:
         target, sampler = build_target(self.cell.target), build_sampler(self.cell.sampler)
-        state, status = self.train(target, sampler)
+        state, status, curve = self.train(target, sampler)
         self.progress("drawing", 1.0)
         draws = self.draw(target, sampler, state)
         self.tensors = {k: v.detach().cpu().contiguous() for k, v in sampler.tensors(state).items()}
         self.progress("measuring", 1.0)
+        self.curve = curve.draw()
         reverse = self.measure(lambda: self.reverse(target, sampler, state), "reverse paths")
         probes = self.measure(lambda: self.probe(target, sampler, state), "probes")
         self.outcome = Outcome(draws, reverse, probes or {})
@@ -158,7 +159,7 @@ class _Run:
         self.meters.setdefault(phase, []).append(meter)
         return pose(target, sampler.reference, meter.watch), meter
 
-    def train(self, target: Target, sampler: Sampler[Any]) -> tuple[Any, Status]:
+    def train(self, target: Target, sampler: Sampler[Any]) -> tuple[Any, Status, _Curve]:
         problem, meter = self.problem(target, sampler, "train", self.budget.train)
         source = generator(self.cell.seed, "train", self.cell.device)
         curve = _Curve(self, target, sampler)
@@ -179,7 +180,7 @@ class _Run:
                 self.progress("training", meter.spent.share(self.budget.train))
                 if curve.due(meter.spent):
                     clock.stop()
-                    curve.add(meter.spent, state)
+                    curve.keep(meter.spent, state)
                     clock.start()
         except BudgetExceeded:
             pass  # the ordinary end: the last step was not made, `state` is as it was before
@@ -194,9 +195,8 @@ class _Run:
         }
         if steps == 0 and status is Status.SPENT:
             self.notes.append("the allowance did not pay for a single step")
-        curve.add(meter.spent, state)
-        self.curve = curve.arrays()
-        return state, status
+        curve.keep(meter.spent, state)
+        return state, status, curve
 
     def draw(self, target: Target, sampler: Sampler[Any], state: Any) -> Draws:
         cell = self.cell
@@ -276,14 +276,14 @@ def curve_cost(cell: Cell) -> Cost:
 class _Curve:
     """Draws at 8 log-spaced spends, from 1 % of the allowance to what was spent in the end.
 
-    Every point uses a copy of the state, its own meter and its own generator, so the training run
-    is the same with and without a curve."""
+    While training only copies of the state are kept; they are drawn from once the run's own draws
+    are made, with meters and a generator of their own, so that nothing measured can reach them."""
 
     def __init__(self, run: _Run, target: Target, sampler: Sampler[Any]) -> None:
         self.run, self.target, self.sampler = run, target, sampler
         shares = np.geomspace(0.01, 1.0, CURVE_POINTS)[:-1].tolist()
         self.shares = shares if run.cell.curve else []
-        self.rows: list[tuple[int, Tensor, Tensor | None]] = []
+        self.kept: list[tuple[int, Any]] = []
         self.source = generator(run.cell.seed, "curve", run.cell.device)
 
     def due(self, spent: Cost) -> bool:
@@ -292,36 +292,39 @@ class _Curve:
         self.shares = self.shares[len(passed) :]
         return bool(passed)
 
-    def add(self, spent: Cost, state: Any) -> None:
-        cell = self.run.cell
-        if not cell.curve:
-            return
-        allowance = Cost(200 * cell.curve, 200 * cell.curve)
-        problem, meter = self.run.problem(self.target, self.sampler, "measure", allowance)
+    def keep(self, spent: Cost, state: Any) -> None:
+        if self.run.cell.curve:
+            self.kept.append((spent.calls, _copy(state)))
+
+    def draw(self) -> dict[str, Tensor]:
+        """spend (P,), x (P, n, D) and log_w (P, n), NaN where there is none."""
+        made = [(spend, self.draws(state)) for spend, state in self.kept]
+        rows = [(spend, draws) for spend, draws in made if draws is not None]
+        if not rows:
+            return {}
+        n, dim = self.run.cell.curve, self.target.dim
+        x = torch.full((len(rows), n, dim), torch.nan)
+        log_w = torch.full((len(rows), n), torch.nan, dtype=torch.float64)
+        for row, (_, draws) in enumerate(rows):
+            x[row, : len(draws.x)] = draws.x.float().cpu()
+            if draws.log_w is not None:
+                log_w[row, : len(draws.log_w)] = draws.log_w.double().cpu()
+        return {"spend": torch.tensor([spend for spend, _ in rows]), "x": x, "log_w": log_w}
+
+    def draws(self, state: Any) -> Draws | None:
+        n = self.run.cell.curve
+        problem, meter = self.run.problem(
+            self.target, self.sampler, "measure", Cost(200 * n, 200 * n)
+        )
         try:
-            made = self.sampler.draw(problem, _copy(state), cell.curve, self.source)
-            made = sound(made, cell.curve, self.target.dim)
+            return sound(self.sampler.draw(problem, state, n, self.source), n, self.target.dim)
         except Exception as error:  # no draws so early, or not yet finite: a gap in the curve
             note = f"a gap in the learning curve: {explain(error)[1]}"
             if note not in self.run.notes:
                 self.run.notes.append(note)
-            return
+            return None
         finally:
             meter.close()
-        self.rows.append((spent.calls, made.x, made.log_w))
-
-    def arrays(self) -> dict[str, Tensor]:
-        """spend (P,), x (P, n, D) and log_w (P, n), NaN where there is none."""
-        if not self.rows:
-            return {}
-        n, dim = self.run.cell.curve, self.target.dim
-        x = torch.full((len(self.rows), n, dim), torch.nan)
-        log_w = torch.full((len(self.rows), n), torch.nan, dtype=torch.float64)
-        for row, (_, points, weights) in enumerate(self.rows):
-            x[row, : len(points)] = points.detach().float().cpu()
-            if weights is not None:
-                log_w[row, : len(weights)] = weights.detach().double().cpu()
-        return {"spend": torch.tensor([row[0] for row in self.rows]), "x": x, "log_w": log_w}
 
 
 def sound(draws: Draws, most: int, dim: int) -> Draws:

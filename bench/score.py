@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tiltbench import targets
 from tiltbench.evaluate import CURVE, Floors, evaluate
 from tiltbench.floor import (
     SHIPPED,
@@ -29,12 +30,14 @@ from tiltbench.floor import (
     entry,
     measure,
     page,
+    plugin_file,
     read_book,
     sample_metrics,
     write_book,
 )
 from tiltbench.floor import Page as FloorsOfPage
 from tiltbench.record import Record, records, write_json
+from tiltbench.samplers import weights
 from tiltbench.spec import Spec, build_target
 
 HERE = Path(__file__).parent
@@ -53,13 +56,14 @@ def score(
     A metric that fails is a null with its reason; other metrics and runs go on."""
     runs, code = folder / "runs", scoring_code()
     finished = [record for record in records(runs) if record.status.finished]
-    due = [r for r in finished if force or not _current(runs, r.id, code)]
+    codes = {r.id: code + plugin_file(r.spec["target"]) for r in finished}
+    due = [r for r in finished if force or not _current(runs, r.id, codes[r.id])]
     due.sort(key=lambda r: (json.dumps(r.spec["target"], sort_keys=True), r.spec["seed"]))
     if not due:
         return 0
     with _workers(jobs or os.cpu_count() or 1, len(due)) as each:
         book = _floors(folder / "floors.json", runs, due, each)
-        tasks = [(runs, r.id, code, _pages(book, r)) for r in due]
+        tasks = [(runs, r.id, codes[r.id], _pages(book, r)) for r in due]
         for done, _ in enumerate(each(_score_run, tasks), 1):
             if progress:
                 progress(done, len(due))
@@ -67,15 +71,25 @@ def score(
 
 
 def read_scores(runs: Path, run: str) -> dict[str, Any] | None:
-    """The scores file of a run; None where it has not been scored."""
+    """The scores file of a run; None where it has not been scored.
+
+    Raises ValueError, naming the file, where it is broken."""
     path = runs / f"{run}.scores.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found["scores"].items()
+        return found
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} holds no scores ({error}); score the run again") from error
 
 
 def scoring_code() -> str:
-    """A hash of everything that decides a score, shipped floors included."""
+    """A hash of everything in the package that decides a score: metrics, targets, floors."""
     names = ("estimators", "evaluate", "floor", "metric", "score")
     files = [*HERE.glob("metrics/*.py"), *(HERE / f"{name}.py" for name in names), SHIPPED]
+    files += [*Path(str(targets.__file__)).parent.rglob("*.py"), Path(str(weights.__file__))]
     return _digest(files)
 
 
@@ -92,7 +106,7 @@ def _current(runs: Path, run: str, code: str) -> bool:
         found = read_scores(runs, run)
     except ValueError:
         return False
-    return found is not None and found["code"] == code and found["data"] == _data(runs, run)
+    return found is not None and found.get("code") == code and found.get("data") == _data(runs, run)
 
 
 def _data(runs: Path, run: str) -> str:
@@ -118,7 +132,7 @@ def _floors(path: Path, runs: Path, due: list[Record], each: Each) -> Book:
         n, of_curve = _counts(runs, record)
         for count, names in ((n, set(sample_metrics())), (of_curve, {CURVE})):
             if count > 1:
-                key = page(target, version, count)
+                key = page(target, version, count, plugin_file(target))
                 wanted.setdefault(key, (target, version, count, set()))[3].update(names)
     tasks = []
     for key, (target, version, n, names) in wanted.items():
@@ -128,6 +142,7 @@ def _floors(path: Path, runs: Path, due: list[Record], each: Each) -> Book:
     fresh = [entry(*found) for found in each(_measure, tasks)]
     if fresh:
         kept = json.loads(path.read_text(encoding="utf-8"))["floors"] if path.exists() else []
+        kept = [e for e in kept if e.get("file", "") == plugin_file(e["target"])]  # still valid
         write_book(path, [*kept, *fresh])
     return _joined(book, read_book(path))
 
@@ -141,10 +156,10 @@ def _counts(runs: Path, record: Record) -> tuple[int, int]:
     counts = []
     for suffix, axis in ((".npz", 0), (".curve.npz", 1)):
         path = runs / f"{record.id}{suffix}"
-        if path.exists():
+        try:
             with np.load(path, allow_pickle=False) as data:
                 counts.append(data["x"].shape[axis])
-        else:
+        except Exception:  # none, or truncated: the scores say why
             counts.append(0)
     return compared(counts[0]), counts[1]
 
@@ -161,7 +176,8 @@ def _measure(task: tuple[Spec, int, int, tuple[str, ...]]) -> tuple[Spec, int, i
 
 def _pages(book: Book, record: Record) -> dict[int, FloorsOfPage]:
     """The floors of the record's target, by number of draws."""
-    start = page(record.spec["target"], record.spec["target_version"], 0).removesuffix("0")
+    target = record.spec["target"]
+    start = page(target, record.spec["target_version"], 0, plugin_file(target)).removesuffix("0")
     return {int(k.removeprefix(start)): v for k, v in book.items() if k.startswith(start)}
 
 

@@ -141,10 +141,12 @@ def _construct(cls: Any, spec: Spec, **given: Any) -> Any:
     values = dict(given)
     for key, value in spec.get("params", {}).items():
         if key not in known or (key in given and key == "loss"):
-            near = difflib.get_close_matches(key, known, n=1)
+            names = [k for k in known if k != "loss"]
+            near = difflib.get_close_matches(key, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else "."
-            names = ", ".join(k for k in known if k != "loss")
-            raise BadSpec(f"{spec['name']} has no parameter {key!r}{hint} It has: {names}")
+            raise BadSpec(
+                f"{spec['name']} has no parameter {key!r}{hint} It has: {', '.join(names)}"
+            )
         standard = given.get(key, known[key].default)
         values[key] = _convert(value, standard, f"{spec['name']}.{key}")
     try:

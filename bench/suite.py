@@ -284,14 +284,10 @@ def load_suite(name: str) -> Suite:
         if key not in head:
             raise BadSpec(f"{path.name} [suite] must state {key}")
     head = {**defaults, **limits, **head}
-    for key in ("budget", "draws", "threads", "memory_limit", "curve"):
-        if not isinstance(head[key], int) or head[key] < (key != "curve"):
-            raise BadSpec(
-                f"{path.name} [suite] {key} is {head[key]!r}; it must be whole and positive"
-            )
+    _sound(head, f"{path.name} [suite]")
     seeds = head["seeds"]
-    seeds = list(range(seeds)) if isinstance(seeds, int) else seeds
-    sound = isinstance(seeds, list) and all(isinstance(s, int) and s >= 0 for s in seeds)
+    seeds = list(range(seeds)) if _whole(seeds) else seeds
+    sound = isinstance(seeds, list) and all(_whole(s) and s >= 0 for s in seeds)
     if not sound or not seeds or len(set(seeds)) < len(seeds):
         raise BadSpec(f"{path.name} [suite] seeds must be a number above 0 or a list of seeds")
     return Suite(
@@ -306,6 +302,42 @@ def load_suite(name: str) -> Suite:
         Limits(float(head["time_limit"]), head["memory_limit"], head["threads"]),
         head["curve"],
     )
+
+
+def _sound(head: Mapping[str, Any], where: str) -> None:
+    """Raises BadSpec for what in the [suite] table is not what it must be."""
+    for key in ("budget", "draws", "threads", "memory_limit", "curve"):
+        if not _whole(head[key]) or head[key] < (key != "curve"):
+            raise BadSpec(f"{where} {key} is {head[key]!r}; it must be whole and positive")
+    limit = head["time_limit"]
+    if not (_whole(limit) or isinstance(limit, float)) or not 0 < limit < float("inf"):
+        raise BadSpec(f"{where} time_limit is {limit!r}; it must be a number of seconds above 0")
+    name = head["name"]
+    if not isinstance(name, str) or not name.strip(". ") or set(name) & set("/\\\0"):
+        raise BadSpec(f"{where} name is {name!r}; it names a folder, so it must be one word or two")
+    if not isinstance(head["description"], str):
+        raise BadSpec(f"{where} description is {head['description']!r}; it must be text")
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _params(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The params of a table, parts read.  Raises BadSpec where they are no table."""
+    params = row.get("params", {})
+    if not isinstance(params, dict):
+        raise BadSpec(f"{where} params is {params!r}; it must be a table such as {{ key = 1 }}")
+    return {key: _parts(value) for key, value in params.items()}
+
+
+def _words(row: Any, keys: tuple[str, ...], where: str) -> None:
+    """Raises BadSpec where `row` is no table, or one of its `keys` no text."""
+    if not isinstance(row, dict):
+        raise BadSpec(f"{where} must be a table, written [[...]] on a line of its own")
+    for key in keys:
+        if key in row and not isinstance(row[key], str):
+            raise BadSpec(f"{where} {key} is {row[key]!r}; it must be text")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -323,17 +355,20 @@ def _choices(data: dict[str, Any], kind: str, where: str) -> Iterable[Choice]:
     if not isinstance(tables, list) or not tables:
         raise BadSpec(f"{where} names no {kind}: add a [[{kind}]] table with its name")
     for row in tables:
+        _words(row, ("name", "label"), f"{where} [[{kind}]]")
         _known(row, {"name", "label", "params"}, f"{where} [[{kind}]]")
         if not isinstance(row.get("name"), str):
             raise BadSpec(f"{where}: a [[{kind}]] table has no name")
         chosen = Choice.of(row["name"])
-        given = {key: _parts(value) for key, value in row.get("params", {}).items()}
+        given = _params(row, f"{where} [[{kind}]]")
         full = _merged(chosen.spec, given, build_target if kind == "target" else build_sampler)
         yield Choice(full, row.get("label") or _text(full))
 
 
 def _overrides(data: dict[str, Any], where: str) -> Iterable[Override]:
-    for row in data.get("override", []):
+    rows = data.get("override", [])
+    for row in rows if isinstance(rows, list) else [rows]:
+        _words(row, ("target", "sampler"), f"{where} [[override]]")
         _known(row, {"target", "sampler", "params"}, f"{where} [[override]]")
         if not row.get("params"):
             raise BadSpec(f"{where}: an [[override]] has no params, so it changes nothing")
@@ -345,7 +380,7 @@ def _overrides(data: dict[str, Any], where: str) -> Iterable[Override]:
                 raise BadSpec(
                     f"{where}: an [[override]] is for {kind} {name!r}, not in the suite{near}"
                 )
-        given = {key: _parts(value) for key, value in row["params"].items()}
+        given = _params(row, f"{where} [[override]]")
         yield Override(row.get("target", ""), row.get("sampler", ""), given)
 
 

@@ -48,7 +48,7 @@ class Diffusion(Sampler[Trained]):
 
     name: ClassVar[str] = "diffusion"
     loss: Loss
-    reference: Linear = Brownian(steps=32, ratio=5.0)
+    reference: Linear = Brownian()
     model: Network = Mlp()
     paths: int = 128
     repeats: int = 1
@@ -60,8 +60,8 @@ class Diffusion(Sampler[Trained]):
 
     def __post_init__(self) -> None:
         for name in ("paths", "repeats", "memory", "lr", "clip", "steepest"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive and finite")
         if self.loss.through_path and (self.repeats, self.memory) != (1, 1):
             raise ValueError(
                 f"{self.loss.name} differentiates through the simulation, whose graph serves once: "

@@ -1,4 +1,4 @@
-"""A loss is two pure functions: `label` pays for energies once, `value` never sees them."""
+"""A loss is two functions: `label` pays for energies once, `value` never sees them."""
 
 from __future__ import annotations
 

@@ -51,6 +51,9 @@ class Mlp(Network):
     width: int = 64
     layers: int = 4
 
+    def __post_init__(self) -> None:
+        _at_least_one(self, "width", "layers")
+
     def build(self, dim: int, process: Process, generator: Generator) -> Model:
         return _Perceptron(self, dim, process, generator)
 
@@ -68,8 +71,19 @@ class Guided(Network):
     layers: int = 4
     clip: float = 20.0
 
+    def __post_init__(self) -> None:
+        _at_least_one(self, "width", "layers")
+        if not self.clip > 0:
+            raise ValueError(f"clip is {self.clip}; it must be positive")
+
     def build(self, dim: int, process: Process, generator: Generator) -> Model:
         return _GuidedPerceptron(self, dim, process, generator)
+
+
+def _at_least_one(network: Network, *fields: str) -> None:
+    for field in fields:
+        if getattr(network, field) < 1:
+            raise ValueError(f"{field} is {getattr(network, field)}; it must be 1 or more")
 
 
 FEATURES = 64  # frequencies, each with a sine and a cosine

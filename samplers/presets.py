@@ -19,5 +19,5 @@ class Preset(NamedTuple):
 pis = Preset("pis", Diffusion(relative_entropy))
 """Path integral sampler (arXiv 2111.15141): relative entropy on the Brownian base."""
 
-dds = Preset("dds", Diffusion(relative_entropy, reference=Stationary(steps=32)))
+dds = Preset("dds", Diffusion(relative_entropy, reference=Stationary()))
 """Denoising diffusion sampler (arXiv 2302.13834): relative entropy on the stationary base."""

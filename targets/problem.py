@@ -40,14 +40,14 @@ def pose(
     match target:
         case Density():
             base = reference.widened(target.scale)
-            sound = checked(target.log_rho, f"log rho of {target.name}")
+            sound = checked(target.log_rho, f"log rho of {target.name}", target.dim)
 
             def reward(x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
                 return sound(x) - base.log_end(x)
 
             return Problem(target.dim, base, watch(reward))
         case Tilt():
-            sound = checked(target.reward, f"the reward of {target.name}")
+            sound = checked(target.reward, f"the reward of {target.name}", target.dim)
             return Problem(target.dim, target.base, watch(sound))
     raise TypeError(f"{type(target).__name__} must extend Density or Tilt to be sampled")
 
@@ -57,12 +57,14 @@ def tempered(problem: Problem, beta: float) -> Problem:
     return Problem(problem.dim, problem.base, lambda x: beta * problem.reward(x))
 
 
-def checked(f: Reward, what: str) -> Reward:
-    """f, raising Diverged at NaN and +inf, and ValueError where it does not return (*b).
+def checked(f: Reward, what: str, dim: int) -> Reward:
+    """f, raising Diverged at NaN and +inf, and ValueError where it is not (*b, dim) -> (*b).
 
     -inf is zero density and passes."""
 
     def sound(x: Tensor) -> Tensor:
+        if x.shape[-1] != dim:  # (1, n dim) would be charged as one point
+            raise ValueError(f"{what} takes points of {dim} coordinates, not {x.shape[-1]}")
         y = f(x)
         if y.shape != x.shape[:-1]:
             raise ValueError(

@@ -19,9 +19,9 @@ class Brownian(Linear):
     """
 
     name: ClassVar[str] = "Brownian"
-    steps: int = 100
+    steps: int = 32
     scale: float = 1.0
-    ratio: float = 1.0
+    ratio: float = 5.0
 
     def __post_init__(self) -> None:
         _positive(self, "steps", "scale", "ratio")
@@ -62,7 +62,7 @@ class Stationary(Linear):
     """
 
     name: ClassVar[str] = "Stationary"
-    steps: int = 100
+    steps: int = 32
     scale: float = 1.0
     gamma_noise: float = 20.0
     gamma_data: float = 0.1

@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ HERE = Path(__file__).parent
 
 class UnknownName(LookupError):
     """A name that no plug-in carries; the message holds the nearest matches."""
+
+
+class BrokenFile(UnknownName):
+    """A plug-in file that cannot be imported; the message holds what it raised."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ def scan(path: Path, module: str | None = None) -> Iterator[Entry]:
     """The named things of one file, in the order written, without importing it."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     head = (ast.get_docstring(tree) or "").partition("\n")[0]
-    for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
+    for node, after in itertools.zip_longest(tree.body, tree.body[1:]):
         if isinstance(node, ast.ClassDef):
             name = _class_name(node)
             summary = (ast.get_docstring(node) or head).partition("\n")[0]
@@ -81,7 +86,9 @@ def _attribute_doc(node: ast.stmt | None) -> str:
 
 
 def _import_file(path: Path) -> Any:
-    """A plug-in outside the package, imported once per place and content, under its own name."""
+    """A plug-in outside the package, imported once per place and content, under its own name.
+
+    Raises BrokenFile for whatever its import raises, SystemExit included."""
     path = path.resolve()
     digest = hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()
     name = f"tiltbench_plugin_{digest[:16]}_{path.stem}"
@@ -92,6 +99,13 @@ def _import_file(path: Path) -> Any:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:
+            del sys.modules[name]
+            said = " ".join(str(error).split())
+            raise BrokenFile(
+                f"importing {path} raises {type(error).__name__}: {said}; "
+                f"make `python {path.name}` run without an error"
+            ) from error
         except BaseException:
             del sys.modules[name]
             raise
@@ -149,8 +163,10 @@ def _entry_of_file(path: Path, inside: str) -> Entry:
         raise UnknownName(f"there is no file {path}; check the path of the plug-in")
     try:
         entries = list(scan(path))
-    except SyntaxError as error:
+    except (SyntaxError, ValueError) as error:  # ValueError: not UTF-8, or NUL bytes
         raise UnknownName(f"{path} is not valid Python: {error}") from error
+    except OSError as error:
+        raise UnknownName(f"{path} cannot be read: {error.strerror}") from error
     chosen = [e for e in entries if e.name == inside] if inside else entries
     if len(chosen) == 1:
         return chosen[0]

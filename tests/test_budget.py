@@ -18,7 +18,7 @@ def reward(x):
 
 def watched(budget=PLENTY):
     meter = Meter(budget)
-    return meter, meter.watch(checked(reward, "the reward"))
+    return meter, meter.watch(checked(reward, "the reward", 3))
 
 
 def points(*shape):
@@ -194,7 +194,7 @@ def test_a_closed_meter_pays_for_nothing():
 
 def test_the_check_of_the_reward_sees_points_under_vmap():
     meter = Meter(PLENTY)
-    f = meter.watch(checked(lambda x: torch.log(x[..., 0]), "log rho of it"))
+    f = meter.watch(checked(lambda x: torch.log(x[..., 0]), "log rho of it", 2))
     x = torch.tensor([[1.0, 0.0], [-1.0, 2.0]])
     for ask in (f, torch.func.vmap(f)):
         with pytest.raises(

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from tiltbench.check import check
+from tiltbench.samplers.classical.smc import Smc
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.spec import BadSpec
 from tiltbench.targets.registry import TARGETS, UnknownName
@@ -55,6 +56,11 @@ WRONG_TARGETS = {  # what is changed, into what, and what the one sentence must 
     "not a dataclass": ("@dataclass(frozen=True)", "", "must be a frozen dataclass"),
     "no truth": ("def truth", "def untruth", "abstract"),
     "not a truth": ("return Truth(", "return dict(kind=", r"returns dict"),
+    "width of scale": (
+        "scale = 2.0",
+        "scale = 4.0",
+        "scale is 4, the rms coordinate of",
+    ),
     "syntax": ("def draw(", "def draw(:", "not valid Python"),
     "no name": ('name = "mine"', 'title = "mine"', "names no plug-in"),
     "import": ("import math", "import mathematics", "raises ModuleNotFoundError"),
@@ -81,6 +87,59 @@ WRONG_TARGETS = {  # what is changed, into what, and what the one sentence must 
     "observable sd": ("2 / math.sqrt(self.dim)", "2.0", "observable mean has sd .* says 2"),
     "noised score": ("(4 * signal**2", "(2 * signal**2", "noised_score at signal 1, noise 0"),
 }
+
+
+def test_log_Z_is_compared_without_draws(tmp_path):
+    blind = TARGET.replace("sample=self.draw", "sample=None").replace("modes=Modes", "noise=Modes")
+    blind = re.sub(r"            noise=Modes.*\n", "", blind)
+    (tmp_path / "mine.py").write_text(blind)
+    assert bad(check(str(tmp_path / "mine.py"))) == []
+    (tmp_path / "mine.py").write_text(blind.replace("math.log(2 *", "math.log(3 *"))
+    one_sentence(tmp_path / "mine.py", "from Gaussians around 0, the truth says")
+
+
+TWINS = '''
+from dataclasses import dataclass
+import torch
+from tiltbench.targets.target import Density, Truth
+
+@dataclass(frozen=True)
+class Twins(Density):
+    """Two equal modes, whose truth knows one."""
+    name = "twins"
+    dim: int = 2
+    scale = 6.0
+
+    def log_rho(self, x):
+        here, there = ((x - m).square().sum(-1) / 2 for m in (6, -6))
+        return torch.logaddexp(-here, -there)
+
+    def truth(self):
+        return Truth("closed form", log_Z=1.8378770664093453, sample=self.draw)
+
+    def draw(self, n, generator):
+        return 6 + torch.randn(n, 2, generator=generator, dtype=torch.float64)
+'''
+
+
+def test_a_truth_that_knows_one_of_two_modes_is_found(tmp_path):
+    (tmp_path / "twins.py").write_text(TWINS)
+    one_sentence(tmp_path / "twins.py", r"log Z is 2\.5.* from Gaussians around 0, .* says 1.837")
+
+
+def test_a_target_too_narrow_for_the_proposal_is_not_accused(tmp_path):
+    """The second mode is 1e-3 wide and holds half of the mass: no Gaussian around 0 meets it."""
+    spike = TWINS.replace("/ 2 for m in (6, -6)", "/ (2 * s**2) for m, s in ((6, 1), (-6, 1e-4))")
+    spike = spike.replace("-there)", "-there + 18.420680743952367)")
+    spike = spike.replace("1.8378770664093453", "2.5310242469692907")
+    spike = spike.replace(
+        "return 6 + torch.randn(n, 2, generator=generator, dtype=torch.float64)",
+        "xi = torch.randn(n, 3, generator=generator, dtype=torch.float64)\n"
+        "        return torch.where(xi[:, 2:] > 0, 6 + xi[:, :2], -6 + 1e-4 * xi[:, :2])",
+    )
+    (tmp_path / "twins.py").write_text(spike)
+    assert bad(check(str(tmp_path / "twins.py"))) == []
+
 
 SAMPLER = '''
 from dataclasses import dataclass
@@ -111,6 +170,12 @@ class Mine(Sampler):
 WRONG_SAMPLERS = {
     "not frozen": ("(frozen=True)", "", "not a frozen dataclass|different default|unhashable"),
     "weights": ("reward(x).double()", "reward(x).double() + 1", r"E\[exp log_w\] / Z is"),
+    "scaled draws": ("return Draws(x,", "return Draws(0.8 * x,", "weighted mean of x_0 is off"),
+    "wide draws": (
+        "return Draws(x,",
+        "return Draws(0.5 + 1.4 * (x - 0.5),",
+        "weighted mean of .* is off",
+    ),
     "weights' shape": ("(x).double()", "(x).double()[:, None]", "log_w is of shape"),
     "weights' dtype": ("(x).double()", "(x)", "torch.float32, with 0 NaN"),
     "not finite": ("return Draws(x,", "return Draws(x / 0,", "draws are not finite"),
@@ -185,6 +250,18 @@ def test_a_wrong_sampler_gets_one_sentence(tmp_path, case):
     assert old in SAMPLER
     (tmp_path / "mine.py").write_text(SAMPLER.replace(old, new, 1))
     one_sentence(tmp_path / "mine.py", said)
+
+
+def test_few_islands_do_not_hide_wrong_weights(monkeypatch):
+    right = Smc.draw
+
+    def shifted(*arguments):
+        made = right(*arguments)
+        return made._replace(log_w=made.log_w + 0.3)
+
+    monkeypatch.setattr(Smc, "draw", shifted)
+    findings = bad(check("smc"))
+    assert len(findings) == 1 and "E[exp log_w] / Z is" in findings[0].what
 
 
 LOSS = """

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from tiltbench.cli import main
-from tiltbench.commands import RESULTS, seeds, setting, split, whole
+from tiltbench.commands import RESULTS, _alone, seeds, setting, split, whole
+from tiltbench.record import Record, Status, write_record
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.spec import METRICS
 from tiltbench.suite import suite_names
@@ -83,6 +84,15 @@ ANY = ["--targets", "gmm9", "--samplers", "mala"]
         (["run", *ANY, "--budget", "-3"], "--budget -3 is not"),
         (["run", *ANY, "--budget", "1.5"], "--budget 1.5 is not"),
         (["run", *ANY, "--seeds", "5:0"], "--seeds 5:0 names no seeds"),
+        (["run", *ANY, "--budget", ""], "--budget '' is not a whole number"),
+        (["run", *ANY, "--draws", ""], "--draws '' is not a whole number"),
+        (["run", *ANY, "--seeds", ""], "--seeds '' names no seeds"),
+        (["run", "--targets", "gmm9", "--samplers", ","], "--samplers ',' names nothing"),
+        (["run", *ANY, "--out", "/dev/null"], "results cannot be written to /dev/null"),
+        (["run", *ANY, "--out", "/dev/null/here"], "(Not a directory); name another folder"),
+        (["run", "--targets", "gmm9", "--samplers", "hmc[leaps=0]"], "leaps is 0; it must be"),
+        (["floor", "--draws", ""], "--draws '' is not a whole number"),
+        (["floor", "--draws", "1"], "has no spread to measure"),
         (["run", *ANY, "--jobs", "two"], "--jobs two is not"),
         (["run", *ANY, "--set", "mala"], "--set mala is not readable"),
         (["run", *ANY, "--set", "malo.chains=3"], "did you mean 'mala'"),
@@ -229,3 +239,137 @@ def test_checking(capsys, tmp_path):
     (tmp_path / "bad.py").write_text("x = (")
     assert main(["check", str(tmp_path / "bad.py")]) == 1
     assert "BAD" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        (
+            "raise RuntimeError('not\\ntoday')",
+            "raises RuntimeError: not today; make `python odd.py`",
+        ),
+        ("raise SystemExit(0)", "raises SystemExit: 0"),
+        ("import mathematics", "raises ModuleNotFoundError"),
+    ],
+)
+def test_a_plug_in_that_cannot_be_imported_is_one_sentence(
+    text, said, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd.py").write_text(text + BAD)
+    assert main(["run", "--targets", "gmm9", "--samplers", "odd.py"]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert main(["check", "odd.py"]) == 1
+    assert said in capsys.readouterr().out
+
+
+def test_an_empty_plug_in_names_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd.py").write_text("")
+    assert main(["run", "--targets", "odd.py", "--samplers", "mala"]) == 2
+    assert "odd.py names no plug-in" in capsys.readouterr().err
+
+
+RUN = ["run", "--targets", "gaussian", "--samplers", "mala", "--budget", "1e3", "--draws", "50"]
+RUN += ["--seeds", "0:2", "--device", "cpu"]
+
+
+def test_broken_files_count_as_not_done(tmp_path, monkeypatch, capsys):
+    """A record and draws cut short: told, skipped by what reads, made anew by `run`."""
+    monkeypatch.chdir(tmp_path)
+    assert main(RUN) == 0
+    out = tmp_path / RESULTS / "adhoc"
+    first, second = sorted(p for p in (out / "runs").glob("*.json") if p.name.count(".") == 1)
+    draws = second.with_suffix(".npz")
+    draws.write_bytes(draws.read_bytes()[:-50])
+    assert main(["status", "adhoc"]) == 0
+    said = capsys.readouterr()
+    assert "1 of 2 cells recorded" in said.out and f"{draws.name} is cut short" in said.err
+
+    first.write_text(first.read_text()[:100])
+    for command in ("report", "score", "publish"):
+        assert main([command, "adhoc"]) == 2
+        error = capsys.readouterr().err
+        assert f"{first.name} is not a readable record" in error
+        assert "holds no records of runs" in error
+    assert main(RUN) == 0
+    said = capsys.readouterr()
+    assert "2 to run" in said.out and f"{first.name} is not a readable record" in said.err
+    assert main(["status", "adhoc"]) == 0
+    assert "2 of 2 cells recorded" in capsys.readouterr().out
+
+    public = tmp_path / RESULTS / "published/adhoc"
+    assert main(["publish", "adhoc"]) == 0
+    before = sorted(public.rglob("*"))
+    second.write_text("{")
+    assert main(["publish", "adhoc"]) == 0
+    assert set(before) - set(public.rglob("*")) == {
+        public / "runs" / f"{second.stem}{suffix}" for suffix in (".json", ".scores.json")
+    }
+
+
+@pytest.mark.parametrize("broken", ["table.md", "runs"])
+def test_nothing_to_publish_leaves_what_was_published(broken, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    out, public = tmp_path / RESULTS / "mine", tmp_path / RESULTS / "published/mine"
+    for folder in (out / "runs", public):
+        folder.mkdir(parents=True)
+    (public / "table.md").write_text("precious")
+    record = Record({"target": {}, "seed": 0}, {"target": "t", "sampler": "s"}, Status.FAILED)
+    if broken == "table.md":
+        write_record(out / "runs", record)
+    else:
+        (out / "table.md").write_text("empty")
+    assert main(["publish", "mine"]) == 2
+    error = capsys.readouterr().err
+    assert ("no table.md" if broken == "table.md" else "no records") in error
+    assert error.count("\n") == 1
+    assert [p.name for p in public.iterdir()] == ["table.md"]
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / RESULTS / "adhoc"
+    hold = (
+        "import sys, time\nfrom pathlib import Path\nfrom tiltbench.commands import _alone\n"
+        "with _alone(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
+    )
+    command = [sys.executable, "-c", hold, str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "held\n"
+            assert main(RUN) == 2
+            error = capsys.readouterr().err
+            assert "another run is at work in" in error and error.count("\n") == 1
+            assert main([*RUN, "--dry-run"]) == 0
+        finally:
+            other.kill()
+    with _alone(out):  # the lock went with its process
+        pass
+
+
+def test_floors_are_written_once(tmp_path, monkeypatch):
+    """No half-made file ever stands in the place of the shipped one."""
+    import tiltbench.floor
+
+    shipped = tmp_path / "floors.json"
+    monkeypatch.setattr(tiltbench.floor, "SHIPPED", shipped)
+    assert main(["floor", "--targets", "gaussian", "--draws", "20"]) == 0
+    write, seen = tiltbench.floor.write_book, []
+
+    def watched(path, entries):
+        rows = list(entries)
+        seen.extend([len(rows)] if path == shipped else [])
+        write(path, rows)
+
+    monkeypatch.setattr(tiltbench.floor, "write_book", watched)
+    assert main(["floor", "--targets", "gmm9", "--draws", "20"]) == 0
+    assert seen == [2]
+
+
+def test_floors_of_a_plug_in_do_not_ship(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text('class Mine:\n    name = "mine"\n')
+    assert main(["floor", "--targets", "mine.py", "--draws", "20"]) == 2
+    assert "do not ship" in capsys.readouterr().err

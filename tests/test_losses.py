@@ -66,7 +66,7 @@ def slopes(loss, world, theta, guided, batches=16, paths=384):
 @pytest.mark.parametrize("guided", [False, True], ids=["unguided", "guided"])
 @pytest.mark.parametrize("world", [Shifted, Mixture])
 def test_stationary_and_attracting_at_the_optimum(loss, guided, world):
-    base = Brownian(steps=40, scale=2.0) if world is Mixture else Stationary(steps=8)
+    base = Brownian(steps=40, scale=2.0, ratio=1.0) if world is Mixture else Stationary(steps=8)
     at = slopes(loss, world(base), 0.0, guided)
     right, left = (slopes(loss, world(base), theta, guided) for theta in (0.3, -0.3))
     assert right.mean() > 0 > left.mean()

@@ -388,3 +388,18 @@ def test_shipped_floors_belong_to_the_targets_as_they_are(entry):
         stored = book[name]
         error = stored.sd * math.sqrt(1 / few + 1 / stored.repetitions)
         assert abs(floor.mean - stored.mean) < 4 * error, name
+
+
+def test_weights_of_islands_are_not_taken_for_those_of_paths():
+    """Every draw of an island that resampled carries its island's estimate of log Z."""
+    x, log_w = normal(60, 0), LOG_Z + 0.1 * normal(6, 1, 1)[:, 0]
+    group = torch.arange(6).repeat_interleave(10)
+    island = Outcome(Draws(x, log_w[group], group), None, {})
+    for name in ("ess_model", "elbo_gap"):
+        with pytest.raises(Unknown, match="per island, not per path"):
+            value(name, island)
+    assert value("log_Z_err", island).n == 6
+    paths = Outcome(Draws(x, log_w[group] + 0.01 * normal(60, 2, 1)[:, 0], group), None, {})
+    alone = Outcome(Draws(x[:6], log_w, torch.arange(6)), None, {})
+    for made, n in ((paths, 6), (alone, 6)):
+        assert value("ess_model", made).n == n and value("elbo_gap", made).n == n

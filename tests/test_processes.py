@@ -18,7 +18,7 @@ from tiltbench.targets.target import Density, Truth
 
 STEPS = 4
 BASES = [REFERENCES.load(name)(steps=STEPS, scale=1.7) for name in REFERENCES.entries]
-BASES.append(Brownian(steps=STEPS, scale=1.7, ratio=6.0))
+BASES.append(Brownian(steps=STEPS, scale=1.7, ratio=1.0))
 ids = [repr(base) for base in BASES]
 
 
@@ -100,7 +100,7 @@ class _Zero(Controlled):
 def test_variance_of_log_weights_falls_like_one_over_steps_at_the_optimum():
     counts, variances = [25, 50, 100, 200], []
     for steps in counts:
-        base = Brownian(steps=steps, scale=2.0)
+        base = Brownian(steps=steps, scale=2.0, ratio=1.0)
         path = simulate(base, Mixture(base), (8_000, 2), rng(8), dtype=torch.float64)
         variances.append(weights_of(Mixture(base).problem(), path).var().item())
     slope = _slope(counts, variances)
@@ -118,7 +118,7 @@ def _slope(x, y):
 )
 def test_figures_of_the_closed_form_optimum(steps, ess, elbo):
     """math.md 11: Brownian base nu_1 = 4, optimum in closed form, 20k paths."""
-    target = Mixture(Brownian(steps=steps, scale=2.0))
+    target = Mixture(Brownian(steps=steps, scale=2.0, ratio=1.0))
     path = simulate(target.base, target, (20_000, 2), rng(9), dtype=torch.float64)
     log_w = weights_of(target.problem(), path)
     share = torch.softmax(log_w, 0)
@@ -185,7 +185,9 @@ def test_pose_widens_the_reference_and_checks_the_density():
 
 def test_a_density_of_the_wrong_shape_is_named():
     with pytest.raises(ValueError, match=r"shape \(3, 1\).*must be \(3,\)"):
-        checked(lambda x: x[..., :1], "log rho of wide")(torch.zeros(3, 2))
+        checked(lambda x: x[..., :1], "log rho of wide", 2)(torch.zeros(3, 2))
+    with pytest.raises(ValueError, match="points of 2 coordinates, not 6"):
+        checked(lambda x: x.sum(-1), "log rho of long", 2)(torch.zeros(1, 6))
 
 
 def test_references_refuse_nonsense():

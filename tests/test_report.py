@@ -78,13 +78,13 @@ MADE = {"exact": exact, "one_mode": one_mode, "biased": biased, "chains": chains
 TARGET = spec(build_target({"name": "gmm9", "params": {}}))
 
 
-def write(runs: Path, sampler: str, seed: int, status=Status.SPENT, budget=1000):
-    target = build_target(TARGET)
+def write(runs: Path, sampler: str, seed: int, status=Status.SPENT, budget=1000, of=TARGET, **cost):
+    target = build_target(of)
     truth = target.truth()
     grads = 0 if sampler == "biased" else budget
     record = Record(
         {
-            "target": TARGET,
+            "target": of,
             "target_version": target.version,
             "sampler": {"name": sampler, "params": {}},
             "seed": seed,
@@ -92,10 +92,13 @@ def write(runs: Path, sampler: str, seed: int, status=Status.SPENT, budget=1000)
             "draws": N,
             "budget": {"train": [budget, budget], "draw": [0, 0], "measure": [0, 0]},
         },
-        {"target": "gmm9", "sampler": sampler},
+        {"target": of["name"], "sampler": sampler},
         status,
         "" if status.finished else "log rho of gmm9 is nan at 3 of 512 points",
-        cost={"train": [budget, grads], "draw": [N, 0], "measure": [9, 9], "seconds": 1.5},
+        cost={
+            **{"train": [budget, grads], "draw": [N, 0], "measure": [9, 9], "seconds": 1.5},
+            **cost,
+        },
         env={"torch": "2", "device": "cpu", "cores": 2, "threads": 1, "os": "Linux"},
         code={"version": "0", "commit": "abc", "dirty": False, "hash": "1"},
     )
@@ -380,27 +383,79 @@ def test_holm_with_paired_t_is_wrong_at_most_as_often_as_stated():
     assert wrong / 300 < 0.12
 
 
-def test_an_equal_bill_moves_methods_that_pay_for_gradients():
+def places(cells, curves, values=1000, trained=True):
+    """{sampler: (place, priced)} at an allowance of 1,000 points; "free" takes no gradients."""
     from pandas import DataFrame
 
     from tiltbench.report.compare import orders
 
-    def curve(last, middle):
-        return {"spend": [10, 500, 1000], "distance": [9.0, middle, last], "log_Z_err": [None] * 3,
-                "floor": {"mean": 0.0, "sd": 0.01, "n": 50}}  # fmt: skip
-
-    runs = DataFrame(
+    rows = [
         {
-            "id": ["free", "paid", "floor"],
-            "sampler": ["free", "paid", "floor"],
-            "finished": [True] * 3,
-            "values": [1000, 1000, 1000],
-            "grads": [0, 1000, 1000],
-            "budget": [1000] * 3,
+            "id": name,
+            "sampler": name,
+            "finished": True,
+            "trained": trained or name != "free",
+            "values": values,
+            "grads": 0 if name == "free" else values,
+            "budget": 1000,
         }
-    )
-    found = orders(runs, {"free": curve(1, 2), "paid": curve(0.5, 3), "floor": curve(-1, 0.01)})
-    assert found == {"free": (3, 2), "paid": (2, 3), "floor": (1, 1)}
+        for name in cells
+    ]
+    return orders(DataFrame(rows), cells, curves)
+
+
+def curve(last, middle):
+    return {"spend": [10, 500, 1000], "distance": [9.0, middle, last], "log_Z_err": [None] * 3,
+            "floor": {"mean": 0.0, "sd": 0.01, "n": 50}}  # fmt: skip
+
+
+def test_an_equal_bill_moves_methods_that_pay_for_gradients():
+    cells = {
+        "free": made_cell([1.0], 0.0, 0.01),
+        "paid": made_cell([0.5], 0.0, 0.01),
+        "floor": made_cell([-0.001], 0.0, 0.01),
+        "late": made_cell([0.01], 0.0, 0.01),
+    }
+    curves = {"paid": curve(0.5, 3), "floor": curve(-1, 0.01), "late": curve(0.01, 9)}
+    found = places(cells, curves)
+    assert found == {"free": (4, 2), "paid": (3, 3), "floor": (1, 1), "late": (1, 4)}
+    assert places(cells, {}, values=500) == {
+        **{"free": (4, 4), "paid": (3, 3), "floor": (1, 1), "late": (1, 1)}
+    }
+    assert places(cells, {})["paid"] == (3, None)  # its bill is too high, and there is no curve
+    pair = {"free": made_cell([0.4], 0.0, 0.01), "paid": made_cell([0.5], 0.0, 0.01)}
+    assert places(pair, {"paid": curve(9, 1)})["paid"] == (2, 2)  # a curve that rises is no gain
+
+
+def test_places_go_by_the_scores_of_the_table_not_by_the_curves():
+    """The curves' few draws are all at their floor; the table tells the methods apart."""
+    cells = {
+        "a": made_cell([0.3], 0.0, 0.01),
+        "b": made_cell([0.2], 0.0, 0.01),
+        "at": made_cell([0.019], 0.0, 0.01),
+        "at too": made_cell([-0.01], 0.0, 0.01),
+    }
+    found = places(cells, dict.fromkeys(cells, curve(0.0, 0.0)))
+    assert {name: order.place for name, order in found.items()} == {
+        **{"a": 4, "b": 3, "at": 1, "at too": 1}
+    }
+    assert all(order.place == order.priced for order in found.values())
+
+
+def test_a_score_below_its_floor_has_no_place():
+    cells = {
+        "below": made_cell([-0.03], 0.0, 0.01),
+        "at": made_cell([0.0], 0.0, 0.01),
+        "above": made_cell([5.0], 0.0, 0.01),
+    }
+    found = places(cells, dict.fromkeys(cells, curve(0.0, 0.0)))
+    assert found == {"below": (None, None), "at": (1, 1), "above": (2, 2)}
+
+
+def test_a_method_that_never_trained_has_no_place():
+    cells = {"free": made_cell([0.1], 0.0, 0.01), "paid": made_cell([0.5], 0.0, 0.01)}
+    found = places(cells, dict.fromkeys(cells, curve(0.5, 0.5)), trained=False)
+    assert found == {"free": (None, None), "paid": (1, 1)}
 
 
 # --- table and plots -----------------------------------------------------------------------------
@@ -498,3 +553,184 @@ def test_comparisons_use_at_most_two_thousand_draws_and_weights_all():
     assert len(few.x) == len(few.x.unique()) == MOST
     assert torch.equal(few.x[:, 0].long(), few.group)
     assert few.x[0] == 0 and few.x[-1] == 3 * MOST - 1
+
+
+# --- what a table must not hide ------------------------------------------------------------------
+
+
+def cost_rows(table, head="place (grad = 2)"):
+    """{sampler: {column: text}} of the first cost table."""
+    lines = table[table.index(f"| sampler | {head}") :].splitlines()
+    cells = [[cell.strip() for cell in line.split(" | ")] for line in lines if line.startswith("|")]
+    names = ["sampler", "place", "seeds", "draws", "values", "grads", "draw values", "draw grads"]
+    rows = {}
+    for row in cells[2:]:
+        if len(row) == len(cells[0]):
+            rows.setdefault(row[0].strip("| `"), dict(zip(names, row, strict=False)))
+    return rows
+
+
+def test_work_done_in_drawing_is_shown_and_marked(tmp_path):
+    import pandas
+
+    write(tmp_path / "runs", "exact", 0)
+    write(tmp_path / "runs", "biased", 0, draw=[700, 5000])
+    score(tmp_path, jobs=1)
+    table = report(tmp_path).read_text(encoding="utf-8")
+    rows = cost_rows(table)
+    assert rows["exact"]["draw values"] == "200" and rows["exact"]["draw grads"] == "0"
+    assert rows["biased"]["draw values"] == "700 ⚠" and rows["biased"]["draw grads"] == "5,000"
+    assert "`⚠` drawing took more points than training" in table
+    frame = pandas.read_csv(tmp_path / "table.csv").groupby("sampler").first()
+    spent = ["train_values", "train_grads", "draw_values", "draw_grads"]
+    assert frame.loc["biased", spent].tolist() == [1000, 0, 700, 5000]
+
+
+def test_notes_of_runs_are_printed_and_no_training_is_no_place(tmp_path):
+    import inspect
+
+    from tiltbench import run
+    from tiltbench.report.frame import UNTRAINED
+
+    assert UNTRAINED in inspect.getsource(run)
+    write(tmp_path / "runs", "exact", 0, notes=[UNTRAINED])
+    write(tmp_path / "runs", "exact", 1)
+    write(tmp_path / "runs", "biased", 0, notes=["no probes: oh"])
+    write(tmp_path / "runs", "chains", 0, notes=["no probes: oh"])
+    score(tmp_path, jobs=1)
+    table = report(tmp_path).read_text(encoding="utf-8")
+    assert f"- `exact` (1 of 2 seeds): {UNTRAINED}\n" in table
+    assert table.count("no probes: oh") == 1 and "- `biased`, `chains`: no probes: oh" in table
+    rows = cost_rows(table)
+    assert rows["exact"]["place"] == "–" and rows["biased"]["place"].startswith(("1", "2"))
+
+
+def test_a_score_below_its_floor_is_marked_in_the_overview_and_has_no_place(tmp_path):
+    for name in ("exact", "biased"):
+        record = write(tmp_path / "runs", name, 0)
+    score(tmp_path, jobs=1)
+    path = tmp_path / "runs" / f"{record.id}.scores.json"
+    found = json.loads(path.read_text())
+    found["scores"]["energy_distance"]["value"] = -9.0
+    path.write_text(json.dumps(found))
+    table = report(tmp_path).read_text(encoding="utf-8")
+    overview = table.split("## Overview")[1].split("\n## ")[0]
+    assert "| `biased` | ▼ -9 |" in overview
+    assert cost_rows(table)["biased"]["place"] == "–" and cost_rows(table)["exact"]["place"] != "–"
+
+
+# --- broken files and plug-ins -------------------------------------------------------------------
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def spoil(path):
+    """The file's directory is whole, what it holds is not."""
+    data = bytearray(path.read_bytes())
+    data[100:300] = bytes(200)
+    path.write_bytes(data)
+
+
+def test_broken_files_are_a_reason_and_the_others_go_on(tmp_path, capsys):
+    runs = tmp_path / "runs"
+    bad, uneven, unscored = (write(runs, "exact", seed).id for seed in (0, 1, 2))
+    write(runs, "biased", 0)
+    spoil(runs / f"{bad}.npz")
+    cut(runs / f"{uneven}.curve.npz")
+    assert score(tmp_path, jobs=1) == 4
+    found = read_scores(runs, bad)
+    assert all(f"{bad}.npz cannot be read" in f["reason"] for f in found["scores"].values())
+    found = read_scores(runs, uneven)
+    assert found["scores"]["w2"]["value"] > 0 and found["curve"] is None
+    cut(runs / f"{unscored}.scores.json")
+    capsys.readouterr()
+    table = report(tmp_path).read_text(encoding="utf-8")
+    said = capsys.readouterr().err
+    assert f"{unscored}.scores.json holds no scores" in said and f"{bad}.npz cannot be read" in said
+    assert f"{uneven}.curve.npz cannot be scored" in table and f"{bad}.npz cannot be read" in table
+    assert (tmp_path / "plots" / "summary.png").exists()
+    assert score(tmp_path, jobs=1) == 1  # the truncated one
+
+
+PLUGIN = """
+from dataclasses import dataclass
+import torch
+from tiltbench.targets.target import Density, Truth
+
+@dataclass(frozen=True)
+class Shifted(Density):
+    name = "shifted"
+    version = 1
+    dim = 2
+    scale = 1.0
+
+    def log_rho(self, x):
+        return -0.5 * x.square().sum(-1)
+
+    def truth(self):
+        def sample(n, g):
+            return SIZE * torch.randn(n, 2, generator=g, dtype=torch.float64)
+        return Truth("made up", log_Z=1.8378770664093453, sample=sample)
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    path = tmp_path / "shifted.py"
+    path.write_text(PLUGIN.replace("SIZE", "1"))
+    return path, {"name": f"{path}:shifted", "params": {}}
+
+
+def edit(path, old, new):
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def only(truth, g):
+    return Outcome(Draws(truth.sample(N, g)), None, {})
+
+
+def test_an_edited_plug_in_has_new_scores_and_floors(tmp_path, plugin, monkeypatch):
+    path, target = plugin
+    monkeypatch.setitem(MADE, "plain", only)
+    record = write(tmp_path / "runs", "plain", 0, of=target)
+    assert score(tmp_path, jobs=1) == 1 and score(tmp_path, jobs=1) == 0
+    before = read_scores(tmp_path / "runs", record.id)["scores"]["w2"]
+    edit(path, "return 1 *", "return 3 *")
+    assert score(tmp_path, jobs=1) == 1
+    after = read_scores(tmp_path / "runs", record.id)["scores"]["w2"]
+    assert after["floor"]["mean"] == pytest.approx(3 * before["floor"]["mean"], rel=1e-3)
+    assert after["value"] > 2 * before["value"]
+    kept = json.loads((tmp_path / "floors.json").read_text())["floors"]
+    assert len({entry["file"] for entry in kept}) == 1  # the floors of the old file are gone
+
+
+def test_the_code_of_scores_covers_targets_and_weights(monkeypatch):
+    from tiltbench import score as module
+
+    seen = []
+    monkeypatch.setattr(module, "_digest", lambda files: seen.extend(files) or "x")
+    module.scoring_code()
+    names = {"/".join(path.parts[-2:]) for path in seen}
+    assert {"samplers/weights.py", "targets/target.py", "metrics/w2.py"} <= names
+    assert any(path.parts[-2] == "densities" for path in seen)
+
+
+def test_a_target_that_raises_in_plots_is_a_sentence(tmp_path, plugin, monkeypatch, capsys):
+    path, target = plugin
+    monkeypatch.setitem(MADE, "plain", only)
+    write(tmp_path / "runs", "plain", 0, of=target)
+    write(tmp_path / "runs", "exact", 0)
+    score(tmp_path, jobs=1)
+    edit(path, "return -0.5", "raise RuntimeError('no density today')\n        return -0.5")
+    report(tmp_path)
+    assert "no contours of shifted: RuntimeError: no density today" in capsys.readouterr().err
+    made = {p.name for p in (tmp_path / "plots").iterdir()}
+    assert {"gmm9.draws.png", "summary.png"} <= made
+    edit(path, "return 1 *", "raise RuntimeError('no draws either')\n            return 1 *")
+    (tmp_path / "plots" / "gmm9.draws.png").unlink()
+    report(tmp_path)
+    assert "no draws either" in capsys.readouterr().err
+    assert (tmp_path / "plots" / "gmm9.draws.png").exists()

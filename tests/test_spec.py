@@ -161,7 +161,17 @@ def test_unknown_parameters_get_the_nearest_match(kind):
         ("log_variance[reference=Browniam]", "cannot be 'Browniam'; the parts are: .*Brownian"),
         ("log_variance[reference=Mlp]", "cannot be 'Mlp'"),
         ("log_variance[reference=Brownian[step=3]]", "did you mean 'steps'"),
-        ("log_variance[loss=trajectory_balance]", "no parameter 'loss'"),
+        ("log_variance[loss=trajectory_balance]", r"no parameter 'loss'(?!.*mean 'loss')"),
+        ("smc[islands=0]", "islands is 0; it must be at least 1"),
+        ("smc[particles_per_beta=0]", "particles_per_beta is 0.0; it must be at least 0.1"),
+        ("smc[resample=1.5]", "resample is 1.5; it must be from 0 to 1"),
+        ("smc[ess=1]", "ess is 1.0; it must be above 0 and below 1"),
+        ("ais[warm_up=0]", "warm_up is 0.0; it must be above 0 and below 1"),
+        ("ais[islands=-1]", "islands is -1; it must be at least 1"),
+        ("hmc[leaps=0]", "leaps is 0; it must be at least 1"),
+        ("mala[keep=0]", "keep is 0; it must be at least 1"),
+        ("mala[warm_up=1]", "warm_up is 1.0; it must be at least 0 and below 1"),
+        ("mala[warm_up=nan]", "warm_up is nan; it must"),
     ],
 )
 def test_wrong_values_say_what_is_taken(text, said):
@@ -205,7 +215,7 @@ def test_three_ways_to_write_a_part(tmp_path):
         '[sampler.params]\nreference = "Brownian[steps=8]"\n',
         '[sampler.params]\nreference = { name = "Brownian", steps = 8 }\n',
         '[sampler.params.reference]\nname = "Brownian"\nparams = { steps = 8 }\n',
-        "[sampler.params]\nreference = { steps = 8, ratio = 1 }\n",
+        "[sampler.params]\nreference = { steps = 8 }\n",
     ]
     samplers = [suite_of(tmp_path, HEAD + BODY + way).cells("cpu")[0].sampler for way in ways]
     assert all(s == samplers[0] for s in samplers)
@@ -234,6 +244,14 @@ def test_overrides_hit_their_cells_only(tmp_path):
         (HEAD.replace("1000", "'x'") + BODY, "budget is 'x'"),
         (HEAD.replace("seeds = 2", "seeds = [0, 0]") + BODY, "seeds"),
         (HEAD.replace("seeds = 2", "seeds = 'x'") + BODY, "seeds"),
+        (HEAD.replace("seeds = 2", "seeds = true") + BODY, "seeds must be"),
+        (HEAD + "time_limit = 'x'\n" + BODY, "time_limit is 'x'; it must be a number"),
+        (HEAD + "time_limit = -5\n" + BODY, "time_limit is -5; it must be"),
+        (HEAD + "name = 'a/b'\n" + BODY, "name is 'a/b'; it names a folder"),
+        (HEAD + "name = '..'\n" + BODY, "name is '..'; it names a folder"),
+        (HEAD + '[[target]]\nname = "gmm9"\nparams = 3\n', "params is 3; it must be a table"),
+        (HEAD + BODY + '[[override]]\ntarget = "gmm9"\nparams = 3\n', "params is 3; it must"),
+        (HEAD + BODY + "[[override]]\ntarget = 3\nparams = { lr = 1 }\n", "target is 3; it must"),
         (HEAD, "names no target"),
         (HEAD + BODY.replace("gmm9", "gmm99"), "did you mean 'gmm9'"),
         (HEAD + BODY.replace("paths", "path"), "did you mean 'paths'"),

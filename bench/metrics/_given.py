@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+import torch
+
+from tiltbench.metric import Unknown
+from tiltbench.samplers.sampler import Draws
+
 T = TypeVar("T")
 
 
@@ -11,3 +16,19 @@ def given(x: T | None) -> T:
     """x, which is there because the metric needs it."""
     assert x is not None
     return x
+
+
+def per_path(draws: Draws) -> Draws:
+    """The draws, where their weights are those of paths.
+
+    Raises Unknown where every draw carries its group's weight, as the survivors of an island that
+    resampled do: a handful of averaged numbers says nothing of how the paths' weights spread."""
+    log_w, group = given(draws.log_w), draws.group
+    if group is None:
+        return draws
+    labels, index = torch.unique(group, return_inverse=True)
+    if len(labels) < len(log_w):
+        last = log_w.new_empty(len(labels)).index_copy(0, index, log_w)
+        if torch.equal(last[index], log_w):
+            raise Unknown("weights are per island, not per path")
+    return draws

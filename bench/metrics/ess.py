@@ -6,14 +6,15 @@ from torch import Generator
 
 from tiltbench import estimators
 from tiltbench.metric import Metric
-from tiltbench.metrics._given import given
+from tiltbench.metrics._given import given, per_path
 from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
 
 
 def _model(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
-    return estimators.ess_model(given(outcome.draws.log_w), outcome.draws.group)
+    draws = per_path(outcome.draws)
+    return estimators.ess_model(given(draws.log_w), draws.group)
 
 
 def _target(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:

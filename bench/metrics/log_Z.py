@@ -8,7 +8,7 @@ from torch import Generator
 
 from tiltbench import estimators
 from tiltbench.metric import Metric, Unknown
-from tiltbench.metrics._given import given
+from tiltbench.metrics._given import given, per_path
 from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
@@ -41,7 +41,7 @@ def _own(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -
 
 
 def _below(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
-    draws = outcome.draws
+    draws = per_path(outcome.draws)
     value, se, n = _minus(estimators.elbo(given(draws.log_w), draws.group), truth)
     return Estimate(-value, se, n)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -121,53 +121,73 @@ def holm(p: Mapping[str, float], level: float = LEVEL) -> set[str]:
 
 
 class Order(NamedTuple):
-    """Place by energy distance (by |log Z error| without exact draws); ties share a place."""
+    """Places of one sampler; None where it has none.  Scores at the floor share a place."""
 
-    place: int
-    priced: int  # with a gradient priced at 2 values
-
-
-def orders(runs: DataFrame, curves: Mapping[str, dict[str, Any]]) -> dict[str, Order]:
-    """Places of one leaderboard's samplers at the full allowance, and at an equal bill.
-
-    The second bill counts max(values, grads) + grads: a value and a gradient taken together cost
-    2, a value alone 1.  A sampler whose bill exceeds the allowance is read off its learning curve
-    where the bill meets it (linear in log spend).  Scores at the floor tie.  Samplers without a
-    curve have no place."""
-    full: dict[str, list[float]] = {}
-    priced: dict[str, list[float]] = {}
-    for _, run in runs[runs["finished"]].iterrows():
-        curve = curves.get(run["id"])
-        if not curve:
-            continue
-        spend, values = _line(curve)
-        if len(spend) == 0:
-            continue
-        calls = max(run["values"], run["grads"])
-        bill = calls + run["grads"]
-        until = calls * min(1.0, run["budget"] / max(bill, 1))
-        reached = np.interp(math.log(max(until, 1)), np.log(np.maximum(spend, 1)), values)
-        full.setdefault(run["sampler"], []).append(float(values[-1]))
-        priced.setdefault(run["sampler"], []).append(float(reached))
-    first, second = _places(full), _places(priced)
-    return {name: Order(first[name], second[name]) for name in full}
+    place: int | None
+    priced: int | None  # with a gradient priced at 2 values
 
 
-def _line(curve: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """(spend, score) of a curve where it has a score, never below the floor's upper edge."""
+def orders(
+    runs: DataFrame, cells: Mapping[str, Cell], curves: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Order]:
+    """Places of one leaderboard's samplers by the medians in `cells`, at the full allowance and at
+    an equal bill.
+
+    Scores at the floor tie for the first place.  None for scores below it, nor for a sampler of
+    which a run has made no training step.
+
+    The equal bill counts max(values, grads) + grads: a value and a gradient taken together cost 2,
+    a value alone 1.  Where it exceeds the allowance, the learning curve (a few draws) says by how
+    much the score would be worse had training ended where the bill meets it: the median over seeds,
+    where positive, is added to the score, which stays at its floor only if the curve does.  No
+    second place where the curve is missing."""
+    trained = runs.groupby("sampler")["trained"].all()
+    fit = {n: c for n, c in cells.items() if c.verdict is not Verdict.BELOW and trained[n]}
+    full = {n: _key(c.verdict is Verdict.AT, c.median) for n, c in fit.items()}
+    priced = {}
+    for name, c in fit.items():
+        mine = runs[(runs["sampler"] == name) & runs["finished"]]
+        rises = [_rise(run, curves.get(run["id"])) for _, run in mine.iterrows()]
+        worse = float(np.median([rise for rise, _ in rises]))
+        if not math.isnan(worse):
+            worse = max(worse, 0.0)  # what is left of a curve that falls back is mostly noise
+            still = 2 * sum(at for _, at in rises) > len(rises)
+            priced[name] = _key(c.verdict is Verdict.AT and still, c.median + worse)
+    return {n: Order(_place(full, n), _place(priced, n)) for n in trained.index}
+
+
+Key = tuple[bool, float]  # what places go by, smaller first
+
+
+def _key(at: bool, score: float) -> Key:
+    return (False, 0.0) if at else (True, score)
+
+
+def _place(keys: Mapping[str, Key], name: str) -> int | None:
+    return 1 + sum(key < keys[name] for key in keys.values()) if name in keys else None
+
+
+def _rise(run: Mapping[str, Any], curve: Mapping[str, Any] | None) -> tuple[float, bool]:
+    """How much larger a run's score was where its bill meets the allowance (linear in log spend),
+    and whether it was at the floor there.  (0, True) for a bill within it; NaN without a curve."""
+    calls = max(run["values"], run["grads"])
+    bill = calls + run["grads"]
+    if bill <= run["budget"]:
+        return 0.0, True
+    points = _line(curve) if curve else []
+    if not points or curve is None:
+        return math.nan, False
+    spend, scores = np.array(points, dtype=float).T
+    until = max(calls * run["budget"] / bill, 1)
+    reached = float(np.interp(math.log(until), np.log(np.maximum(spend, 1)), scores))
     floor = curve.get("floor")
-    least = floor["mean"] + 2 * floor["sd"] if floor else -math.inf
-    scores = curve["distance"]
-    if all(v is None for v in scores):
+    at = floor is not None and reached <= floor["mean"] + 2 * floor["sd"]
+    return reached - float(scores[-1]), at
+
+
+def _line(curve: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """(spend, score) in order of spend, where there is a score."""
+    scores: Iterable[float | None] = curve["distance"]
+    if all(v is None for v in curve["distance"]):
         scores = [None if v is None else abs(v) for v in curve["log_Z_err"]]
-        least = 0.0
-    pairs = [
-        (s, max(v, least)) for s, v in zip(curve["spend"], scores, strict=True) if v is not None
-    ]
-    table = np.array(sorted(pairs), dtype=float).reshape(-1, 2)
-    return table[:, 0], table[:, 1]
-
-
-def _places(scores: Mapping[str, list[float]]) -> dict[str, int]:
-    medians = {name: float(np.median(values)) for name, values in scores.items()}
-    return {n: 1 + sum(other < value for other in medians.values()) for n, value in medians.items()}
+    return sorted((s, v) for s, v in zip(curve["spend"], scores, strict=True) if v is not None)

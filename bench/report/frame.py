@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
 
 BLOCK = ["target", "budget"]  # runs that one leaderboard compares
 SUFFIX = "_weighted"
+UNTRAINED = "the allowance did not pay for a single step"  # the note of `run`
 
 COLUMNS = {
-    "runs": [*BLOCK, "sampler", "seed", "id", "status", "finished", "reason", "draws", "asked",
-             "values", "grads", "seconds", "cpu_seconds", "parameters"],
+    "runs": [*BLOCK, "sampler", "seed", "id", "status", "finished", "reason", "notes", "trained",
+             "draws", "asked", "values", "grads", "draw_values", "draw_grads",
+             "seconds", "cpu_seconds", "parameters"],
     "scores": [*BLOCK, "sampler", "seed", "id", "metric", "value", "se", "n",
-               "floor_mean", "floor_sd", "floor_n", "unfit", "reason"],
+               "floor_mean", "floor_sd", "floor_n", "unfit", "reason",
+               "train_values", "train_grads", "draw_values", "draw_grads"],
 }  # fmt: skip
 
 
@@ -41,7 +45,7 @@ def collect(folder: Path) -> Frames:
     found = records(folder / "runs")
     runs, rows, curves = [], [], {}
     for record in found:
-        scored = read_scores(folder / "runs", record.id) if record.status.finished else None
+        scored = _scored(folder / "runs", record)
         head = {
             "target": record.labels["target"],
             "budget": int(record.spec["budget"]["train"][0]),
@@ -52,7 +56,9 @@ def collect(folder: Path) -> Frames:
         runs.append({**head, **_run(record, scored)})
         if scored is None:
             continue
-        rows += [{**head, **_score(name, found)} for name, found in scored["scores"].items()]
+        for name, score in scored["scores"].items():
+            if name.removesuffix(SUFFIX) in METRICS.entries:
+                rows.append({**head, **_score(name, score), **_spent(record)})
         if scored.get("curve"):
             curves[record.id] = scored["curve"]
     order = [*BLOCK, "sampler", "seed"]
@@ -63,16 +69,45 @@ def collect(folder: Path) -> Frames:
     return Frames(frame, scores.sort_values(order, ignore_index=True), curves, found)
 
 
+def _scored(runs: Path, record: Record) -> dict[str, Any] | None:
+    if not record.status.finished:
+        return None
+    try:
+        return read_scores(runs, record.id)
+    except ValueError as error:  # one broken file must not stop the report
+        warn(str(error))
+        return None
+
+
+def warn(sentence: str) -> None:
+    print(f"warning: {sentence}", file=sys.stderr)
+
+
+def _spent(record: Record) -> dict[str, int]:
+    return {
+        f"{phase}_{kind}": count
+        for phase in ("train", "draw")
+        for kind, count in zip(("values", "grads"), record.cost.get(phase, (0, 0)), strict=True)
+    }
+
+
 def _run(record: Record, scored: dict[str, Any] | None) -> dict[str, Any]:
-    values, grads = record.cost.get("train", (0, 0))
+    spent = _spent(record)
+    notes = list(record.cost.get("notes", ()))
+    if scored and scored.get("curve_error"):
+        notes.append(scored["curve_error"])
     return {
         "status": record.status.value,
         "finished": record.status.finished,
         "reason": record.reason,
-        "draws": scored["draws"] if scored else None,
+        "draws": scored.get("draws") if scored else None,
         "asked": record.spec["draws"],
-        "values": values,
-        "grads": grads,
+        "notes": notes,
+        "trained": UNTRAINED not in notes,
+        "values": spent["train_values"],
+        "grads": spent["train_grads"],
+        "draw_values": spent["draw_values"],
+        "draw_grads": spent["draw_grads"],
         **{key: record.cost.get(key) for key in ("seconds", "cpu_seconds", "parameters")},
     }
 

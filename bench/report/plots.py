@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tiltbench.record import Record
 from tiltbench.report.curves import learning
-from tiltbench.report.frame import BLOCK, Frames
+from tiltbench.report.frame import BLOCK, Frames, warn
 from tiltbench.report.scatter import scatter
 from tiltbench.report.style import colours
 from tiltbench.report.summary import summary
@@ -30,18 +32,27 @@ def plots(frames: Frames, folder: Path) -> list[Path]:
         curves, draws, both = (
             place / f"{stem}.{kind}.png" for kind in ("curves", "draws", "weights")
         )
-        if learning(curves, rows, frames.curves, colour):
-            made.append(curves)
-        target = targets.get(name)
-        if target is None:
-            continue
-        if scatter(draws, runs, target, mine, colour):
-            made.append(draws)
-        if weights(both, runs, target.truth().log_Z, mine, colour):
-            made.append(both)
-    if summary(place / "summary.png", folder, frames, targets, colour):
-        made.append(place / "summary.png")
+        tries: dict[Path, Callable[[], bool]] = {
+            curves: partial(learning, curves, rows, frames.curves, colour)
+        }
+        if name in targets:
+            target, log_Z = targets[name], targets[name].truth().log_Z
+            tries[draws] = partial(scatter, draws, runs, target, mine, colour)
+            tries[both] = partial(weights, both, runs, log_Z, mine, colour)
+        made += [path for path, draw in tries.items() if _drawn(path, draw)]
+    whole = place / "summary.png"
+    if _drawn(whole, partial(summary, whole, folder, frames, targets, colour)):
+        made.append(whole)
     return made
+
+
+def _drawn(path: Path, draw: Callable[[], bool]) -> bool:
+    """Whether there is a picture; one that fails is a sentence, and the others go on."""
+    try:
+        return draw()
+    except Exception as error:
+        warn(f"no {path.name}: {type(error).__name__}: {error}")
+        return False
 
 
 def _targets(records: list[Record]) -> dict[str, Target]:
@@ -51,7 +62,9 @@ def _targets(records: list[Record]) -> dict[str, Target]:
         label = record.labels["target"]
         if label not in found:
             try:
-                found[label] = build_target(record.spec["target"])
+                target = build_target(record.spec["target"])
+                target.truth()
+                found[label] = target
             except Exception:  # the scores of its runs say why
                 continue
     return found

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from tiltbench.record import Record, read_outcome
+from tiltbench.record import Outcome, Record, read_outcome
+from tiltbench.report.frame import warn
 from tiltbench.report.style import GREY, INK, bare, picture
 from tiltbench.targets.target import Density, Target
 
@@ -54,8 +55,12 @@ def _grid(target: Target, low: Tensor, high: Tensor, side: int = 200) -> Tensor 
     x = torch.linspace(float(low[0]), float(high[0]), side, dtype=torch.float64)
     y = torch.linspace(float(low[1]), float(high[1]), side, dtype=torch.float64)
     points = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
-    with torch.no_grad():
-        log_rho = target.log_rho(points.reshape(-1, 2)).reshape(side, side)
+    try:
+        with torch.no_grad():
+            log_rho = target.log_rho(points.reshape(-1, 2)).reshape(side, side)
+    except Exception as error:  # a plug-in's fault; the draws can be shown without contours
+        warn(f"no contours of {target.name}: {type(error).__name__}: {error}")
+        return None
     return log_rho - log_rho.max()
 
 
@@ -99,11 +104,23 @@ def first_runs(records: list[Record]) -> dict[str, Record]:
     return found
 
 
+def outcomes(runs: Path, chosen: Mapping[str, Record]) -> dict[str, Outcome]:
+    """What the chosen runs gave; those whose files cannot be read are named and left out."""
+    found = {}
+    for name, record in chosen.items():
+        try:
+            found[name] = read_outcome(runs, record.id)
+        except Exception as error:
+            again = f"delete {record.id}.json to run again"
+            warn(f"{runs / record.id}.npz cannot be read ({error}); {again}")
+    return found
+
+
 def scatter(
     path: Path, runs: Path, target: Target, records: list[Record], colour: Mapping[str, str]
 ) -> bool:
     """A panel for the exact draws and one a sampler; False where the target is not 2-D."""
-    chosen = first_runs(records)
+    chosen = outcomes(runs, first_runs(records))
     seen = view(target, MOST)
     if seen is None or not chosen:
         return False
@@ -115,6 +132,6 @@ def scatter(
         for axes in panels[count:]:
             axes.remove()
         panel(panels[0], seen, seen.exact, EXACT, INK)
-        for axes, (name, record) in zip(panels[1:], chosen.items(), strict=False):
-            panel(axes, seen, read_outcome(runs, record.id).draws.x, name, colour[name])
+        for axes, (name, outcome) in zip(panels[1:], chosen.items(), strict=False):
+            panel(axes, seen, outcome.draws.x, name, colour[name])
     return True

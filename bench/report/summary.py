@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from tiltbench.record import read_outcome
 from tiltbench.report.compare import Verdict, cell
-from tiltbench.report.frame import Frames, metric_of
-from tiltbench.report.scatter import EXACT, MOST, first_runs, panel, view
+from tiltbench.report.frame import Frames, metric_of, warn
+from tiltbench.report.scatter import EXACT, MOST, View, first_runs, outcomes, panel, view
 from tiltbench.report.style import GREY, INK, PALE, STYLE, save
 from tiltbench.targets.target import Target
 
@@ -47,37 +46,46 @@ def summary(
     ids = set(runs[runs["target"] == shown]["id"])
     chosen = first_runs([record for record in frames.records if record.id in ids])
     chosen = dict(list(chosen.items())[: PANELS - 1])
+    seen = _view(targets[shown]) if chosen else None
+    draws = {n: o.draws.x for n, o in outcomes(folder / "runs", chosen).items()} if seen else {}
     samplers = list(dict.fromkeys(sorted(runs["sampler"])))
     names = list(dict.fromkeys(runs["target"]))
-    above = HEIGHT * math.ceil((len(chosen) + 1) / COLUMNS) if chosen else 0.01
+    above = HEIGHT * math.ceil((len(draws) + 1) / COLUMNS) if draws else 0.01
     below = 0.32 * len(samplers) + 1.5
     with matplotlib.rc_context(STYLE):
         figure = Figure((12, above + below), layout="constrained")
         parts: Any = figure.subfigures(2, 1, height_ratios=[above, below])
         upper, lower = parts
-        if chosen:
+        if draws and seen:
             upper.suptitle(
                 f"{shown}: draws after {budget:,} points", fontsize=11, x=0.01, ha="left"
             )
-            draws = {n: read_outcome(folder / "runs", r.id).draws.x for n, r in chosen.items()}
-            _gallery(upper, targets[shown], draws, colour)
+            _gallery(upper, seen, draws, colour)
         left, right = lower.subplots(1, 2)
         kept = frames.scores[frames.scores["budget"] == budget]
         _heat(left, kept, samplers, names, ("energy_distance",))
         _heat(right, kept, samplers, names, ("log_Z_err", "log_Z_own_err"))
-        left.set_title("Energy distance to exact draws  (● at the floor)", loc="left", fontsize=10)
+        left.set_title(
+            "Energy distance to exact draws  (● at the floor, ▼ below it)", loc="left", fontsize=10
+        )
         right.set_title("|log Z error|, nats  (median over seeds)", loc="left", fontsize=10)
         right.set_yticklabels([])
         save(figure, path)
     return True
 
 
+def _view(target: Target) -> View | None:
+    try:
+        return view(target, MOST)
+    except Exception as error:  # the scores are shown all the same
+        warn(f"no draws of {target.name} in the summary: {type(error).__name__}: {error}")
+        return None
+
+
 def _gallery(
-    part: SubFigure, target: Target, draws: Mapping[str, Tensor], colour: Mapping[str, str]
+    part: SubFigure, seen: View, draws: Mapping[str, Tensor], colour: Mapping[str, str]
 ) -> None:
     """The exact draws first, then those of each sampler."""
-    seen = view(target, MOST)
-    assert seen is not None
     rows = math.ceil((len(draws) + 1) / COLUMNS)
     grid = list(part.subplots(rows, COLUMNS, squeeze=False).flat)
     panel(grid[0], seen, seen.exact, EXACT, INK)
@@ -107,6 +115,7 @@ def _heat(
     """Numbers on a coloured grid: each column (target) scaled by itself, on a log scale."""
     values = np.full((len(samplers), len(names)), np.nan)
     floor = np.zeros(values.shape, dtype=bool)
+    below = np.zeros(values.shape, dtype=bool)
     for i, sampler in enumerate(samplers):
         for j, target in enumerate(names):
             mine = scores[(scores["sampler"] == sampler) & (scores["target"] == target)]
@@ -115,8 +124,9 @@ def _heat(
                 if made:
                     values[i, j] = made.median
                     floor[i, j] = made.verdict is Verdict.AT
+                    below[i, j] = made.verdict is Verdict.BELOW
                     break
-    shade = _shade(np.abs(values), floor)
+    shade = _shade(np.where(below, np.nan, np.abs(values)), floor)
     from matplotlib.colors import LinearSegmentedColormap
 
     scheme = LinearSegmentedColormap.from_list("tilt", [GOOD, "#f4f1ea", BAD]).with_extremes(
@@ -129,6 +139,8 @@ def _heat(
             text, colour = _brief(abs(float(values[i, j]))), INK
             if floor[i, j]:
                 text, colour = "●", "white"
+            elif below[i, j]:
+                text = "▼"
             elif shade[i, j] < 0.2 or shade[i, j] > 0.85:
                 colour = "white"
         axes.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)

@@ -14,7 +14,6 @@ from tiltbench.report.compare import (
     best,
     cell,
     orders,
-    verdict,
 )
 from tiltbench.report.frame import BLOCK, SUFFIX, Frames, metric_of
 from tiltbench.report.misled import Misled, misled
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 TRUTH = {"sample", "modes", "observables", "log_Z", "reverse"}  # needs that only the target meets
+MARK = {Verdict.AT: "≈ ", Verdict.BELOW: "▼ "}
 ARROW = {"lower": "↓", "higher": "↑"}
 LEGEND = """\
 Each score is the median over seeds [smallest, largest]; `±` is a run's own standard error, \
@@ -33,8 +33,16 @@ Each score is the median over seeds [smallest, largest]; `±` is a run's own sta
 rank by. `–` no number, for the reason below the table. ↓ smaller is better, ↑ larger. \
 **Bold**: not told apart from the best (paired t over seeds, Holm, 5 %), with five seeds or more; \
 never for scores that know nothing of the truth (ess_model). \
-Place: by energy distance (|log Z error| where there are no exact draws) at the full allowance, \
-then with a gradient priced at 2 values; `⇄` marks a change."""
+Place: by the energy distance in the table (the median of log_Z_err, without its sign, where there \
+are no exact draws); all at the floor (`≈`) share the first, nothing else ties; none for a score \
+below the floor (`▼`) or a method of which a run did not train for a single step. Then the place \
+with a gradient priced at 2 values: where that bill exceeds the allowance, the score is increased \
+by what the learning curve (fewer draws than the table) loses when it is cut off where the bill \
+meets the allowance; `⇄` marks a change. \
+Spent: evaluations of the target in training and, apart from it, in drawing; `⚠` drawing took more \
+points than training. \
+obs_z and obs_b2 at the floor say only that the error bar covers the truth: one made wide by a few \
+draws that carry all the weight does so too."""
 
 
 def markdown(frames: Frames, folder: Path) -> str:
@@ -56,7 +64,7 @@ def _leaderboard(title: str, runs: DataFrame, scores: DataFrame, frames: Frames)
     weighted = [n for n in comparing if n.endswith(SUFFIX)]
     probes = [n for n in names if any(need.startswith("probe.") for need in metric_of(n).needs)]
     rest = [n for n in names if n not in comparing and n not in probes]
-    places = orders(runs, frames.curves)
+    places = orders(runs, _ranked(runs, scores), frames.curves)
     parts = [f"## {title}", _cost(runs, scores, probes, places)]
     for caption, columns in (
         ("Draws, as they are", drawn),
@@ -66,6 +74,21 @@ def _leaderboard(title: str, runs: DataFrame, scores: DataFrame, frames: Frames)
         if columns:
             parts += [f"**{caption}**", _grid(runs, scores, columns)]
     return "\n\n".join([*parts, _reasons(runs, scores)])
+
+
+def _ranked(runs: DataFrame, scores: DataFrame) -> dict[str, Cell]:
+    """The cells that places go by: energy distance or, where nobody has one, error of log Z."""
+    for name in ("energy_distance", "log_Z_err"):
+        rows, metric = scores[scores["metric"] == name], metric_of(name)
+        cells = {s: cell(rows[rows["sampler"] == s], metric) for s in set(runs["sampler"])}
+        found = {s: c for s, c in cells.items() if c is not None}
+        if found:
+            return {s: _unsigned(c) if name == "log_Z_err" else c for s, c in found.items()}
+    return {}
+
+
+def _unsigned(c: Cell) -> Cell:
+    return c._replace(median=abs(c.median))
 
 
 def _columns(scores: DataFrame) -> list[str]:
@@ -98,8 +121,7 @@ def _text(c: Cell, bold: bool) -> str:
         text += f" [{_number(c.low)}, {_number(c.high)}]"
     if c.verdict is Verdict.NONE:
         return text + ("" if math.isnan(c.se) else f" ±{c.se:.1g}")
-    mark = {Verdict.AT: "≈ ", Verdict.BELOW: "▼ "}.get(c.verdict, "")
-    text = f"{mark}{text} \\| {_number(c.floor_mean)}±{c.floor_sd:.1g}"
+    text = f"{MARK.get(c.verdict, '')}{text} \\| {_number(c.floor_mean)}±{c.floor_sd:.1g}"
     return f"*({text})*" if c.verdict is Verdict.UNFIT else text
 
 
@@ -113,15 +135,15 @@ def _cost(runs: DataFrame, scores: DataFrame, probes: list[str], places: dict[st
     rows = []
     for name, mine in runs.groupby("sampler", sort=False):
         good = mine[mine["finished"]]
-        order = places.get(str(name))
-        changed = " ⇄" if order and order.place != order.priced else ""
         row = [
             f"`{name}`",
-            f"{order.place} / {order.priced}{changed}" if order else "–",
+            _placed(places.get(str(name))),
             f"{len(good)} of {len(mine)}{_status(mine)}",
             _median(good["draws"]) + _fewer(good),
             _median(good["values"]),
             _median(good["grads"]),
+            _median(good["draw_values"]) + _dear(good),
+            _median(good["draw_grads"]),
             _median(good["seconds"], ".1f"),
             _median(good["parameters"]),
         ]
@@ -137,10 +159,25 @@ def _cost(runs: DataFrame, scores: DataFrame, probes: list[str], places: dict[st
         "draws",
         "values",
         "grads",
+        "drawing: values",
+        "drawing: grads",
         "seconds",
         "parameters",
     ]
     return _table([*heads, *probes], rows)
+
+
+def _placed(order: Order | None) -> str:
+    if order is None or order.place is None:
+        return "–"
+    changed = " ⇄" if order.priced is not None and order.place != order.priced else ""
+    return f"{order.place} / {order.priced or '–'}{changed}"
+
+
+def _dear(runs: DataFrame) -> str:
+    """A mark where a run took more points to draw than to train."""
+    drawing = runs[["draw_values", "draw_grads"]].max(axis=1)
+    return " ⚠" if (drawing > runs[["values", "grads"]].max(axis=1)).any() else ""
 
 
 def _status(runs: DataFrame) -> str:
@@ -158,7 +195,7 @@ def _median(values: DataFrame, form: str = ",.0f") -> str:
 
 
 def _reasons(runs: DataFrame, scores: DataFrame) -> str:
-    """Why there is a dash, and what became of runs that did not finish."""
+    """Why there is a dash, what became of runs that did not finish, and what runs noted."""
     lines = []
     bad = runs[~runs["finished"]]
     for (name, status, reason), mine in bad.groupby(["sampler", "status", "reason"], sort=False):
@@ -173,17 +210,37 @@ def _reasons(runs: DataFrame, scores: DataFrame) -> str:
         alike.setdefault((seen, str(reason)), []).append(f"`{name}`{some}")
     for (seen, reason), names in alike.items():
         lines.append(f"- no {seen} for {', '.join(names)}: {reason}")
+    lines += _notes(runs)
     text = "\n".join(lines)
     return (
         f"<details><summary>Dashes and failures</summary>\n\n{text}\n\n</details>" if text else ""
     )
 
 
+def _notes(runs: DataFrame) -> list[str]:
+    """Every note once, with its samplers."""
+    counts = runs.groupby("sampler").size()
+    noted: dict[str, dict[str, int]] = {}
+    for _, run in runs.iterrows():
+        for note in dict.fromkeys(run["notes"]):
+            mine = noted.setdefault(note, {})
+            mine[run["sampler"]] = mine.get(run["sampler"], 0) + 1
+    return [
+        "- "
+        + ", ".join(
+            f"`{name}`" + (f" ({seeds} of {counts[name]} seeds)" if seeds < counts[name] else "")
+            for name, seeds in mine.items()
+        )
+        + f": {note}"
+        for note, mine in noted.items()
+    ]
+
+
 def _overview(frames: Frames) -> str:
     """Samplers against targets: energy distance and error of log Z."""
     parts = []
     for caption, choices in (
-        ("Energy distance to exact draws (`≈` at the floor)", ("energy_distance",)),
+        ("Energy distance to exact draws (`≈` at the floor, `▼` below it)", ("energy_distance",)),
         ("Error of log Z, nats (forward; *own* where the method has no weights)",
          ("log_Z_err", "log_Z_own_err")),
     ):  # fmt: skip
@@ -214,8 +271,7 @@ def _brief(rows: DataFrame, choices: tuple[str, ...]) -> str:
     for name in choices:
         made = cell(rows[rows["metric"] == name], metric_of(name))
         if made:
-            at = verdict(made.median, made.floor_mean, made.floor_sd) is Verdict.AT
-            text = ("≈ " if at else "") + _number(made.median)
+            text = MARK.get(made.verdict, "") + _number(made.median)
             return f"*{text}*" if name != choices[0] else text
     return "–"
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from tiltbench.record import Record, read_outcome
-from tiltbench.report.scatter import first_runs
+from tiltbench.record import Record
+from tiltbench.report.scatter import first_runs, outcomes
 from tiltbench.report.style import GREY, INK, picture
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ def weights(
     """A panel for each sampler with weights (first finished seed): log_w - log Z of its own paths
     filled, of paths from exact draws as an outline.  False where no sampler has weights."""
     pairs = {}
-    for name, record in first_runs(records).items():
-        outcome = read_outcome(runs, record.id)
+    for name, outcome in outcomes(runs, first_runs(records)).items():
         forward = _finite(outcome.draws.log_w, log_Z)
         if len(forward) > 1:
             pairs[name] = (forward, _finite(outcome.log_w_reverse, log_Z))

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.classical import _chains
 from tiltbench.samplers.classical._chains import Chains
+from tiltbench.samplers.classical._fields import COUNT, INSIDE, SHARE, require
 from tiltbench.samplers.sampler import Draws, Sampler
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.linear import Linear
@@ -33,6 +34,9 @@ class Hmc(Sampler[Chains]):
     acceptance: float = 0.8
     warm_up: float = 0.3
     keep: int = 20_000
+
+    def __post_init__(self) -> None:
+        require(self, chains=COUNT, leaps=COUNT, acceptance=INSIDE, warm_up=SHARE, keep=COUNT)
 
     def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Chains:
         return _chains.begin(

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.classical import _chains
 from tiltbench.samplers.classical._chains import Chains
+from tiltbench.samplers.classical._fields import COUNT, INSIDE, SHARE, require
 from tiltbench.samplers.sampler import Draws, Sampler
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.linear import Linear
@@ -32,6 +33,9 @@ class Mala(Sampler[Chains]):
     acceptance: float = 0.574
     warm_up: float = 0.3
     keep: int = 20_000
+
+    def __post_init__(self) -> None:
+        require(self, chains=COUNT, acceptance=INSIDE, warm_up=SHARE, keep=COUNT)
 
     def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Chains:
         return _chains.begin(problem, allowance, generator, self.chains, 1, self.warm_up, self.keep)

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.classical import _anneal
 from tiltbench.samplers.classical._anneal import Annealed
+from tiltbench.samplers.classical._fields import COUNT, FRACTION, INSIDE, RATIO, require
 from tiltbench.samplers.sampler import Draws, Sampler
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.linear import Linear
@@ -38,6 +39,10 @@ class Smc(Sampler[Annealed]):
     ess: float = 0.9
     resample: float = 0.5
     warm_up: float = 0.15
+
+    def __post_init__(self) -> None:
+        require(self, particles_per_beta=RATIO, islands=COUNT, ess=INSIDE)
+        require(self, resample=FRACTION, warm_up=INSIDE)
 
     def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Annealed:
         return _anneal.begin(problem, allowance)
