@@ -17,13 +17,18 @@ READY := .venv/.ready
 TYPES := build/types
 EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: bench test report perf quality slow mutants readme lint fmt clean
+.PHONY: bench test shapes report perf quality slow mutants readme lint fmt clean
 
 bench: $(READY)
 	$(BIN)/tiltbench run --suite $(SUITE) --device $(DEVICE)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q
+
+# The shapes in the signatures of the core, checked at run time.
+shapes: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --jaxtyping-packages=tiltbench,beartype.beartype -n 2 -q \
+	  tests/test_processes.py tests/test_losses.py
 
 report: $(READY)
 	$(BIN)/tiltbench score $(SUITE)
