@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from tiltbench.samplers.loss import Batch, Loss, reward_and_grad
 from tiltbench.samplers.networks import Mlp, Model, Network
 from tiltbench.samplers.sampler import Draws, Sampler
-from tiltbench.samplers.weights import Estimate, log_mean_exp
+from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.linear import Linear
 from tiltbench.targets.problem import Diverged, Problem
@@ -81,7 +81,7 @@ class Diffusion(Sampler[Trained]):
         share = min(state.paid.share(state.allowance), 1.0)
         batch = self.batch(problem, state.model, share, generator)  # raises before anything changes
         state.paid = state.paid.plus(self.price(problem, state.model))
-        state.ring = [*state.ring[1 - self.memory :], batch] if self.memory > 1 else [batch]
+        state.ring = [*state.ring, batch][-self.memory :]
         for group, lr in zip(state.optimizer.param_groups, (self.lr, self.lr_log_Z), strict=True):
             group["lr"] = lr * math.cos(math.pi / 2 * share)
         for _ in range(self.repeats):
@@ -135,8 +135,10 @@ class Diffusion(Sampler[Trained]):
                 raise Diverged("the trained control leads to infinite or undefined points")
             xs.append(x)
             log_ws.append(problem.reward(x).double() - problem.base.log_ratio(path))
-        log_w = torch.cat(log_ws)
-        return Draws(torch.cat(xs), log_w, log_Z=_log_Z(log_w))
+        own = None
+        if self.loss.learns_log_Z:  # a parameter comes with no standard error
+            own = Estimate(float(state.model.log_Z), math.nan, state.iteration)
+        return Draws(torch.cat(xs), torch.cat(log_ws), log_Z=own)
 
     @torch.no_grad()
     def reverse(
@@ -159,9 +161,6 @@ class Diffusion(Sampler[Trained]):
             rows.append(torch.cat([g.flatten().double() for g in grads if g is not None]))
         matrix = torch.stack(rows)
         return {"gradient_gram": matrix @ matrix.T}
-
-    def probe_cost(self, problem: Problem, state: Trained) -> Cost:
-        return self.price(problem, state.model).times(GRADIENTS)
 
     def tensors(self, state: Trained) -> dict[str, Tensor]:
         return dict(state.model.state_dict())
@@ -187,13 +186,3 @@ GRADIENTS = 32  # mini-batches of the gradient-variance probe
 def guide(problem: Problem, model: Model) -> Guide | None:
     """The paid hint grad r(x) of a guided model."""
     return (lambda x: reward_and_grad(problem, x)[1]) if model.guided else None
-
-
-def _log_Z(log_w: Tensor) -> Estimate:
-    """log-mean-exp of the draws' own weights, delta-method error."""
-    share = torch.softmax(log_w, 0)
-    return Estimate(
-        log_mean_exp(log_w),
-        float((share.square().sum() - 1 / len(share)).clamp(min=0)) ** 0.5,
-        len(log_w),
-    )

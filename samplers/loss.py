@@ -31,6 +31,7 @@ class Loss(NamedTuple):
     value: Callable[[Model, Process, Batch, Generator], Tensor]
     price: Callable[[int, int, bool], Cost]
     through_path: bool = False  # value needs the simulation's graph
+    learns_log_Z: bool = False  # value trains the model's log Z, the method's own estimate
 
     def __repr__(self) -> str:
         return self.name
@@ -96,7 +97,9 @@ def log_weight(model: Model, process: Process, batch: Batch) -> Float[Tensor, " 
     return batch["r"].double() - process.log_ratio(path._replace(u=along(model, path)))
 
 
-def path_space(name: str, divergence: Callable[[Tensor, Model], Tensor]) -> Loss:
+def path_space(
+    name: str, divergence: Callable[[Tensor, Model], Tensor], learns_log_Z: bool = False
+) -> Loss:
     """The loss divergence(log_w, model), valid for paths of any control with full support."""
 
     def label(
@@ -115,7 +118,7 @@ def path_space(name: str, divergence: Callable[[Tensor, Model], Tensor]) -> Loss
     def price(paths: int, steps: int, guided: bool) -> Cost:
         return Cost(values=paths).plus(hints(paths, steps, guided))
 
-    return Loss(name, label, value, price)
+    return Loss(name, label, value, price, learns_log_Z=learns_log_Z)
 
 
 def hints(paths: int, steps: int, guided: bool) -> Cost:

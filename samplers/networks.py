@@ -43,7 +43,7 @@ class Network(ABC):
 class Mlp(Network):
     """u = squash(MLP(x / spread, embedding(t))): state layer, layers - 1 hidden ones, output; SiLU.
 
-    The embedding (128 Fourier features -> 2 width -> width) is evaluated once per time, not per
+    The embedding (128 Fourier features -> 128 -> width) is evaluated once per time, not per
     point, so the cost of a point is that of the state layers alone.
     """
 

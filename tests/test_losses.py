@@ -7,11 +7,11 @@ import torch
 
 from tests.worlds import Mixture, Shifted, rng, z_score
 from tiltbench.budget import Meter
-from tiltbench.samplers.diffusion import Diffusion
+from tiltbench.samplers.diffusion import GRADIENTS, Diffusion
 from tiltbench.samplers.loss import Loss, path_batch, reward_and_grad
 from tiltbench.samplers.networks import Guided, Mlp, Model
 from tiltbench.samplers.registry import NETWORKS, SAMPLERS
-from tiltbench.samplers.weights import ess, log_mean_exp
+from tiltbench.samplers.weights import ess
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Diverged, Problem
 from tiltbench.targets.process import Path
@@ -90,8 +90,9 @@ def test_a_learned_log_Z_is_drawn_to_log_Z(loss):
             model.log_Z.fill_(world.log_Z + away)
         value = loss.value(model, world.base, batch, rng())
         pulls.append(torch.autograd.grad(value, model.log_Z, allow_unused=True)[0])
+    assert (pulls[0] is not None) == loss.learns_log_Z
     if pulls[0] is None:
-        pytest.skip("this loss learns no log Z")
+        return
     assert pulls[0] < -0.1 and abs(pulls[1]) < 1e-3 and pulls[2] > 0.1
 
 
@@ -112,7 +113,7 @@ def test_price_is_what_a_step_pays(loss, network):
     assert state.iteration == 3 * sampler.repeats
     meter.spent = Cost()
     sampler.probe(problem, state, rng())
-    assert meter.spent == sampler.probe_cost(problem, state)
+    assert meter.spent == price.times(GRADIENTS)
 
 
 @losses
@@ -137,7 +138,9 @@ def test_training_approaches_the_target(loss, network):
     backward = sampler.reverse(problem, state, ends, rng(5))
     assert abs(z_score((world.log_Z - backward).exp(), 1.0)) < 4
     assert ess(after.log_w) > 0.7
-    assert after.log_Z.value == pytest.approx(log_mean_exp(after.log_w))
+    assert (after.log_Z is not None) == loss.learns_log_Z
+    if after.log_Z is not None:
+        assert after.log_Z.value == pytest.approx(world.log_Z, abs=0.1)
 
 
 @losses

@@ -15,4 +15,4 @@ def squared_imbalance(log_w: Tensor, model: Model) -> Tensor:
     return (log_w - log_Z).square().mean()
 
 
-trajectory_balance = path_space("trajectory_balance", squared_imbalance)
+trajectory_balance = path_space("trajectory_balance", squared_imbalance, learns_log_Z=True)
