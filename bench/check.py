@@ -8,8 +8,8 @@ from typing import Any
 
 from tiltbench import check_sampler, check_target
 from tiltbench.findings import Finding
+from tiltbench.samplers.diffusion import Preset
 from tiltbench.samplers.loss import Loss
-from tiltbench.samplers.presets import Preset
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.samplers.sampler import Sampler
 from tiltbench.spec import BadSpec, Spec, build_sampler, build_target, parse

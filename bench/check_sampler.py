@@ -245,10 +245,11 @@ def _moments(x: Tensor, group: Tensor) -> Iterator[Finding]:
 def _reverse(sampler: Sampler[Any], trials: list[Trial]) -> Iterator[Finding]:
     x = TARGET.truth().sample(N, Generator().manual_seed(4))  # type: ignore[misc]
     problem = pose(TARGET, sampler.reference, Meter(Cost(200 * N, 200 * N)).watch)
-    log_w = sampler.reverse(problem, trials[0].state, x, Generator().manual_seed(5))
-    if log_w is None:
+    traced = sampler.reverse(problem, trials[0].state, x, Generator().manual_seed(5))
+    if traced is None:
         yield Finding(True, "has no reverse paths")
         return
+    log_w = traced.log_w
     yield expect(
         log_w.shape == (N,),
         "reverse gives one number a point",

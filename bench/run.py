@@ -30,11 +30,15 @@ from tiltbench.record import (
     write_outcome,
     write_record,
 )
+from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.networks import Model
-from tiltbench.samplers.sampler import Draws, Sampler, Unsupported
+from tiltbench.samplers.recipe import Base
+from tiltbench.samplers.sampler import Draws, Sampler, Traced, Unsupported
 from tiltbench.spec import build_sampler, build_target
 from tiltbench.suite import CURVE_POINTS, Cell
 from tiltbench.targets.cost import Cost
+from tiltbench.targets.noising import Noising
+from tiltbench.targets.optimal import Optimal
 from tiltbench.targets.problem import Diverged, Problem, pose
 from tiltbench.targets.target import Target
 
@@ -146,9 +150,12 @@ class _Run:
         self.tensors = {k: v.detach().cpu().contiguous() for k, v in sampler.tensors(state).items()}
         self.progress("measuring", 1.0)
         self.curve = curve.draw()
-        reverse = self.measure(lambda: self.reverse(target, sampler, state), "reverse paths")
-        probes = self.measure(lambda: self.probe(target, sampler, state), "probes")
-        self.outcome = Outcome(draws, reverse, probes or {})
+        traced = self.measure(lambda: self.reverse(target, sampler, state), "reverse paths")
+        probes = self.measure(lambda: self.probe(target, sampler, state), "probes") or {}
+        if traced is not None:
+            gap = self.measure(lambda: self.control_gap(target, sampler, traced), "control_gap")
+            probes = probes if gap is None else {**probes, "control_gap": gap}
+        self.outcome = Outcome(draws, None if traced is None else traced.log_w, probes)
         return status
 
     def problem(
@@ -216,7 +223,7 @@ class _Run:
             self.notes.append(f"{len(made.x)} draws where {cell.draws} were asked for")
         return sound(made, cell.draws, target.dim)
 
-    def reverse(self, target: Target, sampler: Sampler[Any], state: Any) -> Tensor | None:
+    def reverse(self, target: Target, sampler: Sampler[Any], state: Any) -> Traced | None:
         truth = target.truth()
         if truth.sample is None:
             return None
@@ -224,13 +231,27 @@ class _Run:
         x = truth.sample(cell.draws, generator(cell.seed, "truth", cell.device))
         problem, meter = self.problem(target, sampler, "measure", self.budget.draw)
         source = generator(cell.seed, "reverse", cell.device)
-        log_w = sampler.reverse(problem, _copy(state), x, source)
+        traced = sampler.reverse(problem, _copy(state), x, source)
         meter.close()
-        if log_w is None:
+        if traced is None:
             return None
+        log_w = traced.log_w
         if log_w.shape != (len(x),) or bool(log_w.isnan().any()):
             raise Diverged(f"reverse weights of {len(x)} points have NaN or the wrong shape")
-        return log_w.detach().double()
+        return traced._replace(log_w=log_w.detach().double())
+
+    def control_gap(self, target: Target, sampler: Sampler[Any], traced: Traced) -> Tensor | None:
+        """(n,) int |u - u*|^2 dt along paths from exact draws, where u* is in closed form and the
+        chain is the base's own: an escort and its score share one drift, and no u* is theirs."""
+        truth, base = target.truth(), pose(target, sampler.reference).base
+        steered = isinstance(sampler, Diffusion) and sampler.recipe == Base()
+        if truth.noised_score is None or not steered or not isinstance(base, Noising):
+            return None
+        assert traced.t is not None and traced.x is not None and traced.u is not None
+        t = traced.t[:-1].reshape(-1, 1)
+        best = Optimal(base, truth.noised_score).control(traced.x[:-1], t)
+        each = (traced.u - best).double().square().sum(-1)
+        return torch.tensordot(traced.t.diff().double(), each, dims=1)
 
     def probe(self, target: Target, sampler: Sampler[Any], state: Any) -> dict[str, Tensor]:
         cell = self.cell

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from tiltbench.samplers.registry import NETWORKS, SAMPLERS
-from tiltbench.targets.registry import REFERENCES, TARGETS, Registry, UnknownName
+from tiltbench.samplers.registry import NETWORKS, RECIPES, SAMPLERS
+from tiltbench.targets.registry import (
+    REFERENCES,
+    SCHEDULES,
+    STEPPINGS,
+    TARGETS,
+    Registry,
+    UnknownName,
+)
 
+PARTS = (REFERENCES, NETWORKS, RECIPES, SCHEDULES, STEPPINGS)
 METRICS = Registry("metric", ((Path(__file__).parent / "metrics", "tiltbench.metrics"),))
 
 Spec = dict[str, Any]  # {"name": str, "params": {str: literal | Spec}}
@@ -117,9 +126,8 @@ def build_target(spec: Spec) -> Any:
 
 def build_sampler(spec: Spec) -> Any:
     """A loss becomes a Diffusion that trains with it, a preset a variation of its sampler."""
-    from tiltbench.samplers.diffusion import Diffusion
+    from tiltbench.samplers.diffusion import Diffusion, Preset
     from tiltbench.samplers.loss import Loss
-    from tiltbench.samplers.presets import Preset
 
     made = SAMPLERS.load(spec["name"])
     if isinstance(made, Loss):
@@ -160,12 +168,12 @@ def _convert(value: Any, standard: Any, where: str) -> Any:
     """`value` in the type of the parameter's default; nested specs built."""
     if isinstance(value, dict):
         name = value.get("name", "")
-        for registry in (REFERENCES, NETWORKS):
+        for registry in PARTS:
             if name in registry.entries:
                 made = _construct(registry.load(name), value)
-                if isinstance(standard, _kind(registry)):
+                if _same_kind(made, standard):
                     return made
-        near = [n for r in (REFERENCES, NETWORKS) for n in r.entries]
+        near = [n for r in PARTS for n in r.entries if _same_kind(r.load(n), type(standard))]
         raise BadSpec(f"{where} cannot be {name!r}; the parts are: {', '.join(near)}")
     if isinstance(value, list):
         return tuple(_convert(v, None, where) for v in value)
@@ -186,11 +194,11 @@ def _convert(value: Any, standard: Any, where: str) -> Any:
     return value
 
 
-def _kind(registry: Registry) -> type:
-    from tiltbench.samplers.networks import Network
-    from tiltbench.targets.linear import Linear
-
-    return Linear if registry is REFERENCES else Network
+def _same_kind(made: Any, standard: Any) -> bool:
+    """Whether both extend one abstract part (Linear, Network, Schedule, ...)."""
+    mine, other = (x if isinstance(x, type) else type(x) for x in (made, standard))
+    shared = set(mine.__mro__) & set(other.__mro__)
+    return any(inspect.isabstract(kind) for kind in shared)
 
 
 def spec(x: Any) -> Spec:
@@ -215,7 +223,7 @@ def _plain(value: Any) -> Any:
 def _registered_name(thing: Any) -> str:
     """The name a class or loss is registered by; `path/to/file.py:name` for a plug-in file."""
     # the package first: a plug-in file also holds what it imports
-    for registry in (TARGETS, SAMPLERS, REFERENCES, NETWORKS):
+    for registry in (TARGETS, SAMPLERS, *PARTS):
         entry = registry.entries.get(thing.name)
         if entry is not None and entry.load() is thing:
             return entry.name
@@ -265,7 +273,7 @@ def _written(value: Any) -> str:
 
 
 def _default_part(name: str) -> Spec:
-    for registry in (REFERENCES, NETWORKS):
+    for registry in PARTS:
         if name in registry.entries:
             return spec(registry.load(name)())
     raise UnknownName(f"no part is called {name!r}")

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from tiltbench.samplers.loss import Batch, Loss, reward_and_grad
+from tiltbench.samplers.loss import Batch, Loss
 from tiltbench.samplers.networks import Mlp, Model, Network
-from tiltbench.samplers.sampler import Draws, Sampler
+from tiltbench.samplers.recipe import Base, Recipe
+from tiltbench.samplers.sampler import Draws, Sampler, Traced
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.linear import Linear
 from tiltbench.targets.problem import Diverged, Problem
-from tiltbench.targets.process import Guide, Path, retrace, simulate
 from tiltbench.targets.references import Brownian
 
 CHUNK = 2048  # paths simulated at once when drawing: bounds the memory
@@ -37,7 +37,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Diffusion(Sampler[Trained]):
-    """A control trained with `loss` on paths simulated by itself.
+    """A control trained with `loss` on paths simulated by itself, along the chain of `recipe`.
 
     Every step simulates and labels `paths` paths (paying loss.price), keeps the last `memory`
     batches, and takes `repeats` optimiser steps, each on a batch drawn from the kept ones.  Adam,
@@ -49,6 +49,7 @@ class Diffusion(Sampler[Trained]):
     name: ClassVar[str] = "diffusion"
     loss: Loss
     reference: Linear = Brownian()
+    recipe: Recipe = Base()
     model: Network = Mlp()
     paths: int = 128
     repeats: int = 1
@@ -69,10 +70,12 @@ class Diffusion(Sampler[Trained]):
             )
 
     def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Trained:
-        model = self.model.build(problem.dim, problem.base, generator)
-        weights = [p for name, p in model.named_parameters() if name != "log_Z"]
+        base = self.posed(problem).base
+        model = self.model.build(problem.dim, base, generator)
+        of_time = list(model.free_energy_parameters())
+        weights = [p for p in model.parameters() if all(p is not q for q in of_time)]
         optimizer = torch.optim.Adam(
-            [{"params": weights, "lr": self.lr}, {"params": [model.log_Z], "lr": self.lr_log_Z}],
+            [{"params": weights, "lr": self.lr}, {"params": of_time, "lr": self.lr_log_Z}],
             fused=True,
         )
         return Trained(model, optimizer, allowance)
@@ -80,6 +83,7 @@ class Diffusion(Sampler[Trained]):
     def step(self, problem: Problem, state: Trained, generator: Generator) -> Trained:
         share = min(state.paid.share(state.allowance), 1.0)
         batch = self.batch(problem, state.model, share, generator)  # raises before anything changes
+        base = self.posed(problem).base
         state.paid = state.paid.plus(self.price(problem, state.model))
         state.ring = [*state.ring, batch][-self.memory :]
         for group, lr in zip(state.optimizer.param_groups, (self.lr, self.lr_log_Z), strict=True):
@@ -91,7 +95,7 @@ class Diffusion(Sampler[Trained]):
                     len(state.ring), (), generator=generator, device=generator.device
                 )
                 choice = int(pick)
-            value = self.loss.value(state.model, problem.base, state.ring[choice], generator)
+            value = self.loss.value(state.model, base, state.ring[choice], generator)
             state.optimizer.zero_grad(set_to_none=True)
             value.backward()
             norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.clip)
@@ -105,31 +109,31 @@ class Diffusion(Sampler[Trained]):
         return state
 
     def price(self, problem: Problem, model: Model) -> Cost:
-        return self.loss.price(self.paths, problem.base.steps, model.guided)
+        return self.recipe.price(self.loss, self.paths, problem.base.steps, model.guided)
 
     def batch(self, problem: Problem, model: Model, share: float, generator: Generator) -> Batch:
         """Fresh paths, simulated and labelled."""
-        problem = self.tamed(problem)
+        problem = self.posed(problem)
         with torch.set_grad_enabled(self.loss.through_path):
-            path = self.simulate(problem, model, self.paths, generator)
+            behaviour = self.loss.behaviour(model)
+            path = self.recipe.simulate(problem, behaviour, self.paths, generator)
         return self.loss.label(problem, model, path, share, generator)
 
-    def tamed(self, problem: Problem) -> Problem:
-        """The problem with grad r clipped; r itself is left as it is."""
+    def posed(self, problem: Problem) -> Problem:
+        """The problem on the recipe's chain, with grad r clipped; r itself is left as it is."""
         most = self.steepest * math.sqrt(problem.dim) / problem.base.spread
-        return Problem(
-            problem.dim, problem.base, lambda x: problem.reward(_ClippedGrad.apply(x, most))
-        )
 
-    def simulate(self, problem: Problem, model: Model, n: int, generator: Generator) -> Path:
-        shape = (n, problem.dim)
-        return simulate(problem.base, model, shape, generator, guide(problem, model))
+        def reward(x: Tensor) -> Tensor:
+            return problem.reward(_ClippedGrad.apply(x, most))
+
+        tamed = Problem(problem.dim, problem.base, reward)
+        return Problem(problem.dim, self.recipe.process(tamed, problem), reward)
 
     @torch.no_grad()
     def draw(self, problem: Problem, state: Trained, n: int, generator: Generator) -> Draws:
-        problem, xs, log_ws = self.tamed(problem), [], []
+        problem, xs, log_ws = self.posed(problem), [], []
         for start in range(0, n, CHUNK):
-            path = self.simulate(problem, state.model, min(CHUNK, n - start), generator)
+            path = self.recipe.simulate(problem, state.model, min(CHUNK, n - start), generator)
             x = path.x[-1]
             if not x.isfinite().all():
                 raise Diverged("the trained control leads to infinite or undefined points")
@@ -143,20 +147,28 @@ class Diffusion(Sampler[Trained]):
     @torch.no_grad()
     def reverse(
         self, problem: Problem, state: Trained, x: Float[Tensor, "n d"], generator: Generator
-    ) -> Float[Tensor, " n"]:
-        problem, log_ws = self.tamed(problem), []
+    ) -> Traced:
+        problem, log_ws, xs, us = self.posed(problem), [], [], []
         for part in x.float().split(CHUNK):
-            path = retrace(problem.base, state.model, part, generator, guide(problem, state.model))
+            path = self.recipe.retrace(problem, state.model, part, generator)
             log_ws.append(problem.reward(part).double() - problem.base.log_ratio(path))
-        return torch.cat(log_ws)
+            xs.append(path.x)
+            us.append(path.u)
+        return Traced(torch.cat(log_ws), path.t, torch.cat(xs, 1), torch.cat(us, 1))
 
     def probe(self, problem: Problem, state: Trained, generator: Generator) -> dict[str, Tensor]:
         """`gradient_gram`: (M, M), the Gram matrix of M = 32 fresh mini-batch gradients."""
-        parameters = [p for name, p in state.model.named_parameters() if name != "log_Z"]
+        base = self.posed(problem).base
+        of_time = list(state.model.free_energy_parameters())
+        parameters = [
+            p
+            for p in state.model.parameters()
+            if p.requires_grad and all(p is not q for q in of_time)
+        ]
         rows = []
         for _ in range(GRADIENTS):
             batch = self.batch(problem, state.model, 1.0, generator)
-            value = self.loss.value(state.model, problem.base, batch, generator)
+            value = self.loss.value(state.model, base, batch, generator)
             grads = torch.autograd.grad(value, parameters, allow_unused=True)
             rows.append(torch.cat([g.flatten().double() for g in grads if g is not None]))
         matrix = torch.stack(rows)
@@ -164,6 +176,13 @@ class Diffusion(Sampler[Trained]):
 
     def tensors(self, state: Trained) -> dict[str, Tensor]:
         return dict(state.model.state_dict())
+
+
+class Preset(NamedTuple):
+    """A sampler under a name of its own; parameters given to the name vary it."""
+
+    name: str
+    sampler: Diffusion
 
 
 class _ClippedGrad(torch.autograd.Function):
@@ -181,8 +200,3 @@ class _ClippedGrad(torch.autograd.Function):
 
 
 GRADIENTS = 32  # mini-batches of the gradient-variance probe
-
-
-def guide(problem: Problem, model: Model) -> Guide | None:
-    """The paid hint grad r(x) of a guided model."""
-    return (lambda x: reward_and_grad(problem, x)[1]) if model.guided else None

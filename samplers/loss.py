@@ -23,7 +23,8 @@ class Loss(NamedTuple):
     label(problem, model, path, share, generator): the model is detached, `share` in [0, 1] is the
     part of the allowance spent.  value(model, process, batch, generator): a scalar, differentiable
     in the model, free of charge, so a batch may be used again.  price(paths, steps, guided): what
-    simulating and labelling cost in all.
+    simulating and labelling cost in all.  behaviour(model): the control that simulates, the model
+    itself but where a loss keeps a frozen one.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Loss(NamedTuple):
     price: Callable[[int, int, bool], Cost]
     through_path: bool = False  # value needs the simulation's graph
     learns_log_Z: bool = False  # value trains the model's log Z, the method's own estimate
+    behaviour: Callable[[Model], Model] = lambda model: model
 
     def __repr__(self) -> str:
         return self.name

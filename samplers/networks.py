@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,9 +14,11 @@ from torch import Generator, Tensor, nn
 
 from tiltbench.targets.process import Controlled, Process, Stepper
 
+BENDS = 8  # sines that bend the free energy away from a straight line
+
 
 class Model(nn.Module, Controlled):
-    """What is trained: a control and the free energy F(t) = -t log_Z, with a rate of its own."""
+    """What is trained: a control and the free energy F(t), F(0) = 0 and F(1) = -log_Z."""
 
     guided = False  # whether `control` wants grad r(x) as its hint
     forward_points = 0  # points (x, t) at which the control was evaluated, and of those
@@ -24,9 +27,18 @@ class Model(nn.Module, Controlled):
     def __init__(self) -> None:
         super().__init__()
         self.log_Z = nn.Parameter(torch.zeros((), dtype=torch.float64))
+        self.bend = nn.Parameter(torch.zeros(BENDS, dtype=torch.float64))
 
     def free_energy(self, t: Tensor) -> Tensor:
-        return -t * self.log_Z
+        """-t log_Z + sum_j bend_j sin(j pi t), BENDS terms, differentiable in t."""
+        waves = torch.arange(1, BENDS + 1, device=t.device) * math.pi
+        bends = (self.bend * torch.sin(t.double()[..., None] * waves)).sum(-1)
+        return -t * self.log_Z + bends.to(t)
+
+    def free_energy_parameters(self) -> Iterator[nn.Parameter]:
+        """What only F depends on: trained at a rate of its own."""
+        yield self.log_Z
+        yield self.bend
 
 
 class Network(ABC):

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from tiltbench.samplers.diffusion import Diffusion
+from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.losses.relative_entropy import relative_entropy
 from tiltbench.targets.references import Stationary
-
-
-class Preset(NamedTuple):
-    """A sampler under a name of its own; parameters given to the name vary it."""
-
-    name: str
-    sampler: Diffusion
-
 
 pis = Preset("pis", Diffusion(relative_entropy))
 """Path integral sampler (arXiv 2111.15141): relative entropy on the Brownian base."""

@@ -11,7 +11,15 @@ SAMPLERS = Registry(
     (
         (HERE / "losses", "tiltbench.samplers.losses"),
         (HERE / "presets.py", "tiltbench.samplers.presets"),
+        (HERE / "escorts", "tiltbench.samplers.escorts"),
         (HERE / "classical", "tiltbench.samplers.classical"),
     ),
 )
 NETWORKS = Registry("network", ((HERE / "networks.py", "tiltbench.samplers.networks"),))
+RECIPES = Registry(
+    "recipe",
+    (
+        (HERE / "recipe.py", "tiltbench.samplers.recipe"),
+        (HERE / "escort.py", "tiltbench.samplers.escort"),
+    ),
+)

@@ -31,6 +31,15 @@ class Draws(NamedTuple):
     log_Z: Estimate | None = None  # the method's own
 
 
+class Traced(NamedTuple):
+    """Paths traced back from given ends, and the control along them where there is one."""
+
+    log_w: Float[Tensor, " n"]  # E[exp(-log_w)] = 1/Z from ends x ~ p*
+    t: Float[Tensor, " k1"] | None = None
+    x: Float[Tensor, "k1 n d"] | None = None
+    u: Float[Tensor, "k n d"] | None = None
+
+
 class Sampler(ABC, Generic[State]):
     """Stateless frozen dataclass; a class line `name = "..."` registers it.
 
@@ -61,8 +70,8 @@ class Sampler(ABC, Generic[State]):
 
     def reverse(
         self, problem: Problem, state: State, x: Float[Tensor, "n d"], generator: Generator
-    ) -> Float[Tensor, " n"] | None:
-        """log_w of paths that end at x ~ p*: E[exp(-log_w)] = 1/Z.  None: there are no paths."""
+    ) -> Traced | None:
+        """Paths that end at x ~ p*, with their weights.  None: there are no paths."""
         return None
 
     def probe(self, problem: Problem, state: State, generator: Generator) -> dict[str, Tensor]:

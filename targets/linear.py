@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from tiltbench.targets.process import Additive, Kernel, normal
+from tiltbench.targets.noising import Known, Step, pick
+from tiltbench.targets.process import Kernel, normal
 
 
-class Linear(Additive):
+class Linear(Known):
     """Gaussian references dX = -gamma(t)/2 X dt + sigma(t) dW with exact transitions.
 
     A new one is two formulas: `between(s, t)` and `sigma(t)`.  p_base = N(0, spread^2 I).
@@ -53,6 +55,36 @@ class Linear(Additive):
         gain = self.between(t, 1.0)[0]
         here = self.variance(t)
         return math.sqrt(max(here - (here * gain) ** 2 / self.variance(1.0), 0.0))
+
+    @cached_property
+    def rates(self) -> list[tuple[float, float]]:
+        return [(_rate(self.signal, t), _rate(lambda s: self.noise(s) ** 2, t)) for t in self.times]
+
+    @cached_property
+    def ahead(self) -> list[tuple[float, float]]:
+        """(gain, var) of X_1 | X_k at every time of the grid."""
+        return [self.between(t, 1.0) for t in self.times]
+
+    @cached_property
+    def lifts(self) -> list[float]:
+        return [pull / var for pull, (_, var) in zip(self.pulls, self.ahead, strict=False)]
+
+    def denoise(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        return pick([gain for gain, _ in self.ahead], k, x) * x
+
+    def score(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        """-x / Var X_t; 0 at a point start."""
+        inverse = [-1 / v if (v := self.variance(t)) else 0.0 for t in self.times]
+        return pick(inverse, k, x) * x
+
+    def denoise_rate(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        return pick([_rate(lambda s: self.between(s, 1.0)[0], t) for t in self.times], k, x) * x
+
+    def posterior(
+        self, x: Float[Tensor, "*b d"], k: Int[Tensor, " *b"], generator: Generator
+    ) -> Float[Tensor, "*b d"]:
+        std = pick([math.sqrt(var) for _, var in self.ahead], k, x)
+        return self.denoise(x, k) + std * normal(tuple(x.shape), generator, x.dtype)
 
     def log_end(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
         """log N(x; 0, spread^2 I)."""
@@ -128,3 +160,13 @@ class Linear(Additive):
             (g0, v0), (g1, v1) = self.between(0.0, t), self.between(t, 1.0)
             rows.append((g0 * v1 / total, g1 * v0 / total, math.sqrt(max(v0 * v1 / total, 0.0))))
         return torch.tensor(rows, dtype=torch.float64).T
+
+
+def _rate(f: Callable[[float], float], t: float) -> float:
+    """df/dt within [0, 1], by differences of second order, one-sided at the ends."""
+    h = 1e-5
+    if t < h:
+        return (4 * f(t + h) - f(t + 2 * h) - 3 * f(t)) / (2 * h)
+    if t > 1 - h:
+        return (3 * f(t) - 4 * f(t - h) + f(t - 2 * h)) / (2 * h)
+    return (f(t + h) - f(t - h)) / (2 * h)

@@ -34,6 +34,12 @@ class Path(NamedTuple):
     std: Float[Tensor, " k"]
     u: Float[Tensor, "k *b d"]  # the control it was simulated (or retraced) with
     hint: Float[Tensor, "k *b d"] | None = None  # paid reward gradients, for guided controls
+    # of escorted processes only (tiltbench.samplers.escort), at all K+1 points:
+    back: Float[Tensor, "k *b d"] | None = None  # means of the reversed kernels
+    slope: Float[Tensor, "k1 *b d"] | None = None  # grad log pi_t = score + grad r_t
+    rate: Float[Tensor, k1 * b] | None = None  # d/dt r_t + v . grad r_t
+    height: Float[Tensor, k1 * b] | None = None  # r_t
+    drift: Float[Tensor, k1 * b] | None = None  # log of what the base's own kernels contribute
 
     @property
     def dt(self) -> Tensor:

@@ -189,3 +189,5 @@ TARGETS = Registry(
 REFERENCES = Registry(
     "reference process", ((HERE / "references.py", "tiltbench.targets.references"),)
 )
+SCHEDULES = Registry("schedule", ((HERE / "schedules.py", "tiltbench.targets.schedules"),))
+STEPPINGS = Registry("stepping", ((HERE / "interpolant.py", "tiltbench.targets.interpolant"),))

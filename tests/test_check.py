@@ -195,7 +195,8 @@ WRONG_SAMPLERS = {
     "reverse": (
         "    def draw(",
         "    def reverse(self, problem, state, x, generator):\n"
-        "        return problem.reward(x) + 2\n\n    def draw(",
+        "        from tiltbench.samplers.sampler import Traced\n"
+        "        return Traced(problem.reward(x) + 2)\n\n    def draw(",
         "between draws and reverse paths",
     ),
 }

@@ -60,9 +60,9 @@ def outcome(x, sd=0.4, seed=0):
     forward, backward = LOG_Z - sd**2 / 2 + sd * xi[0], LOG_Z + sd**2 / 2 + sd * xi[1]
     gradients = 1 + torch.randn(20, 10, generator=g, dtype=torch.float64)
     own = Estimate(LOG_Z + 0.02, 0.02, n)
-    return Outcome(
-        Draws(x, forward, None, own), backward, {"gradient_gram": gradients @ gradients.T}
-    )
+    gap = (xi[0] * sd).square()  # int |u - u*|^2 is about the variance of the weights
+    probes = {"gradient_gram": gradients @ gradients.T, "control_gap": gap}
+    return Outcome(Draws(x, forward, None, own), backward, probes)
 
 
 def value(name, made, known_truth=None, seed=99):

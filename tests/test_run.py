@@ -29,7 +29,7 @@ import dataclasses, math, os, pathlib, signal, time
 from dataclasses import dataclass
 from typing import ClassVar
 import torch
-from tiltbench.samplers.sampler import Draws, Sampler, Unsupported
+from tiltbench.samplers.sampler import Draws, Sampler, Traced, Unsupported
 from tiltbench.targets.problem import Diverged
 from tiltbench.targets.linear import Linear
 from tiltbench.targets.references import Brownian
@@ -95,7 +95,7 @@ class Honest(Sampler):
 
     def reverse(self, problem, state, x, generator):
         state.seen.append("reverse")
-        return problem.reward(x)
+        return Traced(problem.reward(x))
 
     def probe(self, problem, state, generator):
         # anything that an earlier measurement left in the state would show here

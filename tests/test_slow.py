@@ -38,7 +38,7 @@ def test_bennett_estimate_of_a_trained_control(loss, target):
     free = pose(law, sampler.reference)
     truth = law.truth()
     forward = sampler.draw(free, state, 10_000, generator).log_w
-    backward = sampler.reverse(free, state, truth.sample(10_000, generator), generator)
+    backward = sampler.reverse(free, state, truth.sample(10_000, generator), generator).log_w
     found = bar(forward, backward)
     assert abs(found.value - truth.log_Z) < 4 * found.se + 0.02
     assert found.se < 0.2

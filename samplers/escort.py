@@ -1,0 +1,1 @@
+"""Escorted processes (to come)."""

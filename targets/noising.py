@@ -1,0 +1,111 @@
+"""Processes whose law at every time is the noised law of the end: flows and diffusions.
+
+    X_t | X_1 ~ N(alpha_t X_1, beta_t^2 I) under the base, alpha and beta of an interpolant (math.md
+    2).  Everything is said on the grid: k is a step, an int or a LongTensor of indices (*b).
+
+With kappa = alpha'/alpha the memoryless noise is sigma^2 = 2 eta, eta = kappa beta^2 - (beta^2)'/2.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from tiltbench.targets.process import Additive, normal
+
+Step = int | Int[Tensor, "*b"]
+
+
+def pick(values: Sequence[float], k: Step, like: Tensor) -> float | Tensor:
+    """values[k] as a number, or as (*b, 1) beside points (*b, d) where k holds indices."""
+    if isinstance(k, int):
+        return values[k]
+    return torch.tensor(values, dtype=like.dtype, device=like.device)[k][..., None]
+
+
+class Noising(Additive):
+    """A base of which denoiser and score are known at the times of its grid."""
+
+    @abstractmethod
+    def signal(self, t: float) -> float:
+        """alpha_t."""
+
+    @abstractmethod
+    def noise(self, t: float) -> float:
+        """beta_t."""
+
+    @property
+    @abstractmethod
+    def rates(self) -> list[tuple[float, float]]:
+        """(d alpha/dt, d beta^2/dt) at every time of the grid."""
+
+    @property
+    @abstractmethod
+    def lifts(self) -> list[float]:
+        """What turns a displacement of the denoiser into control units at each step k < K: a chain
+        steered to X_1 exactly has u = lift_k (X_1 - denoise(x, k)), so u* is the mean of that."""
+
+    @abstractmethod
+    def denoise(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        """E_base[X_1 | X_{t_k} = x]."""
+
+    @abstractmethod
+    def score(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        """grad log p_{t_k}(x)."""
+
+    @abstractmethod
+    def denoise_rate(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        """d/dt E_base[X_1 | X_t = x] at t = t_k, x held fixed."""
+
+    @cached_property
+    def signals(self) -> list[float]:
+        return [self.signal(t) for t in self.times]
+
+    @cached_property
+    def noises(self) -> list[float]:
+        return [self.noise(t) for t in self.times]
+
+    def velocity(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        """v = alpha' E[X_1|x] - (beta^2)'/2 score: the probability flow, finite at both ends."""
+        first = pick([rate for rate, _ in self.rates], k, x)
+        second = pick([rate for _, rate in self.rates], k, x)
+        return first * self.denoise(x, k) - second / 2 * self.score(x, k)
+
+    def renoise(
+        self, x1: Float[Tensor, "*b d"], k: Step, generator: Generator
+    ) -> Float[Tensor, "*b d"]:
+        """X_{t_k} | X_1."""
+        mean = pick(self.signals, k, x1) * x1
+        return mean + pick(self.noises, k, x1) * normal(tuple(x1.shape), generator, x1.dtype)
+
+    def steer(
+        self, x: Float[Tensor, "*b d"], k: Step, x1: Float[Tensor, "*b d"]
+    ) -> Float[Tensor, "*b d"]:
+        """sigma (grad log p(x_t|x_1) - score) in the discrete chain's own units: what a control is
+        regressed on given the end point (conditional score matching)."""
+        return pick(self.lifts, k, x) * (x1 - self.denoise(x, k))
+
+
+class Known(Noising):
+    """A base whose terminal density is known: classical methods need it."""
+
+    @abstractmethod
+    def log_end(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
+        """log p_base, normalised."""
+
+    @abstractmethod
+    def end(
+        self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Exact draws of X_1 under the base."""
+
+    @abstractmethod
+    def posterior(
+        self, x: Float[Tensor, "*b d"], k: Int[Tensor, " *b"], generator: Generator
+    ) -> Float[Tensor, "*b d"]:
+        """Exact draws of X_1 | X_{t_k} = x under the base."""
