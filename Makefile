@@ -17,7 +17,7 @@ READY := .venv/.ready
 TYPES := build/types
 EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: bench test shapes report perf quality slow mutants readme lint fmt clean
+.PHONY: bench test shapes report smoke oracle studies perf quality slow mutants readme lint fmt clean
 
 bench: $(READY)
 	$(BIN)/tiltbench run --suite $(SUITE) --device $(DEVICE)
@@ -42,6 +42,17 @@ perf: $(READY)
 quality: $(READY)
 	$(BIN)/tiltbench run --suite quality --device $(DEVICE) --jobs 1
 	$(BIN)/tiltbench run --suite quality_funnel --device $(DEVICE) --jobs 1
+
+# Every loss on problems whose every answer is known: two targets in minutes, all of them in hours.
+smoke: $(READY)
+	$(BIN)/tiltbench run --suite oracle-smoke --device $(DEVICE)
+
+oracle: $(READY)
+	$(BIN)/tiltbench run --suite oracle --device $(DEVICE)
+
+# Tables and pictures of the studies, into the tracked folder; the oracle suite must have been run.
+studies: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/tiltbench study all --device $(DEVICE) --out results/published/studies
 
 slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -q -s

@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     add = commands.add_parser("list", help="what there is, one line each")
-    add.add_argument("kind", choices=["targets", "samplers", "metrics", "suites"])
+    add.add_argument("kind", choices=["targets", "samplers", "metrics", "suites", "studies"])
 
     add = commands.add_parser(
         "run",
@@ -85,6 +85,13 @@ def parser() -> argparse.ArgumentParser:
     )
     add.add_argument("--targets", metavar="A,B", help="default: every target")
     add.add_argument("--draws", metavar="N,M", default="250,500,600,1000,2000", help="sample sizes")
+
+    add = commands.add_parser(
+        "study", help="answer a question with a table and pictures; see `tiltbench list studies`"
+    )
+    add.add_argument("names", nargs="+", metavar="NAME|all")
+    add.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add.add_argument("--out", metavar="DIR", help="default results/studies; NAME is added to it")
 
     add = commands.add_parser(
         "check", help="the contract tests on a registered name or a plug-in file"

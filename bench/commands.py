@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiltbench.samplers.registry import SAMPLERS
-from tiltbench.spec import METRICS, build_target, literal, parse, spec
+from tiltbench.spec import METRICS, STUDIES, build_target, literal, parse, spec
 from tiltbench.suite import Cell, Choice, Limits, Suite, load_suite, suite_names
 from tiltbench.targets.registry import TARGETS
 
@@ -40,7 +40,12 @@ def show_list(options: Namespace, arguments: Sequence[str]) -> int:
     if options.kind == "suites":
         lines = suite_names()
     else:
-        registry = {"targets": TARGETS, "samplers": SAMPLERS, "metrics": METRICS}[options.kind]
+        registry = {
+            "targets": TARGETS,
+            "samplers": SAMPLERS,
+            "metrics": METRICS,
+            "studies": STUDIES,
+        }[options.kind]
         lines = {name: entry.summary for name, entry in registry.entries.items()}
     width = max((len(name) for name in lines), default=0)
     for name, summary in sorted(lines.items()):
@@ -444,6 +449,21 @@ def check(options: Namespace, arguments: Sequence[str]) -> int:
     return 1 if bad else 0
 
 
+def study(options: Namespace, arguments: Sequence[str]) -> int:
+    names = sorted(STUDIES.entries) if options.names == ["all"] else options.names
+    for name in names:
+        STUDIES.find(name)
+    from tiltbench.study import conduct
+
+    out = Path(options.out) if options.out else RESULTS / "studies"
+    for name in names:
+        try:
+            print(conduct(STUDIES.load(name), out / name, _device(options.device)), flush=True)
+        except FileNotFoundError as error:  # a study of results that are not there
+            raise Refused(str(error)) from error
+    return 0
+
+
 def publish(options: Namespace, arguments: Sequence[str]) -> int:
     """Copies into a new folder first, so that what is published is never half old, half new.
 
@@ -478,5 +498,6 @@ COMMANDS: dict[str, Callable[[Namespace, Sequence[str]], int]] = {
     "report": report_again,
     "floor": floor,
     "check": check,
+    "study": study,
     "publish": publish,
 }

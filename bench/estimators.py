@@ -10,6 +10,7 @@ group carries all the weight, which a linearised error bar does not.
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import torch
@@ -111,15 +112,48 @@ def bar(log_w_forward: Float[Tensor, " n"], log_w_reverse: Float[Tensor, " m"]) 
     Variance 1/I - 1/n - 1/m with I = sum f (1 - f) over both sides, the information in the overlap:
     equal to Bennett's where the sides overlap, and without bound where they do not, when two points
     set the root.  Infinite work has Fermi weight 0; -inf +- inf where no weights can match.
-    Assumes independent paths.
+    Assumes independent paths.  Warns (NoOverlap) where `overlap` is below MEETING.
     """
+    found, information = _bennett(log_w_forward, log_w_reverse)
+    n, m = len(log_w_forward), len(log_w_reverse)
+    if information * (1 / n + 1 / m if n and m else 0) < MEETING:
+        warnings.warn(
+            f"the two sides of the Bennett estimate {found.value:.4g} hardly meet: its error bar "
+            f"is {found.se:.3g}; train longer, or trust neither side",
+            NoOverlap,
+            stacklevel=2,
+        )
+    return found
+
+
+def overlap(log_w_forward: Float[Tensor, " n"], log_w_reverse: Float[Tensor, " m"]) -> Estimate:
+    """I (1/n + 1/m) in [0, 1], I the information of `bar`: 1 where both sides have one law of
+    log_w, 0 where they do not meet.  bar's variance is (1/n + 1/m) (1/overlap - 1).  The second
+    eigenvalue of MBAR's overlap matrix is 1 minus it (Klimovich et al., J. Comput.-Aided Mol. Des.
+    29, 397, 2015)."""
+    n, m = len(log_w_forward), len(log_w_reverse)
+    if n == 0 or m == 0:
+        return Estimate(math.nan, math.nan, n + m)
+    _, information = _bennett(log_w_forward, log_w_reverse)
+    return Estimate(information * (1 / n + 1 / m), math.nan, n + m)
+
+
+class NoOverlap(UserWarning):
+    """Forward and reverse weights hardly meet: an estimate from both sides rests on a few paths."""
+
+
+MEETING = 0.03  # overlap below which two sides are said not to meet (Klimovich et al., 2015)
+
+
+def _bennett(log_w_forward: Tensor, log_w_reverse: Tensor) -> tuple[Estimate, float]:
+    """Bennett's estimate and the information I in the overlap."""
     forward = log_w_forward.double().cpu().numpy()
     backward = log_w_reverse.double().cpu().numpy()
     n, m = len(forward), len(backward)
     if n == 0 or m == 0 or np.isnan(forward).any() or np.isnan(backward).any():
-        return Estimate(math.nan, math.nan, n + m)
+        return Estimate(math.nan, math.nan, n + m), math.nan
     if np.isfinite(forward).sum() <= np.isneginf(backward).sum():
-        return Estimate(-math.inf, math.inf, n + m)
+        return Estimate(-math.inf, math.inf, n + m), 0.0
     shift = math.log(n / m)
 
     def excess(c: float) -> float:  # decreasing in c; logarithms, because the sums underflow
@@ -137,8 +171,9 @@ def bar(log_w_forward: Float[Tensor, " n"], log_w_reverse: Float[Tensor, " m"]) 
     y = both - c - shift
     information = float(np.exp(log_expit(y) + log_expit(-y)).sum())
     if information == 0:
-        return Estimate(c, math.inf, n + m)
-    return Estimate(c, math.sqrt(max(1 / information - 1 / n - 1 / m, 0.0)), n + m)
+        return Estimate(c, math.inf, n + m), 0.0
+    variance = max(1 / information - 1 / n - 1 / m, 0.0)
+    return Estimate(c, math.sqrt(variance), n + m), information
 
 
 def jackknife(value: float, without: Float[Tensor, " g"]) -> float:

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tiltbench.samplers.registry import NETWORKS, RECIPES, SAMPLERS
+from tiltbench.samplers.registry import ANNEALINGS, NETWORKS, RECIPES, SAMPLERS
 from tiltbench.targets.registry import (
     REFERENCES,
     SCHEDULES,
@@ -25,8 +25,9 @@ from tiltbench.targets.registry import (
     UnknownName,
 )
 
-PARTS = (REFERENCES, NETWORKS, RECIPES, SCHEDULES, STEPPINGS)
+PARTS = (REFERENCES, NETWORKS, RECIPES, ANNEALINGS, SCHEDULES, STEPPINGS)
 METRICS = Registry("metric", ((Path(__file__).parent / "metrics", "tiltbench.metrics"),))
+STUDIES = Registry("study", ((Path(__file__).parent / "studies", "tiltbench.studies"),))
 
 Spec = dict[str, Any]  # {"name": str, "params": {str: literal | Spec}}
 

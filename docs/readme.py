@@ -1,7 +1,8 @@
 """Fills the generated parts of README.md and docs/*.md from files in the repository.
 
-`<!-- show: FILE -->` becomes the file as a code block, `<!-- show: FILE ## A ## B -->` the sections
-of a Markdown file whose titles begin with A and B; everything up to `<!-- end -->` is replaced.
+`<!-- show: FILE -->` becomes the file as a code block, or as it is where it is Markdown;
+`<!-- show: FILE ## A ## B -->` the sections of a Markdown file whose titles begin with A and B;
+everything up to `<!-- end -->` is replaced.
 Run by `make readme`; a test keeps the two in step.
 """
 
@@ -11,7 +12,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/quality.md", "docs/performance.md")
+PAGES = ("README.md", "docs/quality.md", "docs/performance.md", "docs/oracle.md")
 PART = re.compile(r"(<!-- show: (?P<file>\S+)(?P<titles>.*?) -->\n).*?(<!-- end -->)", re.S)
 
 
@@ -24,6 +25,8 @@ def filled(page: str) -> str:
 def _shown(file: str, titles: str) -> str:
     content = (ROOT / file).read_text(encoding="utf-8").rstrip("\n")
     wanted = [title.strip() for title in titles.split("##") if title.strip()]
+    if not wanted and file.endswith(".md"):
+        return re.sub(r"^# ", "### ", content, flags=re.M) + "\n"
     if not wanted:
         language = {".py": "python", ".toml": "toml"}.get(Path(file).suffix, "")
         return f"```{language}\n{content}\n```\n"

@@ -41,9 +41,10 @@ class Diffusion(Sampler[Trained]):
 
     Every step simulates and labels `paths` paths (paying loss.price), keeps the last `memory`
     batches, and takes `repeats` optimiser steps, each on a batch drawn from the kept ones.  Adam,
-    learning rate lr cos(pi/2 share) with `share` the part of the allowance spent; gradients clipped
-    to norm `clip`.  grad r is clipped to length `steepest` sqrt(D) / spread wherever a loss or a
-    guided control sees it: one point far out must not throw the control out after it.
+    learning rate lr cos(pi/2 share) with `share` the part of the training done: of the allowance,
+    or of `batches` steps where that is not 0 and comes first.  Gradients are clipped to norm
+    `clip`.  grad r is clipped to length `steepest` sqrt(D) / spread wherever a loss or a guided
+    control sees it: one point far out must not throw the control out after it.
     """
 
     name: ClassVar[str] = "diffusion"
@@ -52,6 +53,7 @@ class Diffusion(Sampler[Trained]):
     recipe: Recipe = Base()
     model: Network = Mlp()
     paths: int = 128
+    batches: int = 0
     repeats: int = 1
     memory: int = 1
     lr: float = 3e-3
@@ -63,6 +65,8 @@ class Diffusion(Sampler[Trained]):
         for name in ("paths", "repeats", "memory", "lr", "clip", "steepest"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive and finite")
+        if self.batches < 0:
+            raise ValueError(f"batches is {self.batches}; write 0 for as many as can be paid")
         if self.loss.through_path and (self.repeats, self.memory) != (1, 1):
             raise ValueError(
                 f"{self.loss.name} differentiates through the simulation, whose graph serves once: "
@@ -81,7 +85,7 @@ class Diffusion(Sampler[Trained]):
         return Trained(model, optimizer, allowance)
 
     def step(self, problem: Problem, state: Trained, generator: Generator) -> Trained:
-        share = min(state.paid.share(state.allowance), 1.0)
+        share = self.share(state)
         batch = self.batch(problem, state.model, share, generator)  # raises before anything changes
         base = self.posed(problem).base
         state.paid = state.paid.plus(self.price(problem, state.model))
@@ -107,6 +111,16 @@ class Diffusion(Sampler[Trained]):
             state.optimizer.step()
             state.iteration += 1
         return state
+
+    def share(self, state: Trained) -> float:
+        """The part of the training that is done, in [0, 1]."""
+        share = state.paid.share(state.allowance)
+        if self.batches:
+            share = max(share, state.iteration / (self.repeats * self.batches))
+        return min(share, 1.0)
+
+    def done(self, state: Trained) -> bool:
+        return self.batches > 0 and state.iteration >= self.repeats * self.batches
 
     def price(self, problem: Problem, model: Model) -> Cost:
         return self.recipe.price(self.loss, self.paths, problem.base.steps, model.guided)
@@ -134,6 +148,7 @@ class Diffusion(Sampler[Trained]):
         problem, xs, log_ws = self.posed(problem), [], []
         for start in range(0, n, CHUNK):
             path = self.recipe.simulate(problem, state.model, min(CHUNK, n - start), generator)
+            path = self.recipe.weighed(problem, state.model, path)
             x = path.x[-1]
             if not x.isfinite().all():
                 raise Diverged("the trained control leads to infinite or undefined points")
@@ -151,6 +166,7 @@ class Diffusion(Sampler[Trained]):
         problem, log_ws, xs, us = self.posed(problem), [], [], []
         for part in x.float().split(CHUNK):
             path = self.recipe.retrace(problem, state.model, part, generator)
+            path = self.recipe.weighed(problem, state.model, path)
             log_ws.append(problem.reward(part).double() - problem.base.log_ratio(path))
             xs.append(path.x)
             us.append(path.u)

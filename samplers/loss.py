@@ -33,6 +33,7 @@ class Loss(NamedTuple):
     price: Callable[[int, int, bool], Cost]
     through_path: bool = False  # value needs the simulation's graph
     learns_log_Z: bool = False  # value trains the model's log Z, the method's own estimate
+    staged: bool = False  # its fixed point depends on a frozen stage of the model, Model.earlier
     behaviour: Callable[[Model], Model] = lambda model: model
 
     def __repr__(self) -> str:
@@ -50,8 +51,14 @@ def reward_and_grad(
         r = problem.reward(x)
         (g,) = torch.autograd.grad(r.sum(), x)
     r = r.detach()
-    inside = r > -torch.inf
-    g = torch.where(inside[..., None], g, torch.zeros_like(g))
+    return r, sound(g, r, x)
+
+
+def sound(
+    g: Float[Tensor, "*b d"], r: Float[Tensor, " *b"], x: Float[Tensor, "*b d"]
+) -> Float[Tensor, "*b d"]:
+    """A gradient g of r at x, 0 where r = -inf; raises Diverged unless finite elsewhere."""
+    g = torch.where((r > -torch.inf)[..., None], g, torch.zeros_like(g))
     broken = ~g.isfinite().all(-1)
     if broken.any():
         first = ", ".join(f"{v:.4g}" for v in x.detach()[broken][0][:6].tolist())
@@ -59,7 +66,7 @@ def reward_and_grad(
             f"the gradient of the reward is not finite at {int(broken.sum())} of "
             f"{broken.numel()} points, first at x = ({first}{', ...' if x.shape[-1] > 6 else ''})"
         )
-    return r, g
+    return g
 
 
 def regress(
@@ -69,13 +76,21 @@ def regress(
     return (model.control(x, t, hint) - y).square().sum(-1).mean()
 
 
+def regress_on_grid(
+    model: Model, process: Process, x: Tensor, k: Tensor, y: Tensor, hint: Tensor | None = None
+) -> Float[Tensor, ""]:
+    """`regress` at grid times t_k, k (B,): every time is embedded once, not once a point."""
+    control = model.on_grid(process.grid(x)[:-1])
+    return (control(x, k, hint) - y).square().sum(-1).mean()
+
+
 def path_batch(path: Path, r: Tensor) -> Batch:
     """A path and its rewards, floored, as a batch."""
     named = {key: value for key, value in path._asdict().items() if value is not None}
     return {**named, "r": floored(r)}
 
 
-def floored(r: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+def floored(r: Float[Tensor, " *b"]) -> Float[Tensor, " *b"]:
     """Rewards for training, no lower than DEEP nats below the best of the batch.
 
     -inf (zero density) would make every functional infinite, and one path at the foot of a cliff

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.process import Controlled, Process, Stepper
 
 BENDS = 8  # sines that bend the free energy away from a straight line
+
+
+class Earlier(NamedTuple):
+    """A frozen copy of a model as it was at the end of a stage of its training (tilt matching)."""
+
+    model: Model
+    tilt: float  # a: its law is p_base exp(a r)
+    goal: float  # the tilt the model itself is now trained towards
 
 
 class Model(nn.Module, Controlled):
@@ -23,22 +33,72 @@ class Model(nn.Module, Controlled):
     guided = False  # whether `control` wants grad r(x) as its hint
     forward_points = 0  # points (x, t) at which the control was evaluated, and of those
     backward_points = 0  # the ones whose graph was kept: recorded, never limited
+    earlier: Earlier | None = None  # a tuple: copied with the model, but no part of its parameters
 
     def __init__(self) -> None:
         super().__init__()
         self.log_Z = nn.Parameter(torch.zeros((), dtype=torch.float64))
         self.bend = nn.Parameter(torch.zeros(BENDS, dtype=torch.float64))
+        self.correction: nn.Module | None = None  # h, given by `Corrected`
 
     def free_energy(self, t: Tensor) -> Tensor:
-        """-t log_Z + sum_j bend_j sin(j pi t), BENDS terms, differentiable in t."""
+        """-t log_Z + sum_j bend_j sin(j pi t) / (j pi), BENDS terms, differentiable in t: the
+        parameters are amplitudes of dF/dt, so that one learning rate suits them all."""
         waves = torch.arange(1, BENDS + 1, device=t.device) * math.pi
-        bends = (self.bend * torch.sin(t.double()[..., None] * waves)).sum(-1)
+        bends = (self.bend / waves * torch.sin(t.double()[..., None] * waves)).sum(-1)
         return -t * self.log_Z + bends.to(t)
+
+    def free_energy_rate(self, t: Tensor) -> Tensor:
+        """dF/dt, in closed form."""
+        waves = torch.arange(1, BENDS + 1, device=t.device) * math.pi
+        bends = (self.bend * torch.cos(t.double()[..., None] * waves)).sum(-1)
+        return bends.to(t) - self.log_Z.to(t)
 
     def free_energy_parameters(self) -> Iterator[nn.Parameter]:
         """What only F depends on: trained at a rate of its own."""
         yield self.log_Z
         yield self.bend
+
+    def corrector(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """h(x) of the adjoint Schroedinger bridge, in units of a score (1/length).
+
+        Raises Unsupported where the network has none."""
+        if self.correction is None:
+            raise Unsupported("the network has no corrector: use model=Corrected")
+        out: Tensor = self.correction(x)
+        return out
+
+    def potential(self, x: Float[Tensor, "*b d"], t: Tensor) -> Float[Tensor, " *b"]:
+        """phi(x, t), length^2, of which spread u is the gradient.
+
+        Raises Unsupported where the network has none."""
+        raise Unsupported("this loss trains a potential: use model=Potential")
+
+    def stretched(
+        self, x: Float[Tensor, "*b d"], t: Tensor, directions: Float[Tensor, "*c m d"]
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b m"]]:
+        """u and xi_i . (du/dx) xi_i for each of m directions xi, shared or a set a point.
+
+        Summed over the axes it is the divergence of u; at one random xi of unit covariance an
+        estimate of it (Hutchinson).  Differentiable in the parameters.  This one takes a
+        vector-Jacobian product a direction, of any network; raises Unsupported for guided ones."""
+        if self.guided:
+            raise Unsupported(
+                "the divergence of a guided control takes second derivatives of the reward: use an "
+                "unguided network, or recipe=Escorted, which needs no divergence"
+            )
+        keep = torch.is_grad_enabled()
+        with torch.enable_grad():
+            y = x if keep and x.requires_grad else x.detach().requires_grad_()
+            u = self.control(y, t) + 0 * y  # a control that ignores x has divergence 0
+            found = []
+            for xi in directions.unbind(-2):
+                (pulled,) = torch.autograd.grad(
+                    (u * xi).sum(), y, create_graph=keep, retain_graph=True
+                )
+                found.append((pulled * xi).sum(-1))
+        each = torch.stack(found, -1)
+        return (u, each) if keep else (u.detach(), each.detach())
 
 
 class Network(ABC):
@@ -92,10 +152,67 @@ class Guided(Network):
         return _GuidedPerceptron(self, dim, process, generator)
 
 
+@dataclass(frozen=True)
+class Potential(Network):
+    """u = grad phi / spread, phi = spread^2 squash(MLP(x / spread, embedding(t))): no curl.
+
+    For action matching (NETS, arXiv 2410.02711); a control costs about three times an `Mlp`'s."""
+
+    name: ClassVar[str] = "Potential"
+    width: int = 64
+    layers: int = 4
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, "width", "layers")
+
+    def build(self, dim: int, process: Process, generator: Generator) -> Model:
+        return _Potential(self, dim, process, generator)
+
+
 def _at_least_one(network: Network, *fields: str) -> None:
     for field in fields:
         if getattr(network, field) < 1:
             raise ValueError(f"{field} is {getattr(network, field)}; it must be 1 or more")
+
+
+@dataclass(frozen=True)
+class Corrected(Network):
+    """The network `control` and beside it h(x) = MLP(x / spread) / spread, which starts at 0.
+
+    h is what the adjoint Schroedinger bridge subtracts from grad log rho at the end (math.md 3,
+    arXiv 2506.22565): `width` and `layers` are of h alone, SiLU between layers.
+    """
+
+    name: ClassVar[str] = "Corrected"
+    width: int = 64
+    layers: int = 3
+    control: Network = Mlp()
+
+    def __post_init__(self) -> None:
+        _at_least_one(self, "width", "layers")
+
+    def build(self, dim: int, process: Process, generator: Generator) -> Model:
+        model = self.control.build(dim, process, generator)
+        model.correction = _Correction(self, dim, process.spread, generator)
+        return model
+
+
+class _Correction(nn.Module):
+    def __init__(self, spec: Corrected, dim: int, spread: float, generator: Generator) -> None:
+        super().__init__()
+        sizes = [dim] + [spec.width] * (spec.layers - 1)
+        inner = [nn.Sequential(nn.Linear(a, b), nn.SiLU()) for a, b in itertools.pairwise(sizes)]
+        out = nn.Linear(sizes[-1], dim)
+        self.spread = spread
+        self.layers = nn.Sequential(*inner, out)
+        self.to(generator.device)
+        _initialise(self, generator)
+        nn.init.zeros_(out.weight)
+        nn.init.zeros_(out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scaled: Tensor = self.layers(x / self.spread)
+        return scaled / self.spread
 
 
 FEATURES = 64  # frequencies, each with a sine and a cosine
@@ -107,7 +224,13 @@ class _Perceptron(Model):
     phase: Tensor
 
     def __init__(
-        self, spec: Mlp | Guided, dim: int, process: Process, generator: Generator, gates: int = 0
+        self,
+        spec: Mlp | Guided | Potential,
+        dim: int,
+        process: Process,
+        generator: Generator,
+        gates: int = 0,
+        outputs: int = 0,
     ) -> None:
         super().__init__()
         width = spec.width
@@ -121,7 +244,7 @@ class _Perceptron(Model):
             nn.Linear(2 * FEATURES, 128), nn.SiLU(), nn.Linear(128, width + gates)
         )
         self.hidden = nn.ModuleList([nn.Linear(width, width) for _ in range(spec.layers - 1)])
-        self.out = nn.Linear(width, dim)
+        self.out = nn.Linear(width, outputs or dim)
         self.width = width
         self.to(generator.device)
         _initialise(self, generator)
@@ -141,6 +264,25 @@ class _Perceptron(Model):
             h = nn.functional.silu(layer(h))
         return MOST * torch.tanh(self.out(h) / MOST)
 
+    def stretched(
+        self, x: Float[Tensor, "*b d"], t: Tensor, directions: Float[Tensor, "*c m d"]
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b m"]]:
+        """Tangents pushed forward layer by layer: exact, a fraction of a control a direction."""
+        points = math.prod(x.shape[:-1])
+        self.forward_points += points
+        self.backward_points += points * torch.is_grad_enabled()
+        tangent = directions @ (self.state.weight.T * self.inverse_spread)
+        h, bent = _silu(self.state(x * self.inverse_spread) + self.embed(t, x))
+        tangent = bent[..., None, :] * tangent
+        for layer in self.hidden:
+            assert isinstance(layer, nn.Linear)
+            h, bent = _silu(layer(h))
+            tangent = bent[..., None, :] * nn.functional.linear(tangent, layer.weight)
+        squashed = torch.tanh(self.out(h) / MOST)
+        slope = directions * (1 - squashed.square())[..., None, :]
+        each = (slope * nn.functional.linear(tangent, self.out.weight)).sum(-1)
+        return MOST * squashed, each
+
     def control(
         self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
     ) -> Float[Tensor, "*b d"]:
@@ -151,8 +293,13 @@ class _Perceptron(Model):
         return self.field(x, embedding)
 
     def on_grid(self, t: Float[Tensor, " k"]) -> Stepper:
-        embedded = self.embed(t, t).unbind(0)
-        return lambda x, k, hint: self.steered(x, embedded[k], hint)
+        whole = self.embed(t, t)
+        each = whole.unbind(0)
+
+        def step(x: Tensor, k: int | Tensor, hint: Tensor | None) -> Tensor:
+            return self.steered(x, each[k] if isinstance(k, int) else whole[k], hint)
+
+        return step
 
 
 class _GuidedPerceptron(_Perceptron):
@@ -175,6 +322,40 @@ class _GuidedPerceptron(_Perceptron):
         length = pull.norm(dim=-1, keepdim=True)
         pull = pull * (self.clip / length.clamp(min=self.clip))
         return self.field(x, embedding[..., :-1]) + embedding[..., -1:] * pull
+
+    def stretched(
+        self, x: Float[Tensor, "*b d"], t: Tensor, directions: Float[Tensor, "*c m d"]
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b m"]]:
+        return Model.stretched(self, x, t, directions)
+
+
+class _Potential(_Perceptron):
+    def __init__(self, spec: Potential, dim: int, process: Process, generator: Generator) -> None:
+        super().__init__(spec, dim, process, generator, outputs=1)
+        self.spread = process.spread
+
+    def potential(self, x: Float[Tensor, "*b d"], t: Tensor) -> Float[Tensor, " *b"]:
+        return self.spread**2 * self.field(x, self.embed(t, x))[..., 0]
+
+    def steered(self, x: Tensor, embedding: Tensor, hint: Tensor | None) -> Tensor:
+        keep = torch.is_grad_enabled()
+        with torch.enable_grad():
+            y = x if keep and x.requires_grad else x.detach().requires_grad_()
+            height = self.spread * self.field(y, embedding).sum()
+            (u,) = torch.autograd.grad(height, y, create_graph=keep)
+        return u
+
+    def stretched(
+        self, x: Float[Tensor, "*b d"], t: Tensor, directions: Float[Tensor, "*c m d"]
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b m"]]:
+        return Model.stretched(self, x, t, directions)
+
+
+def _silu(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x sigmoid(x) and its derivative."""
+    share = torch.sigmoid(x)
+    value = x * share
+    return value, share + value * (1 - share)
 
 
 def _initialise(module: nn.Module, generator: Generator) -> None:

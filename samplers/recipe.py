@@ -36,6 +36,11 @@ class Recipe(ABC):
     ) -> Path:
         """Paths that end at x."""
 
+    def weighed(self, problem: Problem, model: Model, path: Path) -> Path:
+        """The path with what its weight, and training on it as a rule not, has to be told besides
+        what simulating finds: nothing, as a rule."""
+        return path
+
     @abstractmethod
     def price(self, loss: Loss, paths: int, steps: int, guided: bool) -> Cost:
         """Simulating and labelling, in all."""

@@ -23,3 +23,4 @@ RECIPES = Registry(
         (HERE / "escort.py", "tiltbench.samplers.escort"),
     ),
 )
+ANNEALINGS = Registry("annealing", ((HERE / "annealing.py", "tiltbench.samplers.annealing"),))

@@ -56,3 +56,16 @@ def resample(log_w: Float[Tensor, " n"], n: int, generator: Generator) -> Int[Te
     start = torch.rand(1, generator=generator, device=generator.device, dtype=torch.float64)
     points = (torch.arange(n, device=share.device, dtype=torch.float64) + start) / n
     return torch.searchsorted(share.cumsum(0), points).clamp_(max=len(share) - 1)
+
+
+def expectation(log_w: Float[Tensor, " n"], values: Float[Tensor, " n"]) -> Estimate:
+    """sum w f / sum w, with the delta method's error sqrt(n/(n-1) sum w^2 (f - mean)^2) / sum w.
+
+    With the weights of an escort at t_k it is an average under pi_t (math.md 5.2).  nan where every
+    weight is zero."""
+    share = torch.softmax(log_w.double(), 0)
+    values, n = values.double(), len(values)
+    mean = float((share * values).sum())
+    spread = float((share * (values - mean)).square().sum())
+    se = math.sqrt(n / (n - 1) * spread) if n > 1 else math.nan
+    return Estimate(mean, se, n)

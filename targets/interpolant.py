@@ -35,8 +35,8 @@ class Interpolant(Noising):
     def uncertainty(self) -> list[float]:
         """sqrt(E tr Cov(X_1 | X_{t_k}) / d) for k < K under the base."""
 
-    @property
-    def times(self) -> tuple[float, ...]:
+    @cached_property
+    def times(self) -> tuple[float, ...]:  # type: ignore[override]
         return tuple(k / self.steps for k in range(self.steps + 1))
 
     def signal(self, t: float) -> float:
@@ -154,7 +154,8 @@ class Euler(Stepping):
 
     def _drift(self, base: Interpolant, x: Tensor, k: int, k_sigma: int, sign: float) -> Tensor:
         half = sign * self.sigma(base.times[k_sigma]) ** 2 / 2
-        return base.velocity(x, k) + half * base.score(x, k)
+        velocity, score = base.current(x, k)
+        return velocity + half * score
 
     def mean(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
         dt = base.times[k + 1] - base.times[k]

@@ -74,11 +74,35 @@ class Linear(Known):
 
     def score(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
         """-x / Var X_t; 0 at a point start."""
-        inverse = [-1 / v if (v := self.variance(t)) else 0.0 for t in self.times]
-        return pick(inverse, k, x) * x
+        return pick(self.slopes, k, x) * x
+
+    @cached_property
+    def slopes(self) -> list[float]:
+        """-1 / Var X_t at every time of the grid; 0 at a point start."""
+        return [-1 / v if (v := self.variance(t)) else 0.0 for t in self.times]
 
     def denoise_rate(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
-        return pick([_rate(lambda s: self.between(s, 1.0)[0], t) for t in self.times], k, x) * x
+        return pick(self.gain_rates, k, x) * x
+
+    @cached_property
+    def gain_rates(self) -> list[float]:
+        """d/dt of the gain of X_1 | X_t at every time of the grid."""
+        return [_rate(lambda s: self.between(s, 1.0)[0], t) for t in self.times]
+
+    def log_change(
+        self,
+        x: Float[Tensor, " k1 *b d"],
+        velocity: Float[Tensor, " k1 *b d"],
+        score: Float[Tensor, " k1 *b d"],
+        carried: Float[Tensor, " k1 *b d"],
+        dt: Float[Tensor, " k"],
+        eps: Float[Tensor, " k"],
+    ) -> Float[Tensor, " k1 *b"]:
+        """Exact, from the Gaussian density of X_t."""
+        var = torch.tensor([self.variance(t) for t in self.times], dtype=torch.float64)
+        var = var.to(x.device).reshape(-1, *[1] * (x.dim() - 2))
+        log_p = -x.square().sum(-1).double() / (2 * var) - x.shape[-1] / 2 * var.log()
+        return log_p - log_p[:1]
 
     def posterior(
         self, x: Float[Tensor, "*b d"], k: Int[Tensor, " *b"], generator: Generator

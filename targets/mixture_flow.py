@@ -24,7 +24,8 @@ class MixtureFlow(Interpolant, Known):
     """p_base = sum_j weight_j N(mean_j, variance_j I), denoiser and score in closed form.
 
     A sampler may use what any pretrained model offers; `log_end` and `end` serve the classical
-    methods.  The chain's own terminal law is O(1/K) or less from p_base (measured in the tests).
+    methods.  The chain's own terminal law is O(1/K) from p_base: it puts log Z of `tilt_linear` off
+    by -.013, -.005 and -.002 at 10, 25 and 50 steps.
     """
 
     name: ClassVar[str] = "MixtureFlow"
@@ -72,10 +73,15 @@ class MixtureFlow(Interpolant, Known):
 
     def denoise_rate(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
         """By a central difference of the closed form along the schedule, in float64."""
-        h, y = 1e-5, x.double()
+        h, y = 1e-6, x.double()
         (a, b2), (da, db2) = self._squares(x, k), self._slopes(x, k)
+        # where beta = 0 there is nothing beyond: the difference is taken a step inside
+        inward = [
+            2 * h * ((i == 0) - (i == self.steps)) * (b == 0) for i, b in enumerate(self.noises)
+        ]
+        c = pick(inward, k, y)
         ahead, behind = (
-            self.law.denoise(y, a + s * h * da, _root(b2 + s * h * db2)) for s in (1.0, -1.0)
+            self.law.denoise(y, a + (c + s) * da, _root(b2 + (c + s) * db2)) for s in (h, -h)
         )
         return ((ahead - behind) / (2 * h)).to(x)
 

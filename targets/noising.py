@@ -72,9 +72,16 @@ class Noising(Additive):
 
     def velocity(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
         """v = alpha' E[X_1|x] - (beta^2)'/2 score: the probability flow, finite at both ends."""
+        return self.current(x, k)[0]
+
+    def current(
+        self, x: Float[Tensor, "*b d"], k: Step
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+        """(velocity, score), for one call of each closed form."""
         first = pick([rate for rate, _ in self.rates], k, x)
         second = pick([rate for _, rate in self.rates], k, x)
-        return first * self.denoise(x, k) - second / 2 * self.score(x, k)
+        score = self.score(x, k)
+        return first * self.denoise(x, k) - second / 2 * score, score
 
     def renoise(
         self, x1: Float[Tensor, "*b d"], k: Step, generator: Generator
@@ -89,6 +96,47 @@ class Noising(Additive):
         """sigma (grad log p(x_t|x_1) - score) in the discrete chain's own units: what a control is
         regressed on given the end point (conditional score matching)."""
         return pick(self.lifts, k, x) * (x1 - self.denoise(x, k))
+
+    def log_change(
+        self,
+        x: Float[Tensor, " k1 *b d"],
+        velocity: Float[Tensor, " k1 *b d"],
+        score: Float[Tensor, " k1 *b d"],
+        carried: Float[Tensor, " k1 *b d"],
+        dt: Float[Tensor, " k"],
+        eps: Float[Tensor, " k"],
+    ) -> Float[Tensor, " k1 *b"]:
+        """log p_{t_k}(x_k) - log p_0(x_0) along paths with an escort w = `carried`, float64.
+
+        From the base's own kernels, drifts v +- eps score, for steps less w dt, and score . w dt
+        for these: right in the mean of its exponential as dt -> 0 only (math.md 5.3, where w dt is
+        left in the steps: the same limit, with a bias of order dt / eps that training can exploit).
+        A base that knows its density overrides it and is exact."""
+        lead = [1] * (x.dim() - 1)
+        step, push = (v.reshape(-1, *lead).to(x) for v in (dt, eps))
+        mean_w = (carried[:-1] + carried[1:]) / 2
+        climbed = (step * mean_w * (score[:-1] + score[1:]) / 2).sum(-1).double()
+        ahead, behind = velocity[:-1] + push * score[:-1], velocity[1:] - push * score[1:]
+        own = turn(x.diff(dim=0) - step * mean_w, ahead, behind, dt, eps)
+        return torch.cat([torch.zeros_like(climbed[:1]), climbed.cumsum(0)]) - own
+
+
+def turn(
+    moved: Float[Tensor, "k *b d"],
+    ahead: Float[Tensor, "k *b d"],
+    behind: Float[Tensor, "k *b d"],
+    dt: Float[Tensor, " k"],
+    eps: Float[Tensor, " k"],
+) -> Float[Tensor, " k1 *b"]:
+    """sum_{j<k} log N(x_j; x_{j+1} - behind_j dt, 2 eps dt) - log N(x_{j+1}; x_j + ahead_j dt, ..)
+    for steps `moved` = x_{j+1} - x_j, float64, at every k: how much likelier a path is backward.
+
+    The difference of the squares is taken as a product, which does not cancel in float32."""
+    step = dt.reshape(-1, *[1] * (moved.dim() - 1)).to(moved)
+    product = (behind - ahead) * (2 * moved - (ahead + behind) * step)
+    weight = 1 / (4 * eps.double())
+    each = weight.reshape(-1, *[1] * (moved.dim() - 2)) * product.sum(-1).double()
+    return torch.cat([torch.zeros_like(each[:1]), each.cumsum(0)])
 
 
 class Known(Noising):

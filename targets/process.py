@@ -34,12 +34,13 @@ class Path(NamedTuple):
     std: Float[Tensor, " k"]
     u: Float[Tensor, "k *b d"]  # the control it was simulated (or retraced) with
     hint: Float[Tensor, "k *b d"] | None = None  # paid reward gradients, for guided controls
-    # of escorted processes only (tiltbench.samplers.escort), at all K+1 points:
-    back: Float[Tensor, "k *b d"] | None = None  # means of the reversed kernels
-    slope: Float[Tensor, "k1 *b d"] | None = None  # grad log pi_t = score + grad r_t
-    rate: Float[Tensor, k1 * b] | None = None  # d/dt r_t + v . grad r_t
-    height: Float[Tensor, k1 * b] | None = None  # r_t
-    drift: Float[Tensor, k1 * b] | None = None  # log of what the base's own kernels contribute
+    # of escorted processes only (tiltbench.samplers.escort), at all K+1 points, as u and hint are:
+    velocity: Float[Tensor, "k1 *b d"] | None = None  # v of the base
+    score: Float[Tensor, "k1 *b d"] | None = None  # grad log p_t of the base
+    pull: Float[Tensor, "k1 *b d"] | None = None  # grad r_t
+    height: Float[Tensor, " k1 *b"] | None = None  # r_t
+    change: Float[Tensor, " k1 *b"] | None = None  # d/dt r_t
+    growth: Float[Tensor, " k1 *b"] | None = None  # div w of the escort w = spread u
 
     @property
     def dt(self) -> Tensor:
@@ -56,11 +57,12 @@ class Controlled(ABC):
         """u(x, t), with t broadcastable to x.shape[:-1]."""
 
     def on_grid(self, t: Float[Tensor, " k"]) -> Stepper:
-        """(x, k, hint) -> u(x, t_k): whatever depends on time alone may be worked out once."""
+        """(x, k, hint) -> u(x, t_k), k an int or indices (*b): whatever depends on time alone may
+        be worked out once."""
         return lambda x, k, hint: self.control(x, t[k], hint)
 
 
-Stepper = Callable[[Tensor, int, Tensor | None], Tensor]
+Stepper = Callable[[Tensor, int | Tensor, Tensor | None], Tensor]
 Guide = Callable[[Tensor], Tensor]  # (*b, D) -> (*b, D): a paid hint for guided models
 
 
@@ -96,6 +98,10 @@ class Process(ABC):
         """log dP^u/dP^base of each path, float64: with log_w = r(x_K) - log_ratio,
         E_u[exp log_w] = Z."""
 
+    def running_cost(self, path: Path) -> Float[Tensor, " *b"]:
+        """What has the mean of `log_ratio` under the control, with the least variance known."""
+        return self.log_ratio(path)
+
     def grid(self, like: Tensor) -> Float[Tensor, " k1"]:
         return torch.tensor(self.times, dtype=like.dtype, device=like.device)
 
@@ -119,6 +125,11 @@ class Additive(Process):
         cross = (path.u * ahead).sum(-1).double()
         energy = path.u.square().sum(-1).double()
         return _over_time(dt.sqrt() / path.std.double(), cross) - _over_time(dt / 2, energy)
+
+    def running_cost(self, path: Path) -> Float[Tensor, " *b"]:
+        """int 1/2 |u|^2 dt: log_ratio less the noise, whose mean is 0 at the present control."""
+        energy = path.u.square().sum(-1)
+        return _over_time(path.dt.to(energy) / 2, energy)
 
 
 def _over_time(weight: Tensor, values: Tensor) -> Tensor:
@@ -193,6 +204,7 @@ def retrace(
 
 
 def along(model: Controlled, path: Path) -> Float[Tensor, "k *b d"]:
-    """The model's control at every point of a path, in one batch."""
-    t = path.t[:-1].reshape(-1, *[1] * (path.x.dim() - 2))
-    return model.control(path.x[:-1], t, path.hint)
+    """The model's control at every point that has one, K or (escorts) K+1, in one batch."""
+    n = len(path.u)
+    t = path.t[:n].reshape(-1, *[1] * (path.x.dim() - 2))
+    return model.control(path.x[:n], t, path.hint)

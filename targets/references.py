@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import ClassVar
 
 from tiltbench.targets.linear import Linear
@@ -52,6 +53,48 @@ class Brownian(Linear):
 
 
 @dataclass(frozen=True)
+class Scattered(Linear):
+    """Brownian motion from X_0 ~ N(0, prior^2 I): X_1 ~ N(0, (prior^2 + scale^2) I).
+
+    sigma(t) = sigma_0 ratio^-t as for `Brownian`.  *Not* memoryless: corr(X_0, X_1) =
+    prior / sqrt(prior^2 + scale^2), and no control moves X_0, so that a loss that regresses on
+    grad r at the end is drawn to a wrong law; the adjoint Schroedinger bridge (arXiv 2506.22565)
+    corrects for it, and path-space functionals still bound log Z.
+    """
+
+    name: ClassVar[str] = "Scattered"
+    steps: int = 32
+    scale: float = 1.0
+    ratio: float = 5.0
+    prior: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "steps", "scale", "ratio", "prior")
+
+    @cached_property
+    def _moved(self) -> Brownian:
+        """X_t - X_0."""
+        return Brownian(self.steps, self.scale, self.ratio)
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        return _uniform(self.steps)
+
+    @property
+    def start_var(self) -> float:
+        return self.prior**2
+
+    def between(self, s: float, t: float) -> tuple[float, float]:
+        return self._moved.between(s, t)
+
+    def sigma(self, t: float) -> float:
+        return self._moved.sigma(t)
+
+    def widened(self, factor: float) -> Scattered:
+        return replace(self, scale=self.scale * factor, prior=self.prior * factor)
+
+
+@dataclass(frozen=True)
 class Stationary(Linear):
     """Ornstein-Uhlenbeck, dX = -gamma(t)/2 X dt + scale sqrt(gamma(t)) dW, X_t ~ N(0, scale^2 I).
 
@@ -97,6 +140,7 @@ class Stationary(Linear):
         return replace(self, scale=self.scale * factor)
 
 
+@lru_cache(maxsize=64)
 def _uniform(steps: int) -> tuple[float, ...]:
     return tuple(k / steps for k in range(steps + 1))
 

@@ -50,6 +50,9 @@ class Truth(NamedTuple):
     observables: Mapping[str, Observable] = MappingProxyType({})
     noised_score: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     # (x, signal, noise) -> grad log of the law of signal X + noise xi, X ~ p*, xi ~ N(0, I)
+    log_Z_along: Callable[[float, float, float], float] | None = None
+    # (signal, noise, strength) -> log E exp(strength r(signal X + noise xi)), X ~ p_base: minus
+    # the free energy of the annealing strength(t) r at the time of these levels; tilts only
 
 
 class Target(ABC):

@@ -78,9 +78,9 @@ MUTANTS = [
     ),
     Mutant(
         "relative entropy's factor 1/2",
-        "samplers/losses/relative_entropy.py",
-        'batch["t"].diff() / 2',
-        'batch["t"].diff()',
+        "targets/process.py",
+        "path.dt.to(energy) / 2",
+        "path.dt.to(energy)",
         "test_losses.py",
     ),
     Mutant(

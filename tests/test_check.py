@@ -50,8 +50,8 @@ WRONG_TARGETS = {  # what is changed, into what, and what the one sentence must 
     "nan": ("/ 8", "/ 8 + (9 - x[..., 0]).log()", "NaN or .inf at .* first at x = "),
     "nan in truth": ("0.5 + 2 * xi", "(0.5 + 2 * xi) * math.nan", "50 of 50 draws are NaN"),
     "log Z": ("math.log(2 *", "math.log(3 *", "log Z is .* by estimation, the truth says"),
-    "width": ("0.5 + 2 * xi", "0.5 + 2.2 * xi", "draws and density disagree: E.x . grad log rho"),
-    "place": ("- 0.5).sq", "- 0.8).sq", "grad log rho has mean .* over exact draws, not 0"),
+    "width": ("0.5 + 2 * xi", "0.5 + 2.2 * xi", "draws and density disagree: E.x . grad log p"),
+    "place": ("- 0.5).sq", "- 0.8).sq", "grad log p has mean .* over exact draws, not 0"),
     "not frozen": ("(frozen=True)", "", "not a frozen dataclass"),
     "not a dataclass": ("@dataclass(frozen=True)", "", "must be a frozen dataclass"),
     "no truth": ("def truth", "def untruth", "abstract"),
@@ -96,6 +96,36 @@ def test_log_Z_is_compared_without_draws(tmp_path):
     assert bad(check(str(tmp_path / "mine.py"))) == []
     (tmp_path / "mine.py").write_text(blind.replace("math.log(2 *", "math.log(3 *"))
     one_sentence(tmp_path / "mine.py", "from Gaussians around 0, the truth says")
+
+
+TILT = '''
+from dataclasses import dataclass
+from tiltbench.targets.tilts.tilt_linear import TiltLinear
+
+@dataclass(frozen=True)
+class Mine(TiltLinear):
+    """A tilt that says of itself what is not so."""
+    name = "mine"
+
+    def truth(self):
+        return super().truth()._replace(CLAIM)
+'''
+
+WRONG_TILTS = {
+    "log_Z=0.8": r"log Z is 0\.6.* by estimation, the truth says 0.8",
+    "sample=self.base.law.sample": "a coordinate of grad log p has mean",
+    "sample=lambda n, g: TiltLinear.truth(self).sample(n, g) * 1.1": r"disagree: E\[x . grad",
+    "noised_score=lambda x, a, b: -x": "noised_score at signal 1, noise 0 is not",
+    "log_Z_along=lambda a, b, s: 0.606237 * s": r"log_Z_along\(0.6, 0.5, 0.5\) is 0.1",
+}
+
+
+@pytest.mark.parametrize("claim", WRONG_TILTS)
+def test_a_wrong_tilt_gets_one_sentence(tmp_path, claim):
+    (tmp_path / "mine.py").write_text(TILT.replace("CLAIM", claim))
+    one_sentence(tmp_path / "mine.py", WRONG_TILTS[claim])
+    (tmp_path / "right.py").write_text(TILT.replace("CLAIM", ""))
+    assert bad(check(str(tmp_path / "right.py"))) == []
 
 
 TWINS = '''

@@ -11,7 +11,7 @@ from tiltbench.cli import main
 from tiltbench.commands import RESULTS, _alone, seeds, setting, split, whole
 from tiltbench.record import Record, Status, write_record
 from tiltbench.samplers.registry import SAMPLERS
-from tiltbench.spec import METRICS
+from tiltbench.spec import METRICS, STUDIES
 from tiltbench.suite import suite_names
 from tiltbench.targets.registry import TARGETS
 
@@ -34,7 +34,7 @@ def test_words_need_no_torch(arguments, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-COMMANDS = "list run status score report floor check publish".split()
+COMMANDS = "list run status score report floor check study publish".split()
 
 
 def test_every_command_has_help(capsys):
@@ -51,7 +51,7 @@ def test_every_command_has_help(capsys):
 @pytest.mark.parametrize(
     "kind, names",
     [("targets", TARGETS.entries), ("samplers", SAMPLERS.entries)]
-    + [("metrics", METRICS.entries), ("suites", suite_names())],
+    + [("metrics", METRICS.entries), ("suites", suite_names()), ("studies", STUDIES.entries)],
 )
 def test_lists_have_one_line_each(kind, names, capsys):
     assert main(["list", kind]) == 0

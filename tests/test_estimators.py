@@ -1,12 +1,14 @@
 """log Z from weights: identities of Gaussian work, errors that cover, degenerate input."""
 
 import math
+import warnings
 
 import pymbar
 import pytest
 import torch
 
 from tiltbench.estimators import (
+    NoOverlap,
     average,
     bar,
     elbo,
@@ -14,6 +16,7 @@ from tiltbench.estimators import (
     ess_target,
     eubo,
     jarzynski,
+    overlap,
     reverse,
 )
 
@@ -102,6 +105,28 @@ def test_bennett_agrees_with_pymbar():
     assert ours.se == pytest.approx(theirs["dDelta_f"], abs=1e-9)
 
 
+@pytest.mark.parametrize("sd", [0.3, 1.5, 4.0])
+def test_overlap_agrees_with_pymbar_and_with_the_error_bar(sd):
+    forward, backward = work(sd, 500, 8, -1), work(sd, 300, 9, 1)
+    theirs = pymbar.bar_overlap(-forward.numpy(), backward.numpy())
+    ours = overlap(forward, backward).value
+    assert ours == pytest.approx(theirs, abs=1e-6)
+    se = math.sqrt((1 / 500 + 1 / 300) * (1 / ours - 1))
+    assert bar(forward, backward).se == pytest.approx(se, rel=1e-9)
+
+
+def test_one_law_on_both_sides_overlaps_entirely():
+    assert overlap(torch.zeros(50), torch.zeros(70)).value == pytest.approx(1)
+
+
+def test_sides_that_do_not_meet_are_a_warning():
+    with pytest.warns(NoOverlap, match="hardly meet"):
+        bar(work(1.0, 200, 1, -1) - 10, work(1.0, 200, 2, 1) + 10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bar(work(1.0, 200, 1, -1), work(1.0, 200, 2, 1))
+
+
 def test_bennett_lies_between_the_bounds_and_is_the_least_uncertain():
     forward, backward = work(1.5, 2000, 10, -1), work(1.5, 2000, 11, 1)
     found = bar(forward, backward)
@@ -109,6 +134,7 @@ def test_bennett_lies_between_the_bounds_and_is_the_least_uncertain():
     assert found.se < min(jarzynski(forward).se, reverse(backward).se)
 
 
+@pytest.mark.filterwarnings("ignore::tiltbench.estimators.NoOverlap")
 def test_bennett_says_when_the_sides_do_not_overlap():
     near, far = bar(work(1.0, 200, 1, -1), work(1.0, 200, 2, 1)), None
     for gap in (20.0, 80.0, 3000.0):
@@ -117,6 +143,7 @@ def test_bennett_says_when_the_sides_do_not_overlap():
     assert far.se == INF and math.isfinite(far.value)
 
 
+@pytest.mark.filterwarnings("ignore::tiltbench.estimators.NoOverlap")
 def test_infinite_work_has_fermi_weight_zero():
     forward, backward = work(1.0, 200, 1, -1), work(1.0, 300, 2, 1)
     n = 50

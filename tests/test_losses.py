@@ -1,15 +1,17 @@
 """Every loss in the registry: its price, and its behaviour at the closed-form optimum."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.worlds import Mixture, Shifted, rng, z_score
+from tests.worlds import Mixture, Shifted, Tilted, rng, z_score
 from tiltbench.budget import Meter
-from tiltbench.samplers.diffusion import GRADIENTS, Diffusion
+from tiltbench.samplers.diffusion import GRADIENTS, Diffusion, Preset
 from tiltbench.samplers.loss import Loss, path_batch, reward_and_grad
-from tiltbench.samplers.networks import Guided, Mlp, Model
+from tiltbench.samplers.networks import Corrected, Earlier, Guided, Mlp, Model
+from tiltbench.samplers.recipe import Base
 from tiltbench.samplers.registry import NETWORKS, SAMPLERS
 from tiltbench.samplers.weights import ess
 from tiltbench.targets.cost import Cost
@@ -17,13 +19,30 @@ from tiltbench.targets.problem import Diverged, Problem
 from tiltbench.targets.process import Path
 from tiltbench.targets.references import Brownian, Stationary
 
-LOSSES = [
-    made for made in (SAMPLERS.load(name) for name in SAMPLERS.entries) if isinstance(made, Loss)
+PLUGINS = [SAMPLERS.load(name) for name in SAMPLERS.entries]
+PRESETS = [
+    made.sampler for made in PLUGINS if isinstance(made, Preset) and made.sampler.recipe == Base()
 ]
+LOSSES = [made for made in PLUGINS if isinstance(made, Loss)]
+LOSSES += [preset.loss for preset in PRESETS if preset.loss not in LOSSES]
 losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
-networks = pytest.mark.parametrize(
-    "network", [NETWORKS.load(name)(width=16) for name in NETWORKS.entries], ids=lambda n: n.name
-)
+NEGATIVE = "_unweighted"  # a negative control's name ends so: no optimum to be drawn to
+LEARNERS = [loss for loss in LOSSES if not loss.name.endswith(NEGATIVE)]
+FILES = {loss.name: SAMPLERS.entries[loss.name].path for loss in LEARNERS}
+FIRST = [
+    loss for i, loss in enumerate(LEARNERS) if FILES[loss.name] not in list(FILES.values())[:i]
+]
+# the first loss of each file; its variants differ by a constant, and share the costly tests
+NETS = [NETWORKS.load(name)(width=16) for name in NETWORKS.entries]
+networks = pytest.mark.parametrize("network", NETS, ids=lambda n: n.name)
+CONTROLS = [net for net in NETS if not isinstance(net, Corrected)]
+controls = pytest.mark.parametrize("network", CONTROLS, ids=lambda n: n.name)
+
+
+def suited(loss, network):
+    """The network, given a corrector where the loss's own preset has one."""
+    corrected = any(p.loss is loss and isinstance(p.model, Corrected) for p in PRESETS)
+    return Corrected(width=16, control=network) if corrected else network
 
 
 class Perturbed(Model):
@@ -42,10 +61,17 @@ class Perturbed(Model):
             away = away + 0.1 * hint.clamp(-5, 5)
         return self.world.control(x.detach(), t) + self.theta * away
 
+    def corrector(self, x):
+        """Exact on a memoryless base: the score of its end."""
+        return self.world.base.score(x, self.world.base.steps)
+
 
 def reuse(loss, repeats, memory):
     """A loss that differentiates through the path can use a batch once only."""
     return {} if loss.through_path else {"repeats": repeats, "memory": memory}
+
+
+STAGE = 0.25  # the tilt that a staged loss has yet to climb
 
 
 def slopes(loss, world, theta, guided, batches=16, paths=384):
@@ -53,6 +79,8 @@ def slopes(loss, world, theta, guided, batches=16, paths=384):
     problem = world.problem()
     sampler = Diffusion(loss, reference=problem.base, paths=paths)
     model = Perturbed(world, theta, guided)
+    if loss.staged:  # the stage before the last is exact, the last one is under test
+        model.earlier = Earlier(Perturbed(world.at(1 - STAGE), 0.0, guided), 1 - STAGE, 1.0)
     found = []
     for seed in range(batches):
         generator = rng(seed)
@@ -62,13 +90,29 @@ def slopes(loss, world, theta, guided, batches=16, paths=384):
     return torch.stack(found)
 
 
-@losses
-@pytest.mark.parametrize("guided", [False, True], ids=["unguided", "guided"])
-@pytest.mark.parametrize("world", [Shifted, Mixture])
+def shifted(loss):
+    return Shifted(Stationary(steps=8))
+
+
+def multimodal(loss):
+    """Three modes by Brownian motion; for a staged loss, which needs u* at every tilt, two of them
+    by the "pretrained" mixture."""
+    return Tilted() if loss.staged else Mixture(Brownian(steps=40, scale=2.0, ratio=1.0))
+
+
+@pytest.mark.parametrize(
+    ("loss", "guided"),
+    [(loss, False) for loss in LEARNERS] + [(loss, True) for loss in FIRST],
+    ids=lambda v: v.name if isinstance(v, Loss) else ("guided" if v else "unguided"),
+)
+@pytest.mark.parametrize("world", [shifted, multimodal], ids=["Shifted", "Mixture"])
 def test_stationary_and_attracting_at_the_optimum(loss, guided, world):
-    base = Brownian(steps=40, scale=2.0, ratio=1.0) if world is Mixture else Stationary(steps=8)
-    at = slopes(loss, world(base), 0.0, guided)
-    right, left = (slopes(loss, world(base), theta, guided) for theta in (0.3, -0.3))
+    for batches in (16, 48):  # the noisiest need more to be seen
+        at, right, left = (
+            slopes(loss, world(loss), theta, guided, batches) for theta in (0.0, 0.3, -0.3)
+        )
+        if min(z_score(right, 0), -z_score(left, 0)) > 4:
+            break
     assert right.mean() > 0 > left.mean()
     # zero at the optimum: within its error and O(1/K) of the slope beside it
     allowed = 4 * at.std() / math.sqrt(len(at)) + 0.04 * (right.mean() - left.mean())
@@ -97,13 +141,14 @@ def test_a_learned_log_Z_is_drawn_to_log_Z(loss):
 
 
 @losses
-@networks
+@controls
 def test_price_is_what_a_step_pays(loss, network):
     base = Brownian(steps=5, scale=2.0)
     meter = Meter(Cost(10**6, 10**6))
     posed = Mixture(base).problem()
     problem = Problem(2, base, meter.watch(posed.reward))
-    sampler = Diffusion(loss, reference=base, model=network, paths=7, **reuse(loss, 3, 2))
+    model = suited(loss, network)
+    sampler = Diffusion(loss, reference=base, model=model, paths=7, **reuse(loss, 3, 2))
     state = sampler.init(problem, meter.budget, rng())
     assert meter.spent == Cost()
     price = loss.price(7, 5, state.model.guided)
@@ -116,14 +161,18 @@ def test_price_is_what_a_step_pays(loss, network):
     assert meter.spent == price.times(GRADIENTS)
 
 
-@losses
-@networks
+@pytest.mark.parametrize(
+    ("loss", "network"),
+    [(loss, net) for net in CONTROLS for loss in (LEARNERS if net.name == "Mlp" else FIRST)],
+    ids=lambda v: v.name,
+)
 def test_training_approaches_the_target(loss, network):
     """A few hundred steps close most of the ELBO gap; the weights stay exact."""
     base = Brownian(steps=8, scale=1.5)
     world = Shifted(base, (1.2, -0.5))
     problem = world.problem()
-    sampler = Diffusion(loss, reference=base, model=network, paths=64, lr=5e-3, **reuse(loss, 2, 4))
+    model = suited(loss, network)
+    sampler = Diffusion(loss, reference=base, model=model, paths=64, lr=5e-3, **reuse(loss, 2, 4))
     generator = rng(1)
     price = loss.price(64, 8, network.name == "Guided")
     state = sampler.init(problem, price.times(150), generator)
@@ -146,7 +195,8 @@ def test_training_approaches_the_target(loss, network):
 @losses
 def test_equal_seeds_give_equal_runs(loss):
     problem = Mixture(Brownian(steps=4, scale=2.0)).problem()
-    sampler = Diffusion(loss, reference=problem.base, paths=16, **reuse(loss, 2, 3))
+    model = suited(loss, Mlp())
+    sampler = Diffusion(loss, reference=problem.base, model=model, paths=16, **reuse(loss, 2, 3))
 
     def run():
         torch.rand(1)  # the global generator plays no part
@@ -174,6 +224,11 @@ def test_controls_start_at_zero_and_share_times(network):
     single = torch.stack([model.control(x[k], t[k, 0], hint[k]) for k in range(6)])
     assert torch.allclose(whole, dense, atol=1e-5)
     assert torch.allclose(whole, single, atol=1e-5)
+    stepper = model.on_grid(t[:, 0])
+    k = torch.tensor([4, 0, 4, 2, 5])  # and at indices of the grid
+    at_indices = torch.stack([stepper(x[k[i], i], k[i], hint[k[i], i]) for i in range(5)])
+    assert torch.allclose(stepper(x[k, range(5)], k, hint[k, range(5)]), at_indices, atol=1e-5)
+    assert torch.allclose(at_indices, whole[k, range(5)], atol=1e-5)
     assert float(model.free_energy(torch.tensor(0.0)).detach()) == 0
     assert torch.allclose(model.free_energy(torch.tensor(1.0)).double(), -model.log_Z)
 
@@ -221,12 +276,27 @@ def test_paths_outside_the_support_count_with_a_finite_reward():
 @losses
 def test_divergence_is_an_error_with_a_cause(loss):
     problem = Mixture(Brownian(steps=4, scale=2.0)).problem()
-    sampler = Diffusion(loss, reference=problem.base, paths=16)
+    sampler = Diffusion(loss, reference=problem.base, model=suited(loss, Mlp()), paths=16)
     state = sampler.init(problem, Cost(1000, 1000), rng())
     with torch.no_grad():
         state.model.out.weight.fill_(float("nan"))
     with pytest.raises(Diverged):
         sampler.step(problem, state, rng())
+
+
+def test_training_may_end_before_the_allowance():
+    """`batches` of paths, the learning rate falling to zero over them; 0: the allowance decides."""
+    problem = Mixture(Brownian(steps=4, scale=2.0)).problem()
+    sampler = Diffusion(LOSSES[0], reference=problem.base, paths=16, repeats=2, batches=5)
+    sampler = sampler if not LOSSES[0].through_path else replace(sampler, repeats=1)
+    state, made = sampler.init(problem, Cost(10**9, 10**9), rng()), 0
+    while not sampler.done(state):
+        assert sampler.share(state) == pytest.approx(made / 5)
+        state, made = sampler.step(problem, state, rng(made)), made + 1
+    assert made == 5 and sampler.share(state) == 1
+    assert not Diffusion(LOSSES[0], reference=problem.base).done(state)
+    with pytest.raises(ValueError, match="batches is -1"):
+        Diffusion(LOSSES[0], batches=-1)
 
 
 def test_a_refused_step_leaves_the_state_as_it_was():

@@ -1,4 +1,4 @@
-"""Every density: draws against density, log Z and observables re-derived, the contract."""
+"""Every target: draws against density, log Z and observables re-derived, the contract."""
 
 from __future__ import annotations
 
@@ -6,28 +6,37 @@ import hashlib
 import importlib.util
 import itertools
 import math
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.stats
 import torch
 
+from tiltbench.check_target import log_integrand
 from tiltbench.targets.densities._ising import log_Z_and_slope, rows, swendsen_wang
 from tiltbench.targets.registry import TARGETS, Registry, UnknownName
 from tiltbench.targets.target import DATA, Density, table, test_point
 
 ALL = [TARGETS.load(name)() for name in sorted(TARGETS.entries)]
-DENSITIES = [t for t in ALL if isinstance(t, Density)]
-KNOWN = [t for t in DENSITIES if t.truth().sample]
-PLANE = [t for t in DENSITIES if t.dim == 2]
+SHAPES = [TARGETS.load("tilt_shapes")(shape=s) for s in ("diagonal", "corners", "ring")]
+WIDE = [TARGETS.load(name)(dim=10) for name in ("tilt_linear", "tilt_quadratic")]
+KNOWN = [t for t in [*ALL, *SHAPES, *WIDE] if t.truth().sample and log_integrand(t)]
+PLANE = [t for t in KNOWN if t.dim == 2]
 SCORED = [t for t in KNOWN if t.truth().noised_score]
 CELLED = [t for t in KNOWN if t.truth().modes]
 N = 20_000
 
 
 def each(targets):
-    return pytest.mark.parametrize("target", targets, ids=[t.name for t in targets])
+    ids = [f"{t.name}-{getattr(t, 'shape', '')}-{t.dim}" for t in targets]
+    return pytest.mark.parametrize("target", targets, ids=ids)
+
+
+def value(target, x):
+    """log rho, or the reward."""
+    return target.log_rho(x) if isinstance(target, Density) else target.reward(x)
 
 
 @cache
@@ -36,8 +45,9 @@ def draws(target):
 
 
 def gradient(target, x):
+    """The score of p*."""
     x = x.detach().requires_grad_()
-    return torch.autograd.grad(target.log_rho(x).sum(), x)[0]
+    return torch.autograd.grad(log_integrand(target)(x).sum(), x)[0]
 
 
 def z_scores(values):
@@ -46,15 +56,18 @@ def z_scores(values):
 
 
 def plane(target, points=700):
-    """(x, log rho, log of the cell's area) on an even grid that covers the target."""
+    """(x, log (Z p*), log of the cell's area) at the middles of an even grid over the target.
+
+    Halves of whole numbers, where the cells of some targets end, are lines of the grid."""
     x = draws(target)
     low, high = x.amin(0), x.amax(0)
     margin = 0.3 * (high - low).clamp(max=20)
-    ends = zip((low - margin).tolist(), (high + margin).tolist())
-    axes = [torch.linspace(a, b, points, dtype=torch.float64) for a, b in ends]
+    low, high = (low - margin).floor(), (high + margin).ceil()
+    step = 0.5 / (points / (2 * (high - low).max())).ceil()
+    ends = zip((low + step / 2).tolist(), high.tolist())
+    axes = [torch.arange(a, b, float(step), dtype=torch.float64) for a, b in ends]
     x = torch.cartesian_prod(*axes)
-    area = float((axes[0][1] - axes[0][0]) * (axes[1][1] - axes[1][0]))
-    return x, target.log_rho(x), math.log(area)
+    return x, log_integrand(target)(x), 2 * math.log(step)
 
 
 # draws against density
@@ -101,7 +114,7 @@ def test_masses_of_cells_against_draws(target):
     count = torch.bincount(cell, minlength=len(weight))
     square = ((count - N * weight).square() / (N * weight)).sum()
     free = len(weight) - 1
-    assert abs(square - free) < 4 * math.sqrt(2 * free)
+    assert scipy.stats.chi2.sf(square, free) > 6e-5
 
 
 @each([t for t in CELLED if t.dim == 2])
@@ -121,8 +134,8 @@ def test_observables_by_quadrature(target):
     mass = torch.exp(log_rho + log_area - target.truth().log_Z)
     for name, (f, mean, sd, _) in target.truth().observables.items():
         first, second = float(mass @ f(x)), float(mass @ f(x).square())
-        assert first == pytest.approx(mean, abs=1e-4 * sd), name
-        assert math.sqrt(second - first**2) == pytest.approx(sd, rel=3e-4), name
+        assert first == pytest.approx(mean, abs=max(1e-4 * sd, 5e-5)), name  # edges of cells
+        assert math.sqrt(second - first**2) == pytest.approx(sd, rel=3e-4, abs=1e-4), name
 
 
 def test_masses_of_unequal_cells():
@@ -375,42 +388,42 @@ def test_noised_score_by_quadrature(target):
 
 @each([t for t in ALL if t.test_value is not None])
 def test_value_at_the_test_point(target):
-    f = target.log_rho if isinstance(target, Density) else target.reward
-    assert f(test_point(target)) == pytest.approx(target.test_value, abs=1e-10)
+    assert value(target, test_point(target)) == pytest.approx(target.test_value, abs=1e-10)
 
 
 def test_every_target_states_its_test_value():
     assert [t.name for t in ALL if t.test_value is None] == []
 
 
-@each(DENSITIES)
+@each(ALL)
 def test_shapes_and_dtypes(target):
     x = target.scale * torch.randn(2, 3, 5, target.dim, generator=torch.Generator().manual_seed(0))
-    y = target.log_rho(x)
+    y = value(target, x)
     assert y.shape == (2, 3, 5) and y.dtype == torch.float32
-    assert torch.allclose(target.log_rho(x[1, 2]), y[1, 2], rtol=1e-5, atol=1e-4)
-    assert target.log_rho(x[0, 0, 0]).shape == ()
-    assert target.log_rho(x[:0]).shape == (0, 3, 5)
-    assert target.log_rho(x.double()).dtype == torch.float64
+    assert torch.allclose(value(target, x[1, 2]), y[1, 2], rtol=1e-5, atol=1e-4)
+    assert value(target, x[0, 0, 0]).shape == ()
+    assert value(target, x[:0]).shape == (0, 3, 5)
+    assert value(target, x.double()).dtype == torch.float64
 
 
 @each(KNOWN)
 def test_single_precision_is_enough(target):
     x = draws(target)
-    exact, single = target.log_rho(x), target.log_rho(x.float()).double()
+    exact, single = value(target, x), value(target, x.float()).double()
     assert ((single - exact).abs() / exact.abs().clamp(min=1)).max() < 1e-4
 
 
-@each(DENSITIES)
+@each(ALL)
 def test_gradients_are_those_of_finite_differences(target):
     g = torch.Generator().manual_seed(4)
     x = 0.7 * target.scale * torch.randn(8, target.dim, generator=g, dtype=torch.float64)
     v = torch.randn(x.shape, generator=g, dtype=torch.float64)
     v, h = v / v.norm(dim=-1, keepdim=True), 1e-5
-    slope = (target.log_rho(x + h * v) - target.log_rho(x - h * v)) / (2 * h)
-    along = (gradient(target, x) * v).sum(-1)
+    slope = (value(target, x + h * v) - value(target, x - h * v)) / (2 * h)
+    x.requires_grad_()
+    along = (torch.autograd.grad(value(target, x).sum(), x)[0] * v).sum(-1)
     assert torch.allclose(along, slope, rtol=1e-5, atol=1e-6)
-    each_point = torch.func.vmap(torch.func.grad(target.log_rho))(x)
+    each_point = torch.func.vmap(torch.func.grad(partial(value, target)))(x.detach())
     assert torch.allclose((each_point * v).sum(-1), along)
 
 
@@ -419,8 +432,8 @@ def test_gradients_are_those_of_finite_differences(target):
 def test_on_a_gpu(target):
     truth = target.truth()
     x = truth.sample(2000, torch.Generator("cuda").manual_seed(0))
-    assert x.is_cuda and target.log_rho(x.float()).is_cuda
-    assert torch.allclose(target.log_rho(x).cpu(), target.log_rho(x.cpu()))
+    assert x.is_cuda and value(target, x.float()).is_cuda
+    assert torch.allclose(value(target, x).cpu(), value(target, x.cpu()))
     assert abs(z_scores((x * gradient(target, x)).sum(-1) + target.dim)) < 4
     for f, mean, sd, _ in truth.observables.values():
         assert abs(f(x).mean() - mean) < 4 * sd / math.sqrt(len(x))
@@ -438,6 +451,9 @@ def test_on_a_gpu(target):
         ("many_well", {"dim": 3}),
         ("many_well_mdelta", {"wells": 6}),
         ("ising_hs", {"side": 2}),
+        ("tilt_linear", {"dim": 1}),
+        ("tilt_quadratic", {"dim": 1}),
+        ("tilt_shapes", {"shape": "star"}),
     ],
 )
 def test_impossible_parameters_are_refused_with_a_remedy(name, params):

@@ -4,6 +4,8 @@ import math
 
 import torch
 
+from tiltbench.targets.mixture_flow import MixtureFlow
+from tiltbench.targets.optimal import Optimal
 from tiltbench.targets.problem import Problem
 from tiltbench.targets.process import Controlled
 
@@ -27,9 +29,37 @@ class Shifted:
     def problem(self):
         return Problem(2, self.base, lambda x: (x * self.slope.to(x)).sum(-1))
 
+    def at(self, tilt):
+        return Shifted(self.base, tuple(tilt * c for c in self.slope.tolist()))
+
     def control(self, x, t):
         k = (t * self.base.steps).round().long().expand(x.shape[:-1])
         return self.base.pull(k, self.slope.to(x).expand_as(x))
+
+
+class Tilted(Controlled):
+    """math.md 11: r = tilt c.x on a "pretrained" mixture of two; log Z = 0.606237 at tilt 1."""
+
+    slope = torch.tensor([0.8, -0.5], dtype=torch.float64)
+
+    def __init__(self, base=None, tilt=1.0, steps=40):
+        self.base = base or MixtureFlow(
+            (0.4, 0.6), ((-1.5, 0.0), (1.5, 0.5)), (0.3, 0.2), steps=steps
+        )
+        self.tilt = tilt
+        self.log_Z, self.law = self.base.law.tilted_linear(tilt * self.slope)
+        self.optimal = Optimal(
+            self.base, lambda x, a, b: self.law.score(x, a[..., None], b[..., None])
+        )
+
+    def at(self, tilt):
+        return Tilted(self.base, tilt * self.tilt)
+
+    def problem(self):
+        return Problem(2, self.base, lambda x: self.tilt * (x * self.slope.to(x)).sum(-1))
+
+    def control(self, x, t, hint=None):
+        return self.optimal.control(x, t)
 
 
 class Mixture(Controlled):
@@ -66,10 +96,10 @@ class Mixture(Controlled):
         """u* = sigma (score of the noised target - score of the base)."""
         # a point start has no score: the limit is taken just after it
         t = torch.where(t == 0, t + 1e-4, t) if self.base.start_var == 0 else t
-        flat = [float(s) for s in t.reshape(-1)]
+        few, where = t.unique(return_inverse=True)
 
         def of(f):
-            return torch.tensor([f(s) for s in flat], dtype=x.dtype).reshape(t.shape)
+            return torch.tensor([f(s) for s in few.tolist()], dtype=x.dtype)[where]
 
         with torch.enable_grad():
             y = x.detach().requires_grad_()

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tiltbench.estimators import MEETING
 from tiltbench.report.compare import (
     Cell,
     Order,
@@ -47,7 +48,7 @@ draws that carry all the weight does so too."""
 
 def markdown(frames: Frames, folder: Path) -> str:
     """The whole of table.md."""
-    parts = [f"# {folder.name}", LEGEND, _overview(frames), _misled(misled(frames))]
+    parts = [f"# {folder.name}", LEGEND, _overview(frames), _misled(misled(frames)), _unmet(frames)]
     for (target, budget), runs in frames.runs.groupby(BLOCK):
         mine = (frames.scores["target"] == target) & (frames.scores["budget"] == budget)
         parts.append(
@@ -55,6 +56,23 @@ def markdown(frames: Frames, folder: Path) -> str:
         )
     parts.append(provenance(frames.records, folder))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _unmet(frames: Frames) -> str:
+    """A warning for every target and sampler whose forward and reverse weights hardly meet."""
+    rows = frames.scores[frames.scores["metric"] == "overlap"]
+    rows = rows[rows["value"] < MEETING]
+    if rows.empty:
+        return ""
+    lines = [
+        f"- {target}, `{sampler}`: {', '.join(f'{v:.2g}' for v in own['value'])}"
+        for (target, sampler), own in rows.groupby(["target", "sampler"], sort=False)
+    ]
+    head = (
+        "## Two sides that do not meet\n\nRuns whose overlap of forward and reverse weights is "
+        f"below {MEETING:g}: the Bennett estimate rests on a few paths, and its error bar is wide."
+    )
+    return head + "\n\n" + "\n".join(lines)
 
 
 def _leaderboard(title: str, runs: DataFrame, scores: DataFrame, frames: Frames) -> str:

@@ -13,7 +13,7 @@ from tiltbench.samplers.classical._leapfrog import (
     DTYPE,
     adapted,
     evaluate,
-    gaussian_base,
+    known_base,
     move,
     spread_out,
 )
@@ -50,7 +50,7 @@ class Annealed(NamedTuple):
 def begin(problem: Problem, allowance: Cost) -> Annealed:
     """Nothing yet; free of charge.  Raises Unsupported below 200 points, and where the base has no
     density."""
-    gaussian_base(problem)
+    known_base(problem)
     points = min(allowance)
     if points < LEAST:
         raise Unsupported(
@@ -94,7 +94,7 @@ def pilot(
     At most `longest` temperatures: where the ess would need more, the rest follow a geometric
     ladder.  Costs particles * (1 + temperatures) values and gradients.  Raises Unsupported where no
     particle has density."""
-    base = gaussian_base(problem)
+    base = known_base(problem)
     at = evaluate(problem, base.end((particles, problem.dim), generator, DTYPE))
     guess = 1.65 * base.spread * problem.dim ** (-1 / 6)  # right for the base itself
     log_size = torch.tensor(math.log(guess), dtype=DTYPE, device=at.x.device)
@@ -148,7 +148,7 @@ def island(
     the ess falls below least_k the particles are resampled, and each then carries the log-mean-exp
     of the weights (Del Moral, Doucet and Jasra 2006).  Costs particles * (1 + temperatures).
     """
-    base = gaussian_base(problem)
+    base = known_base(problem)
     at = evaluate(problem, base.end((particles, problem.dim), generator, DTYPE))
     log_w = torch.zeros_like(at.r)
     rises = schedule.betas.diff(prepend=torch.zeros(1, dtype=DTYPE)).tolist()
@@ -175,7 +175,7 @@ def pick(problem: Problem, state: Annealed, n: int, generator: Generator) -> Dra
     Before the first island is complete, n draws of the base weighted by exp r, at one value each:
     an anneal without temperatures."""
     if not state.x:
-        x = gaussian_base(problem).end((n, problem.dim), generator, DTYPE)
+        x = known_base(problem).end((n, problem.dim), generator, DTYPE)
         with torch.no_grad():
             log_w = problem.reward(x)
         return Draws(x, log_w, None, log_mean_weight(log_w))

@@ -13,7 +13,7 @@ from tiltbench.samplers.classical._leapfrog import (
     Points,
     adapted,
     evaluate,
-    gaussian_base,
+    known_base,
     move,
     spread_out,
     unknown,
@@ -48,7 +48,7 @@ def begin(
 
     Fewer than `chains` where the allowance would give each less than 50 moves.  Raises Unsupported
     where it does not give 50 moves to one chain, or where the base has no density."""
-    base = gaussian_base(problem)
+    base = known_base(problem)
     points = min(allowance)
     chains = min(chains, points // (FEWEST * leaps))
     if chains == 0:

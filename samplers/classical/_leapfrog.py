@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import reward_and_grad
 from tiltbench.samplers.sampler import Unsupported
-from tiltbench.targets.linear import Linear
+from tiltbench.targets.noising import Known
 from tiltbench.targets.problem import Problem
 
 # Energies reach 1e3 to 1e6 nats, where float32 loses the tenths that decide a Metropolis test.
@@ -38,9 +38,9 @@ class Points(NamedTuple):
         return Points(self.x[index], self.r[index], self.g[index])
 
 
-def gaussian_base(problem: Problem) -> Linear:
+def known_base(problem: Problem) -> Known:
     """The base, whose end has a density and exact draws.  Raises Unsupported where it has not."""
-    if isinstance(problem.base, Linear):
+    if isinstance(problem.base, Known):
         return problem.base
     raise Unsupported(
         f"classical samplers need a base with a known density; {type(problem.base).__name__} is "
@@ -58,8 +58,9 @@ def evaluate(problem: Problem, x: Float[Tensor, "b d"]) -> Points:
     return Points(x, *reward_and_grad(problem, x))
 
 
-def score(base: Linear, at: Points, beta: float) -> Float[Tensor, "b d"]:
-    return beta * at.g - at.x / base.spread**2
+def score(base: Known, at: Points, beta: float) -> Float[Tensor, "b d"]:
+    """grad log (p_base exp(beta r))."""
+    return beta * at.g + base.score(at.x, base.steps)
 
 
 def move(
@@ -82,7 +83,7 @@ def move(
     Points of zero density wander under the base until they meet support; they are left out of the
     mean, which is NaN where there are no others.
     """
-    base = gaussian_base(problem)
+    base = known_base(problem)
     v = torch.randn(at.x.shape, generator=generator, device=at.x.device, dtype=DTYPE)
     spin = torch.rand((len(at.r), 1), generator=generator, device=at.x.device, dtype=DTYPE)
     size = size * (2 * spin - 1).exp()
@@ -104,7 +105,7 @@ def move(
     return new.where(coin < chance, at), chance[inside].mean()
 
 
-def _energy(base: Linear, at: Points, v: Tensor, tilt: Tensor) -> Float[Tensor, " b"]:
+def _energy(base: Known, at: Points, v: Tensor, tilt: Tensor) -> Float[Tensor, " b"]:
     return v.square().sum(-1) / 2 - base.log_end(at.x) - tilt
 
 

@@ -6,55 +6,34 @@ gradient serves any number of regressions.  A guided control pays a hint at ever
 draws them once, BRIDGES a path, and keeps them.
 """
 
-import torch
 from torch import Generator, Tensor
 
-from tiltbench.samplers.loss import Batch, Loss, hints, regress, reward_and_grad
+from tiltbench.samplers.loss import Batch, Loss, regress_on_grid, reward_and_grad
+from tiltbench.samplers.losses._bridges import BRIDGES, linear, points, price
 from tiltbench.samplers.networks import Model
-from tiltbench.samplers.sampler import Unsupported
-from tiltbench.targets.cost import Cost
-from tiltbench.targets.linear import Linear
 from tiltbench.targets.problem import Problem
 from tiltbench.targets.process import Path, Process
 
-BRIDGES = 8  # points a path where each costs a hint
-
 
 def label(problem: Problem, model: Model, path: Path, share: float, generator: Generator) -> Batch:
-    base = _linear(problem.base)
+    base = linear(problem.base, "adjoint sampling")
     _, g = reward_and_grad(problem, path.x[-1])
     ends = {"x0": path.x[0], "x1": path.x[-1], "g": g}
     if not model.guided:
         return ends
     spread = {key: value.repeat(BRIDGES, 1) for key, value in ends.items()}
-    x, t, y = _points(base, spread, generator)
+    x, k = points(base, spread, generator)
     _, hint = reward_and_grad(problem, x)
-    return {"x": x, "t": t, "y": y, "hint": hint}
+    return {"x": x, "k": k, "y": base.pull(k, spread["g"]), "hint": hint}
 
 
 def value(model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
     if model.guided:
-        return regress(model, batch["x"], batch["t"], batch["y"], batch["hint"])
-    return regress(model, *_points(_linear(process), batch, generator))
-
-
-def _points(base: Linear, ends: Batch, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """(x_t, t, target of u) at one uniform grid time a row."""
-    rows = len(ends["x1"])
-    k = torch.randint(base.steps, (rows,), generator=generator, device=generator.device)
-    x = base.bridge(ends["x0"], ends["x1"], k, generator)
-    return x, base.grid(x)[k], base.pull(k, ends["g"])
-
-
-def _linear(process: Process) -> Linear:
-    if not isinstance(process, Linear):
-        raise Unsupported("adjoint sampling needs a base whose bridges are known (Linear)")
-    return process
-
-
-def price(paths: int, steps: int, guided: bool) -> Cost:
-    bridges = Cost(BRIDGES * paths, BRIDGES * paths) if guided else Cost()
-    return Cost(paths, paths).plus(bridges).plus(hints(paths, steps, guided))
+        x, k, y, hint = (batch[key] for key in ("x", "k", "y", "hint"))
+        return regress_on_grid(model, process, x, k, y, hint)
+    base = linear(process, "adjoint sampling")
+    x, k = points(base, batch, generator)
+    return regress_on_grid(model, base, x, k, base.pull(k, batch["g"]))
 
 
 adjoint_sampling = Loss("adjoint_sampling", label, value, price)

@@ -1,0 +1,117 @@
+"""Does every method reach the answer that is known?  From the stored scores of the oracle suite."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tiltbench.report.style import GREY, INK, picture
+from tiltbench.study import Answer, Study
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+SCORES = (Path("results/oracle/table.csv"), Path("results/published/oracle/table.csv"))
+TARGET = "tilt_linear"  # where every method but the negative controls must arrive
+CONTROLS = ("unweighted", "sigma=1")  # what the labels of negative controls contain
+SLACK = 0.01  # nats
+
+
+def run(folder: Path, device: str) -> Answer:
+    from pandas import DataFrame
+
+    scores = _scores()
+    here = scores[scores["target"] == TARGET]
+    rows = [_row(name, own) for name, own in here.groupby("sampler", sort=False)]
+    table = DataFrame(rows)
+    _draw(folder / "oracle.png", scores)
+    judged = table[~table["method"].map(_is_control)]
+    reached = judged[(judged["log Z"] == "yes") & (judged["floor"] == "yes")]
+    missed = [f"`{name}`" for name in judged["method"] if name not in set(reached["method"])]
+    seeds = here["seed"].nunique()
+    words = (
+        f"`{TARGET}`, D = 2, {seeds} seed(s), {int(here['budget'].iloc[0]):,} points. *log Z*: "
+        f"|Bennett error| below 3 standard errors + {SLACK:g} for every seed; *floor*: median "
+        f"energy distance within 2 sd of what exact draws score. {len(reached)} of {len(judged)} "
+        f"methods (negative controls left out) reach both"
+        + (f"; those that do not: {', '.join(missed)}." if missed else ".")
+    )
+    return Answer(table, words)
+
+
+def _scores() -> DataFrame:
+    from pandas import read_csv
+
+    for path in SCORES:
+        if path.is_file():
+            return read_csv(path)
+    raise FileNotFoundError(
+        f"there is no {SCORES[0]}: run the suite first, `tiltbench run --suite oracle`"
+    )
+
+
+def _row(name: str, own: DataFrame) -> dict[str, str | float]:
+    def of(metric: str) -> DataFrame:
+        return own[(own["metric"] == metric) & own["value"].notna()]
+
+    bar, distance = of("log_Z_bar_err"), of("energy_distance")
+    excess = (bar["value"].abs() - 3 * bar["se"]).max()
+    middle = distance["value"].median()
+    floor, sd = (distance[key].median() for key in ("floor_mean", "floor_sd"))
+    return {
+        "method": name,
+        "runs": len(distance),
+        "Bennett errors": ", ".join(_signed(row) for _, row in bar.iterrows()),
+        "log Z": _yes(excess < SLACK),
+        "energy distance": middle,
+        "at the floor": f"{floor:.4f} ± {sd:.4f}",
+        "floor": _yes(abs(middle - floor) < 2 * sd),
+        "control_err": of("control_err")["value"].median(),
+        "ess_model": of("ess_model")["value"].median(),
+        "ess_target": of("ess_target")["value"].median(),
+    }
+
+
+def _signed(row: Series) -> str:
+    return f"{row['value']:+.3f}±{row['se']:.3f}"
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "no"
+
+
+def _is_control(name: str) -> bool:
+    return any(word in name for word in CONTROLS)
+
+
+def _draw(path: Path, scores: DataFrame) -> None:
+    """|Bennett error| of every method on every target, median over seeds."""
+    part = scores[(scores["metric"] == "log_Z_bar_err") & scores["value"].notna()]
+    part = part.assign(size=part["value"].abs())
+    grid = part.pivot_table(
+        index="sampler", columns="target", values="size", aggfunc="median", sort=False
+    )
+    with picture(path, 1, 1, (1.6 + 0.75 * len(grid.columns), 1.2 + 0.24 * len(grid))) as (
+        figure,
+        axes,
+    ):
+        panel = axes[0, 0]
+        shown = grid.map(lambda v: math.log10(max(v, 1e-3)) if v == v else math.nan)
+        image = panel.imshow(shown.to_numpy(), cmap="viridis_r", vmin=-3, vmax=1, aspect="auto")
+        panel.set_xticks(
+            range(len(grid.columns)), grid.columns, rotation=40, ha="right", fontsize=7
+        )
+        panel.set_yticks(range(len(grid)), grid.index, fontsize=7)
+        for i, values in enumerate(grid.to_numpy()):
+            for j, value in enumerate(values):
+                text = f"{value:.2g}" if value == value else "–"
+                dark = value == value and value > 0.05
+                panel.text(
+                    j, i, text, ha="center", va="center", fontsize=6, color="w" if dark else INK
+                )
+        bar = figure.colorbar(image, ax=panel, shrink=0.6)
+        bar.set_label("log10 |Bennett error| (nats)", color=GREY)
+
+
+oracle = Study("oracle", "Every method against the oracle", run)

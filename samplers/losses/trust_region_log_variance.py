@@ -1,0 +1,64 @@
+"""Log-variance towards a target within reach (trust regions for measures, arXiv 2508.12511).
+
+For each batch of paths of a control v the next target is the tempered law
+
+    dP' / dP^v proportional to (dP* / dP^v)^beta,
+
+beta <= 1 the largest with KL(P' | P^v) <= RADIUS: the KL of the self-normalised weights of the
+batch, which grows with beta; its root by bisection.
+
+The loss is Var log dP'/dP^u over the batch.  With beta = 1 it is log-variance; beta rises to 1 as v
+nears the optimum, which stays stationary.  A kept batch keeps its own target.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from tiltbench.samplers.loss import Batch, Loss, batch_path, hints, path_batch
+from tiltbench.samplers.networks import Model
+from tiltbench.targets.cost import Cost
+from tiltbench.targets.problem import Problem
+from tiltbench.targets.process import Path, Process, along
+
+RADIUS = 1.0  # nats a batch; its estimate of KL can be no more than log of the number of paths
+
+
+def label(problem: Problem, model: Model, path: Path, share: float, generator: Generator) -> Batch:
+    """The path and `target`, log dP'/dP^base up to a constant."""
+    with torch.no_grad():
+        batch = path_batch(path, problem.reward(path.x[-1]))
+        ratio = problem.base.log_ratio(path)
+        log_w = batch.pop("r").double() - ratio
+        return {**batch, "target": exponent(log_w, RADIUS) * log_w + ratio}
+
+
+def value(model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
+    path = batch_path(batch)
+    return (batch["target"] - process.log_ratio(path._replace(u=along(model, path)))).var()
+
+
+def price(paths: int, steps: int, guided: bool) -> Cost:
+    return Cost(values=paths).plus(hints(paths, steps, guided))
+
+
+def exponent(log_w: Float[Tensor, " n"], radius: float) -> float:
+    """The largest beta in [0, 1] with divergence(beta log_w) <= radius."""
+    if divergence(log_w) <= radius:
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if divergence(middle * log_w) <= radius else (low, middle)
+    return low
+
+
+def divergence(log_w: Float[Tensor, " n"]) -> float:
+    """KL of the self-normalised weights from equal ones, nats: 0 to log n."""
+    entropy = torch.special.entr(torch.softmax(log_w, 0)).sum()
+    return math.log(len(log_w)) - float(entropy)
+
+
+trust_region_log_variance = Loss("trust_region_log_variance", label, value, price)
