@@ -80,8 +80,8 @@ def run(folder: Path, device: str) -> Answer:
     words = (
         f"Bias of log Z with {PATHS:,} paths of a random, untrained control, against the number of "
         f"steps K. The forms that claim to be exact at any K are within {worst:.1f} standard "
-        f"errors of the truth at K = {STEPS[0]}. Slopes are those of log |bias| against log K, by least "
-        "squares weighted with the errors, over the K whose bias is above three standard errors."
+        f"errors of the truth at K = {STEPS[0]}. Slopes are those of log |bias| against log K, by "
+        "least squares weighted with the errors, over the K whose bias is above three of them."
     )
     return Answer(table, words)
 
