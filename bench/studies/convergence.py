@@ -19,7 +19,7 @@ from tiltbench.study import Answer, Study
 from tiltbench.targets.problem import pose
 
 STEPS = (4, 8, 16, 32, 64)
-PATHS, CHUNK = 200_000, 20_000
+PATHS, CHUNK = 100_000, 20_000
 
 
 class Case(NamedTuple):

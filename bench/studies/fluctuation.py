@@ -19,8 +19,8 @@ from tiltbench.study import Answer, Study
 from tiltbench.targets.problem import pose
 
 CASES = {  # target: (sampler, points of training)
-    "tilt_linear": ("cmcd_lv[paths=128]", 400_000),
-    "gmm9": ("cmcd_lv[paths=128]", 1_500_000),
+    "tilt_linear": ("cmcd_lv[paths=128]", 300_000),
+    "gmm9": ("cmcd_lv[paths=128]", 800_000),
 }
 PATHS = 20_000
 

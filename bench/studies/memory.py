@@ -18,8 +18,8 @@ from tiltbench.study import Answer, Study
 from tiltbench.targets.problem import pose
 
 STEPPINGS = ("Ancestral", "Regularised[h=0.02]", "Constant[level=1]")
-METHOD = "adjoint_matching[paths=256,repeats=2]"
-POINTS, DRAWS = 80_000, 2_000
+METHOD = "adjoint_matching[paths=256,lr=0.01]"
+POINTS, DRAWS = 40_000, 2_000
 COLOURS = ("#117733", "#332288", "#cc6677")
 
 
