@@ -54,7 +54,12 @@ def _check_file(spec: Spec) -> list[Finding]:
             return check_sampler.check(build_sampler(spec))
     except BadSpec as error:
         return [
-            Finding(False, str(error), "decorate it with @dataclass(frozen=True), give defaults")
+            Finding(
+                False,
+                str(error),
+                "decorate it with @dataclass(frozen=True), give its fields defaults, and define "
+                'what its base class leaves open (Truth("unknown") is an answer to `truth`)',
+            )
         ]
     what = f"{spec['name']} holds neither a target nor a loss nor a sampler"
     return [Finding(False, what, "extend Density, Tilt or Sampler, or write `thing = Loss(...)`")]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.context
 import os
 import resource
 import signal
@@ -42,6 +43,13 @@ class Event(NamedTuple):
 Watch = Callable[[Event], None]
 
 
+def forkserver() -> multiprocessing.context.ForkServerContext:
+    """Processes that do not import from the current directory: a folder called tiltbench there, a
+    clone of this repository, would stand in for the package."""
+    os.environ["PYTHONSAFEPATH"] = "1"
+    return multiprocessing.get_context("forkserver")
+
+
 def run_cells(
     cells: Sequence[Cell],
     folder: Path,
@@ -56,7 +64,7 @@ def run_cells(
     (OUT_OF_MEMORY); a process that dies of a signal costs that cell only.  SIGKILL and SIGTERM from
     outside are no fault of the cell: it is tried once more and the death counted in
     `cost["deaths"]`.  Leaving the iterator, by Ctrl-C too, kills what still runs."""
-    context = multiprocessing.get_context("forkserver")
+    context = forkserver()
     context.set_forkserver_preload(PRELOAD)
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder)

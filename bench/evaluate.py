@@ -135,7 +135,7 @@ def _missing(metric: Metric, truth: Truth, outcome: Outcome) -> str:
     for need in sorted(metric.needs):
         if need.startswith("probe."):
             if need.removeprefix("probe.") not in outcome.probes:
-                return f"the method offers no {need.removeprefix('probe.')}"
+                return f"the run measured no {need.removeprefix('probe.')}"
         elif reasons[need]:
             return reasons[need]
     if metric.needs & SAMPLE_NEEDS:

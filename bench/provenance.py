@@ -22,7 +22,7 @@ from tiltbench.suite import Cell
 HERE = Path(__file__).parent
 
 # Of bench/ only what a run passes through: a new table must not make old runs look out of date.
-RUNNERS = ("budget.py", "record.py", "run.py", "spec.py")
+RUNNERS = ("budget.py", "control_gap.py", "record.py", "run.py", "spec.py")
 
 
 def code_identity() -> dict[str, Any]:

@@ -20,6 +20,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from tiltbench.budget import Budget, BudgetExceeded, Meter
+from tiltbench.control_gap import control_gap
 from tiltbench.provenance import code_identity, code_of, environment, peak_memory
 from tiltbench.record import (
     Outcome,
@@ -30,15 +31,11 @@ from tiltbench.record import (
     write_outcome,
     write_record,
 )
-from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.networks import Model
-from tiltbench.samplers.recipe import Base
 from tiltbench.samplers.sampler import Draws, Sampler, Traced, Unsupported
 from tiltbench.spec import build_sampler, build_target
 from tiltbench.suite import CURVE_POINTS, Cell
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.noising import Noising
-from tiltbench.targets.optimal import Optimal
 from tiltbench.targets.problem import Diverged, Problem, pose
 from tiltbench.targets.target import Target
 
@@ -153,7 +150,7 @@ class _Run:
         traced = self.measure(lambda: self.reverse(target, sampler, state), "reverse paths")
         probes = self.measure(lambda: self.probe(target, sampler, state), "probes") or {}
         if traced is not None:
-            gap = self.measure(lambda: self.control_gap(target, sampler, traced), "control_gap")
+            gap = self.measure(lambda: control_gap(target, sampler, traced), "control_gap")
             probes = probes if gap is None else {**probes, "control_gap": gap}
         self.outcome = Outcome(draws, None if traced is None else traced.log_w, probes)
         return status
@@ -239,19 +236,6 @@ class _Run:
         if log_w.shape != (len(x),) or bool(log_w.isnan().any()):
             raise Diverged(f"reverse weights of {len(x)} points have NaN or the wrong shape")
         return traced._replace(log_w=log_w.detach().double())
-
-    def control_gap(self, target: Target, sampler: Sampler[Any], traced: Traced) -> Tensor | None:
-        """(n,) int |u - u*|^2 dt along paths from exact draws, where u* is in closed form and the
-        chain is the base's own: an escort and its score share one drift, and no u* is theirs."""
-        truth, base = target.truth(), pose(target, sampler.reference).base
-        steered = isinstance(sampler, Diffusion) and sampler.recipe == Base()
-        if truth.noised_score is None or not steered or not isinstance(base, Noising):
-            return None
-        assert traced.t is not None and traced.x is not None and traced.u is not None
-        t = traced.t[:-1].reshape(-1, 1)
-        best = Optimal(base, truth.noised_score).control(traced.x[:-1], t)
-        each = (traced.u - best).double().square().sum(-1)
-        return torch.tensordot(traced.t.diff().double(), each, dims=1)
 
     def probe(self, target: Target, sampler: Sampler[Any], state: Any) -> dict[str, Tensor]:
         cell = self.cell

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import signal
 import threading
@@ -189,8 +188,9 @@ def _workers(jobs: int, tasks: int) -> Iterator[Each]:
     if jobs < 2 or tasks <= FEW:
         yield lambda f, items: map(f, items)
         return
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(jobs, context, _begin) as pool:
+    from tiltbench.engine import forkserver
+
+    with ProcessPoolExecutor(jobs, forkserver(), _begin) as pool:
         try:
             # neighbours share a target and a seed, hence a reference set: keep them in one process
             yield lambda f, items: pool.map(f, items, chunksize=max(len(items) // (8 * jobs), 1))

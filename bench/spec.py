@@ -277,4 +277,5 @@ def _default_part(name: str) -> Spec:
     for registry in PARTS:
         if name in registry.entries:
             return spec(registry.load(name)())
-    raise UnknownName(f"no part is called {name!r}")
+    known = ", ".join(sorted(part for registry in PARTS for part in registry.entries))
+    raise UnknownName(f"no part is called {name!r}; the parts are: {known}")

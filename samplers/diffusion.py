@@ -41,10 +41,10 @@ class Diffusion(Sampler[Trained]):
 
     Every step simulates and labels `paths` paths (paying loss.price), keeps the last `memory`
     batches, and takes `repeats` optimiser steps, each on a batch drawn from the kept ones.  Adam,
-    learning rate lr cos(pi/2 share) with `share` the part of the training done: of the allowance,
-    or of `batches` steps where that is not 0 and comes first.  Gradients are clipped to norm
-    `clip`.  grad r is clipped to length `steepest` sqrt(D) / spread wherever a loss or a guided
-    control sees it: one point far out must not throw the control out after it.
+    learning rate lr cos(pi/2 share) with `share` the part of the training done: of `batches`
+    steps, after which training ends; of the allowance where `batches` is 0.  Gradients are clipped
+    to norm `clip`.  grad r is clipped to length `steepest` sqrt(D) / spread wherever a loss or a
+    guided control sees it: one point far out must not throw the control out after it.
     """
 
     name: ClassVar[str] = "diffusion"
@@ -65,6 +65,8 @@ class Diffusion(Sampler[Trained]):
         for name in ("paths", "repeats", "memory", "lr", "clip", "steepest"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive and finite")
+        if self.paths < 2:
+            raise ValueError("paths is 1; a batch needs two or more")
         if self.batches < 0:
             raise ValueError(f"batches is {self.batches}; write 0 for as many as can be paid")
         if self.loss.through_path and (self.repeats, self.memory) != (1, 1):
@@ -114,10 +116,9 @@ class Diffusion(Sampler[Trained]):
 
     def share(self, state: Trained) -> float:
         """The part of the training that is done, in [0, 1]."""
-        share = state.paid.share(state.allowance)
         if self.batches:
-            share = max(share, state.iteration / (self.repeats * self.batches))
-        return min(share, 1.0)
+            return min(state.iteration / (self.repeats * self.batches), 1.0)
+        return min(state.paid.share(state.allowance), 1.0)
 
     def done(self, state: Trained) -> bool:
         return self.batches > 0 and state.iteration >= self.repeats * self.batches

@@ -89,9 +89,7 @@ class Divergence(Weighing):
 
     def log_ratio(self, escort: Escort, path: Path) -> Float[Tensor, " *b"]:
         assert path.height is not None
-        r = path.height[-1].double()
-        ratio = r - self.along(escort, path)[-1]
-        return torch.where(r > -torch.inf, ratio, torch.zeros_like(ratio))
+        return path.height[-1].double() - self.along(escort, path)[-1]
 
 
 def slope(path: Path) -> Float[Tensor, " k1 *b d"]:
@@ -249,7 +247,9 @@ class _Annealed(Recipe):
 
     def price(self, loss: Loss, paths: int, steps: int, guided: bool) -> Cost:
         """A value and a gradient at each of K + 1 points, hints included; differentiating through
-        the path costs a second gradient at all but the first, none where r is linear."""
+        the path costs a second gradient at all but the first.  An upper bound: where r is
+        linear there is none to take, and a learning rate that follows what was paid ends early;
+        `batches` then says better how long training is."""
         points = paths * (steps + 1)
         again = paths * steps if loss.through_path else 0
         return loss.price(paths, steps, False).plus(Cost(points, points + again))
@@ -260,7 +260,8 @@ class Escorted(_Annealed):
     """Annealing weighed by kernel ratios: tilted controlled Crooks (math.md 5.3), eps > 0.
 
     eps is in units of spread^2, the noise falls as eps ratio^(-2t).  CMCD (arXiv 2307.01050) on a
-    static base.  grad r may be clipped: any drift has its exact ratio."""
+    static base.  grad r may be clipped: any drift has its exact ratio.
+    Without the base's density the weights are off by O(dt / eps); eps below LEAST is refused."""
 
     name: ClassVar[str] = "Escorted"
     annealing: Annealing = Ramp()
@@ -269,6 +270,11 @@ class Escorted(_Annealed):
 
     def __post_init__(self) -> None:
         _positive(self, "eps", "ratio")
+        if self.eps < LEAST:
+            raise ValueError(
+                f"eps is {self.eps}; below {LEAST} the two kernels of a step hardly meet: use "
+                "recipe=Transported, which takes any eps from 0 on"
+            )
 
     def process(self, problem: Problem, raw: Problem) -> Escort:
         flow = _started(problem.base)
@@ -281,7 +287,8 @@ class Transported(_Annealed):
 
     eps is in units of spread^2, the noise falls as eps ratio^(-2t); eps = 0 is a flow.  NETS
     (arXiv 2410.02711).  Drawing takes the divergence exactly in any dimension: an estimate's noise
-    would raise the mean of exp A.  grad r is never clipped: A needs it as it is."""
+    would raise the mean of exp A.  grad r is never clipped: A needs it as it is.  Raises
+    Unsupported where r = -inf is met: the identity needs a reward that is finite everywhere."""
 
     name: ClassVar[str] = "Transported"
     annealing: Annealing = Ramp()
@@ -289,17 +296,36 @@ class Transported(_Annealed):
     ratio: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.eps >= 0:
-            raise ValueError(f"eps is {self.eps}; it must not be negative")
+        if not 0 <= self.eps < math.inf:
+            raise ValueError(f"eps is {self.eps}; it must be 0 or more, and finite")
         _positive(self, "ratio")
 
     def process(self, problem: Problem, raw: Problem) -> Escort:
         flow = _started(raw.base)
         return Escort(flow, raw.reward, self.annealing, self.eps, self.ratio, Divergence())
 
+    def simulate(self, problem: Problem, model: Model, n: int, generator: Generator) -> Path:
+        return _finite(super().simulate(problem, model, n, generator))
+
+    def retrace(
+        self, problem: Problem, model: Model, x: Float[Tensor, "n d"], generator: Generator
+    ) -> Path:
+        return _finite(super().retrace(problem, model, x, generator))
+
     def weighed(self, problem: Problem, model: Model, path: Path) -> Path:
         """With div w at every point."""
         return path._replace(growth=problem.base.spread * divergences(model, path))
+
+
+def _finite(path: Path) -> Path:
+    """The path, if no wall was met: A would die there, where the law is reflected."""
+    assert path.height is not None
+    if bool((path.height == -torch.inf).any()):
+        raise Unsupported(
+            "the divergence form needs a reward that is finite everywhere, and this one is -inf at "
+            "points of the paths: use recipe=Escorted"
+        )
+    return path
 
 
 def divergences(model: Model, path: Path) -> Float[Tensor, " k1 *b"]:
@@ -314,6 +340,7 @@ def divergences(model: Model, path: Path) -> Float[Tensor, " k1 *b"]:
 
 
 DIRECTIONS = 64  # bounds the memory
+LEAST = 1e-3  # spread^2
 
 
 def _escort(problem: Problem) -> Escort:
@@ -323,8 +350,8 @@ def _escort(problem: Problem) -> Escort:
 
 def _positive(recipe: Recipe, *fields: str) -> None:
     for field in fields:
-        if not getattr(recipe, field) > 0:
-            raise ValueError(f"{field} is {getattr(recipe, field)}; it must be positive")
+        if not 0 < getattr(recipe, field) < math.inf:
+            raise ValueError(f"{field} is {getattr(recipe, field)}; it must be positive and finite")
 
 
 def _started(base: Process) -> Noising:

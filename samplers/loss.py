@@ -85,9 +85,9 @@ def regress_on_grid(
 
 
 def path_batch(path: Path, r: Tensor) -> Batch:
-    """A path and its rewards, floored, as a batch."""
+    """A path and its rewards as a batch."""
     named = {key: value for key, value in path._asdict().items() if value is not None}
-    return {**named, "r": floored(r)}
+    return {**named, "r": r}
 
 
 def floored(r: Float[Tensor, " *b"]) -> Float[Tensor, " *b"]:
@@ -102,6 +102,12 @@ def floored(r: Float[Tensor, " *b"]) -> Float[Tensor, " *b"]:
 
 
 DEEP = 200.0
+
+
+def grounded(r: Float[Tensor, " b"], log_ratio: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """Rewards with r - log_ratio `floored`, float64: where all weights agree nothing is changed."""
+    log_ratio = log_ratio.double()
+    return floored(r.double() - log_ratio) + log_ratio
 
 
 def batch_path(batch: Batch) -> Path:
@@ -123,10 +129,10 @@ def path_space(
         problem: Problem, model: Model, path: Path, share: float, generator: Generator
     ) -> Batch:
         with torch.no_grad():
-            batch = path_batch(path, problem.reward(path.x[-1]))
+            ratio = problem.base.log_ratio(path)
+            batch = path_batch(path, grounded(problem.reward(path.x[-1]), ratio))
             if share == 0.0:  # start F where the first batch says: log Z may be hundreds of nats
-                log_w = batch["r"].double() - problem.base.log_ratio(path)
-                model.log_Z.fill_(log_w.mean().item())
+                model.log_Z.fill_((batch["r"] - ratio).mean().item())
         return batch
 
     def value(model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:

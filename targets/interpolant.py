@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 
 from tiltbench.targets.noising import Noising
 from tiltbench.targets.process import Kernel, normal
-from tiltbench.targets.schedules import Schedule
+from tiltbench.targets.schedules import RectifiedFlow, Schedule
 
 
 class Interpolant(Noising):
@@ -57,7 +57,6 @@ class Interpolant(Noising):
 
     @property
     def memory(self) -> float:
-        """corr(X_0, X_1) for a Gaussian end of the base's spread: 0 is memoryless."""
         return self.stepping.memory(self)
 
     @cached_property
@@ -101,6 +100,10 @@ class Stepping(ABC):
     @abstractmethod
     def memory(self, base: Interpolant) -> float: ...
 
+    @abstractmethod
+    def check(self, schedule: Schedule) -> None:
+        """Raises ValueError where this noise is meant for another schedule."""
+
 
 @dataclass(frozen=True)
 class Ancestral(Stepping):
@@ -114,6 +117,9 @@ class Ancestral(Stepping):
     """
 
     name: ClassVar[str] = "Ancestral"
+
+    def check(self, schedule: Schedule) -> None:
+        """Any schedule will do."""
 
     def parts(self, base: Interpolant, k: int) -> tuple[float, float, float]:
         """(A, B, var)."""
@@ -193,6 +199,13 @@ class Regularised(Euler):
         if not self.h > 0:
             raise ValueError(f"h is {self.h}; it must be positive")
 
+    def check(self, schedule: Schedule) -> None:
+        if not isinstance(schedule, RectifiedFlow):
+            raise ValueError(
+                "Regularised is the noise of a rectified flow: use schedule=RectifiedFlow, or "
+                "stepping=Ancestral, which is finite on every schedule"
+            )
+
     def sigma(self, t: float) -> float:
         return math.sqrt(2 * (1 - t + self.h) / (t + self.h))
 
@@ -208,6 +221,9 @@ class Constant(Euler):
     def __post_init__(self) -> None:
         if not self.level > 0:
             raise ValueError(f"level is {self.level}; it must be positive")
+
+    def check(self, schedule: Schedule) -> None:
+        """Any schedule will do."""
 
     def sigma(self, t: float) -> float:
         return self.level

@@ -46,6 +46,10 @@ class Linear(Known):
     def spread(self) -> float:
         return math.sqrt(self.variance(1.0))
 
+    @property
+    def memory(self) -> float:
+        return self.between(0.0, 1.0)[0] * math.sqrt(self.start_var) / self.spread
+
     def signal(self, t: float) -> float:
         """alpha_t: X_t | X_1 ~ N(alpha_t X_1, beta_t^2 I) under the base, any start included."""
         return self.variance(t) * self.between(t, 1.0)[0] / self.variance(1.0)

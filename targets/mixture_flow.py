@@ -16,6 +16,7 @@ from tiltbench.targets.interpolant import Ancestral, Interpolant, Stepping
 from tiltbench.targets.noising import Known, Step, pick
 from tiltbench.targets.schedules import RectifiedFlow, Schedule
 
+MOST_STEPS = 10_000
 PROBES = 4096  # draws that fix the uncertainty of the ends
 
 
@@ -37,8 +38,9 @@ class MixtureFlow(Interpolant, Known):
     steps: int = 50
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; it must be 1 or more")
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise ValueError(f"steps is {self.steps}; it must be from 1 to {MOST_STEPS}")
+        self.stepping.check(self.schedule)
 
     @cached_property
     def law(self) -> Components:

@@ -62,6 +62,11 @@ class Noising(Additive):
     def denoise_rate(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
         """d/dt E_base[X_1 | X_t = x] at t = t_k, x held fixed."""
 
+    @property
+    @abstractmethod
+    def memory(self) -> float:
+        """corr(X_0, X_1), for a Gaussian end of the base's spread: 0 is memoryless."""
+
     @cached_property
     def signals(self) -> list[float]:
         return [self.signal(t) for t in self.times]

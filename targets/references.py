@@ -121,11 +121,6 @@ class Stationary(Linear):
     def start_var(self) -> float:
         return self.scale**2
 
-    @property
-    def residual_correlation(self) -> float:
-        """corr(X_0, X_1) = exp(-1/2 int_0^1 gamma)."""
-        return self.between(0.0, 1.0)[0]
-
     def between(self, s: float, t: float) -> tuple[float, float]:
         total = (
             self.gamma_noise * (t - s) + (self.gamma_data - self.gamma_noise) * (t * t - s * s) / 2
@@ -148,7 +143,4 @@ def _uniform(steps: int) -> tuple[float, ...]:
 def _positive(process: Linear, *fields: str) -> None:
     for field in fields:
         if not getattr(process, field) > 0:
-            raise ValueError(
-                f"{type(process).__name__}: {field} is {getattr(process, field)}; "
-                "it must be positive"
-            )
+            raise ValueError(f"{field} is {getattr(process, field)}; it must be positive")

@@ -170,8 +170,8 @@ MUTANTS = [
     Mutant(
         "resampling by the inverse control",
         "samplers/losses/_matching.py",
-        "floored(r).double() - base.log_ratio(path)",
-        "floored(r).double() + base.log_ratio(path)",
+        "floored(r.double() - base.log_ratio(path))",
+        "floored(r.double() + base.log_ratio(path))",
         "test_matching.py",
     ),
     Mutant(

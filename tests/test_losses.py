@@ -9,14 +9,15 @@ import torch
 from tests.worlds import Mixture, Shifted, Tilted, rng, z_score
 from tiltbench.budget import Meter
 from tiltbench.samplers.diffusion import GRADIENTS, Diffusion, Preset
-from tiltbench.samplers.loss import Loss, path_batch, reward_and_grad
+from tiltbench.samplers.loss import Loss, grounded, reward_and_grad
 from tiltbench.samplers.networks import Corrected, Earlier, Guided, Mlp, Model
 from tiltbench.samplers.recipe import Base
 from tiltbench.samplers.registry import NETWORKS, SAMPLERS
+from tiltbench.samplers.sampler import Unsupported
 from tiltbench.samplers.weights import ess
+from tiltbench.spec import build_sampler, parse
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Diverged, Problem
-from tiltbench.targets.process import Path
 from tiltbench.targets.references import Brownian, Stationary
 
 PLUGINS = [SAMPLERS.load(name) for name in SAMPLERS.entries]
@@ -266,11 +267,30 @@ def test_reward_and_grad_at_the_edge_of_the_support():
 
 
 def test_paths_outside_the_support_count_with_a_finite_reward():
-    path = Path(*[torch.zeros(2, 4, 1)] * 5)
-    batch = path_batch(path, torch.tensor([1.0, -torch.inf, 5.0, -1e20]))
-    assert batch["r"].tolist() == [1.0, -195.0, 5.0, -195.0]
+    r, ratio = torch.tensor([1.0, -torch.inf, 5.0, -1e20]), torch.tensor([0.0, 1.0, 0.0, -2.0])
+    assert grounded(r, ratio).tolist() == [1.0, -194.0, 5.0, -197.0]
+    optimum = torch.tensor([0.0, 373.0, -200.0, 1.0])  # equal weights are left as they are
+    assert torch.equal(grounded(optimum + 2, optimum), optimum.double() + 2)
     with pytest.raises(Diverged, match="all 3 paths"):
-        path_batch(path, torch.full((3,), -torch.inf))
+        grounded(torch.full((3,), -torch.inf), torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("adjoint_matching[recipe=Escorted,reference=Stationary]", "leave recipe=Base"),
+        ("adjoint_matching_full[recipe=Escorted,reference=Stationary]", "leave recipe=Base"),
+        ("novel_score_matching[recipe=Escorted,reference=Stationary]", "noising kernel"),
+        ("nets_pinn[recipe=Base]", "use recipe=Transported"),
+        ("nets_action[recipe=Base]", "use recipe=Escorted"),
+    ],
+)
+def test_a_loss_refuses_the_wrong_chain(text, said):
+    sampler = build_sampler(parse(text))
+    problem = Mixture(replace(sampler.reference, steps=4)).problem()
+    state = sampler.init(problem, Cost(10**6, 10**6), rng())
+    with pytest.raises(Unsupported, match=said):
+        sampler.step(problem, state, rng())
 
 
 @losses

@@ -476,3 +476,15 @@ def test_a_base_without_what_a_method_needs_is_refused_in_one_sentence():
 
     with pytest.raises(Unsupported, match="noising kernel"):
         noising(object())
+
+
+def test_a_monte_carlo_target_does_not_depend_on_its_neighbours():
+    """A steep reward: one good point in a batch must not raise the floor under the others."""
+    base = MixtureFlow((0.4, 0.6), ((-1.5,), (1.5,)), (0.3, 0.2), steps=20)
+    problem = Problem(1, base, lambda x: -40 * (x - 3).square().sum(-1))
+    x, k = torch.tensor([[-1.5]]).repeat(2000, 1), torch.full((2000,), 18)
+    alone = monte_carlo.estimate(problem, base, x, k, 32, rng(1))
+    far = torch.cat([x, torch.tensor([[2.9]]).repeat(2000, 1)])
+    beside = monte_carlo.estimate(problem, base, far, torch.full((4000,), 18), 32, rng(2))[:2000]
+    error = math.sqrt(float(alone.var() + beside.var()) / 2000)
+    assert abs(float(alone.mean() - beside.mean())) < 4 * error

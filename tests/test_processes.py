@@ -192,7 +192,7 @@ def test_a_density_of_the_wrong_shape_is_named():
 def test_references_refuse_nonsense():
     with pytest.raises(ValueError, match="steps is 0"):
         Brownian(steps=0)
-    assert Stationary().residual_correlation == pytest.approx(0.0066, abs=2e-4)
+    assert Stationary().memory == pytest.approx(0.0066, abs=2e-4)
 
 
 def test_path_is_immutable():

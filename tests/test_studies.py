@@ -76,6 +76,12 @@ def test_the_oracle_judges_from_stored_scores(tmp_path, monkeypatch):
             bar = {"metric": "log_Z_bar_err", "value": shift + 0.01 * seed, "se": 0.01}
             ed = {"metric": "energy_distance", "value": shift, "floor_mean": 0.0, "floor_sd": 0.01}
             rows += [{**head, **bar}, {**head, **ed}]
+    bar = {"metric": "log_Z_bar_err", "value": 0.0, "se": math.inf}
+    ed = {"metric": "energy_distance", "value": 0.0, "floor_mean": 0.0, "floor_sd": 0.01}
+    for seed in range(3):  # an infinite error covers everything and proves nothing
+        head = {"target": "tilt_linear", "budget": 1000, "sampler": "lost", "seed": seed}
+        rows += [{**head, **bar}, {**head, **ed}]
+    rows.append({**head, **ed, "target": "gmm9", "sampler": "elsewhere"})
     path = tmp_path / "table.csv"
     DataFrame(rows).to_csv(path, index=False)
     monkeypatch.setattr(oracle, "SCORES", (path,))
@@ -83,7 +89,9 @@ def test_the_oracle_judges_from_stored_scores(tmp_path, monkeypatch):
     verdict = made.table.set_index("method")
     assert verdict.loc["good", ["log Z", "floor"]].tolist() == ["yes", "yes"]
     assert verdict.loc["off", ["log Z", "floor"]].tolist() == ["no", "no"]
-    assert "1 of 2 methods" in made.words and "`off`" in made.words
+    assert verdict.loc["lost", "log Z"] == "no"
+    assert "1 of 3 methods" in made.words and "`off`, `lost`" in made.words
+    assert "Not defined on this base: `elsewhere`" in made.words
     assert np.isnan(verdict.loc["good", "control_err"])
     monkeypatch.setattr(oracle, "SCORES", (tmp_path / "none.csv",))
     with pytest.raises(FileNotFoundError, match="run the suite first"):

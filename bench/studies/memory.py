@@ -80,9 +80,7 @@ def _draw(path: Path, drawn: dict[str, Tensor], exact: Tensor) -> None:
             low, high = torch.quantile(exact[:, i], torch.tensor([0.001, 0.999]).double()).tolist()
             bins = torch.linspace(low - 0.5, high + 0.5, 60).tolist()
             axes.hist(exact[:, i].numpy(), bins, density=True, color="#d5dae0", label="exact")
-            for colour, (name, x) in zip(
-                ("#117733", "#332288", "#cc6677"), drawn.items(), strict=True
-            ):
+            for colour, (name, x) in zip(COLOURS, drawn.items(), strict=True):
                 axes.hist(
                     x[:, i].numpy(), bins, density=True, histtype="step", color=colour, label=name
                 )

@@ -67,6 +67,7 @@ nets_action = Preset(
         repeats=4,
         memory=32,
         lr=3e-3,
+        steepest=1e9,  # d/dt r_t + v . grad r_t wants the gradient of r as it is
     ),
 )
 """NETS by action matching: w = grad phi, no divergence, expectations reweighted along the path."""

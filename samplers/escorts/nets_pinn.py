@@ -14,9 +14,10 @@ import torch
 from torch import Generator, Tensor
 
 from tiltbench.samplers.diffusion import Diffusion, Preset
-from tiltbench.samplers.escort import Transported, rate, slope
+from tiltbench.samplers.escort import Escort, Transported, rate, slope
 from tiltbench.samplers.loss import Batch, Loss, floored
 from tiltbench.samplers.networks import BENDS, Model
+from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
 from tiltbench.targets.process import Path, Process
@@ -30,6 +31,8 @@ def label(problem: Problem, model: Model, path: Path, share: float, generator: G
     """dA/dt where w = 0, floored as rewards are, and grad log pi_t at every point of the paths.
 
     F starts where w = 0 says it is, dF/dt = -E[dA/dt], because log Z may be hundreds of nats."""
+    if not isinstance(problem.base, Escort):
+        raise Unsupported("the PINN loss needs an annealed chain: use recipe=Transported")
     still = floored(rate(path))
     if share == 0.0:
         _start(model, path.t, -still.mean(1))

@@ -31,7 +31,7 @@ from tiltbench.targets.problem import Diverged, Problem
 from tiltbench.targets.process import Path, Process
 
 POINTS = 4  # noised points (x_t, t) an end point serves: drawn anew at every use, or once if guided
-LEAST_ESS = 0.5  # of tempered weights
+LEAST_ESS = 0.8  # of tempered weights
 
 
 class Blend(NamedTuple):
@@ -176,8 +176,8 @@ def times(emphasis: list[float], n: int, generator: Generator) -> Int[Tensor, " 
 
 
 def path_log_w(base: Noising, path: Path, r: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-    """r - log dP^u/dP^base, with r floored; raises Diverged where it is undefined."""
-    log_w = floored(r).double() - base.log_ratio(path)
+    """r - log dP^u/dP^base, floored; raises Diverged where it is undefined."""
+    log_w = floored(r.double() - base.log_ratio(path))
     if not bool(log_w.isfinite().all()):
         bad = int((~log_w.isfinite()).sum())
         raise Diverged(f"the weights of {bad} of {len(r)} paths are not finite; try a smaller lr")

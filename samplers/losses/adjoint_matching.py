@@ -10,21 +10,29 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import Batch, Loss, hints, regress, reward_and_grad
 from tiltbench.samplers.networks import Model
+from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.process import Path, Process
+from tiltbench.targets.process import Additive, Path, Process
 
 
 def label(problem: Problem, model: Model, path: Path, share: float, generator: Generator) -> Batch:
     """y_k = std_k / sqrt(dt_k) a_{k+1} at every point of the path."""
+    base = additive(problem.base)
     _, a = reward_and_grad(problem, path.x[-1])
     sigma = path.std / path.dt.sqrt()
     y = torch.empty_like(path.u)
     for k in reversed(range(len(y))):
         y[k] = sigma[k] * a
-        a = problem.base.pull_back(path.x[k], k, a)
+        a = base.pull_back(path.x[k], k, a)
     batch = {"x": path.x[:-1], "t": path.t[:-1, None], "y": y}
     return batch if path.hint is None else {**batch, "hint": path.hint}
+
+
+def additive(process: Process) -> Additive:
+    if not isinstance(process, Additive):
+        raise Unsupported("adjoint matching steers a base's own chain: leave recipe=Base")
+    return process
 
 
 def value(model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Generator
 
 from tiltbench.samplers.loss import Batch, Loss, reward_and_grad
-from tiltbench.samplers.losses.adjoint_matching import price, value
+from tiltbench.samplers.losses.adjoint_matching import additive, price, value
 from tiltbench.samplers.networks import Model
 from tiltbench.targets.problem import Problem
 from tiltbench.targets.process import Path
@@ -21,6 +21,7 @@ from tiltbench.targets.process import Path
 
 def label(problem: Problem, model: Model, path: Path, share: float, generator: Generator) -> Batch:
     """y_k = std_k / sqrt(dt_k) a_{k+1} at every point of the path."""
+    base = additive(problem.base)
     _, a = reward_and_grad(problem, path.x[-1])
     dt = path.dt
     sigma = path.std / dt.sqrt()
@@ -35,7 +36,7 @@ def label(problem: Problem, model: Model, path: Path, share: float, generator: G
             x = path.x[k].detach().requires_grad_()
             u = control(x, k, hint)
             through = torch.autograd.grad(u, x, bend, materialize_grads=True)[0]
-        a = problem.base.pull_back(path.x[k], k, a) + through
+        a = base.pull_back(path.x[k], k, a) + through
     batch = {"x": path.x[:-1], "t": path.t[:-1, None], "y": y}
     return batch if path.hint is None else {**batch, "hint": path.hint}
 

@@ -28,7 +28,7 @@ def conditional(base: Noising) -> Blend:
 
 
 conditional_score_matching = matching("conditional_score_matching", conditional, VALUES, tempered)
-"""Conditional score matching, weights tempered to an ESS of 1/2."""
+"""Conditional score matching, weights tempered to an ESS of 0.8."""
 
 conditional_score_matching_plain = matching(
     "conditional_score_matching_plain", conditional, VALUES, plain

@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from tiltbench.samplers.loss import Batch, Loss, floored, hints, regress, reward_and_grad
+from tiltbench.samplers.loss import Batch, Loss, hints, regress, reward_and_grad
 from tiltbench.samplers.losses._matching import target, times
 from tiltbench.samplers.losses.novel_score_matching import novel
 from tiltbench.samplers.networks import Model
@@ -49,7 +49,7 @@ def estimate(
     """u*(x, t_k) up to O(1 / draws); x (b, d), k (b,)."""
     ends = base.posterior(x.expand(draws, *x.shape), k, generator)
     r, g = reward_and_grad(problem, ends)
-    weight = torch.softmax(floored(r), 0)[..., None]
+    weight = torch.softmax(r.clamp(min=torch.finfo(r.dtype).min), 0)[..., None]  # -inf is legal
     y = target(base, novel(base), x, k, ends, g + base.score(ends, base.steps))
     return (weight * y).sum(0)
 

@@ -26,7 +26,7 @@ def novel(base: Noising) -> Blend:
 
 
 novel_score_matching = matching("novel_score_matching", novel, SLOPES, tempered)
-"""Novel score matching, weights tempered to an ESS of 1/2."""
+"""Novel score matching, weights tempered to an ESS of 0.8."""
 
 novel_score_matching_plain = matching("novel_score_matching_plain", novel, SLOPES, plain)
 """Novel score matching, plain self-normalised weights."""

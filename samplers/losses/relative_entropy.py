@@ -13,6 +13,7 @@ from tiltbench.samplers.loss import (
     Batch,
     Loss,
     batch_path,
+    floored,
     hints,
     path_batch,
     reward_and_grad,
@@ -26,7 +27,7 @@ from tiltbench.targets.process import Path, Process
 def label(problem: Problem, model: Model, path: Path, share: float, generator: Generator) -> Batch:
     """r and grad r at the end points; the path keeps its graph."""
     r, g = reward_and_grad(problem, path.x[-1])
-    return {**path_batch(path, r), "g": g}
+    return {**path_batch(path, floored(r)), "g": g}
 
 
 def value(model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:

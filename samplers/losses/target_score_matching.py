@@ -32,7 +32,7 @@ def from_target(base: Noising) -> Blend:
 
 
 target_score_matching = matching("target_score_matching", from_target, SLOPES, tempered)
-"""Target score matching, weights tempered to an ESS of 1/2."""
+"""Target score matching, weights tempered to an ESS of 0.8."""
 
 target_score_matching_plain = matching("target_score_matching_plain", from_target, SLOPES, plain)
 """Target score matching, plain self-normalised weights."""

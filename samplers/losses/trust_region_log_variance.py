@@ -17,27 +17,26 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from tiltbench.samplers.loss import Batch, Loss, batch_path, hints, path_batch
+from tiltbench.samplers.loss import Batch, Loss, floored, hints, log_weight, path_batch
 from tiltbench.samplers.networks import Model
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.process import Path, Process, along
+from tiltbench.targets.process import Path, Process
 
-RADIUS = 1.0  # nats a batch; its estimate of KL can be no more than log of the number of paths
+RADIUS = 0.1  # nats a batch
 
 
 def label(problem: Problem, model: Model, path: Path, share: float, generator: Generator) -> Batch:
-    """The path and `target`, log dP'/dP^base up to a constant."""
+    """The path, with log dP'/dP^base up to a constant in the place of its reward."""
     with torch.no_grad():
-        batch = path_batch(path, problem.reward(path.x[-1]))
         ratio = problem.base.log_ratio(path)
-        log_w = batch.pop("r").double() - ratio
-        return {**batch, "target": exponent(log_w, RADIUS) * log_w + ratio}
+        log_w = floored(problem.reward(path.x[-1]).double() - ratio)
+        batch = path_batch(path, exponent(log_w, RADIUS) * log_w + ratio)
+        return batch
 
 
 def value(model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
-    path = batch_path(batch)
-    return (batch["target"] - process.log_ratio(path._replace(u=along(model, path)))).var()
+    return log_weight(model, process, batch).var()
 
 
 def price(paths: int, steps: int, guided: bool) -> Cost:

@@ -42,7 +42,7 @@ class TiltLinear(Tilt):
     test_value = 0.832409841858508
 
     def __post_init__(self) -> None:
-        pair_means(self.dim)
+        _ = self.base  # refuses what cannot be a base
 
     @cached_property
     def base(self) -> MixtureFlow:  # type: ignore[override]

@@ -44,7 +44,7 @@ class TiltQuadratic(Tilt):
     test_value = -1.355789913954896
 
     def __post_init__(self) -> None:
-        pair_means(self.dim)
+        _ = self.base  # refuses what cannot be a base
 
     @cached_property
     def base(self) -> MixtureFlow:  # type: ignore[override]

@@ -51,6 +51,7 @@ class TiltShapes(Tilt):
     def __post_init__(self) -> None:
         if self.shape not in SHAPES:
             raise ValueError(f"shape is {self.shape!r}; it must be one of {', '.join(SHAPES)}")
+        _ = self.base  # refuses what cannot be a base
 
     @cached_property
     def base(self) -> MixtureFlow:  # type: ignore[override]
