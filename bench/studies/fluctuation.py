@@ -20,7 +20,7 @@ from tiltbench.targets.problem import pose
 
 CASES = {  # target: (sampler, points of training)
     "tilt_linear": ("cmcd_lv[paths=128]", 300_000),
-    "gmm9": ("cmcd_lv[paths=128]", 800_000),
+    "gmm9": ("cmcd_lv[paths=128]", 3_000_000),
 }
 PATHS = 20_000
 

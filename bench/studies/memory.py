@@ -19,7 +19,7 @@ from tiltbench.targets.problem import pose
 
 STEPPINGS = ("Ancestral", "Regularised[h=0.02]", "Constant[level=1]")
 METHOD = "adjoint_matching[paths=256,lr=0.01]"
-POINTS, DRAWS = 40_000, 2_000
+POINTS, DRAWS = 120_000, 2_000
 COLOURS = ("#117733", "#332288", "#cc6677")
 
 
