@@ -70,7 +70,7 @@ def run(folder: Path, device: str) -> Answer:
                 **{f"K = {k}": _text(e) for k, e in zip(STEPS, errors, strict=True)},
                 "claims": "exact at any K" if case.exact else "order in 1/K",
                 f"z at K = {STEPS[0]}": errors[0].value / errors[0].se,
-                "fitted slope": "–" if case.exact else f"{slope:.2f} ± {se:.2f}",
+                "fitted slope": "–" if case.exact else _order(slope, se),
             }
         )
     _draw(folder / "convergence.png", found)
@@ -114,6 +114,10 @@ def _slope(errors: list[Estimate]) -> tuple[float, float]:
     spread = np.array([e.se / abs(e.value) for _, e in pairs])
     (slope, _), covariance = np.polyfit(x, y, 1, w=1 / spread, cov="unscaled")
     return float(slope), float(math.sqrt(covariance[0, 0]))
+
+
+def _order(slope: float, se: float) -> str:
+    return "no bias resolved" if math.isnan(slope) else f"{slope:.2f} ± {se:.2f}"
 
 
 def _text(error: Estimate) -> str:
