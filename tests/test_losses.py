@@ -78,7 +78,7 @@ STAGE = 0.25  # the tilt that a staged loss has yet to climb
 def slopes(loss, world, theta, guided, batches=16, paths=384):
     """Independent unbiased estimates of d loss / d theta."""
     problem = world.problem()
-    sampler = Diffusion(loss, reference=problem.base, paths=paths)
+    sampler = Diffusion(loss, paths=paths)
     model = Perturbed(world, theta, guided)
     if loss.staged:  # the stage before the last is exact, the last one is under test
         model.earlier = Earlier(Perturbed(world.at(1 - STAGE), 0.0, guided), 1 - STAGE, 1.0)

@@ -47,10 +47,12 @@ def estimate(
     problem: Problem, base: Known, x: Tensor, k: Tensor, draws: int, generator: Generator
 ) -> Tensor:
     """u*(x, t_k) up to O(1 / draws); x (b, d), k (b,)."""
-    ends = base.posterior(x.expand(draws, *x.shape), k, generator)
+    ends = base.posterior(x.expand(draws, *x.shape), k.expand(draws, -1), generator)
     r, g = reward_and_grad(problem, ends)
     weight = torch.softmax(r.clamp(min=torch.finfo(r.dtype).min), 0)[..., None]  # -inf is legal
-    y = target(base, novel(base), x, k, ends, g + base.score(ends, base.steps))
+    many = k.expand(draws, -1)
+    x = x.expand_as(ends)
+    y = target(base, novel(base), x, many, ends, g + base.score(ends, base.steps))
     return (weight * y).sum(0)
 
 
