@@ -25,7 +25,7 @@ class Components(NamedTuple):
     def _near(self, x: Tensor, signal: Level, noise: Level) -> tuple[Tensor, Tensor]:
         """(log weight_j N(x; noised component j), variance of it), both (*b, m)."""
         v = _square(signal) * self.var.to(x) + _square(noise)
-        far = _square_distances(x, self.mean.to(x), signal)
+        far = square_distances(x, self.mean.to(x), signal)
         log_norm = x.shape[-1] / 2 * (2 * math.pi * v).log()
         return self.weight.to(x).log() - far / (2 * v) - log_norm, v
 
@@ -135,8 +135,8 @@ def _square(level: Level) -> Level:
     return level * level
 
 
-def _square_distances(
-    x: Float[Tensor, "*b d"], mean: Float[Tensor, "m d"], signal: Level
+def square_distances(
+    x: Float[Tensor, "*b d"], mean: Float[Tensor, "m d"], signal: Level = 1.0
 ) -> Float[Tensor, "*b m"]:
     """|x - signal mean_j|^2 from differences: expanding the square would cancel in float32.
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from tiltbench.targets.components import square_distances
 from tiltbench.targets.target import Modes, Observable, Truth
 
 
@@ -22,7 +23,7 @@ class Mixture(NamedTuple):
     def log_density(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
         """Normalised, in the dtype and on the device of x."""
         log_weight = self.weight.to(x).log()
-        near = log_weight - _square_distances(x, self.mean.to(x)) / (2 * self.var)
+        near = log_weight - square_distances(x, self.mean.to(x)) / (2 * self.var)
         return near.logsumexp(-1) - x.shape[-1] / 2 * math.log(2 * math.pi * self.var)
 
     def noised_score(
@@ -33,7 +34,7 @@ class Mixture(NamedTuple):
         signal = torch.as_tensor(signal, dtype=x.dtype, device=x.device)[..., None]
         noise = torch.as_tensor(noise, dtype=x.dtype, device=x.device)[..., None]
         mean, v = self.mean.to(x), signal.square() * self.var + noise.square()
-        square = _square_distances(x, mean, signal)
+        square = square_distances(x, mean, signal)
         share = torch.softmax(self.weight.to(x).log() - square / (2 * v), -1)
         return (signal * (share @ mean) - x) / v
 
@@ -47,7 +48,7 @@ class Mixture(NamedTuple):
 
     def assign(self, x: Float[Tensor, "*b d"]) -> Int[Tensor, " *b"]:
         """The component of the largest responsibility at each point."""
-        square = _square_distances(x, self.mean.to(x))
+        square = square_distances(x, self.mean.to(x))
         return (self.weight.to(x).log() - square / (2 * self.var)).argmax(-1)
 
     def moment(self, i: int, order: int) -> float:
@@ -71,21 +72,6 @@ class Mixture(NamedTuple):
             observables=observables,
             noised_score=self.noised_score,
         )
-
-
-def _square_distances(
-    x: Float[Tensor, "*b d"], mean: Float[Tensor, "m d"], signal: Tensor | float = 1.0
-) -> Float[Tensor, "*b m"]:
-    """|x - signal mean_j|^2 from differences: expanding the square would cancel in float32.
-
-    Summed over whichever of d and m is shorter, so that nothing of shape (*b, m, d) is made."""
-    m, d = mean.shape
-    if d <= m:
-        total = (x[..., :1] - signal * mean[:, 0]).square()
-        for i in range(1, d):
-            total = total + (x[..., i : i + 1] - signal * mean[:, i]).square()
-        return total
-    return torch.stack([(x - signal * mean[j]).square().sum(-1) for j in range(m)], -1)
 
 
 def _power(i: int, order: int, mean: float, square: float) -> Observable:
