@@ -1,13 +1,15 @@
 """A study: one question, one file in bench/studies, answered by a table and pictures.
 
-`tiltbench study NAME` runs it from the code at hand and writes table.csv, table.md and figures into
-results/studies/NAME, with the command, the machine and the commit named below the table.
+`tiltbench study NAME` runs it from the code at hand and writes table.csv, claims.csv, table.md and
+figures into results/studies/NAME, with the command, the machine and the commit named below the
+table.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,9 +31,31 @@ class Study(NamedTuple):
     run: Callable[[Path, str], Answer]
 
 
+class Verdict(StrEnum):
+    SUPPORTED = "supported"
+    REFUTED = "refuted"
+    OPEN = "open"  # the measurement does not decide
+
+
+class Claim(NamedTuple):
+    """Something the literature or math.md says, and what was found; both sides in Markdown."""
+
+    text: str
+    verdict: Verdict
+    measured: str  # the figures the verdict was drawn from, computed
+
+
 class Answer(NamedTuple):
     table: DataFrame
     words: str
+    claims: tuple[Claim, ...] = ()
+
+
+def verdict(holds: bool, fails: bool) -> Verdict:
+    """Supported, refuted, or neither: the two conditions are to leave room for the error bars."""
+    if holds == fails:
+        return Verdict.OPEN
+    return Verdict.SUPPORTED if holds else Verdict.REFUTED
 
 
 def conduct(study: Study, folder: Path, device: str) -> Path:
@@ -43,24 +67,34 @@ def conduct(study: Study, folder: Path, device: str) -> Path:
     table = folder / "table.md"
     write_bytes(table, _page(study, answer, seconds, device).encode())
     write_bytes(folder / "table.csv", answer.table.to_csv(index=False).encode())
+    write_bytes(folder / "claims.csv", _claims(answer).to_csv(index=False).encode())
     return table
+
+
+def _claims(answer: Answer) -> DataFrame:
+    from pandas import DataFrame
+
+    rows = [(claim.text, str(claim.verdict), claim.measured) for claim in answer.claims]
+    return DataFrame(rows, columns=["claim", "verdict", "measured"])
 
 
 def _page(study: Study, answer: Answer, seconds: float, device: str) -> str:
     made, code = environment(device), code_identity()
     where = ", ".join(f"{key} {value}" for key, value in made.items())
     commit = f"commit {code['commit']}" + (" with changes" if code["dirty"] else "")
+    claims = [markdown(_claims(answer))] if answer.claims else []
     return "\n\n".join(
         [
             f"# {study.title}",
             answer.words,
-            _markdown(answer.table),
+            *claims,
+            markdown(answer.table),
             f"`tiltbench study {study.name}`, {seconds:.0f} s; {commit}; {where}.\n",
         ]
     )
 
 
-def _markdown(table: DataFrame) -> str:
+def markdown(table: DataFrame) -> str:
     heads = list(table.columns)
     rows = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
