@@ -95,7 +95,7 @@ def _page(study: Study, answer: Answer, seconds: float, device: str) -> str:
 
 
 def markdown(table: DataFrame) -> str:
-    heads = list(table.columns)
+    heads = [_cell(head) for head in table.columns]
     rows = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
@@ -104,4 +104,4 @@ def markdown(table: DataFrame) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return "–" if value != value else f"{value:.4g}"
-    return str(value)
+    return str(value).replace("|", "\\|")  # a bar would end the cell

@@ -2,24 +2,53 @@
 
 `<!-- show: FILE -->` becomes the file as a code block, or as it is where it is Markdown;
 `<!-- show: FILE ## A ## B -->` the sections of a Markdown file whose titles begin with A and B;
+`<!-- claims: FOLDER -->` one table of what all the studies in the folder claim, by study;
 everything up to `<!-- end -->` is replaced.
 Run by `make readme`; a test keeps the two in step.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/quality.md", "docs/performance.md", "docs/oracle.md")
-PART = re.compile(r"(<!-- show: (?P<file>\S+)(?P<titles>.*?) -->\n).*?(<!-- end -->)", re.S)
+PAGES = (
+    "README.md",
+    "docs/quality.md",
+    "docs/performance.md",
+    "docs/oracle.md",
+    "docs/studies.md",
+)
+PART = re.compile(
+    r"(<!-- (?P<kind>show|claims): (?P<file>\S+)(?P<titles>.*?) -->\n).*?(<!-- end -->)", re.S
+)
 
 
 def filled(page: str) -> str:
     """The page's text with every part as it should be."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    return PART.sub(lambda part: part[1] + _shown(part["file"], part["titles"]) + part[4], text)
+
+    def part_of(part: re.Match[str]) -> str:
+        claims = part["kind"] == "claims"
+        made = _claims(part["file"]) if claims else _shown(part["file"], part["titles"])
+        return part[1] + made + part[5]
+
+    return PART.sub(part_of, text)
+
+
+def _claims(folder: str) -> str:
+    lines = ["| claim | verdict | measured | study |", "|---|---|---|---|"]
+    for path in sorted((ROOT / folder).glob("*/claims.csv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                cells = (row["claim"], f"**{row['verdict']}**", row["measured"])
+                link = f"[{path.parent.name}](../{folder}/{path.parent.name}/table.md)"
+                lines.append(
+                    "| " + " | ".join(c.replace("|", "\\|") for c in cells) + f" | {link} |"
+                )
+    return "\n".join(lines) + "\n"
 
 
 def _shown(file: str, titles: str) -> str:

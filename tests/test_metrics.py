@@ -258,12 +258,18 @@ def test_observables_of_a_set_without_spread_use_that_of_exact_draws():
 
 def test_gradient_variance_of_known_gradients():
     """g = m + L xi: tr Cov = sum of squares of L, |E g|^2 = |m|^2; ratio known."""
-    runs = []
+    runs, spreads = [], []
     for i in range(100):
         xi = torch.randn(30, 12, generator=source(i), dtype=torch.float64)
         g = 1.5 + xi * torch.linspace(0.5, 1.5, 12, dtype=torch.float64)
         made = Outcome(Draws(normal(2, 0)), None, {"gradient_gram": g @ g.T})
         runs.append(value("grad_var", made))
+        spreads.append(value("grad_cov", made))
+    total = float((torch.linspace(0.5, 1.5, 12).double() ** 2).sum())
+    found = torch.tensor([spread.value for spread in spreads])
+    assert abs((found.mean() - total) / (found.std() / 10)) < 4
+    error = torch.tensor([spread.se for spread in spreads]).square().mean().sqrt()
+    assert 0.8 < error / found.std() < 1.25
     exact = float((torch.linspace(0.5, 1.5, 12).double() ** 2).sum() / (12 * 1.5**2))
     values = torch.tensor([run.value for run in runs])
     assert abs((values.mean() - exact) / (values.std() / 10)) < 4

@@ -11,16 +11,18 @@ from pandas import DataFrame
 from tiltbench.cli import main
 from tiltbench.samplers.weights import Estimate
 from tiltbench.spec import STUDIES
-from tiltbench.studies import convergence, fluctuation, oracle
-from tiltbench.study import Answer, Study, conduct
+from tiltbench.studies import _stored, convergence, fluctuation, oracle, rank_agreement
+from tiltbench.study import Answer, Claim, Study, conduct, verdict
 
 
 def test_a_study_writes_its_table_with_command_and_commit(tmp_path):
     made = DataFrame({"a": [1.23456, math.nan], "b": ["x", "y"]})
-    page = conduct(
-        Study("toy", "A question", lambda folder, device: Answer(made, "Two.")), tmp_path, "cpu"
-    )
+    claim = Claim("|a| is small", verdict(holds=False, fails=True), "1.2 ± 0.1")
+    answer = Answer(made, "Two.", (claim,))
+    page = conduct(Study("toy", "A question", lambda folder, device: answer), tmp_path, "cpu")
     text = page.read_text()
+    assert r"| \|a\| is small | refuted | 1.2 ± 0.1 |" in text
+    assert (tmp_path / "claims.csv").read_text().splitlines()[1] == "|a| is small,refuted,1.2 ± 0.1"
     assert "| 1.235 | x |" in text and "| – | y |" in text
     assert text.startswith("# A question") and "`tiltbench study toy`" in text
     assert re.search(r"commit [0-9a-f]{40}", text) and "torch" in text
@@ -50,6 +52,12 @@ def test_the_fitted_slope_is_the_order():
     assert math.isnan(convergence._slope([Estimate(0.0, 1.0, 10)] * 5)[0])
 
 
+def test_a_verdict_is_open_unless_one_condition_holds():
+    assert verdict(holds=True, fails=False) == "supported"
+    assert verdict(holds=False, fails=True) == "refuted"
+    assert verdict(holds=False, fails=False) == verdict(holds=True, fails=True) == "open"
+
+
 SHRUNK = {
     "memory": {"POINTS": 500, "DRAWS": 100, "METHOD": "adjoint_matching[paths=64]"},
     "fluctuation": {
@@ -60,7 +68,7 @@ SHRUNK = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(set(STUDIES.entries) - {"oracle"}))
+@pytest.mark.parametrize("name", sorted(set(STUDIES.entries) - {"oracle", "rank_agreement"}))
 def test_every_study_runs(name, tmp_path, monkeypatch):
     for key, value in SHRUNK[name].items():
         monkeypatch.setattr(f"tiltbench.studies.{name}.{key}", value)
@@ -84,7 +92,7 @@ def test_the_oracle_judges_from_stored_scores(tmp_path, monkeypatch):
     rows.append({**head, **ed, "target": "gmm9", "sampler": "elsewhere"})
     path = tmp_path / "table.csv"
     DataFrame(rows).to_csv(path, index=False)
-    monkeypatch.setattr(oracle, "SCORES", (path,))
+    monkeypatch.setattr(_stored, "SCORES", (path,))
     made = oracle.run(tmp_path, "cpu")
     verdict = made.table.set_index("method")
     assert verdict.loc["good", ["log Z", "floor"]].tolist() == ["yes", "yes"]
@@ -93,6 +101,44 @@ def test_the_oracle_judges_from_stored_scores(tmp_path, monkeypatch):
     assert "1 of 3 methods" in made.words and "`off`, `lost`" in made.words
     assert "Not defined on this base: `elsewhere`" in made.words
     assert np.isnan(verdict.loc["good", "control_err"])
-    monkeypatch.setattr(oracle, "SCORES", (tmp_path / "none.csv",))
+    monkeypatch.setattr(_stored, "SCORES", (tmp_path / "none.csv",))
     with pytest.raises(FileNotFoundError, match="run the suite first"):
         oracle.run(tmp_path, "cpu")
+
+
+@pytest.mark.parametrize("sign, expected", [(1, "supported"), (-1, "refuted")])
+def test_rank_agreement_of_scores_that_agree(tmp_path, monkeypatch, sign, expected):
+    """Eight methods on six targets; errors that rise (fall) with the gradient's variance, at scales
+    of their own, with a path functional and a negative control that are not to be mixed in."""
+    rows = []
+    for target in range(6):
+        for i in range(10):
+            method = ("log_variance", "a_unweighted")[i - 8] if i > 7 else f"m{i}_matching"
+            size = 1000.0 if i > 7 else 1.0 + i
+            for metric, value in {
+                "grad_cov": size * 10**target,
+                "log_Z_bar_err": -(size**sign) * 7**target,  # errors have signs
+                "control_err": size**sign,
+            }.items():
+                head = {"target": f"t{target}", "sampler": method, "seed": 0}
+                rows.append({**head, "metric": metric, "value": value})
+    DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
+    monkeypatch.setattr(_stored, "SCORES", (tmp_path / "table.csv",))
+    made = rank_agreement.run(tmp_path, "cpu")
+    by = {claim.text.split("predicts a larger ")[1][:9]: claim.verdict for claim in made.claims}
+    assert by == {"|log Z er": expected, "log Z − E": "open", "control e": expected}
+    table = rank_agreement.medians(_stored.oracle_scores())
+    part = table[table["family"] == rank_agreement.REGRESSIONS]
+    found = rank_agreement.pool(part, "grad_cov", "log_Z_bar_err")
+    assert found.rho == pytest.approx(sign) and found.p < 0.001 and found.targets == 6
+    assert (tmp_path / "rank_agreement.png").stat().st_size > 5_000
+
+
+def test_shuffles_find_no_agreement_in_noise():
+    """p is uniform where there is nothing to find: a mean of 40 values of one half."""
+    rng, found = np.random.default_rng(3), []
+    for _ in range(40):
+        made = DataFrame(rng.normal(size=(24, 2)), columns=["grad_cov", "control_err"])
+        made["target"] = np.repeat(["a", "b", "c"], 8)
+        found.append(rank_agreement.pool(made, "grad_cov", "control_err").p)
+    assert abs(np.mean(found) - 0.5) < 4 * math.sqrt(1 / 12 / 40)

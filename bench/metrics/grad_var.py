@@ -1,4 +1,4 @@
-"""Relative variance of the loss gradient at the final parameters (math.md 7)."""
+"""Variance of the loss gradient at the final parameters, absolute and relative (math.md 7)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
 
 
+def _covariance(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
+    """tr Cov(g) of M mini-batch gradients, unbiased.  In the units of the loss: to be compared
+    between methods that minimise the same functional only."""
+    gram = _gram(outcome)
+    own, row, m = gram.diagonal(), gram.sum(1), len(gram)
+    spread, _ = _split(gram.trace(), gram.sum(), m)
+    spreads, _ = _split(gram.trace() - own, gram.sum() - 2 * row + own, m - 1)
+    return Estimate(float(spread), jackknife(float(spread), spreads), m)
+
+
 def _ratio(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
     """tr Cov(g) / |E g|^2 from the (M, M) Gram matrix of M independent mini-batch gradients, both
     unbiased:  tr Cov = (tr - sum/M) / (M-1),  |E g|^2 = (sum - tr) / (M (M-1)).
 
     Errors delete one batch at a time (a bootstrap would pair a batch with its own copy and so
     inflate |E g|^2).  A squared mean within two errors of zero gives no ratio."""
-    gram = outcome.probes["gradient_gram"].double().cpu()
-    m = len(gram)
-    if m < 3:
-        raise Unknown(f"{m} mini-batch gradients: at least three are needed")
-    if not bool(gram.isfinite().all()):
-        raise Unknown("a gradient of the loss is not finite")
-    trace, total = gram.trace(), gram.sum()
+    gram = _gram(outcome)
+    m, trace, total = len(gram), gram.trace(), gram.sum()
     own, row = gram.diagonal(), gram.sum(1)
     spread, squared = _split(trace, total, m)
     spreads, squares = _split(trace - own, total - 2 * row + own, m - 1)
@@ -38,6 +43,15 @@ def _ratio(target: Target, truth: Truth, outcome: Outcome, generator: Generator)
     return Estimate(value, jackknife(value, spreads / squares), m)
 
 
+def _gram(outcome: Outcome) -> torch.Tensor:
+    gram = outcome.probes["gradient_gram"].double().cpu()
+    if len(gram) < 3:
+        raise Unknown(f"{len(gram)} mini-batch gradients: at least three are needed")
+    if not bool(gram.isfinite().all()):
+        raise Unknown("a gradient of the loss is not finite")
+    return gram
+
+
 def _split(trace: torch.Tensor, total: torch.Tensor, m: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(tr Cov, |E g|^2), unbiased."""
     return (trace - total / m) / (m - 1), (total - trace) / (m * (m - 1))
@@ -45,3 +59,6 @@ def _split(trace: torch.Tensor, total: torch.Tensor, m: int) -> tuple[torch.Tens
 
 grad_var = Metric("grad_var", frozenset({"probe.gradient_gram"}), "lower", "1", "", _ratio)
 """tr Cov(g) / |E g|^2 of the loss gradient g at the final parameters: reported, not ranked"""
+
+grad_cov = Metric("grad_cov", frozenset({"probe.gradient_gram"}), "lower", "1", "", _covariance)
+"""tr Cov(g): reported, not ranked; known where grad_var is not"""

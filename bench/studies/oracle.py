@@ -7,27 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiltbench.report.style import GREY, INK, picture
+from tiltbench.studies._stored import is_control, oracle_scores
 from tiltbench.study import Answer, Study
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-SCORES = (Path("results/oracle/table.csv"), Path("results/published/oracle/table.csv"))
 TARGET = "tilt_linear"  # where every method but the negative controls must arrive
-CONTROLS = ("unweighted", "sigma=1")  # what the labels of negative controls contain
 SLACK = 0.01  # nats
 
 
 def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
-    scores = _scores()
+    scores = oracle_scores()
     here = scores[scores["target"] == TARGET]
     seeds = here["seed"].nunique()
     rows = [_row(name, own, seeds) for name, own in here.groupby("sampler", sort=False)]
     table = DataFrame(rows)
     _draw(folder / "oracle.png", scores)
-    judged = table[~table["method"].map(_is_control)]
+    judged = table[~table["method"].map(is_control)]
     others = [n for n in scores["sampler"].unique() if n not in set(table["method"])]
     reached = judged[(judged["log Z"] == "yes") & (judged["floor"] == "yes")]
     missed = [f"`{name}`" for name in judged["method"] if name not in set(reached["method"])]
@@ -40,17 +39,6 @@ def run(folder: Path, device: str) -> Answer:
         + (f" Not defined on this base: {', '.join(f'`{n}`' for n in others)}." if others else "")
     )
     return Answer(table, words)
-
-
-def _scores() -> DataFrame:
-    from pandas import read_csv
-
-    for path in SCORES:
-        if path.is_file():
-            return read_csv(path)
-    raise FileNotFoundError(
-        f"there is no {SCORES[0]}: run the suite first, `tiltbench run --suite oracle`"
-    )
 
 
 def _row(name: str, own: DataFrame, seeds: int) -> dict[str, str | float]:
@@ -82,10 +70,6 @@ def _signed(row: Series) -> str:
 
 def _yes(holds: bool) -> str:
     return "yes" if holds else "no"
-
-
-def _is_control(name: str) -> bool:
-    return any(word in name for word in CONTROLS)
 
 
 def _draw(path: Path, scores: DataFrame) -> None:
