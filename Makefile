@@ -52,7 +52,7 @@ oracle: $(READY)
 
 # Tables and pictures of the studies, into the tracked folder; the oracle suite must have been run.
 studies: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/tiltbench study all --device $(DEVICE) --out results/published/studies
+	$(BIN)/tiltbench study all --device $(DEVICE) --out results/published/studies
 
 slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -q -s

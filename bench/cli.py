@@ -92,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     add.add_argument("names", nargs="+", metavar="NAME|all")
     add.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add.add_argument("--out", metavar="DIR", help="default results/studies; NAME is added to it")
+    add.add_argument("--jobs", default="auto", help="studies at a time (default: one a core)")
 
     add = commands.add_parser(
         "check", help="the contract tests on a registered name or a plug-in file"

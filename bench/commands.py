@@ -453,14 +453,19 @@ def study(options: Namespace, arguments: Sequence[str]) -> int:
     names = sorted(STUDIES.entries) if options.names == ["all"] else options.names
     for name in names:
         STUDIES.find(name)
-    from tiltbench.study import conduct
+    from tiltbench.engine import jobs_for
+    from tiltbench.study import conduct_all
 
+    device = _device(options.device)
+    if options.jobs != "auto":
+        whole(options.jobs, "--jobs")
+    jobs = jobs_for(options.jobs, device, Limits())
     out = Path(options.out) if options.out else RESULTS / "studies"
-    for name in names:
-        try:
-            print(conduct(STUDIES.load(name), out / name, _device(options.device)), flush=True)
-        except FileNotFoundError as error:  # a study of results that are not there
-            raise Refused(str(error)) from error
+    try:
+        for page in conduct_all(names, out, device, jobs):
+            print(page, flush=True)
+    except FileNotFoundError as error:  # a study of results that are not there
+        raise Refused(str(error)) from error
     return 0
 
 

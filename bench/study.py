@@ -8,13 +8,18 @@ table.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
+
+from tiltbench.engine import forkserver
 from tiltbench.provenance import code_identity, environment
 from tiltbench.record import write_bytes
+from tiltbench.spec import STUDIES
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -56,6 +61,24 @@ def verdict(holds: bool, fails: bool) -> Verdict:
     if holds == fails:
         return Verdict.OPEN
     return Verdict.SUPPORTED if holds else Verdict.REFUTED
+
+
+def conduct_all(names: Sequence[str], out: Path, device: str, jobs: int) -> Iterator[Path]:
+    """Conducts the studies into out/NAME, `jobs` at a time in processes of one thread each, and
+    yields their pages as they end; what one raises is raised when the others have ended."""
+    jobs = min(jobs, len(names))
+    if jobs == 1:
+        yield from (_conduct(name, out, device) for name in names)
+        return
+    with ProcessPoolExecutor(
+        jobs, mp_context=forkserver(), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        for future in as_completed([pool.submit(_conduct, name, out, device) for name in names]):
+            yield future.result()
+
+
+def _conduct(name: str, out: Path, device: str) -> Path:
+    return conduct(STUDIES.load(name), out / name, device)
 
 
 def conduct(study: Study, folder: Path, device: str) -> Path:

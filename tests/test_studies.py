@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,18 @@ def test_a_study_writes_its_table_with_command_and_commit(tmp_path):
     assert text.startswith("# A question") and "`tiltbench study toy`" in text
     assert re.search(r"commit [0-9a-f]{40}", text) and "torch" in text
     assert (tmp_path / "table.csv").read_text().splitlines()[1] == "1.23456,x"
+
+
+def test_studies_run_side_by_side(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(Path(__file__).resolve().parent.parent)  # whose published scores they read
+    names = ["oracle", "rank_agreement"]
+    assert main(["study", *names, "--jobs", "2", "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out.split()
+    assert sorted(shown) == [str(tmp_path / name / "table.md") for name in names]
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", *names, "--jobs", "2"]) == 2
+    assert "run the suite first" in capsys.readouterr().err
+    assert main(["study", "oracle", "--jobs", "none"]) == 2
 
 
 def test_unknown_studies_are_refused(capsys):
