@@ -12,8 +12,17 @@ from pandas import DataFrame
 from tiltbench.cli import main
 from tiltbench.samplers.weights import Estimate
 from tiltbench.spec import STUDIES
-from tiltbench.studies import _stored, convergence, fluctuation, oracle, rank_agreement
+from tiltbench.studies import (
+    _stored,
+    conditional_variance,
+    convergence,
+    fluctuation,
+    integrated_variance,
+    oracle,
+    rank_agreement,
+)
 from tiltbench.study import Answer, Claim, Study, conduct, verdict
+from tiltbench.targets.schedules import RectifiedFlow
 
 
 def test_a_study_writes_its_table_with_command_and_commit(tmp_path):
@@ -78,6 +87,42 @@ SHRUNK = {
         "PATHS": 500,
     },
     "convergence": {"PATHS": 400, "CHUNK": 200, "STEPS": (2, 4)},
+    "conditional_variance": {
+        "TRAINED": {k: conditional_variance.TRAINED[k] for k in ("gaussian", "tilt_linear")},
+        "SCHEDULES": (RectifiedFlow(),),
+        "TIMES": (0.1, 0.5, 0.9),
+        "STAGE_TIMES": (0.1, 0.5),
+        "STEPS": 10,
+        "FINE": 20,
+        "COARSE": 10,
+        "DRAWS": 200,
+        "PAIRS": 50,
+        "STAGES": {"init": 0, "mid": 1, "trained": 2},
+        "METHOD": "adjoint_matching[paths=16,batches=2]",
+    },
+    "adjoint_norms": {"PATHS": 20, "STEPS": 10, "SCHEDULES": {"rectified flow": RectifiedFlow()}},
+    "bias": {
+        "POINTS": 40,
+        "CONTINUED": 10,
+        "DRAWS": 2,
+        "STEPS": 20,
+        "STRENGTHS": (0.0, 0.5),
+        "APART": (1.0, 2.0),
+        "SCHEDULES": {"rectified flow": RectifiedFlow()},
+    },
+    "integrated_variance": {
+        "PAIRS": 8,
+        "PATHS": 4,
+        "DRAWS": 20,
+        "REPLICATES": 3,
+        "ORDER": 2,
+        "PATH_STEP": 1.0,
+        "GRID_STEP": 2.0,
+        "POINTS": 24,
+        "IDENTITY_DRAWS": 50,
+        "CURVE": 2,
+        "PROBLEMS": integrated_variance.PROBLEMS[:2] + integrated_variance.PROBLEMS[-2:-1],
+    },
 }
 
 

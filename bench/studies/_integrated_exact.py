@@ -77,15 +77,15 @@ def _share(signal: float, noise: float) -> float:
 
 def integral(f: Callable[[float], float], low: float = 0.0, high: float = 1.0) -> float:
     """int f dt by adaptive quadrature in log-odds, where powers at the ends are exponentials."""
-    ends = [
+    first, last = (
         float(log_odds(np.array(t))) if 0 < t < 1 else math.copysign(EDGE, t - 0.5)
         for t in (low, high)
-    ]
+    )
 
     def moved(place: float) -> float:
         t = float(at_log_odds(np.array(place)))
         return f(t) * t * (1 - t)
 
-    breaks = np.linspace(*ends, 1 + math.ceil((ends[1] - ends[0]) / 4))
+    breaks = np.linspace(first, last, 1 + math.ceil((last - first) / 4))
     pieces = zip(breaks, breaks[1:], strict=False)
     return float(sum(quad(moved, a, b, epsabs=1e-13, epsrel=1e-10)[0] for a, b in pieces))

@@ -79,9 +79,7 @@ def _drift_slope(case: Case, k: int, x: Float[Tensor, "*b 2"]) -> Tensor:
         score = case.base.score(x, k)
         (first,) = torch.autograd.grad(score[..., 0].sum(), x, retain_graph=True)
         (second,) = torch.autograd.grad(score[..., 1].sum(), x)
-    (rate, power), alpha, beta = (
-        v[k] for v in (case.base.rates, case.base.signals, case.base.noises)
-    )
+    (rate, power), alpha, beta = case.base.rates[k], case.base.signals[k], case.base.noises[k]
     kappa = rate / alpha
     own = torch.stack([first[..., 0], first[..., 1], second[..., 1]])
     return (2 * kappa * beta**2 - power) * own + kappa * torch.tensor([1.0, 0.0, 1.0]).to(own)[

@@ -81,7 +81,7 @@ def _world(problem: Problem, truth: Truth) -> World:
     return World(problem, problem.base, truth.sample, truth.noised_score, truth.modes)
 
 
-def product_score(line: Line, points: int = 2001) -> Callable[[Tensor, float, float], Tensor]:
+def product_score(line: Line, points: int = 2001) -> Score:
     """The noised score where the coordinates of p* are independent draws of `line`.
 
     (alpha E[X | alpha X + beta xi = y] - y) / beta^2 in every coordinate, the mean by the

@@ -146,8 +146,8 @@ def follow(world: World, schedule: str, control: str, model: Model, base: Mixtur
     lean, full = labels(adjoint_matching), labels(adjoint_matching_full)
     away = [(path.dt @ (y - path.u).square().sum(-1)) for y in (lean, full)]
     miss = max(_miss(y - path.u, path.x, path.u) for y in (lean, full))
-    norms = ((y / sigma).norm(dim=-1) / steep for y in (lean, full))
-    return Run(world, schedule, control, base, *norms, (away[0], away[1]), miss)
+    norms = [(y / sigma).norm(dim=-1) / steep for y in (lean, full)]
+    return Run(world, schedule, control, base, norms[0], norms[1], (away[0], away[1]), miss)
 
 
 def _miss(far: Tensor, x: Tensor, u: Tensor) -> float:
