@@ -86,7 +86,8 @@ SHRUNK = {
         "CASES": {"tilt_linear": ("cmcd_lv[paths=8]", 2_000)},
         "PATHS": 500,
     },
-    "convergence": {"PATHS": 400, "CHUNK": 200, "STEPS": (2, 4)},
+    "convergence": {"PATHS": 200, "CHUNK": 100, "STEPS": (2, 4), "POINTS": 300},
+    "estimators": {"CALLS": (64, 256), "REPETITIONS": 4, "TRAINING": 1000},
     "conditional_variance": {
         "TRAINED": {k: conditional_variance.TRAINED[k] for k in ("gaussian", "tilt_linear")},
         "SCHEDULES": (RectifiedFlow(),),
