@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from tiltbench.report.style import GREY, INK, picture
 from tiltbench.studies._stored import is_control, oracle_scores
@@ -17,6 +19,21 @@ TARGET = "tilt_linear"  # where every method but the negative controls must arri
 SLACK = 0.01  # nats
 
 
+class Shown(NamedTuple):
+    """A score as a map of colours between `low` and `high`."""
+
+    metric: str
+    label: str
+    low: float
+    high: float
+
+
+PICTURES = {
+    "oracle": Shown("log_Z_bar_err", "|Bennett error| (nats)", 1e-3, 10.0),
+    "distance": Shown("energy_distance", "|energy distance|", 1e-3, 10.0),
+}
+
+
 def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
@@ -25,7 +42,8 @@ def run(folder: Path, device: str) -> Answer:
     seeds = here["seed"].nunique()
     rows = [_row(name, own, seeds) for name, own in here.groupby("sampler", sort=False)]
     table = DataFrame(rows)
-    _draw(folder / "oracle.png", scores)
+    for name, shown in PICTURES.items():
+        _draw(folder / f"{name}.png", scores, shown)
     judged = table[~table["method"].map(is_control)]
     others = [n for n in scores["sampler"].unique() if n not in set(table["method"])]
     reached = judged[(judged["log Z"] == "yes") & (judged["floor"] == "yes")]
@@ -72,9 +90,9 @@ def _yes(holds: bool) -> str:
     return "yes" if holds else "no"
 
 
-def _draw(path: Path, scores: DataFrame) -> None:
-    """|Bennett error| of every method on every target, median over seeds."""
-    part = scores[(scores["metric"] == "log_Z_bar_err") & scores["value"].notna()]
+def _draw(path: Path, scores: DataFrame, shown: Shown) -> None:
+    """The score of every method on every target, median over seeds."""
+    part = scores[(scores["metric"] == shown.metric) & scores["value"].notna()]
     part = part.assign(size=part["value"].abs())
     grid = part.pivot_table(
         index="sampler", columns="target", values="size", aggfunc="median", sort=False
@@ -84,21 +102,22 @@ def _draw(path: Path, scores: DataFrame) -> None:
         axes,
     ):
         panel = axes[0, 0]
-        shown = grid.map(lambda v: math.log10(max(v, 1e-3)) if v == v else math.nan)
-        image = panel.imshow(shown.to_numpy(), cmap="viridis_r", vmin=-3, vmax=1, aspect="auto")
+        low, high = (math.log10(v) for v in (shown.low, shown.high))
+        levels = grid.map(lambda v: math.log10(max(v, shown.low)) if v == v else math.nan)
+        image = panel.imshow(
+            levels.to_numpy(), cmap="viridis_r", vmin=low, vmax=high, aspect="auto"
+        )
         panel.set_xticks(
             range(len(grid.columns)), grid.columns, rotation=40, ha="right", fontsize=7
         )
         panel.set_yticks(range(len(grid)), grid.index, fontsize=7)
-        for i, values in enumerate(grid.to_numpy()):
-            for j, value in enumerate(values):
-                text = f"{value:.2g}" if value == value else "–"
-                dark = value == value and value > 0.05
-                panel.text(
-                    j, i, text, ha="center", va="center", fontsize=6, color="w" if dark else INK
-                )
+        for (i, j), value in np.ndenumerate(grid.to_numpy()):
+            dark = value == value and math.log10(max(value, shown.low)) > (low + high) / 2
+            text = f"{value:.2g}" if value == value else "–"
+            colour = "w" if dark else INK
+            panel.text(j, i, text, ha="center", va="center", fontsize=6, color=colour)
         bar = figure.colorbar(image, ax=panel, shrink=0.6)
-        bar.set_label("log10 |Bennett error| (nats)", color=GREY)
+        bar.set_label(f"log10 {shown.label}", color=GREY)
 
 
 oracle = Study("oracle", "Every method against the oracle", run)
