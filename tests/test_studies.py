@@ -87,6 +87,18 @@ SHRUNK = {
         "PATHS": 500,
     },
     "convergence": {"PATHS": 200, "CHUNK": 100, "STEPS": (2, 4), "POINTS": 300},
+    "gradient_variance": {
+        "DIMS": (2, 3, 4),
+        "NEXT": 5,
+        "STEPS": 2,
+        "CALLS": 64,
+        "OTHER_CALLS": (128,),
+        "BATCHES": 3,
+        "UPDATES": 1,
+        "LONG": 1,
+        "sources.FITTED": 1,
+        "sources.PATHS": 8,
+    },
     "estimators": {"CALLS": (64, 256), "REPETITIONS": 4, "TRAINING": 1000},
     "conditional_variance": {
         "TRAINED": {k: conditional_variance.TRAINED[k] for k in ("gaussian", "tilt_linear")},
