@@ -94,10 +94,11 @@ def fitted(cells: list[Cell]) -> Fit:
 
 
 def _line(x: list[int], y: list[float], se: list[float]) -> Fit:
-    if len(x) < 3:
+    known = [row for row in zip(x, y, se, strict=True) if row[2] < math.inf]
+    if len(known) < 3:
         return Fit(math.nan, math.nan)
-    weight = 1 / np.array(se)
-    (slope, _), covariance = np.polyfit(np.log(x), np.log(y), 1, w=weight, cov="unscaled")
+    at, value, error = np.array(known).T
+    (slope, _), covariance = np.polyfit(np.log(at), np.log(value), 1, w=1 / error, cov="unscaled")
     return Fit(float(slope), float(math.sqrt(covariance[0, 0])))
 
 
