@@ -93,7 +93,7 @@ SHRUNK = {
         "STEPS": 2,
         "CALLS": 64,
         "OTHER_CALLS": (128,),
-        "BATCHES": 3,
+        "BATCHES": 5,
         "UPDATES": 1,
         "LONG": 1,
         "sources.FITTED": 1,

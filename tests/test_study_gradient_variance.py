@@ -59,7 +59,7 @@ def test_bootstrap_draws_leave_out_pairs_of_copies():
     assert not np.isnan(one.signals).any() and len(one.signals) > 500
 
 
-@pytest.mark.parametrize("noise", [0.3, 3.0])
+@pytest.mark.parametrize("noise", [0.003, 0.3, 3.0])
 def test_coverage_of_the_interval(noise):
     """95 % of the intervals hold the truth, within the binomial error of 200 repetitions."""
     found = [relative(split(gram(x))) for x in known(32, 200, noise, seed=3)]

@@ -75,11 +75,12 @@ def claims(
             dims,
         ),
         _quieter(
-            "The lean adjoint makes a quieter gradient than the full one (arXiv 2409.08861), "
-            "tr Cov at equal calls.",
+            "The lean adjoint makes a quieter gradient than the full one (arXiv 2409.08861): "
+            "tr Cov / |E g|² at one theta, tr Cov alone where trained.",
             [
-                *_duels(found, density, *_lean, [*both, (FINISHED, dims[0])], quotient),
-                *_duels(found, tilt, *_lean, both, quotient),
+                *_duels(found, density, *_lean, both, against),
+                *_duels(found, density, *_lean, [(FINISHED, dims[0])], quotient),
+                *_duels(found, tilt, *_lean, both, against),
             ],
         ),
         _quieter(
@@ -159,22 +160,24 @@ def _in_proportion(found: Found, density: str) -> Claim:
         loss: fitted(found.over_calls(density, loss, HALFWAY)) for loss in found.losses(density)
     }
     scores = {name: (fit.slope + 1) / fit.se for name, fit in fits.items()}
-    off = {n: f for n, f in fits.items() if abs(scores[n]) > 3 and abs(f.slope + 1) > SLACK}
+    off = {name: fits[name] for name, score in scores.items() if abs(score) > 3}
     sure = any(abs(scores[name]) > 4 for name in off)
+    weight = np.array([1 / fit.se**2 for fit in fits.values()])
+    mean = float(np.average([fit.slope for fit in fits.values()], weights=weight))
     named = "; ".join(f"{name} {fit.slope:.2f} ± {fit.se:.2f}" for name, fit in off.items())
-    spread = [fit.slope for name, fit in fits.items() if name not in off]
+    errors = [fit.se for fit in fits.values()]
     measured = (
-        f"{len(fits) - len(off)} of {len(fits)} losses have an exponent within three errors, or "
-        f"{SLACK}, of -1 (they range from {min(spread):.2f} to {max(spread):.2f}); not: "
-        f"{named or 'none'}."
+        f"{len(fits) - len(off)} of {len(fits)} exponents lie within three errors of -1, the worst "
+        f"at {max(map(abs, scores.values())):.1f}; the errors are {min(errors):.2f} to "
+        f"{max(errors):.2f}, the weighted mean of the exponents {mean:.2f}; not: {named or 'none'}."
     )
-    if any(name.startswith("nets") for name in off):
+    if any(name.startswith("nets") and fit.slope > -1 for name, fit in off.items()):
         measured += (
             " NETS draws the times of a batch once for all its paths: no number of paths removes "
             "that part of the noise."
         )
     text = "tr Cov(g) falls as 1/batch for every loss."
-    return Claim(text, verdict(not off, sure), measured)
+    return Claim(text, verdict(not off and abs(mean + 1) < SLACK, sure), measured)
 
 
 def _alike(found: Found, targets: tuple[str, ...], places: list[tuple[str, int]]) -> Claim:
@@ -191,21 +194,24 @@ def _alike(found: Found, targets: tuple[str, ...], places: list[tuple[str, int]]
 
 
 def _in_dimension(found: Found, targets: tuple[str, ...], dims: tuple[int, ...]) -> Claim:
-    fits = {
-        f"{loss} ({target})": growth(found.over_dims(target, loss, dims, HALFWAY, found.calls))
-        for target in targets
-        for loss in found.losses(target)
-    }
+    fits = {}
+    for target in targets:
+        for loss in found.losses(target):
+            cells = found.over_dims(target, loss, dims, HALFWAY, found.calls)
+            if len(cells) == len(dims):
+                fits[f"{loss} ({target})"] = growth(cells)
     known = {name: fit for name, fit in fits.items() if not np.isnan(fit.slope)}
+    lost = [name for name in fits if name not in known]
     fast = {n: f for n, f in known.items() if f.slope - 1 > 3 * f.se}
-    slow = [name for name, fit in known.items() if fit.slope - 1 < 0]
     named = "; ".join(f"{name} {fit.slope:.2f} ± {fit.se:.2f}" for name, fit in fast.items())
+    steepest = max(known, key=lambda name: known[name].slope, default="none")
     return Claim(
         "The relative gradient variance of no loss grows faster than in proportion to D.",
-        verdict(len(slow) == len(known), bool(fast)),
-        f"Exponents of D, theta half-way at each D: {len(slow)} of {len(known)} are below 1 "
-        f"({len(fits) - len(known)} not resolved at three D); above it by three errors: "
-        f"{named or 'none'}.",
+        verdict(not fast and not lost, bool(fast)),
+        f"Exponents of D: {sum(f.slope < 1 for f in known.values())} of {len(known)} are below 1, "
+        f"the largest that of {steepest}; above it by three errors: {named or 'none'}; not "
+        f"resolved at three D: {', '.join(lost) or 'none'}. Theta is taken after the same number "
+        "of updates at each D, so that at large D it is less far on its way and the signal larger.",
     )
 
 

@@ -5,7 +5,8 @@ With G_ab = g_a . g_b for M independent mini-batch gradients, both without bias 
     |E g|^2 = mean of G_ab over a != b,        tr Cov(g) = mean of G_aa - |E g|^2.
 
 A bootstrap over batches draws some of them twice, and G_aa between two copies is E|g|^2, not
-|E g|^2: here such pairs are left out, so that every draw is a split of the same kind.
+|E g|^2: here such pairs are left out, so that every draw is a split of the same kind; tr Cov is
+drawn from the gradients about their mean.
 """
 
 from __future__ import annotations
@@ -61,12 +62,20 @@ def split(gram: Tensor, seed: int = 11) -> Split:
     copies = count.square()
     mixed = copies.sum(1) < m * m  # a draw of one batch alone has no pair to go by
     count, copies = count[mixed], copies[mixed]
-    pairs = ((count @ gram) * count).sum(1) - copies @ own
-    signals = pairs / (m * m - copies.sum(1))
-    noises = count @ own / m - signals
-    away = own - 2 * gram.mean(1) + gram.mean()
-    worst = float(away.max() / away.sum())
+    pairs = m * m - copies.sum(1)
+    signals = _apart(gram, count, copies) / pairs
+    # about the mean of all batches: a shift leaves tr Cov as it is, and takes out of its draws what
+    # a large |E g| adds to each of the two terms, and not alike
+    level = gram.mean(1)
+    away = gram - level[:, None] - level + level.mean()
+    noises = count @ away.diagonal() / m - _apart(away, count, copies) / pairs
+    worst = float(away.diagonal().max() / away.trace())
     return Split(float(own.mean()) - signal, signal, noises.numpy(), signals.numpy(), worst)
+
+
+def _apart(gram: Tensor, count: Tensor, copies: Tensor) -> Tensor:
+    """The sum of the Gram matrix over pairs of different batches, by how often each was drawn."""
+    return ((count @ gram) * count).sum(1) - copies @ gram.diagonal()
 
 
 def relative(one: Split) -> Interval:

@@ -36,7 +36,7 @@ SPECS = {TILT: "tilt_linear[dim={D},steps={K}]", DENSITY: "gaussian[dim={D}]"}
 STEPS, DIMS, NEXT = 16, (2, 10, 50, 100), 11  # NEXT: the first D with Hutchinson's divergence
 CALLS, BATCHES = 512, 24
 OTHER_CALLS = (128, 1024)  # of the slope against the batch
-UPDATES, LONG = 25, 150
+UPDATES, LONG = 25, 400
 COMPARED = {  # with what the base of a tilt does not serve: measured at every D on the density
     "adjoint_matching",
     "adjoint_matching_full",
