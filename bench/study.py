@@ -66,12 +66,11 @@ def verdict(holds: bool, fails: bool) -> Verdict:
 def conduct_all(names: Sequence[str], out: Path, device: str, jobs: int) -> Iterator[Path]:
     """Conducts the studies into out/NAME, `jobs` at a time in processes of one thread each, and
     yields their pages as they end; what one raises is raised when the others have ended."""
-    jobs = min(jobs, len(names))
-    if jobs == 1:
-        yield from (_conduct(name, out, device) for name in names)
-        return
     with ProcessPoolExecutor(
-        jobs, mp_context=forkserver(), initializer=torch.set_num_threads, initargs=(1,)
+        min(jobs, len(names)),
+        mp_context=forkserver(),
+        initializer=torch.set_num_threads,
+        initargs=(1,),
     ) as pool:
         for future in as_completed([pool.submit(_conduct, name, out, device) for name in names]):
             yield future.result()
