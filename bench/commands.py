@@ -450,15 +450,16 @@ def check(options: Namespace, arguments: Sequence[str]) -> int:
 
 
 def study(options: Namespace, arguments: Sequence[str]) -> int:
-    names = sorted(STUDIES.entries) if options.names == ["all"] else options.names
+    every = sorted(STUDIES.entries) if "all" in options.names else []
+    names = list(dict.fromkeys([*every, *(name for name in options.names if name != "all")]))
     for name in names:
         STUDIES.find(name)
     from tiltbench.engine import jobs_for
     from tiltbench.study import conduct_all
 
     device = _device(options.device)
-    if options.jobs != "auto":
-        whole(options.jobs, "--jobs")
+    if options.jobs != "auto" and not (options.jobs.isdecimal() and int(options.jobs)):
+        raise Refused(f"--jobs is {options.jobs!r}; write a number of studies at a time, 1 or more")
     jobs = jobs_for(options.jobs, device, Limits())
     out = Path(options.out) if options.out else RESULTS / "studies"
     try:
@@ -466,6 +467,8 @@ def study(options: Namespace, arguments: Sequence[str]) -> int:
             print(page, flush=True)
     except FileNotFoundError as error:  # a study of results that are not there
         raise Refused(str(error)) from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise Refused(f"{error.filename} is a file; name another folder with --out") from error
     return 0
 
 

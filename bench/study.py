@@ -77,7 +77,8 @@ def conduct_all(names: Sequence[str], out: Path, device: str, jobs: int) -> Iter
 
 
 def _conduct(name: str, out: Path, device: str) -> Path:
-    return conduct(STUDIES.load(name), out / name, device)
+    study = STUDIES.load(name)
+    return conduct(study, out / study.name, device)
 
 
 def conduct(study: Study, folder: Path, device: str) -> Path:

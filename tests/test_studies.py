@@ -48,7 +48,12 @@ def test_studies_run_side_by_side(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["study", *names, "--jobs", "2"]) == 2
     assert "run the suite first" in capsys.readouterr().err
-    assert main(["study", "oracle", "--jobs", "none"]) == 2
+    for jobs in ("none", "0"):
+        assert main(["study", "oracle", "--jobs", jobs]) == 2
+        assert "--jobs" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert main(["study", "rank_agreement", "--out", "file"]) == 2
+    assert "file/rank_agreement is a file" in capsys.readouterr().err
 
 
 def test_unknown_studies_are_refused(capsys):
@@ -88,16 +93,29 @@ SHRUNK = {
     },
     "convergence": {"PATHS": 200, "CHUNK": 100, "STEPS": (2, 4), "POINTS": 300},
     "gradient_variance": {
-        "DIMS": (2, 3, 4),
+        "DIMS": (2, 3),
         "NEXT": 5,
         "STEPS": 2,
         "CALLS": 64,
         "OTHER_CALLS": (128,),
-        "BATCHES": 5,
+        "BATCHES": 3,
         "UPDATES": 1,
         "LONG": 1,
         "sources.FITTED": 1,
         "sources.PATHS": 8,
+        "sources.NAMES": (
+            "adjoint_matching",
+            "adjoint_matching_full",
+            "adjoint_sampling",
+            "conditional_score_matching",
+            "target_score_matching",
+            "log_variance",
+            "relative_entropy",
+            "trajectory_balance",
+            "tilt_matching",
+            "cmcd_lv",
+            "nets_pinn",
+        ),
     },
     "estimators": {"CALLS": (64, 256), "REPETITIONS": 4, "TRAINING": 1000},
     "conditional_variance": {

@@ -59,6 +59,14 @@ def test_bootstrap_draws_leave_out_pairs_of_copies():
     assert not np.isnan(one.signals).any() and len(one.signals) > 500
 
 
+def test_draws_of_tr_Cov_know_nothing_of_the_mean():
+    x = known(16, 1, 1.0)[0]
+    here, there = split(gram(x)), split(gram(x + 100))
+    assert np.allclose(here.noises, there.noises, rtol=1e-6)
+    assert here.noise == pytest.approx(there.noise) and here.worst == pytest.approx(there.worst)
+    assert there.signals.min() > 100 * here.signals.max() and 1 / 16 < here.worst < 0.5
+
+
 @pytest.mark.parametrize("noise", [0.003, 0.3, 3.0])
 def test_coverage_of_the_interval(noise):
     """95 % of the intervals hold the truth, within the binomial error of 200 repetitions."""

@@ -27,7 +27,7 @@ def draw(path: Path, times: tuple[float, ...], found: list[Bias]) -> None:
                 now = [b for b in here if b.strength == strength]
                 for b in now:
                     _curve(axes, times, b)
-                axes.plot(times, now[0].before, color="black", lw=0.8, ls=":", label="u_λ")
+                axes.plot(times, now[0].before, color="black", lw=0.8, ls=":", label="E|u_λ − u*|²")
                 axes.set_yscale("log")
                 axes.set_ylim(1e-4, 30)
                 axes.set_title(f"{name}, λ = {strength:g}", fontsize=8)

@@ -25,6 +25,7 @@ from tiltbench.targets.problem import pose
 from tiltbench.targets.references import Brownian
 from tiltbench.targets.target import Target, Tilt
 
+NAMES = tuple(SAMPLERS.entries)
 TEACHER, ESCORT_TEACHER = "adjoint_matching", "cmcd_lv"
 NET = Mlp(width=32, layers=3)
 PATHS, LR, SIZE = 64, 5e-3, 0.3
@@ -54,7 +55,7 @@ def cases(steps: int) -> Iterator[Case]:
     """Every registered loss or preset that trains a Diffusion, on a grid of `steps` steps; a preset
     that is a loss under another name is left out."""
     seen: list[Diffusion] = []
-    for name in SAMPLERS.entries:
+    for name in NAMES:
         made = SAMPLERS.load(name)
         if isinstance(made, Loss):
             sampler = Diffusion(made)

@@ -320,7 +320,7 @@ def _excess(f: Found) -> Claim:
             f"times at δ = {f.cuts[0]:g} and {whole[1]:.2f} at δ = {f.cuts[n - 1]:g}"
         )
     return Claim(
-        f"On a mixture base AM can far exceed CSM and NSM ({f.target}).",
+        f"On a mixture base AM can be more than twice CSM and NSM, at its worst time ({f.target}).",
         verdict(
             all(v.mean - AGREES * v.se > 2 for v in worst),
             any(v.mean + AGREES * v.se < 1 for v in worst),

@@ -168,6 +168,7 @@ class Bias(NamedTuple):
     left: Share  # from the closed form where there is one, else by twins
     late: Share  # the same over t > 1/2
     z: float  # twins against the closed form
+    apart: float  # by how many errors the twins could tell the closed form from the control itself
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -185,13 +186,14 @@ def judged(
     m = twins[0].shape[1]
     product = ((twins[0] - p.best[:, :m]) * (twins[1] - p.best[:, :m])).sum(-1)
     before = (p.now - p.best).square().sum(-1)
-    z, known, after = math.nan, None, product
+    z, apart, known, after = math.nan, math.nan, None, product
     if mean is not None:
         after = (mean - p.best).square().sum(-1)
         known = after.mean(1)
         far = (product - after[:, :m]).mean(0)
         size = float(far.std()) / math.sqrt(m) + 1e-9 * float(before.mean())  # T may be constant
         z = float(far.mean()) / size
+        apart = abs(float((before - after).mean())) / size
     se = product.std(1) / math.sqrt(m)
     shares = share(after, before), share(after[late:], before[late:])
-    return Bias(*head, product.mean(1), se, known, before.mean(1), *shares, z)
+    return Bias(*head, product.mean(1), se, known, before.mean(1), *shares, z, apart)

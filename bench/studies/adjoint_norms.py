@@ -9,6 +9,7 @@ the Gaussian's own product, so that it is to hold at any number of steps, to rou
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,7 @@ SCHEDULES: dict[str, Schedule] = {
 }
 SHOWN = (0.05, 0.5)  # times of the table
 PROBED = (0.1, 0.3, 0.5, 0.7, 0.9)  # times at which conditional means are compared
+RESOLVED = 0.2  # of E|u . phi|: a mean with a wider error says nothing
 FUNCTIONS: tuple[Callable[[Tensor], Tensor], ...] = (
     torch.ones_like,
     lambda x: x,
@@ -106,11 +108,25 @@ class Run(NamedTuple):
     lean: Tensor  # (K, n) |a_t| / |grad r(X_1)| at t_1 ... t_K
     full: Tensor
     apart: tuple[Tensor, Tensor]  # (n,) int |sigma a - u|^2 dt, lean and full
-    miss: float  # worst |E[(sigma a - u) phi(X_t)]| beyond 3 se, over E|u phi(X_t)|, both adjoints
+    miss: Miss  # of both adjoints
 
     def beyond(self, norms: Tensor, m: float) -> Tensor:
         """(K - 1, n) norms over the bound, before t = 1, where both sides are equal."""
         return (norms / bound(self.base, m))[:-1]
+
+
+class Miss(NamedTuple):
+    """How far a mean is from what it should be: the most beyond 3 standard errors, over the cells
+    that resolve it."""
+
+    most: float
+    resolved: int
+    cells: int
+
+
+def both(one: Miss, other: Miss) -> Miss:
+    most = max(one.most, other.most)
+    return Miss(most, one.resolved + other.resolved, one.cells + other.cells)
 
 
 def controls(world: World, base: MixtureFlow) -> dict[str, Model]:
@@ -145,23 +161,25 @@ def follow(world: World, schedule: str, control: str, model: Model, base: Mixtur
 
     lean, full = labels(adjoint_matching), labels(adjoint_matching_full)
     away = [(path.dt @ (y - path.u).square().sum(-1)) for y in (lean, full)]
-    miss = max(_miss(y - path.u, path.x, path.u) for y in (lean, full))
+    miss = both(*(_miss(y - path.u, path.x, path.u) for y in (lean, full)))
     norms = [(y / sigma).norm(dim=-1) / steep for y in (lean, full)]
     return Run(world, schedule, control, base, norms[0], norms[1], (away[0], away[1]), miss)
 
 
-def _miss(far: Tensor, x: Tensor, u: Tensor) -> float:
-    """The most that |E[far . phi(X_t)]| goes beyond 3 standard errors, in units of
-    E|u . phi(X_t)|, over the probed times and functions phi; far and u (K, n, d)."""
-    misses = [0.0]
+def _miss(far: Tensor, x: Tensor, u: Tensor) -> Miss:
+    """Of E[far . phi(X_t)] in units of E|u . phi(X_t)|, over the probed times and functions phi
+    that resolve it: 3 standard errors below RESOLVED; far and u (K, n, d)."""
+    misses, cells = [0.0], 0
     for t in PROBED:
         k = round(t * len(far))
         for phi in FUNCTIONS:
             moment = (far[k] * phi(x[k])).sum(-1)
             size = float((u[k] * phi(x[k])).sum(-1).abs().mean())
             mean, se = abs(float(moment.mean())), float(moment.std()) / math.sqrt(len(moment))
-            misses.append((mean - 3 * se) / size if size else 0.0)
-    return max(misses)
+            cells += 1
+            if 3 * se <= RESOLVED * size and size:
+                misses.append((mean - 3 * se) / size)
+    return Miss(max(misses), len(misses) - 1, cells)
 
 
 def run(folder: Path, device: str) -> Answer:
@@ -237,7 +255,7 @@ def _claims(runs: list[Run]) -> tuple[Claim, ...]:
     low = softest(bimodal[0].world.law)
     soft = max(float(r.beyond(r.lean, low).max()) for r in bimodal)
     best = [r for r in runs if r.control == "optimal"]
-    miss = max(r.miss for r in best)
+    miss = functools.reduce(both, (r.miss for r in best))
     falls = [_ratio(r) for r in best]
     wild = [_ratio(r)[0] for r in runs if r.control == "random network"]
     early = max(float(r.beyond(r.lean, r.world.m)[: STEPS // 2].max()) for r in concave)
@@ -279,10 +297,12 @@ def _claims(runs: list[Run]) -> tuple[Claim, ...]:
         ),
         Claim(
             "At u* both adjoints have the mean u*: E[σ a | X_t] = u*",
-            verdict(miss < 0.05, miss > 0.15),
+            verdict(miss.resolved > 0 and miss.most < 0.05, miss.most > 0.15),
             f"over {len(best)} runs, {len(PROBED)} times and {len(FUNCTIONS)} functions φ, "
-            f"E[(σa − u*) φ(X_t)] is off by at most {miss:.1%} of E|u* φ| beyond 3 standard "
-            "errors, for both; what is left is the chain's bias, of order 1/K.",
+            f"E[(σa − u*) φ(X_t)] is off by at most {miss.most:.1%} of E|u* φ| beyond 3 standard "
+            f"errors, in the {miss.resolved} of {miss.cells} cells where these are below "
+            f"{RESOLVED:.0%} of it (the heavy tails of the bimodal base hide the others); what is "
+            "left is the chain's bias, of order 1/K.",
         ),
         Claim(
             "Dropping the terms of mean 0 (the lean adjoint) lowers the variance of the target "

@@ -57,11 +57,14 @@ class World(NamedTuple):
 def worlds() -> tuple[World, ...]:
     pair, single = TiltLinear().base.law, mixture((1.0,), ((0.0, 0.0),), (1.0,))
     straight, bowl = linear(TiltLinear().slope), quadratic(TiltQuadratic().centre, 0.5)
+    sharp = quadratic(TiltQuadratic().centre, 0.1)
     return (
         World("Gaussian base, linear r", single, straight, True),
         World("Gaussian base, quadratic r", single, bowl, True),
+        World("Gaussian base, sharp r", single, sharp, True),
         World("bimodal base, linear r", pair, straight, False),
         World("bimodal base, quadratic r", pair, quadratic(TiltQuadratic().centre), False),
+        World("bimodal base, sharp r", pair, sharp, False),
     )
 
 

@@ -215,8 +215,10 @@ def _words() -> str:
         f"with the gradient of r not clipped. Cells are at t = {times}; 1.86(3) is 1.86 ± 0.03, "
         "one standard error. Under P* (X_1 drawn exactly, paths drawn backward with the noising "
         f"kernels, {DRAWS:,} of them) E[T | X_t] = u*, and the variance is E|T − u*|²: exact in "
-        f"the step for all targets but AM on a mixture base, which is O(1/K) and taken with "
-        f"K = {FINE}. Under the law P^u of a control ({COARSE} steps, after "
+        f"the step for all targets but AM on a mixture base, which is O(1/K), taken with "
+        f"K = {FINE}, and carried by so few paths that it comes out low and its error too small "
+        "(`integrated_variance` has it without noise, K → ∞). Under the law P^u of a control "
+        f"({COARSE} steps, after "
         + ", ".join(f"{n} ({stage})" for stage, n in STAGES.items())
         + f" iterations of `{METHOD}`) it is half of E|T − T'|² of two "
         f"independent continuations from the same X_t ({PAIRS:,} pairs), which needs no mean and "

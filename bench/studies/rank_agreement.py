@@ -79,7 +79,7 @@ def run(folder: Path, device: str) -> Answer:
                 row[OUTCOMES[outcome]] = f"{spearman(*pair.T):+.2f} (n = {len(pair)})"
         rows.append(row)
     _draw(folder / "rank_agreement.png", table)
-    known, cells = int(table["grad_var"].notna().sum()), len(table)
+    known, seen, cells = (int(table[n].notna().sum()) for n in ("grad_var", "grad_cov", "target"))
     words = (
         "Spearman's rank correlation between a method's gradient variance at its final parameters "
         "and its final error. Methods are compared within a target (medians over seeds; negative "
@@ -88,7 +88,7 @@ def run(folder: Path, device: str) -> Answer:
         f"are as far from 0. The ratio {PREDICTORS['grad_var']} is known for {known} of {cells} "
         "pairs of target and method only: near a stationary point |E g|² is not told from zero, so "
         f"its rows speak for methods that are still moving. {PREDICTORS['grad_cov']} is known "
-        f"everywhere but has the units of the loss: it is compared among the {REGRESSIONS}, which "
+        f"for {seen}, but has the units of the loss: it is compared among the {REGRESSIONS}, which "
         "all minimise a mean of |u − T|², and over all methods with that caveat."
     )
     claims = tuple(
