@@ -70,7 +70,7 @@ def test_both_adjoints_have_the_mean_u_star_at_the_optimum(monkeypatch):
     run = followed(monkeypatch, "log-concave, m = 1", "optimal", steps=100)
     assert run.miss.most < 0.02 and run.miss.resolved > 20
     lost = followed(monkeypatch, "log-concave, m = 1", "random network", steps=100)
-    assert lost.miss > 0.2  # the check has power
+    assert lost.miss.most > 0.2  # the check has power
     assert not torch.allclose(run.lean, run.full, rtol=0.05)
 
 
