@@ -47,7 +47,8 @@ def claims(results: Sequence[Result]) -> tuple[Claim, ...]:
     return (
         _bennett([r for r in results if r.exact], "Where the chain is exact at any K, Bennett's "
                  "estimate has at equal calls no larger an rmse than the better single side."),
-        _bennett([r for r in results if not r.exact], "The same where the chain is exact only as K grows."),
+        _bennett([r for r in results if not r.exact],
+                 "The same where the chain is exact only as K grows."),
         _jensen(trained),
         _scatter(trained),
         _heavy([r for r in untrained if r.exact and r.direction == "reverse"]),
