@@ -43,7 +43,7 @@ def claims(found: list[Bias], apart: dict[float, list[Bias]]) -> tuple[Claim, ..
     gains = [(b, t) for loss in ("CSM", "TSM", "NSM") for b, t in zip(
         some(loss, "unweighted"), some(loss, "tempered"), strict=True)]  # fmt: skip
     better = [_less(t.left, b.left) or b.left.value < ROUNDING for b, t in gains]
-    worse = [_less(b.left, t.left) for b, t in gains]
+    worse = [_less(b.left, t.left) and t.left.value > ROUNDING for b, t in gains]
     halves = min(apart), max(apart)
     near, far = (apart[half][2].left for half in halves)
     lean = [b for b in found if b.loss == "AM"]
