@@ -39,11 +39,11 @@ def filled(page: str) -> str:
 
 
 def _claims(folder: str) -> str:
-    lines = ["| claim | verdict | measured | study |", "|---|---|---|---|"]
+    lines = ["| claim | verdict | study |", "|---|---|---|"]
     for path in sorted((ROOT / folder).glob("*/claims.csv")):
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                cells = (row["claim"], f"**{row['verdict']}**", row["measured"])
+                cells = (row["claim"], f"**{row['verdict']}**")
                 link = f"[{path.parent.name}](../{folder}/{path.parent.name}/table.md)"
                 lines.append(
                     "| " + " | ".join(c.replace("|", "\\|") for c in cells) + f" | {link} |"
