@@ -94,12 +94,15 @@ def fitted(cells: list[Cell]) -> Fit:
 
 
 def _line(x: list[int], y: list[float], se: list[float]) -> Fit:
+    """The slope in logarithms; its error is widened where the points do not lie on a line."""
     known = [row for row in zip(x, y, se, strict=True) if row[2] < math.inf]
     if len(known) < 3:
         return Fit(math.nan, math.nan)
     at, value, error = np.array(known).T
-    (slope, _), covariance = np.polyfit(np.log(at), np.log(value), 1, w=1 / error, cov="unscaled")
-    return Fit(float(slope), float(math.sqrt(covariance[0, 0])))
+    a, b = np.log(at), np.log(value)
+    (slope, cut), covariance = np.polyfit(a, b, 1, w=1 / error, cov="unscaled")
+    misfit = float((((b - slope * a - cut) / error) ** 2).sum()) / (len(b) - 2)
+    return Fit(float(slope), math.sqrt(float(covariance[0, 0]) * max(misfit, 1.0)))
 
 
 def shown(interval: Interval) -> str:
