@@ -17,14 +17,13 @@ from tiltbench.studies._integrated import (
     gauss,
     on_gaussian,
     on_mixture,
-    optimal,
     slope,
     trapezoid,
     value,
 )
 from tiltbench.studies._integrated_exact import eta, gaussian_variance, integral
 from tiltbench.studies._lean_moment import _exponential, chain, halves, lean_moment
-from tiltbench.studies._regression import sigmas, targets
+from tiltbench.studies._regression import optimum, sigmas, targets
 from tiltbench.study import Verdict
 from tiltbench.targets.densities.gaussian import Gaussian
 from tiltbench.targets.schedules import (
@@ -172,7 +171,7 @@ def test_the_mean_of_every_target_on_a_mixture_is_the_optimal_control():
     x1 = case.truth.sample(20_000, rng(1))
     for k in (1, 2):
         x = case.base.renoise(x1, k, rng(k))
-        u = optimal(case, k, x)
+        u = optimum(case.base, case.noised_score, k, x)
         found = targets(case.base, k, x, x1, reward_and_grad(case.problem, x1)[1])
         for loss in ("CSM", "TSM", "NSM"):
             product = ((found[loss] - u) * x).sum(-1).reshape(20, -1).mean(-1).numpy()

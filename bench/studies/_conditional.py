@@ -14,8 +14,8 @@ from torch import Generator, Tensor
 from tiltbench.estimators import average
 from tiltbench.samplers.loss import reward_and_grad
 from tiltbench.samplers.weights import Estimate
-from tiltbench.studies._noised import World, optimum
-from tiltbench.studies._regression import sigmas, targets
+from tiltbench.studies._noised import World
+from tiltbench.studies._regression import optimum, sigmas, targets
 from tiltbench.targets.process import Controlled, Stepper, normal
 
 LOSSES = ("CSM", "TSM", "NSM", "AM", "AS")
@@ -29,7 +29,7 @@ def under_optimum(world: World, times: tuple[float, ...], n: int, source: Genera
     is P* on the grid.  The law of (X_t, X_1), so CSM, TSM, NSM and AS, is exact at any number of
     steps K; the lean adjoint of a base that is not Gaussian is O(1/K) from its limit."""
     base, found = world.base, {}
-    marks, sigma = _marks(base.steps, times), sigmas(base)
+    marks = _marks(base.steps, times)
     end = world.sample(n, source)
     slope = reward_and_grad(world.problem, end)[1]
     x, a = end, slope
@@ -38,7 +38,7 @@ def under_optimum(world: World, times: tuple[float, ...], n: int, source: Genera
         x = mean + std * normal(tuple(x.shape), source, x.dtype)
         a = base.pull_back(x, k, a)
         if k in marks:
-            best = optimum(world, sigma[k], x, k)
+            best = optimum(base, world.noised_score, k, x)
             for loss, aim in _aims(world, k, x, end, slope, a).items():
                 found[loss, marks[k]] = average((aim - best).square().sum(-1).cpu())
     return found

@@ -18,9 +18,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import reward_and_grad
-from tiltbench.studies._regression import sigmas, targets
+from tiltbench.studies._regression import optimum, posed, sigmas, targets
 from tiltbench.targets.mixture_flow import MixtureFlow
-from tiltbench.targets.noising import pick
+from tiltbench.targets.optimal import NoisedScore
 from tiltbench.targets.problem import Problem
 from tiltbench.targets.process import normal
 from tiltbench.targets.schedules import Schedule
@@ -36,6 +36,11 @@ class Case(NamedTuple):
     problem: Problem
     base: Timed
     truth: Truth
+
+    @property
+    def noised_score(self) -> NoisedScore:
+        assert self.truth.noised_score is not None
+        return self.truth.noised_score
 
 
 @dataclass(frozen=True)
@@ -108,13 +113,8 @@ def at_log_odds(log_odds: Array) -> Array:
 
 def on_gaussian(density: Density, schedule: Schedule, s: float, rule: Rule) -> Case:
     """A density on the interpolant of N(0, s^2 I)."""
-    plain = MixtureFlow((1.0,), ((0.0,) * density.dim,), (s**2,), schedule, steps=1)
-
-    def reward(x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
-        return density.log_rho(x) - plain.log_end(x)
-
-    base = _timed(plain, rule)
-    return Case(density.name, Problem(density.dim, base, reward), base, density.truth())
+    base = _timed(MixtureFlow((1.0,), ((0.0,) * density.dim,), (s**2,), schedule), rule)
+    return Case(density.name, posed(density, base), base, density.truth())
 
 
 def on_mixture(tilt: Tilt, rule: Rule) -> Case:
@@ -132,18 +132,6 @@ def _timed(plain: MixtureFlow, rule: Rule) -> Timed:
     )  # fmt: skip
 
 
-def optimal(case: Case, k: Tensor | int, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-    """u* = sigma (grad log p*_t - grad log p_t)."""
-    base = case.base
-    alpha, beta = (pick(v, k, x) for v in (base.signals, base.noises))
-    levels = (
-        v[..., 0] if isinstance(v, Tensor) else torch.tensor(v, dtype=x.dtype, device=x.device)
-        for v in (alpha, beta)
-    )
-    assert case.truth.noised_score is not None
-    return pick(sigmas(base), k, x) * (case.truth.noised_score(x, *levels) - base.score(x, k))
-
-
 @torch.no_grad()
 def by_pairs(case: Case, n: int, generator: Generator) -> dict[str, Float[Array, " t"]]:
     """E |T - u*|^2 at every node for CSM, TSM, NSM and AS, and E |u*|^2 as "u*", each node with n
@@ -154,7 +142,7 @@ def by_pairs(case: Case, n: int, generator: Generator) -> dict[str, Float[Array,
     x1 = case.truth.sample(nodes * n, generator).reshape(nodes, n, -1)
     _, slope = reward_and_grad(case.problem, x1)
     x = case.base.renoise(x1, k, generator)
-    u = optimal(case, k, x)
+    u = optimum(case.base, case.noised_score, k, x)
     found = {name: y - u for name, y in targets(case.base, k, x, x1, slope).items()}
     return {name: _square(y).mean(-1).cpu().numpy() for name, y in {**found, "u*": u}.items()}
 
@@ -174,7 +162,7 @@ def by_paths(case: Case, n: int, generator: Generator) -> Float[Array, "t n"]:
         mean, std = base.backward(x, k)
         x = mean + std * normal(tuple(x.shape), generator, x.dtype)
         a = base.pull_back(x, k, a)
-        rows.append(_square(sigma[k] * a - optimal(case, k, x)))
+        rows.append(_square(sigma[k] * a - optimum(case.base, case.noised_score, k, x)))
     return torch.stack(rows[::-1]).cpu().numpy()
 
 

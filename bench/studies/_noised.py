@@ -13,13 +13,12 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import reward_and_grad
 from tiltbench.spec import build_target, parse
-from tiltbench.studies._regression import interpolated
+from tiltbench.studies._regression import interpolated, posed
 from tiltbench.targets.densities._line import Line, tabulate
 from tiltbench.targets.densities.gaussian import Gaussian
 from tiltbench.targets.densities.gmm9 import Gmm9
 from tiltbench.targets.densities.many_well_mdelta import ManyWellMDelta
 from tiltbench.targets.mixture_flow import MixtureFlow
-from tiltbench.targets.noising import Noising
 from tiltbench.targets.problem import Problem
 from tiltbench.targets.schedules import Schedule
 from tiltbench.targets.target import Modes, Tilt, Truth
@@ -47,8 +46,7 @@ def gaussian(schedule: Schedule, steps: int) -> World:
     """N(1.2, .3) on the interpolant of N(0, 1): the example of math.md 7 and 11."""
     target = Gaussian(dim=1, mean=1.2, std=math.sqrt(0.3))
     base = MixtureFlow((1.0,), ((0.0,),), (1.0,), schedule, steps=steps)
-    problem = Problem(1, base, lambda x: target.log_rho(x) - base.log_end(x))
-    return _world(problem, target.truth())
+    return _world(posed(target, base), target.truth())
 
 
 def gmm9(schedule: Schedule, steps: int) -> World:
@@ -100,12 +98,6 @@ def product_score(line: Line, points: int = 2001) -> Score:
         return (signal * found - x) / noise**2
 
     return score
-
-
-def optimum(world: World, sigma: float, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
-    """u*(x, t_k) = sigma (grad log p*_t - grad log p_t), 0 < k < K (math.md 2)."""
-    base: Noising = world.base
-    return sigma * (world.noised_score(x, base.signals[k], base.noises[k]) - base.score(x, k))
 
 
 def slope(world: World, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from tiltbench.samplers.losses._matching import share_of_signal
 from tiltbench.targets.mixture_flow import MixtureFlow
-from tiltbench.targets.noising import Noising, pick
+from tiltbench.targets.noising import Known, Noising, Step, pick
+from tiltbench.targets.optimal import NoisedScore
 from tiltbench.targets.problem import Problem, checked
 from tiltbench.targets.schedules import Schedule
 from tiltbench.targets.target import Density
@@ -23,8 +25,24 @@ def interpolated(density: Density, schedule: Schedule, steps: int) -> Problem:
     """The problem of a density on the interpolant of N(0, scale^2 I), memoryless noise."""
     zero = (0.0,) * density.dim
     base = MixtureFlow((1.0,), (zero,), (density.scale**2,), schedule, steps=steps)
+    return posed(density, base)
+
+
+def posed(density: Density, base: Known) -> Problem:
+    """The problem of a density on a base of any spread."""
     sound = checked(density.log_rho, f"log rho of {density.name}", density.dim)
     return Problem(density.dim, base, lambda x: sound(x) - base.log_end(x))
+
+
+def optimum(
+    base: Noising, noised_score: NoisedScore, k: Step, x: Float[Tensor, "*b d"]
+) -> Float[Tensor, "*b d"]:
+    """u*(x, t_k) = sigma (grad log p*_t - grad log p_t), 0 < k < K (math.md 2)."""
+    signal, noise = (
+        v[..., 0] if isinstance(v, Tensor) else torch.tensor(v, dtype=x.dtype, device=x.device)
+        for v in (pick(base.signals, k, x), pick(base.noises, k, x))
+    )
+    return pick(sigmas(base), k, x) * (noised_score(x, signal, noise) - base.score(x, k))
 
 
 def sigmas(base: Noising) -> list[float]:
