@@ -34,6 +34,7 @@ def check(target: Target) -> list[Finding]:
             (called, partial(_shapes, target, f, called)),
             (called, partial(_values, target, f, called)),
             (f"the gradient of {called}", partial(_gradients, target, f, called)),
+            (f"the symmetries of {called}", partial(_symmetries, target, f, called)),
             ("truth", partial(_truth, target)),
             ("truth", partial(_against_density, target, f)),
             ("truth", partial(_against_gaussians, target)),
@@ -59,7 +60,7 @@ def _statement(target: Target) -> Iterator[Finding]:
         0 < target.scale < math.inf,
         f"scale is {target.scale:g}",
         f"scale is {target.scale!r}, not a positive number",
-        "state the rms coordinate, sqrt(E |X|^2 / dim)",
+        "state the rms coordinate, sqrt(E |X|^2 / rank)",
     )
     yield expect(
         build_target(spec(target)) == target,
@@ -149,6 +150,40 @@ def _values(target: Target, f: Function, called: str) -> Iterator[Finding]:
         )
 
 
+def _symmetries(target: Target, f: Function, called: str) -> Iterator[Finding]:
+    """What `particles` and `lattice` state."""
+    x, g = _points(target, 200), Generator().manual_seed(19)
+    if target.particles is not None:
+        n, d = target.particles
+        if n * d != target.dim:
+            yield Finding(False, f"{n} particles in {d} dimensions are not {target.dim} numbers")
+            return
+        each = x.unflatten(-1, (n, d))
+        turn = torch.linalg.qr(torch.randn(d, d, generator=g, dtype=x.dtype)).Q
+        shift = target.scale * torch.randn(d, generator=g, dtype=x.dtype)
+        turned, moved = (each @ turn).flatten(-2), (each + shift).flatten(-2)
+        yield _same(f, x, turned, called, "rotations")
+        yield _same(f, x, each.flip(-2).flatten(-2), called, "permutations of the particles")
+        yield _same(f, x, moved, called, "translations")
+    if target.lattice is not None:
+        if math.prod(target.lattice) != target.dim:
+            yield Finding(False, f"a lattice of {target.lattice} has not {target.dim} sites")
+            return
+        shifted = x.unflatten(-1, target.lattice).roll(1, 1).flatten(1)
+        yield _same(f, x, shifted, called, "translations of the lattice")
+        yield _same(f, x, -x, called, "x -> -x")
+
+
+def _same(f: Function, x: Tensor, y: Tensor, called: str, what: str) -> Finding:
+    there, here = f(y), f(x)
+    return expect(
+        torch.allclose(there, here, rtol=1e-6, atol=1e-6),
+        f"{called} is the same under {what}",
+        f"{called} changes under {what}, at most by {float((there - here).abs().max()):.3g}",
+        "state `particles` or `lattice` only for laws with that symmetry",
+    )
+
+
 def _gradients(target: Target, f: Function, called: str) -> Iterator[Finding]:
     x, v = _points(target, 40, spread=0.7), _points(target, 40).flip(0)
     v, h = v / v.norm(dim=-1, keepdim=True), 1e-5 * target.scale
@@ -226,7 +261,7 @@ def _against_density(target: Target, f: Function) -> Iterator[Finding]:
         f"{empty} of {N} exact draws have zero density",
         "draws and density are of different laws: compare their formulas",
     )
-    rms = float(x.square().mean().sqrt())
+    rms = float((x.square().sum(-1).mean() / target.rank).sqrt())
     yield expect(
         rms / 1.5 <= target.scale <= rms * 1.5,
         f"the rms coordinate of exact draws is {rms:.3g}, scale says {target.scale:.3g}",
@@ -249,24 +284,25 @@ def _against_density(target: Target, f: Function) -> Iterator[Finding]:
         )
     if truth.log_Z is not None:
         if log_f is not None:
-            yield _log_Z(truth, _estimate(log_f, x))
+            yield _log_Z(truth, _estimate(*_on_subspace(target, log_f, x)))
         if isinstance(target, Tilt):
             yield _log_Z(truth, _from_base(target))
 
 
 def _stein(target: Target, log_f: Function, x: Tensor) -> Iterator[Finding]:
-    """E[x . grad log p] = -D and E grad log p = 0, where p has no edge."""
-    around = log_f(torch.cat([x + 0.3 * target.scale, x - 0.3 * target.scale]))
+    """E[x . grad log p] = -rank and E grad log p = 0, where p has no edge."""
+    moved = 0.3 * target.scale * torch.cos(torch.arange(x.shape[-1], dtype=x.dtype))
+    around = log_f(torch.cat([x + moved, x - moved]))
     if (around == -math.inf).any():
         yield Finding(True, "Stein's identity was not tried: the density has an edge")
         return
     g = _gradient(log_f, x)
     found = mean_of((x * g).sum(-1))
     yield expect(
-        agrees(found, -target.dim),
-        f"draws and density agree: E[x . grad log p] = {said(found)} for -{target.dim}",
+        agrees(found, -target.rank),
+        f"draws and density agree: E[x . grad log p] = {said(found)} for -{target.rank}",
         f"draws and density disagree: E[x . grad log p] = {said(found)} over exact draws, "
-        f"not -{target.dim}",
+        f"not -{target.rank}",
         "one of the two is of another law: compare widths and constants",
     )
     found = max((mean_of(column) for column in g.T), key=lambda e: abs(e.value) / (e.se or 1))
@@ -350,6 +386,15 @@ def _estimate(log_f: Function, x: Tensor) -> Estimate:
     return min(found, key=lambda e: e.se if e.se == e.se else math.inf)
 
 
+def _on_subspace(target: Target, log_f: Function, x: Tensor) -> tuple[Function, Tensor]:
+    """log_f and x in an orthonormal basis of the subspace of the target."""
+    if target.rank == target.dim:
+        return log_f, x
+    columns = target.project(torch.eye(target.dim, dtype=x.dtype))
+    basis = torch.linalg.svd(columns).U[:, : target.rank]
+    return lambda y: log_f(y @ basis.T), x @ basis
+
+
 def _log_kernel(x: Tensor, centre: Tensor, factor: Tensor) -> Tensor:
     """log of the mean over centres c of N(x; c, factor factor^T)."""
     a = torch.linalg.solve_triangular(factor, x.T, upper=False).T
@@ -363,6 +408,8 @@ def _against_gaussians(target: Target) -> Iterator[Finding]:
     truth, log_f = target.truth(), log_integrand(target)
     if truth.log_Z is None or log_f is None or target.dim > LOW:
         return
+    if target.rank < target.dim:
+        return  # these Gaussians fill R^dim
     log_w = _proposed(target, log_f)
     if truth.sample is not None:
         # A part of the target too narrow for the proposal shows in the exact draws: there the

@@ -212,8 +212,10 @@ class _ClippedGrad(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad: Any) -> Any:
-        length = grad[0].norm(dim=-1, keepdim=True)
-        return grad[0] * (ctx.most / length.clamp(min=ctx.most)), None
+        g = grad[0]
+        top = g.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(g.dtype).tiny)
+        length = top * (g / top).norm(dim=-1, keepdim=True)  # the squares of g may overflow
+        return g * (ctx.most / length.clamp(min=ctx.most)), None
 
 
 GRADIENTS = 32  # mini-batches of the gradient-variance probe

@@ -28,7 +28,7 @@ from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.noising import Noising, turn
 from tiltbench.targets.problem import Problem, Reward
-from tiltbench.targets.process import Controlled, Kernel, Path, Process, normal
+from tiltbench.targets.process import Controlled, Kernel, Path, Process
 
 
 class Weighing(ABC):
@@ -134,6 +134,13 @@ class Escort(Process):
         """eps_t of every step, length^2."""
         return [self.eps * self.spread**2 * self.ratio ** (-2 * t) for t in self.times[:-1]]
 
+    @property
+    def removed(self) -> int:
+        return self.flow.removed
+
+    def project(self, x: Tensor) -> Tensor:
+        return self.flow.project(x)
+
     def start(self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
         return self.flow.start(shape, generator, dtype)
 
@@ -189,7 +196,7 @@ class Escort(Process):
                 j = k + order.step
                 mean, std = self._move(x, here, k, j)
                 carried = (self.times[j] - self.times[k]) * self.spread * u
-                x = mean + carried + std * normal(tuple(x.shape), generator, x.dtype)
+                x = mean + carried + std * self.normal(tuple(x.shape), generator, x.dtype)
         in_time = slice(None, None, order.step)
         return self._recorded(xs[in_time], us[in_time], seen[in_time], guided)
 

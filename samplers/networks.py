@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -124,7 +124,7 @@ class Mlp(Network):
     layers: int = 4
 
     def __post_init__(self) -> None:
-        _at_least_one(self, "width", "layers")
+        at_least_one(self, "width", "layers")
 
     def build(self, dim: int, process: Process, generator: Generator) -> Model:
         return _Perceptron(self, dim, process, generator)
@@ -144,7 +144,7 @@ class Guided(Network):
     clip: float = 20.0
 
     def __post_init__(self) -> None:
-        _at_least_one(self, "width", "layers")
+        at_least_one(self, "width", "layers")
         if not self.clip > 0:
             raise ValueError(f"clip is {self.clip}; it must be positive")
 
@@ -163,13 +163,13 @@ class Potential(Network):
     layers: int = 4
 
     def __post_init__(self) -> None:
-        _at_least_one(self, "width", "layers")
+        at_least_one(self, "width", "layers")
 
     def build(self, dim: int, process: Process, generator: Generator) -> Model:
         return _Potential(self, dim, process, generator)
 
 
-def _at_least_one(network: Network, *fields: str) -> None:
+def at_least_one(network: Network, *fields: str) -> None:
     for field in fields:
         if getattr(network, field) < 1:
             raise ValueError(f"{field} is {getattr(network, field)}; it must be 1 or more")
@@ -189,107 +189,74 @@ class Corrected(Network):
     control: Network = Mlp()
 
     def __post_init__(self) -> None:
-        _at_least_one(self, "width", "layers")
+        at_least_one(self, "width", "layers")
 
     def build(self, dim: int, process: Process, generator: Generator) -> Model:
         model = self.control.build(dim, process, generator)
-        model.correction = _Correction(self, dim, process.spread, generator)
+        model.correction = _Correction(self, dim, process, generator)
         return model
 
 
 class _Correction(nn.Module):
-    def __init__(self, spec: Corrected, dim: int, spread: float, generator: Generator) -> None:
+    def __init__(self, spec: Corrected, dim: int, process: Process, generator: Generator) -> None:
         super().__init__()
         sizes = [dim] + [spec.width] * (spec.layers - 1)
         inner = [nn.Sequential(nn.Linear(a, b), nn.SiLU()) for a, b in itertools.pairwise(sizes)]
         out = nn.Linear(sizes[-1], dim)
-        self.spread = spread
+        self.spread, self.project = process.spread, process.project
         self.layers = nn.Sequential(*inner, out)
         self.to(generator.device)
-        _initialise(self, generator)
+        initialise(self, generator)
         nn.init.zeros_(out.weight)
         nn.init.zeros_(out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        scaled: Tensor = self.layers(x / self.spread)
-        return scaled / self.spread
+        return self.project(self.layers(x / self.spread) / self.spread)
 
 
 FEATURES = 64  # frequencies, each with a sine and a cosine
 MOST = 50.0  # |u_i| < MOST: an unbounded control can throw its own paths ever further out
 
 
-class _Perceptron(Model):
+class Timed(Model):
+    """A model whose control is `field`(x, an embedding of t), projected as the process is.
+
+    The embedding, 128 Fourier features -> 128 -> the width that the field asks for, is evaluated
+    once per time, not per point."""
+
     rate: Tensor
     phase: Tensor
+    time: nn.Sequential
 
-    def __init__(
-        self,
-        spec: Mlp | Guided | Potential,
-        dim: int,
-        process: Process,
-        generator: Generator,
-        gates: int = 0,
-        outputs: int = 0,
-    ) -> None:
+    def __init__(self, process: Process) -> None:
         super().__init__()
-        width = spec.width
-        self.inverse_spread = 1 / process.spread
+        self.spread = process.spread
+        self.project: Callable[[Tensor], Tensor] = process.project if process.removed else _as_is
         rate = torch.logspace(-0.5, 2, FEATURES) * math.pi
         self.register_buffer("rate", torch.cat([rate, rate]), persistent=False)
         phase = torch.tensor([0.0, math.pi / 2]).repeat_interleave(FEATURES)
         self.register_buffer("phase", phase, persistent=False)  # a cosine is a sine a quarter on
-        self.state = nn.Linear(dim, width)
-        self.time = nn.Sequential(
-            nn.Linear(2 * FEATURES, 128), nn.SiLU(), nn.Linear(128, width + gates)
-        )
-        self.hidden = nn.ModuleList([nn.Linear(width, width) for _ in range(spec.layers - 1)])
-        self.out = nn.Linear(width, outputs or dim)
-        self.width = width
-        self.to(generator.device)
-        _initialise(self, generator)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
 
     def embed(self, t: Tensor, like: Tensor) -> Tensor:
         angle = torch.addcmul(self.phase, t.to(like.dtype)[..., None], self.rate)
         return self.time(angle.sin())
 
+    @abstractmethod
     def field(self, x: Tensor, embedding: Tensor) -> Tensor:
-        points = math.prod(x.shape[:-1])
-        self.forward_points += points
-        self.backward_points += points * torch.is_grad_enabled()
-        h = nn.functional.silu(self.state(x * self.inverse_spread) + embedding)
-        for layer in self.hidden:
-            h = nn.functional.silu(layer(h))
-        return MOST * torch.tanh(self.out(h) / MOST)
+        """(*b, D) -> (*b, outputs); counts its points."""
 
-    def stretched(
-        self, x: Float[Tensor, "*b d"], t: Tensor, directions: Float[Tensor, "*c m d"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b m"]]:
-        """Tangents pushed forward layer by layer: exact, a fraction of a control a direction."""
+    def count(self, x: Tensor) -> None:
         points = math.prod(x.shape[:-1])
         self.forward_points += points
         self.backward_points += points * torch.is_grad_enabled()
-        tangent = directions @ (self.state.weight.T * self.inverse_spread)
-        h, bent = _silu(self.state(x * self.inverse_spread) + self.embed(t, x))
-        tangent = bent[..., None, :] * tangent
-        for layer in self.hidden:
-            assert isinstance(layer, nn.Linear)
-            h, bent = _silu(layer(h))
-            tangent = bent[..., None, :] * nn.functional.linear(tangent, layer.weight)
-        squashed = torch.tanh(self.out(h) / MOST)
-        slope = directions * (1 - squashed.square())[..., None, :]
-        each = (slope * nn.functional.linear(tangent, self.out.weight)).sum(-1)
-        return MOST * squashed, each
 
     def control(
         self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
     ) -> Float[Tensor, "*b d"]:
-        return self.steered(x, self.embed(t, x), hint)
+        return self.project(self.steered(x, self.embed(t, x), hint))
 
     def steered(self, x: Tensor, embedding: Tensor, hint: Tensor | None) -> Tensor:
-        """u from an embedded time."""
+        """u from an embedded time, not yet projected."""
         return self.field(x, embedding)
 
     def on_grid(self, t: Float[Tensor, " k"]) -> Stepper:
@@ -297,18 +264,21 @@ class _Perceptron(Model):
         each = whole.unbind(0)
 
         def step(x: Tensor, k: int | Tensor, hint: Tensor | None) -> Tensor:
-            return self.steered(x, each[k] if isinstance(k, int) else whole[k], hint)
+            embedding = each[k] if isinstance(k, int) else whole[k]
+            return self.project(self.steered(x, embedding, hint))
 
         return step
 
 
-class _GuidedPerceptron(_Perceptron):
-    guided = True
+class Guidance(Timed):
+    """Put before a `Timed` model built with one gate more: u + gate(t) h, h = grad r(x) spread
+    clipped to length `clip`; the gate is the last entry of the embedding, and 0 at first."""
 
-    def __init__(self, spec: Guided, dim: int, process: Process, generator: Generator) -> None:
-        super().__init__(spec, dim, process, generator, gates=1)
-        self.clip = spec.clip
-        self.spread = process.spread
+    guided = True
+    clip: float
+
+    def led(self, clip: float) -> None:
+        self.clip = clip
         last = self.time[-1]
         assert isinstance(last, nn.Linear)
         with torch.no_grad():
@@ -321,7 +291,7 @@ class _GuidedPerceptron(_Perceptron):
         pull = hint * self.spread
         length = pull.norm(dim=-1, keepdim=True)
         pull = pull * (self.clip / length.clamp(min=self.clip))
-        return self.field(x, embedding[..., :-1]) + embedding[..., -1:] * pull
+        return super().steered(x, embedding[..., :-1], None) + embedding[..., -1:] * pull
 
     def stretched(
         self, x: Float[Tensor, "*b d"], t: Tensor, directions: Float[Tensor, "*c m d"]
@@ -329,10 +299,72 @@ class _GuidedPerceptron(_Perceptron):
         return Model.stretched(self, x, t, directions)
 
 
+def clock(outputs: int) -> nn.Sequential:
+    """The embedding's layers after its Fourier features."""
+    return nn.Sequential(nn.Linear(2 * FEATURES, 128), nn.SiLU(), nn.Linear(128, outputs))
+
+
+def _as_is(x: Tensor) -> Tensor:
+    return x
+
+
+class _Perceptron(Timed):
+    def __init__(
+        self,
+        spec: Mlp | Guided | Potential,
+        dim: int,
+        process: Process,
+        generator: Generator,
+        gates: int = 0,
+        outputs: int = 0,
+    ) -> None:
+        super().__init__(process)
+        width = spec.width
+        self.inverse_spread = 1 / process.spread
+        self.state = nn.Linear(dim, width)
+        self.time = clock(width + gates)
+        self.hidden = nn.ModuleList([nn.Linear(width, width) for _ in range(spec.layers - 1)])
+        self.out = nn.Linear(width, outputs or dim)
+        self.width = width
+        self.to(generator.device)
+        initialise(self, generator)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def field(self, x: Tensor, embedding: Tensor) -> Tensor:
+        self.count(x)
+        h = nn.functional.silu(self.state(x * self.inverse_spread) + embedding)
+        for layer in self.hidden:
+            h = nn.functional.silu(layer(h))
+        return MOST * torch.tanh(self.out(h) / MOST)
+
+    def stretched(
+        self, x: Float[Tensor, "*b d"], t: Tensor, directions: Float[Tensor, "*c m d"]
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b m"]]:
+        """Tangents pushed forward layer by layer: exact, a fraction of a control a direction."""
+        self.count(x)
+        tangent = directions @ (self.state.weight.T * self.inverse_spread)
+        h, bent = _silu(self.state(x * self.inverse_spread) + self.embed(t, x))
+        tangent = bent[..., None, :] * tangent
+        for layer in self.hidden:
+            assert isinstance(layer, nn.Linear)
+            h, bent = _silu(layer(h))
+            tangent = bent[..., None, :] * nn.functional.linear(tangent, layer.weight)
+        squashed = torch.tanh(self.out(h) / MOST)
+        slope = self.project(directions) * (1 - squashed.square())[..., None, :]
+        each = (slope * nn.functional.linear(tangent, self.out.weight)).sum(-1)
+        return self.project(MOST * squashed), each
+
+
+class _GuidedPerceptron(Guidance, _Perceptron):
+    def __init__(self, spec: Guided, dim: int, process: Process, generator: Generator) -> None:
+        super().__init__(spec, dim, process, generator, gates=1)
+        self.led(spec.clip)
+
+
 class _Potential(_Perceptron):
     def __init__(self, spec: Potential, dim: int, process: Process, generator: Generator) -> None:
         super().__init__(spec, dim, process, generator, outputs=1)
-        self.spread = process.spread
 
     def potential(self, x: Float[Tensor, "*b d"], t: Tensor) -> Float[Tensor, " *b"]:
         return self.spread**2 * self.field(x, self.embed(t, x))[..., 0]
@@ -358,11 +390,12 @@ def _silu(x: Tensor) -> tuple[Tensor, Tensor]:
     return value, share + value * (1 - share)
 
 
-def _initialise(module: nn.Module, generator: Generator) -> None:
-    """U(-1/sqrt(fan in), 1/sqrt(fan in)), as torch.nn.Linear, but from the given generator."""
+def initialise(module: nn.Module, generator: Generator) -> None:
+    """U(-1/sqrt(fan in), 1/sqrt(fan in)), as torch's own layers, but from the given generator."""
     with torch.no_grad():
         for layer in module.modules():
-            if isinstance(layer, nn.Linear):
-                bound = 1 / math.sqrt(layer.in_features)
+            if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+                bound = 1 / math.sqrt(layer.weight[0].numel())
                 layer.weight.uniform_(-bound, bound, generator=generator)
-                layer.bias.uniform_(-bound, bound, generator=generator)
+                if layer.bias is not None:
+                    layer.bias.uniform_(-bound, bound, generator=generator)

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.targets.noising import Noising
-from tiltbench.targets.process import Kernel, normal
+from tiltbench.targets.process import Kernel
 from tiltbench.targets.schedules import RectifiedFlow, Schedule
 
 
@@ -68,7 +68,7 @@ class Interpolant(Noising):
         return [self.stepping.lift(self, k) for k in range(self.steps)]
 
     def start(self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
-        return self.start_std * normal(shape, generator, dtype)
+        return self.start_std * self.normal(shape, generator, dtype)
 
     def base(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
         return Kernel(self.stepping.mean(self, x, k), self.stds[k])

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from tiltbench.targets.noising import Known, Step, pick
-from tiltbench.targets.process import Kernel, normal
+from tiltbench.targets.process import Kernel
 
 
 class Linear(Known):
@@ -105,25 +105,26 @@ class Linear(Known):
         """Exact, from the Gaussian density of X_t."""
         var = torch.tensor([self.variance(t) for t in self.times], dtype=torch.float64)
         var = var.to(x.device).reshape(-1, *[1] * (x.dim() - 2))
-        log_p = -x.square().sum(-1).double() / (2 * var) - x.shape[-1] / 2 * var.log()
+        rank = x.shape[-1] - self.removed
+        log_p = -x.square().sum(-1).double() / (2 * var) - rank / 2 * var.log()
         return log_p - log_p[:1]
 
     def posterior(
         self, x: Float[Tensor, "*b d"], k: Int[Tensor, " *b"], generator: Generator
     ) -> Float[Tensor, "*b d"]:
         std = pick([math.sqrt(var) for _, var in self.ahead], k, x)
-        return self.denoise(x, k) + std * normal(tuple(x.shape), generator, x.dtype)
+        return self.denoise(x, k) + std * self.normal(tuple(x.shape), generator, x.dtype)
 
     def log_end(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
-        """log N(x; 0, spread^2 I)."""
-        d, s = x.shape[-1], self.spread
+        """log N(x; 0, spread^2 I), on the subspace of the process."""
+        d, s = x.shape[-1] - self.removed, self.spread
         return -x.square().sum(-1) / (2 * s * s) - d * math.log(s * math.sqrt(2 * math.pi))
 
     def end(
         self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype = torch.float32
     ) -> Tensor:
         """Exact draws of X_1 under the base."""
-        return self.spread * normal(shape, generator, dtype)
+        return self.spread * self.normal(shape, generator, dtype)
 
     @cached_property
     def kernels(self) -> list[tuple[float, float]]:
@@ -150,7 +151,7 @@ class Linear(Known):
         ]
 
     def start(self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
-        return math.sqrt(self.start_var) * normal(shape, generator, dtype)
+        return math.sqrt(self.start_var) * self.normal(shape, generator, dtype)
 
     def base(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
         gain, std = self.kernels[k]
@@ -177,7 +178,7 @@ class Linear(Known):
     ) -> Float[Tensor, "b d"]:
         """X_{t_k} given both ends, under the base; k (B,) are indices of the grid."""
         a, b, sd = self.bridges.to(device=x1.device, dtype=x1.dtype)[:, k, None]
-        return a * x0 + b * x1 + sd * normal(x1.shape, generator, x1.dtype)
+        return a * x0 + b * x1 + sd * self.normal(x1.shape, generator, x1.dtype)
 
     @cached_property
     def bridges(self) -> Float[Tensor, "3 k1"]:

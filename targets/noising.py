@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from tiltbench.targets.process import Additive, normal
+from tiltbench.targets.process import Additive
 
 Step = int | Int[Tensor, "*b"]
 
@@ -93,7 +93,7 @@ class Noising(Additive):
     ) -> Float[Tensor, "*b d"]:
         """X_{t_k} | X_1."""
         mean = pick(self.signals, k, x1) * x1
-        return mean + pick(self.noises, k, x1) * normal(tuple(x1.shape), generator, x1.dtype)
+        return mean + pick(self.noises, k, x1) * self.normal(tuple(x1.shape), generator, x1.dtype)
 
     def steer(
         self, x: Float[Tensor, "*b d"], k: Step, x1: Float[Tensor, "*b d"]

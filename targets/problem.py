@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tiltbench.targets.confined import Confined
 from tiltbench.targets.linear import Linear
 from tiltbench.targets.process import Process
 from tiltbench.targets.target import Density, Target, Tilt
@@ -40,9 +41,12 @@ def pose(
     match target:
         case Density():
             base = reference.widened(target.scale)
+            if target.rank < target.dim:
+                base = Confined(base, target)
             sound = checked(target.log_rho, f"log rho of {target.name}", target.dim)
 
             def reward(x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
+                x = target.project(x)  # so that the gradient lies on the subspace too
                 return sound(x) - base.log_end(x)
 
             return Problem(target.dim, base, watch(reward))

@@ -72,6 +72,19 @@ class Process(ABC):
     steps: int
 
     @property
+    def removed(self) -> int:
+        """D less the dimension of the subspace on which the process lives."""
+        return 0
+
+    def project(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """The orthogonal projection onto that subspace: of start, noise, momenta and controls."""
+        return x
+
+    def normal(self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
+        """Standard normal draws on that subspace."""
+        return self.project(normal(shape, generator, dtype))
+
+    @property
     @abstractmethod
     def times(self) -> tuple[float, ...]:
         """The grid t_0 = 0 < ... < t_K = 1."""
@@ -161,7 +174,7 @@ def simulate(
         mean, std = process.base(x, k)
         hint = guide(x.detach()) if guide else None
         u = control(x, k, hint)
-        x = mean + std * (root[k] * u + normal(shape, generator, dtype))
+        x = mean + std * (root[k] * u + process.normal(shape, generator, dtype))
         xs.append(x)
         means.append(mean)
         us.append(u)
@@ -189,7 +202,7 @@ def retrace(
     xs = [x_end]
     for k in reversed(range(process.steps)):
         mean, std = process.backward(xs[-1], k)
-        xs.append(mean + std * normal(x_end.shape, generator, x_end.dtype))
+        xs.append(mean + std * process.normal(x_end.shape, generator, x_end.dtype))
     x = torch.stack(xs[::-1])
     kernels = [process.base(x[k], k) for k in range(process.steps)]
     path = Path(

@@ -66,9 +66,31 @@ class Target(ABC):
     dim: int
     version: ClassVar[int] = 1  # changes with any constant
     scale: float = 1.0
-    # sqrt(E |X|^2 / D), the rms coordinate, rounded: public, the same for every method; `pose`
+    # sqrt(E |X|^2 / rank), the rms coordinate, rounded: public, the same for every method; `pose`
     # widens the reference by it
     test_value: ClassVar[float | None] = None  # log rho (or r) at `test_point(self)`, to 1e-10
+
+    @property
+    def particles(self) -> tuple[int, int] | None:
+        """(n, d): x holds n like particles in d dimensions, one after the other, and the law, which
+        permutations, rotations and reflections leave as it is, lives on sum_i x_i = 0.  log rho is
+        blind to translations there, and Z its integral over that subspace."""
+        return None
+
+    @property
+    def lattice(self) -> tuple[int, ...] | None:
+        """The sides of a periodic lattice, row-major, where translations and x -> -x leave the law
+        as it is."""
+        return None
+
+    @property
+    def rank(self) -> int:
+        """The dimension of the subspace on which the law lives, that of the image of `project`."""
+        return self.dim - self.particles[1] if self.particles else self.dim
+
+    def project(self, x: Float[Tensor, "*b D"]) -> Float[Tensor, "*b D"]:
+        """The orthogonal projection onto the subspace: of particles, off their centre of mass."""
+        return centred(x, self.particles[1]) if self.particles else x
 
     @abstractmethod
     def truth(self) -> Truth:
@@ -91,6 +113,12 @@ class Tilt(Target):
     @abstractmethod
     def reward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
         """r in nats; positive is good."""
+
+
+def centred(x: Float[Tensor, "*b D"], space: int) -> Float[Tensor, "*b D"]:
+    """Particles in `space` dimensions less their mean position."""
+    each = x.unflatten(-1, (-1, space))
+    return (each - each.mean(-2, keepdim=True)).flatten(-2)
 
 
 def test_point(target: Target) -> Tensor:

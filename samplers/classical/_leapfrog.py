@@ -58,9 +58,10 @@ def evaluate(problem: Problem, x: Float[Tensor, "b d"]) -> Points:
     return Points(x, *reward_and_grad(problem, x))
 
 
-def score(base: Known, at: Points, beta: float) -> Float[Tensor, "b d"]:
-    """grad log (p_base exp(beta r))."""
-    return beta * at.g + base.score(at.x, base.steps)
+def score(base: Known, at: Points, beta: float | Tensor) -> Float[Tensor, "b d"]:
+    """grad log (p_base exp(beta r)); one beta, or one a point (B,)."""
+    beta = torch.as_tensor(beta, dtype=at.g.dtype, device=at.g.device)
+    return beta[..., None] * at.g + base.score(at.x, base.steps)
 
 
 def move(
@@ -83,8 +84,22 @@ def move(
     Points of zero density wander under the base until they meet support; they are left out of the
     mean, which is NaN where there are no others.
     """
+    new, chance = move_each(problem, at, beta, size, leaps, generator)
+    return new, chance[at.r > -torch.inf].mean()
+
+
+def move_each(
+    problem: Problem,
+    at: Points,
+    beta: Float[Tensor, " b"] | float,
+    size: Float[Tensor, "b 1"] | Tensor | float,
+    leaps: int,
+    generator: Generator,
+) -> tuple[Points, Float[Tensor, " b"]]:
+    """`move` where every point may have its own beta > 0 and step size, with the acceptance
+    probability of each point, those of zero density included."""
     base = known_base(problem)
-    v = torch.randn(at.x.shape, generator=generator, device=at.x.device, dtype=DTYPE)
+    v = base.normal(at.x.shape, generator, DTYPE)
     spin = torch.rand((len(at.r), 1), generator=generator, device=at.x.device, dtype=DTYPE)
     size = size * (2 * spin - 1).exp()
     inside = at.r > -torch.inf
@@ -102,7 +117,7 @@ def move(
     change = _energy(base, new, v, torch.where(inside, beta * new.r, 0.0)) - start
     chance = torch.where(lost, 0.0, (-change).clamp(max=0).exp())
     coin = torch.rand(chance.shape, generator=generator, device=chance.device, dtype=DTYPE)
-    return new.where(coin < chance, at), chance[inside].mean()
+    return new.where(coin < chance, at), chance
 
 
 def _energy(base: Known, at: Points, v: Tensor, tilt: Tensor) -> Float[Tensor, " b"]:
