@@ -147,7 +147,7 @@ def rows(side: int, beta: float) -> Rows:
 
 
 def swendsen_wang(
-    side: int, beta: float, n: int, generator: Generator, sweeps: int = 100
+    side: int, beta: float, n: int, generator: Generator, sweeps: int = 50
 ) -> Float[Tensor, "n l l"]:
     """n spin fields, each the end of a chain of `sweeps` of its own, from random spins.
 

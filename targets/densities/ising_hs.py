@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,7 @@ from tiltbench.targets.densities._ising import (
     rows,
     swendsen_wang,
 )
+from tiltbench.targets.problem import front
 from tiltbench.targets.target import Density, Modes, Observable, Truth
 
 GAP = 0.05  # smallest eigenvalue of K
@@ -48,6 +50,10 @@ class IsingHS(Density):
         return self.side**2
 
     @property
+    def lattice(self) -> tuple[int, ...]:
+        return (self.side, self.side)
+
+    @property
     def scale(self) -> float:  # type: ignore[override]
         """Above side 8 from the two-point function of side 8."""
         return _scale(self.side, self.beta)
@@ -61,22 +67,24 @@ class IsingHS(Density):
         if x.numel() == 0:  # which FFT libraries refuse
             return x.sum(-1)
         level, log_det = _levels(self.side, self.beta, x.device, x.dtype)
-        wave = torch.view_as_real(torch.fft.fft2(self._square(x), norm="ortho"))
-        quadratic = (wave.square().sum(-1) / level).sum((-2, -1))
+        half, _ = _Half.apply(self._square(x), level[:, : self.side // 2 + 1])
         constant = (log_det + self.dim * math.log(2 * math.pi)) / 2
-        return torch.logaddexp(x, -x).sum(-1) - quadratic / 2 - constant
+        log_cosh = (x - torch.nn.functional.logsigmoid(2 * x)).sum(-1)  # log 2cosh
+        return log_cosh - half - constant
 
     def truth(self) -> Truth:
         """Draws: spins by transfer matrix, i.i.d. and exact, up to side 10; above that each draw
-        ends a Swendsen-Wang chain of its own.  Means of observables are exact; the sd of `energy`
-        and `opposite` comes from 4,096 draws (1 %; 512 draws above side 10), the others are exact.
-        """
+        ends a Swendsen-Wang chain of its own.  The mean of `energy` is exact, the others are to
+        side 10; above, they come from 512 draws and say their error.  The sd of `energy` and
+        `opposite` comes from 4,096 draws (1 %; 512 above side 10)."""
         log_Z, slope = log_Z_and_slope(self.side, self.beta)
         observables = {"energy": Observable(self._energy, -slope, _sd(self, IsingHS._energy))}
-        exact = self.side <= LARGEST_EXACT
-        if exact:
+        if self.side <= LARGEST_EXACT:
             observables |= self._magnetisation() | {"opposite": self._opposite()}
-        spins = "transfer matrix" if exact else "Swendsen-Wang, 100 sweeps a draw"
+            spins = "transfer matrix"
+        else:
+            observables |= self._measured()
+            spins = "Swendsen-Wang, 50 sweeps a draw"
         return Truth(
             f"log Z by Kaufman's formula; spins by {spins}",
             log_Z=log_Z + self.shift * self.dim / 2,
@@ -129,13 +137,54 @@ class IsingHS(Density):
         second = float(law @ m.square()) + var
         fourth = float(law @ (m**4 + 6 * m**2 * var + 3 * var**2))
         return {
-            "magnetisation": Observable(
-                lambda x: x.mean(-1).abs(), first, math.sqrt(second - first**2)
-            ),
-            "susceptibility": Observable(
-                lambda x: x.mean(-1).square(), second, math.sqrt(fourth - second**2)
-            ),
+            "magnetisation": Observable(_modulus, first, math.sqrt(second - first**2)),
+            "susceptibility": Observable(_square, second, math.sqrt(fourth - second**2)),
         }
+
+    def _measured(self) -> dict[str, Observable]:
+        x = _draws(self)
+        named = {"magnetisation": _modulus, "susceptibility": _square, "opposite": self._far}
+        values = {name: f(x) for name, f in named.items()}
+        return {
+            name: Observable(
+                named[name], float(v.mean()), float(v.std()), float(v.std()) / math.sqrt(len(v))
+            )
+            for name, v in values.items()
+        }
+
+
+class _Half(torch.autograd.Function):
+    """(x . K^-1 x / 2, K^-1 x) of fields x (*b, L, L), K by its eigenvalues (L, L // 2 + 1).
+
+    One pair of FFTs serves value and gradient, 1.4 to 2.4 times as fast as autograd through it.
+    Both outputs are differentiable, so that every order of derivatives is right."""
+
+    @staticmethod
+    def forward(x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        y = _solve(x, level)
+        return (x * y).sum((-2, -1)) / 2, y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.set_materialize_grads(False)  # K^-1 0 would cost a pair of FFTs
+        ctx.save_for_backward(output[1], inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Any) -> Any:
+        y, level = ctx.saved_tensors
+        of_half, of_y = grad
+        first = None if of_half is None else of_half[..., None, None] * y
+        second = None if of_y is None else _solve(of_y, level)
+        return second if first is None else first if second is None else first + second, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, level: Tensor) -> Any:
+        return _Half.apply(front(info, in_dims[0], x), level), (0, 0)
+
+
+def _solve(x: Float[Tensor, "*b l l"], level: Float[Tensor, "l half"]) -> Float[Tensor, "*b l l"]:
+    """K^-1 x."""
+    return torch.fft.irfft2(torch.fft.rfft2(x) / level, s=x.shape[-2:])
 
 
 def _adjacency(side: int) -> Float[Tensor, "l l"]:
@@ -172,6 +221,14 @@ def _sd(target: IsingHS, statistic: Callable[[IsingHS, Tensor], Tensor]) -> floa
 def _draws(target: IsingHS) -> Tensor:
     n = 4096 if target.side <= LARGEST_EXACT else 512
     return target._sample(n, torch.Generator().manual_seed(1))
+
+
+def _modulus(x: Tensor) -> Tensor:
+    return x.mean(-1).abs()
+
+
+def _square(x: Tensor) -> Tensor:
+    return x.mean(-1).square()
 
 
 def _sign_of_mean(x: Tensor) -> Tensor:
