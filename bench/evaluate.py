@@ -15,8 +15,8 @@ import torch
 from torch import Generator, Tensor
 
 from tiltbench import estimators
-from tiltbench.floor import SAMPLE_NEEDS, Floor, compared, plugin_file, sample_metrics
-from tiltbench.metric import Metric, Unknown
+from tiltbench.floor import COMPARED, Floor, compared, plugin_file, sample_metrics, short
+from tiltbench.metric import KINDS, Metric, Unknown, of_kind
 from tiltbench.record import Outcome, Record, read_arrays, read_outcome, read_record
 from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import ess, resample
@@ -25,6 +25,7 @@ from tiltbench.targets.target import Target, Truth
 
 STREAMS = {"reference": 16, "score": 17}  # spawn keys of a run's seed; low ones are its own
 CURVE = "energy_distance"  # the sample metric of learning curves
+ENERGY = "energy_w2"  # and that of particles beside it
 
 Floors = Mapping[int, Mapping[str, Floor | None]]  # by number of draws, by metric
 
@@ -46,6 +47,10 @@ def evaluate(runs: Path, run: str, floors: Floors) -> dict[str, Any]:
         target, truth = _target(*_source(record))
         known_truth = _with_reference(truth, record)
         found["scores"] = dict(_scores(target, known_truth, outcome, record, floors))
+        lacking, comparing = short(truth, compared(len(outcome.draws.x))), sample_metrics()
+        for name, result in found["scores"].items():
+            if lacking and name.removesuffix("_weighted") in comparing and "reason" not in result:
+                result["no_floor"] = lacking
     except Exception as error:  # a plug-in that has moved must not stop the other runs
         found["error"] = f"{type(error).__name__}: {error}"
         found["scores"] = {n: {"value": None, "reason": found["error"]} for n in METRICS.entries}
@@ -82,7 +87,7 @@ def _scores(
     here = floors.get(n, {})
     for name in METRICS.entries:
         metric: Metric = METRICS.load(name)
-        missing = _missing(metric, truth, outcome)
+        missing = _missing(metric, target, truth, outcome)
         drawn = few if name in comparing else outcome
         yield name, _one(metric, missing, target, truth, drawn, record, here.get(name))
         if name in comparing and outcome.draws.log_w is not None:
@@ -118,7 +123,7 @@ def _one(
     return result
 
 
-def _missing(metric: Metric, truth: Truth, outcome: Outcome) -> str:
+def _missing(metric: Metric, target: Target, truth: Truth, outcome: Outcome) -> str:
     """Why a metric cannot be computed; empty where it can."""
     draws = outcome.draws
     x, log_w = draws.x, draws.log_w
@@ -132,13 +137,16 @@ def _missing(metric: Metric, truth: Truth, outcome: Outcome) -> str:
         "reverse": _bad_weights(back, "the method cannot trace paths back from exact draws"),
         "own_log_Z": "" if draws.log_Z else "the method makes no estimate of its own",
     }
-    for need in sorted(metric.needs):
-        if need.startswith("probe."):
+    for need in sorted(metric.needs, key=lambda need: (need not in KINDS, need)):
+        if need in KINDS:
+            if not of_kind(need, target):
+                return KINDS[need]
+        elif need.startswith("probe."):
             if need.removeprefix("probe.") not in outcome.probes:
                 return f"the run measured no {need.removeprefix('probe.')}"
         elif reasons[need]:
             return reasons[need]
-    if metric.needs & SAMPLE_NEEDS:
+    if metric.needs & COMPARED:
         bad = int((~x.isfinite().all(-1)).sum())
         if bad:
             return f"{bad} of {len(x)} draws are not finite"
@@ -194,7 +202,7 @@ def _curve(
     metric: Metric = METRICS.load(CURVE)
     rows = []
     for points, weights in zip(x, log_w, strict=True):
-        row: dict[str, Any] = {"log_Z_err": None, "log_Z_se": None, "distance": None}
+        row: dict[str, Any] = {"log_Z_err": None, "log_Z_se": None, "distance": None, ENERGY: None}
         weights = weights[~weights.isnan()]
         if len(weights) and truth.log_Z is not None:
             value, se, _ = estimators.jarzynski(weights)
@@ -203,15 +211,32 @@ def _curve(
         if len(points) > 1 and truth.sample is not None:
             made = metric.fn(target, truth, Outcome(Draws(points), None, {}), Generator())
             row["distance"] = made.value
+            if target.particles:
+                row[ENERGY] = _energy(target, truth, points)
         rows.append(row)
-    floor = floors.get(n, {}).get(CURVE)
+    floor, second = floors.get(n, {}).get(CURVE), floors.get(n, {}).get(ENERGY)
+    energy: dict[str, Any] = {}
+    if target.particles:
+        energy[ENERGY] = [row[ENERGY] for row in rows]
+    if energy and second:
+        energy["floor_" + ENERGY] = {"mean": second.mean, "sd": second.sd, "n": n}
     return {
         "spend": spends,
         "n": n,
         "metric": CURVE,
         **{key: [row[key] for row in rows] for key in ("log_Z_err", "log_Z_se", "distance")},
         "floor": {"mean": floor.mean, "sd": floor.sd, "n": n} if floor else None,
+        **energy,
     }
+
+
+def _energy(target: Target, truth: Truth, points: Tensor) -> float | None:
+    """None where a draw has no density."""
+    try:
+        made = METRICS.load(ENERGY).fn(target, truth, Outcome(Draws(points), None, {}), Generator())
+    except Unknown:
+        return None
+    return float(made.value) if math.isfinite(made.value) else None
 
 
 def stream(record: Record, purpose: str) -> Generator:

@@ -9,10 +9,11 @@ from torch import Generator
 
 from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
-from tiltbench.targets.target import Target, Truth
+from tiltbench.targets.target import Density, Target, Truth
 
 # What a metric may need: "sample" (exact draws), "log_Z", "modes", "observables" of the truth;
-# "log_w", "reverse" (log_w_reverse), "own_log_Z" of the outcome; "probe.NAME".
+# "log_w", "reverse" (log_w_reverse), "own_log_Z" of the outcome; "probe.NAME"; of the target, what
+# KINDS lists.
 Needs = frozenset[str]
 
 
@@ -30,6 +31,20 @@ class Metric(NamedTuple):
     unit: str  # "nats", "length", "length^2", "1"
     perfect: str
     fn: Callable[[Target, Truth, Outcome, Generator], Estimate]
+
+
+KINDS = {
+    "density": "the target is a tilt, whose density is not known",
+    "particles": "the target has no particles",
+    "lattice": "the target is not a lattice",
+}  # why a metric made for one kind of target has no number on another
+
+
+def of_kind(need: str, target: Target) -> bool:
+    """Whether the target is of the kind that a metric asks for."""
+    if need == "density":
+        return isinstance(target, Density)
+    return (target.particles if need == "particles" else target.lattice) is not None
 
 
 class Unknown(Exception):

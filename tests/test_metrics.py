@@ -1,6 +1,7 @@
 """Every registered metric: exact draws at the floor, wrong laws above it, closed forms."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -14,12 +15,12 @@ from tiltbench.floor import (
     read_book,
     sample_metrics,
 )
-from tiltbench.metric import Unknown
+from tiltbench.metric import KINDS, Unknown
 from tiltbench.record import Outcome
 from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import Estimate
 from tiltbench.spec import METRICS, build_target, spec
-from tiltbench.targets.target import Modes, Observable, Truth
+from tiltbench.targets.target import Density, Modes, Observable, Truth
 
 ALL = {name: METRICS.load(name) for name in METRICS.entries}
 SAMPLE = sample_metrics()
@@ -37,6 +38,22 @@ def normal(n, seed, dim=2):
 
 def sign(x):
     return (x[:, 0] > 0).long()
+
+
+@dataclass(frozen=True)
+class Everything(Density):
+    """N(0, I) in the plane: also two particles on a line, and a lattice of two sites."""
+
+    name = "everything"
+    dim = 2
+    particles = (2, 1)
+    lattice = (2,)
+
+    def log_rho(self, x):
+        return -x.square().sum(-1) / 2
+
+    def truth(self):
+        return truth()
 
 
 def truth(dim=2):
@@ -66,7 +83,7 @@ def outcome(x, sd=0.4, seed=0):
 
 
 def value(name, made, known_truth=None, seed=99):
-    return ALL[name].fn(None, known_truth or truth(), made, source(seed))
+    return ALL[name].fn(Everything(), known_truth or truth(), made, source(seed))
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -77,6 +94,7 @@ def test_declarations_are_complete(name):
     assert metric.unit in ("nats", "length", "length^2", "1")
     assert metric.perfect in ("0", "1", "floor", "")
     legal = {"sample", "log_Z", "modes", "observables", "log_w", "reverse", "own_log_Z"}
+    legal |= set(KINDS)
     assert all(need in legal or need.startswith("probe.") for need in metric.needs)
 
 
@@ -96,14 +114,19 @@ def test_a_perfect_sampler_has_the_perfect_value(name):
 
 
 def measure_here(name, n):
-    target = type("Here", (), {"truth": lambda self: truth()})()
-    return measure(target, {name: ALL[name]}, n)[name]
+    return measure(Everything(), {name: ALL[name]}, n)[name]
 
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_scores_grow_with_the_error_of_the_law(name):
-    """Shifted by 0.3, 1 and 3: worse each time, and far above the floor in the end."""
-    scores = [value(name, outcome(normal(N, 2) + shift)).value for shift in (0.0, 0.3, 1.0, 3.0)]
+    """Shifted by 0.3, 1 and 3, or widened where a shift is no error: worse each time, and far above
+    the floor in the end."""
+    blind = ALL[name].needs & {"density", "particles"}
+    laws = [
+        normal(N, 2) * (1 + error) if blind else normal(N, 2) + error
+        for error in (0.0, 0.3, 1.0, 3.0)
+    ]
+    scores = [value(name, outcome(x)).value for x in laws]
     assert scores == sorted(scores) and len(set(scores)) == 4
     floor = measure_here(name, N)
     assert scores[2] > floor.mean + 4 * floor.sd
@@ -383,7 +406,7 @@ def test_shipped_floors_belong_to_the_targets_as_they_are(entry):
     book = read_book(SHIPPED)[page(entry["target"], entry["version"], entry["n"])]
     assert set(book) == set(SAMPLE)
     for name, metric in SAMPLE.items():
-        assert (book[name] is not None) == known(metric, target.truth())
+        assert (book[name] is not None) == known(metric, target, target.truth())
     for name in ("energy_distance", "mmd"):  # unbiased
         assert abs(book[name].mean) < 4 * book[name].sd / math.sqrt(book[name].repetitions)
     if entry["n"] > 500:

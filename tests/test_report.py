@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tiltbench import evaluate
+from tiltbench.metric import KINDS
 from tiltbench.record import (
     Outcome,
     Record,
@@ -226,7 +227,10 @@ def test_nan_in_draws_or_weights_is_a_reason_not_a_number(tmp_path):
     score(tmp_path, jobs=1)
     (scores,) = scores_of(tmp_path, "spoiled")
     for name in METRICS.entries:
-        if METRICS.load(name).needs & {"sample", "modes", "observables", "log_w", "reverse"}:
+        needs = METRICS.load(name).needs
+        if needs & {"particles", "lattice"}:
+            assert scores[name]["reason"] in KINDS.values()
+        elif needs & {"sample", "modes", "observables", "log_w", "reverse"}:
             assert (
                 scores[name]["value"] is None
                 and "1 of 200" in scores[name]["reason"]

@@ -20,13 +20,18 @@ Kernel = Callable[[Tensor], Tensor]  # of distances, elementwise
 BLOCK = 2**22  # distances held at once: 32 MB
 
 
-def against(truth: Truth, outcome: Outcome, generator: Generator) -> tuple[Tensor, Tensor]:
-    """The draws and as many exact ones, float64, centred on the exact ones: far from the origin the
-    squared norms inside a distance would cancel."""
+def both(truth: Truth, outcome: Outcome, generator: Generator) -> tuple[Tensor, Tensor]:
+    """The draws and as many exact ones, float64."""
     x = outcome.draws.x.double().cpu()
     if len(x) < 2:
         raise Unknown(f"{len(x)} draw(s): at least two are needed")
-    y = given(truth.sample)(len(x), generator).double().cpu()
+    return x, given(truth.sample)(len(x), generator).double().cpu()
+
+
+def against(truth: Truth, outcome: Outcome, generator: Generator) -> tuple[Tensor, Tensor]:
+    """The same, centred on the exact ones: far from the origin the squared norms inside a distance
+    would cancel."""
+    x, y = both(truth, outcome, generator)
     middle = y.mean(0)
     return x - middle, y - middle
 

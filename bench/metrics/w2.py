@@ -6,7 +6,8 @@ import math
 import warnings
 
 import torch
-from torch import Generator
+from jaxtyping import Float
+from torch import Generator, Tensor
 
 from tiltbench.metric import Metric, Unknown
 from tiltbench.metrics._pairs import against
@@ -21,18 +22,22 @@ def _w2(target: Target, truth: Truth, outcome: Outcome, generator: Generator) ->
     """sqrt of the least mean squared distance over couplings of the two sets.
 
     Its error is not known from one pair of sets: nan; the floor's sd is the guide."""
-    import ot  # 2 seconds
-
     n = len(outcome.draws.x)
     if n > MOST:
         raise Unknown(f"exact transport of {n} draws takes too long; draw {MOST} or fewer")
     x, y = against(truth, outcome, generator)
-    cost = torch.cdist(x, y).square().numpy()
+    return Estimate(transport(torch.cdist(x, y).square()), math.nan, n)
+
+
+def transport(cost: Float[Tensor, "n m"]) -> float:
+    """sqrt of the least mean of the squared distances `cost` over couplings of equal weights."""
+    import ot  # 2 seconds
+
     with warnings.catch_warnings():
         # at its iteration limit POT returns a wrong value and only warns
         warnings.simplefilter("error", UserWarning)
-        squared = float(ot.emd2([], [], cost, numItermax=10_000_000))
-    return Estimate(math.sqrt(max(squared, 0.0)), math.nan, n)
+        squared = float(ot.emd2([], [], cost.numpy(), numItermax=10_000_000))
+    return math.sqrt(max(squared, 0.0))
 
 
 w2 = Metric("w2", frozenset({"sample"}), "lower", "length", "floor", _w2)

@@ -1,4 +1,4 @@
-"""Learning curves: error of log Z and energy distance against points spent."""
+"""Learning curves: error of log Z, energy distance and, of particles, energies, against spend."""
 
 from __future__ import annotations
 
@@ -28,27 +28,36 @@ def learning(
             by_sampler.setdefault(run["sampler"], []).append(curves[run["id"]])
     if not by_sampler:
         return False
-    floors = [c["floor"] for group in by_sampler.values() for c in group if c["floor"]]
-    edge = floors[0]["mean"] + 2 * floors[0]["sd"] if floors else 0.0
-    least = max(edge / 4, 1e-6) if floors else 1e-3
-    with picture(path, 1, 2, (5.2, 3.6)) as (figure, grid):
-        left, right = grid[0]
-        for name, group in by_sampler.items():
-            _line(left, name, group, "log_Z_err", 1e-3, colour[name])
-            _line(right, name, group, "distance", least, colour[name])
-        if edge > 0:
-            right.axhspan(least / 1.5, edge, color=PALE, zorder=0)
-            across = right.get_yaxis_transform()
-            right.text(0.03, edge, "exact draws: floor + 2 sd", transform=across, va="bottom",
-                       fontsize=7, color=GREY)  # fmt: skip
-            right.set_ylim(bottom=least / 1.5)
-        for axes, label in ((left, "|log Z error|  (nats)"), (right, "energy distance")):
+    every = [curve for group in by_sampler.values() for curve in group]
+    panels = {"log_Z_err": "|log Z error|  (nats)", "distance": "energy distance"}
+    if any("energy_w2" in curve for curve in every):
+        panels["energy_w2"] = "W2 of energies  (nats)"
+    with picture(path, 1, len(panels), (5.2, 3.6)) as (figure, grid):
+        named: dict[str, Any] = {}
+        for axes, (key, label) in zip(grid[0], panels.items(), strict=True):
+            edge = _edge(every, "floor" if key == "distance" else f"floor_{key}")
+            least = max(edge / 4, 1e-6) if edge is not None else 1e-3
+            for name, group in by_sampler.items():
+                _line(axes, name, group, key, least, colour[name])
+            if edge is not None and edge > 0:
+                axes.axhspan(least / 1.5, edge, color=PALE, zorder=0)
+                across = axes.get_yaxis_transform()
+                axes.text(0.03, edge, "exact draws: floor + 2 sd", transform=across, va="bottom",
+                          fontsize=7, color=GREY)  # fmt: skip
+                axes.set_ylim(bottom=least / 1.5)
             axes.set(xscale="log", yscale="log", xlabel="points spent", ylabel=label)
-        handles, labels = right.get_legend_handles_labels()
-        if not handles:
-            handles, labels = left.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", fontsize=8)
+            handles, labels = axes.get_legend_handles_labels()
+            named |= dict(zip(labels, handles, strict=True))
+        figure.legend(named.values(), named, loc="outside right center", fontsize=8)
     return True
+
+
+def _edge(curves: Iterable[Curve], key: str) -> float | None:
+    """What exact draws score, and two sd; None where that is not known."""
+    for curve in curves:
+        if curve.get(key):
+            return float(curve[key]["mean"] + 2 * curve[key]["sd"])
+    return None
 
 
 def _line(

@@ -121,7 +121,7 @@ def _score(name: str, found: dict[str, Any]) -> dict[str, Any]:
         "floor_sd": floor.get("sd"),
         "floor_n": floor.get("n"),
         "unfit": bool(floor.get("unfit", False)),
-        "reason": found.get("reason", ""),
+        "reason": found.get("reason") or found.get("no_floor", ""),
     }
 
 

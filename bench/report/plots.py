@@ -10,6 +10,8 @@ from pathlib import Path
 from tiltbench.record import Record
 from tiltbench.report.curves import learning
 from tiltbench.report.frame import BLOCK, Frames, warn
+from tiltbench.report.lattice import lattice
+from tiltbench.report.particles import particles
 from tiltbench.report.scatter import scatter
 from tiltbench.report.style import colours
 from tiltbench.report.summary import summary
@@ -20,7 +22,8 @@ from tiltbench.targets.target import Target
 
 def plots(frames: Frames, folder: Path) -> list[Path]:
     """folder/plots/summary.png and, for each target and budget, `<target>.draws.png` (2-D targets),
-    `.curves.png` and `.weights.png`, where there is something to show."""
+    `.particles.png`, `.lattice.png`, `.curves.png` and `.weights.png`, where there is something to
+    show."""
     place, runs = folder / "plots", folder / "runs"
     colour = colours(frames.runs["sampler"])
     targets = _targets(frames.records)
@@ -29,8 +32,9 @@ def plots(frames: Frames, folder: Path) -> list[Path]:
     for (name, budget), rows in frames.runs.groupby(BLOCK):
         mine = [record for record in frames.records if record.id in set(rows["id"])]
         stem = re.sub(r"[^\w.=-]+", "_", f"{name}.{budget}" if many else name).strip("_")
-        curves, draws, both = (
-            place / f"{stem}.{kind}.png" for kind in ("curves", "draws", "weights")
+        curves, draws, both, atoms, fields = (
+            place / f"{stem}.{kind}.png"
+            for kind in ("curves", "draws", "weights", "particles", "lattice")
         )
         tries: dict[Path, Callable[[], bool]] = {
             curves: partial(learning, curves, rows, frames.curves, colour)
@@ -39,6 +43,8 @@ def plots(frames: Frames, folder: Path) -> list[Path]:
             target, log_Z = targets[name], targets[name].truth().log_Z
             tries[draws] = partial(scatter, draws, runs, target, mine, colour)
             tries[both] = partial(weights, both, runs, log_Z, mine, colour)
+            tries[atoms] = partial(particles, atoms, runs, target, mine, colour)
+            tries[fields] = partial(lattice, fields, runs, target, mine, colour)
         made += [path for path, draw in tries.items() if _drawn(path, draw)]
     whole = place / "summary.png"
     if _drawn(whole, partial(summary, whole, folder, frames, targets, colour)):

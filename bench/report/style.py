@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,14 +42,17 @@ def colours(samplers: Iterable[str]) -> dict[str, str]:
 
 
 @contextmanager
-def picture(path: Path, rows: int, columns: int, size: tuple[float, float]) -> Iterator[Any]:
-    """(figure, (rows, columns) array of axes) of `size` inches a panel; written to `path` after."""
+def picture(
+    path: Path, rows: int, columns: int, size: tuple[float, float], widths: Sequence[float] = ()
+) -> Iterator[Any]:
+    """(figure, (rows, columns) array of axes) of `size` inches a panel, columns as `widths` to each
+    other (alike by default); written to `path` after."""
     import matplotlib
     from matplotlib.figure import Figure as Sheet
 
     with matplotlib.rc_context(STYLE):
         figure = Sheet((columns * size[0], rows * size[1]), layout="constrained")
-        yield figure, figure.subplots(rows, columns, squeeze=False)
+        yield figure, figure.subplots(rows, columns, squeeze=False, width_ratios=widths or None)
         save(figure, path)
 
 

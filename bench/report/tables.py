@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiltbench.estimators import MEETING
+from tiltbench.metric import KINDS
 from tiltbench.report.compare import (
     Cell,
     Order,
@@ -46,9 +47,20 @@ obs_z and obs_b2 at the floor say only that the error bar covers the truth: one 
 draws that carry all the weight does so too."""
 
 
+PHYSICS = """\
+Of particles and lattices: energy_w2 (nats) compares one energy a draw, distance_w2 interatomic \
+distances, config_w2 configurations whatever their names and pose (bounded from above for more \
+than five particles, by 100 draws a side). magnetisation_err is 1 where one of two phases is lost; \
+two_point_err and energy_w2 do not see that."""
+
+
 def markdown(frames: Frames, folder: Path) -> str:
     """The whole of table.md."""
-    parts = [f"# {folder.name}", LEGEND, _overview(frames), _misled(misled(frames)), _unmet(frames)]
+    parts = [f"# {folder.name}", LEGEND]
+    seen = frames.scores[frames.scores["value"].notna()]["metric"].unique()
+    if any(metric_of(name).needs & {"particles", "lattice"} for name in seen):
+        parts.append(PHYSICS)
+    parts += [_overview(frames), _misled(misled(frames)), _unmet(frames)]
     for (target, budget), runs in frames.runs.groupby(BLOCK):
         mine = (frames.scores["target"] == target) & (frames.scores["budget"] == budget)
         parts.append(
@@ -219,15 +231,17 @@ def _reasons(runs: DataFrame, scores: DataFrame) -> str:
     for (name, status, reason), mine in bad.groupby(["sampler", "status", "reason"], sort=False):
         seeds = ", ".join(str(seed) for seed in mine["seed"])
         lines.append(f"- `{name}` {status.upper()} (seed {seeds}): {reason or 'no message'}")
-    missing = scores[scores["value"].isna()]
+    # a score without a value, or without a floor; what is made for other targets is no dash
+    missing = scores[(scores["reason"] != "") & ~scores["reason"].isin(KINDS.values())]
     counts = runs[runs["finished"]].groupby("sampler").size()
     alike: dict[tuple[str, str], list[str]] = {}
     for (name, reason), mine in missing.groupby(["sampler", "reason"], sort=False):
         seen, seeds = ", ".join(dict.fromkeys(mine["metric"])), mine["seed"].nunique()
+        seen = seen if mine["value"].notna().any() else f"no {seen}"
         some = f" ({seeds} of {counts[name]} seeds)" if seeds < counts[name] else ""
         alike.setdefault((seen, str(reason)), []).append(f"`{name}`{some}")
     for (seen, reason), names in alike.items():
-        lines.append(f"- no {seen} for {', '.join(names)}: {reason}")
+        lines.append(f"- {seen} for {', '.join(names)}: {reason}")
     lines += _notes(runs)
     text = "\n".join(lines)
     return (

@@ -1,0 +1,82 @@
+"""Draws of particles: energies, interatomic distances and configurations beside exact ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tiltbench.metrics.distance_w2 import distances
+from tiltbench.record import Record
+from tiltbench.report.strips import Measure, gathered, histogram, reference, strips
+from tiltbench.report.style import GREY
+from tiltbench.targets.target import Density, Target, centred
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+HALF = 0.45  # of a panel's side, in inches
+FILL = 0.62  # a particle's width over the distance of neighbours
+
+
+def particles(
+    path: Path, runs: Path, target: Target, records: list[Record], colour: Mapping[str, str]
+) -> bool:
+    """A row for the exact draws and one a sampler (first finished seed); False where the target has
+    no particles."""
+    samples = gathered(runs, records) if target.particles else {}
+    if not target.particles or not samples:
+        return False
+    _, space = target.particles
+    exact = reference(target)
+    typical = exact if len(exact) else torch.cat([sample.x for sample in samples.values()])
+    near = histogram(partial(distances, space=space), exact, typical)
+    measures = [Measure("interatomic distance", near)]
+    if isinstance(target, Density):
+        energies = histogram(partial(_energies, target), exact, typical)
+        measures.insert(0, Measure("energy −log ρ  (nats)", energies))
+    depth = "" if space < 3 else ", seen along one axis"
+    look = (f"six configurations, centred{depth}", _look(space, centred(typical, space)))
+    strips(path, samples, exact, measures, look, colour)
+    return True
+
+
+def _energies(target: Density, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return -target.log_rho(x)
+
+
+def _look(space: int, typical: Tensor) -> Callable[[Axes, Tensor, str], None]:
+    """Discs in a window that holds nearly all of `typical`; far ones are smaller and paler.  The
+    number of particles outside it is stated."""
+    window = 1.15 * float(np.quantile(typical.abs().numpy(), 0.999))
+    apart = distances(typical[:200], space).reshape(min(len(typical), 200), -1)
+    width = FILL * float(apart.amin(1).median()) / window * HALF * 72  # points
+
+    def look(axes: Axes, x: Tensor, colour: str) -> None:
+        from matplotlib.colors import to_rgb
+
+        points = centred(x, space).reshape(-1, space)
+        points = torch.nn.functional.pad(points, (0, max(2 - space, 0)))
+        depth = points[:, 2] if space > 2 else points.new_zeros(len(points))
+        order = depth.argsort()
+        near = ((depth[order] / window).clamp(-1, 1) + 1)[:, None].numpy() / 2
+        shade = near if space > 2 else np.ones_like(near)
+        paint = shade * np.array(to_rgb(colour)) + (1 - shade) * 0.93
+        sizes = (width * (0.75 + 0.5 * near[:, 0])) ** 2
+        flat = points[order, :2].numpy()
+        axes.scatter(flat[:, 0], flat[:, 1], s=sizes, c=paint, edgecolors="white", linewidths=0.5)
+        axes.set(xlim=(-window, window), ylim=(-window, window))
+        axes.set_aspect("equal", adjustable="box")
+        outside = int((points.abs() > window).any(-1).sum())
+        if outside:
+            plate = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5}
+            axes.text(0.5, 0.01, f"{outside} outside", transform=axes.transAxes, ha="center",
+                      fontsize=6, color=GREY, bbox=plate)  # fmt: skip
+
+    return look
