@@ -15,7 +15,14 @@ SAMPLERS = Registry(
         (HERE / "classical", "tiltbench.samplers.classical"),
     ),
 )
-NETWORKS = Registry("network", ((HERE / "networks.py", "tiltbench.samplers.networks"),))
+NETWORKS = Registry(
+    "network",
+    (
+        (HERE / "networks.py", "tiltbench.samplers.networks"),
+        (HERE / "equivariant.py", "tiltbench.samplers.equivariant"),
+        (HERE / "convolutional.py", "tiltbench.samplers.convolutional"),
+    ),
+)
 RECIPES = Registry(
     "recipe",
     (

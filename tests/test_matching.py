@@ -28,6 +28,7 @@ from tiltbench.samplers.losses.conditional_score_matching import (
     conditional_score_matching_plain,
     conditional_score_matching_unweighted,
 )
+from tiltbench.samplers.losses.local_score_matching import NARROW, local
 from tiltbench.samplers.losses.novel_score_matching import novel, novel_score_matching
 from tiltbench.samplers.losses.target_score_matching import from_target
 from tiltbench.samplers.networks import Earlier, Mlp, Model, Network
@@ -42,7 +43,7 @@ from tiltbench.targets.process import Controlled, Path, simulate
 from tiltbench.targets.references import Brownian, Stationary
 from tiltbench.targets.schedules import Foellmer, RectifiedFlow, VariancePreserving
 
-BLENDS = [conditional, from_target, novel]
+BLENDS = [conditional, from_target, novel, local]
 blends = pytest.mark.parametrize("blend", BLENDS, ids=lambda f: f.__name__)
 CURVES = (  # whatever the residual is correlated with, one of these sees it
     lambda x: torch.ones_like(x[:, 0]),
@@ -133,6 +134,21 @@ def test_conditional_variances_of_a_gaussian(blend, figures):
         assert (sigma * slope) ** 2 * left == pytest.approx(figure, rel=3e-3)
 
 
+@pytest.mark.parametrize("base", [Brownian(steps=9, scale=2.0, ratio=3.0), Stationary(steps=9)])
+def test_local_score_matching_has_no_variance_within_a_well(base):
+    """p* = N(m, spread^2 / NARROW): every end point says E*[X_1 | X_t] exactly."""
+    m, var, k = 1.2, base.spread**2 / NARROW, torch.arange(9).repeat(50)
+    x1 = m + math.sqrt(var) * torch.randn(450, 3, generator=rng(), dtype=torch.float64)
+    x = base.renoise(x1, k, rng(1))
+    y = target(base, local(base), x, k, x1, (m - x1) / var)
+    a, b = (torch.tensor(v, dtype=torch.float64)[k, None] for v in (base.signals, base.noises))
+    mean = (a * var * x + b**2 * m) / (a**2 * var + b**2)
+    lift = torch.tensor(base.lifts, dtype=torch.float64)[k, None]
+    want = lift * (mean - base.denoise(x, k))
+    known = a.squeeze(-1) > 0 if base.start_var == 0 else torch.ones(450, dtype=torch.bool)
+    assert torch.allclose(y[known], want[known])
+
+
 def _var(a, b, tau2):
     return (a * a * tau2 + b * b)[..., None]
 
@@ -155,7 +171,7 @@ def test_times_are_weighted_so_that_the_loss_has_a_variance(blend):
         return float(square @ share / steps) if weighted else float(square.mean())
 
     assert total(400, True) < 1.35 * total(50, True)
-    assert blend is novel or total(400, False) > 1.35 * total(50, False)
+    assert blend in (novel, local) or total(400, False) > 1.35 * total(50, False)
 
 
 def test_times_are_drawn_in_proportion_and_in_random_order():
