@@ -95,6 +95,36 @@ def parser() -> argparse.ArgumentParser:
     add.add_argument("--jobs", default="auto", help="studies at a time (default: one a core)")
 
     add = commands.add_parser(
+        "reference",
+        help="long chains that must pass tests before a target's truth rests on them",
+        description="Parallel tempering from dispersed starts, R-hat, virial test, halves, log Z "
+        "in two ways.  What passes is stored with the package where the target has no exact truth; "
+        "exact truths are compared with the chains.",
+        epilog="Exit code: 0 when every test passes, 1 when one fails, 2 for a wrong argument.",
+    )
+    add.add_argument("names", nargs="+", metavar="NAME", help="a target, as in `run --targets`")
+    add.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME.KEY=A",
+        help="a parameter of a target; may be repeated",
+    )
+    add.add_argument("--seed", default="0", metavar="N")
+    add.add_argument(
+        "--points",
+        metavar="N",
+        help="of tempering, and again of SMC (default 12 million and 300,000 a dimension)",
+    )
+    add.add_argument(
+        "--ladders", metavar="N", help="independent ladders of temperatures (default 32)"
+    )
+    add.add_argument(
+        "--out", metavar="DIR", help="write here, certified or not, and nothing to the package"
+    )
+    add.add_argument("--jobs", default="auto", help="targets at a time (default: one a core)")
+
+    add = commands.add_parser(
         "check", help="the contract tests on a registered name or a plug-in file"
     )
     add.add_argument("names", nargs="+", metavar="NAME|path/to/file.py")

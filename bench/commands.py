@@ -472,6 +472,61 @@ def study(options: Namespace, arguments: Sequence[str]) -> int:
     return 0
 
 
+def reference(options: Namespace, arguments: Sequence[str]) -> int:
+    from tiltbench.engine import jobs_for
+    from tiltbench.reference import conduct_all, usual
+    from tiltbench.samplers.sampler import Unsupported
+    from tiltbench.targets.reference import Referenced
+    from tiltbench.targets.target import DATA, Density
+
+    chosen, efforts = _set_targets(options.names, options.set), []
+    for target in chosen:
+        made = build_target(target)
+        if not isinstance(made, Density):
+            raise Refused(f"{made.name} is no density: references are made for densities only")
+        if isinstance(made, Referenced) and made != type(made)() and not options.out:
+            raise Refused(
+                f"the reference that ships is of {made.name} as it stands; name a folder for one "
+                "with other parameters with --out"
+            )
+        effort = usual(made)
+        if options.points is not None:
+            effort = effort._replace(points=whole(options.points, "--points"))
+        if options.ladders is not None:
+            effort = effort._replace(ladders=whole(options.ladders, "--ladders"))
+        efforts.append(effort)
+    if options.jobs != "auto":
+        whole(options.jobs, "--jobs")
+    try:
+        found = conduct_all(
+            chosen,
+            efforts,
+            seeds(options.seed)[0],
+            Path(options.out) if options.out else RESULTS / "references",
+            None if options.out else DATA,
+            _command(arguments),
+            jobs_for(options.jobs, "cpu", Limits()),
+        )
+    except Unsupported as error:  # too few points
+        raise Refused(str(error)) from error
+    return 0 if all(verdict.passed for verdict in found) else 1
+
+
+def _set_targets(names: Sequence[str], settings: Sequence[str]) -> list[dict[str, Any]]:
+    """The specs of targets named on the command line, with the parameters of --set."""
+    chosen = [parse(name) for name in names]
+    for text in settings:
+        owner, key, values = setting(text)
+        mine = [target for target in chosen if target["name"] == owner]
+        if not mine or len(values) > 1:
+            raise Refused(f"--set {text} must set one value of a target that is named")
+        for target in mine:
+            target["params"][key] = values[0]
+    for target in chosen:
+        TARGETS.find(target["name"])
+    return chosen
+
+
 def publish(options: Namespace, arguments: Sequence[str]) -> int:
     """Copies into a new folder first, so that what is published is never half old, half new.
 
@@ -507,5 +562,6 @@ COMMANDS: dict[str, Callable[[Namespace, Sequence[str]], int]] = {
     "floor": floor,
     "check": check,
     "study": study,
+    "reference": reference,
     "publish": publish,
 }
