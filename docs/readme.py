@@ -3,6 +3,7 @@
 `<!-- show: FILE -->` becomes the file as a code block, or as it is where it is Markdown;
 `<!-- show: FILE ## A ## B -->` the sections of a Markdown file whose titles begin with A and B;
 `<!-- claims: FOLDER -->` one table of what all the studies in the folder claim, by study;
+`<!-- references: FOLDER -->` one of the certified references in the folder;
 everything up to `<!-- end -->` is replaced.
 Run by `make readme`; a test keeps the two in step.
 """
@@ -10,6 +11,7 @@ Run by `make readme`; a test keeps the two in step.
 from __future__ import annotations
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -20,9 +22,11 @@ PAGES = (
     "docs/performance.md",
     "docs/oracle.md",
     "docs/studies.md",
+    "docs/physics.md",
 )
 PART = re.compile(
-    r"(<!-- (?P<kind>show|claims): (?P<file>\S+)(?P<titles>.*?) -->\n).*?(<!-- end -->)", re.S
+    r"(<!-- (?P<kind>show|claims|references): (?P<file>\S+)(?P<titles>.*?) -->\n).*?(<!-- end -->)",
+    re.S,
 )
 
 
@@ -31,8 +35,13 @@ def filled(page: str) -> str:
     text = (ROOT / page).read_text(encoding="utf-8")
 
     def part_of(part: re.Match[str]) -> str:
-        claims = part["kind"] == "claims"
-        made = _claims(part["file"]) if claims else _shown(part["file"], part["titles"])
+        match part["kind"]:
+            case "claims":
+                made = _claims(part["file"])
+            case "references":
+                made = _references(part["file"])
+            case _:
+                made = _shown(part["file"], part["titles"])
         return part[1] + made + part[5]
 
     return PART.sub(part_of, text)
@@ -48,6 +57,33 @@ def _claims(folder: str) -> str:
                 lines.append(
                     "| " + " | ".join(c.replace("|", "\\|") for c in cells) + f" | {link} |"
                 )
+    return "\n".join(lines) + "\n"
+
+
+def _references(folder: str) -> str:
+    """What each reference found, and the four tests it passed, in its own sentences."""
+    lines = [
+        "| target | draws | energy | shares of basins | tests | made by |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in sorted((ROOT / folder).glob("*_reference.json")):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        energy = next(
+            facts["statistics"][name]
+            for name in ("energy", "action", "log_likelihood")
+            if name in facts["statistics"]
+        )
+        shares = [f"{b['share']:.3f} ± {b['se']:.3f}" for b in facts["basins"] or []]
+        cells = (
+            f"`{facts['target']['name']}`",
+            f"{facts['count']:,}",
+            f"{energy['mean']:.3f} ± {energy['se']:.3f}, sd {energy['sd']:.2f}",
+            ", ".join(shares) or "–",
+            "; ".join(test["sentence"] for test in facts["tests"]),
+            f"`{facts['command']}`, seed {facts['seed']}, {facts['cpu_seconds']:.0f} CPU-s, "
+            f"commit {facts['code']['commit'][:12]}",
+        )
+        lines.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
     return "\n".join(lines) + "\n"
 
 

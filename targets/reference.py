@@ -22,9 +22,9 @@ Statistic = Callable[[Tensor], Tensor]  # (B, D) -> (B,)
 
 
 class Basins(NamedTuple):
-    """A partition of R^D: (B, D) -> (B,) index below `count`."""
+    """A partition of R^D: (B, D) -> (B,) index below `number`."""
 
-    count: int
+    number: int
     assign: Callable[[Tensor], Tensor]
 
 

@@ -337,7 +337,7 @@ def test_statistics_and_basins(target):
     basins = target.basins()
     cell = basins.assign(x)
     assert cell.shape == (40,) and not cell.is_floating_point()
-    assert 0 <= int(cell.min()) and int(cell.max()) < basins.count
+    assert 0 <= int(cell.min()) and int(cell.max()) < basins.number
     assert torch.equal(cell, basins.assign(y))
     n, d = target.particles
     r = torch.cdist(*2 * [x.unflatten(-1, (n, d))]) + 1e9 * torch.eye(n, dtype=torch.float64)

@@ -40,7 +40,7 @@ class Rings(Density):
         above = torch.tensor([1.0, *map(line.above, BORDERS), 0.0], dtype=torch.float64)
         cells = -above.diff()
         inner = float(cells[0])
-        mean, square, fourth = (line.mean(lambda r, p=p: r**p) for p in (1, 2, 4))
+        mean, square, fourth = _moment(1), _moment(2), _moment(4)
         return Truth(
             "quadrature, 1e-8",
             log_Z=line.log_Z + math.log(2 * math.pi),
@@ -71,6 +71,11 @@ def _radius() -> Line:
         return torch.where(r > 0, r, 0.0).log() + _profile(r)
 
     return tabulate(log_density, reach=6.0, points=48_001)
+
+
+def _moment(order: int) -> float:
+    """E r^order."""
+    return _radius().mean(lambda r: r**order)
 
 
 def _sample(n: int, generator: Generator) -> Float[Tensor, "n d"]:
