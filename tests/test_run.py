@@ -225,12 +225,14 @@ class Poor(Honest):
 
 @dataclass(frozen=True)
 class Slow(Honest):
-    """Leaves its process's number, then takes its time."""
+    """Leaves its process's number, then takes its time: as long as there is a file `hold`."""
     name: ClassVar[str] = "slow"
-    pause: float = 0.05
+    pause: float = 0.01
     def init_log(self, problem):
         pathlib.Path("pids").mkdir(exist_ok=True)
         pathlib.Path("pids", str(os.getpid())).touch()
+        while pathlib.Path("hold").exists():
+            time.sleep(0.02)
 '''
 
 
@@ -448,7 +450,9 @@ def test_killed_at_any_moment_and_started_again(plugin, tmp_path, how, code):
     command += ["--samplers", "odd.py:honest,odd.py:slow", "--budget", "400", "--draws", "30"]
     command += ["--seeds", "0:2", "--jobs", "2", "--out", "out", "--device", "cpu"]
     runs = tmp_path / "out/runs"
-    # honest finishes at once; slow (40 steps of .05 s) is caught in the act
+    # honest finishes at once; slow is caught in the act, however busy the machine is
+    hold = tmp_path / "hold"
+    hold.touch()
     first = subprocess.Popen(
         command,
         cwd=tmp_path,
@@ -469,6 +473,7 @@ def test_killed_at_any_moment_and_started_again(plugin, tmp_path, how, code):
         assert "Traceback" not in said
         assert "Stopped: 2 of 4 cells are recorded in out" in said
         return
+    hold.unlink()
     kept = {path: path.stat().st_mtime_ns for path in runs.glob("*.json")}
     assert len(kept) == 2 and all(
         json.loads(path.read_text())["status"] == "spent" for path in kept
