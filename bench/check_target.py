@@ -156,21 +156,36 @@ def _symmetries(target: Target, f: Function, called: str) -> Iterator[Finding]:
     if target.particles is not None:
         n, d = target.particles
         if n * d != target.dim:
-            yield Finding(False, f"{n} particles in {d} dimensions are not {target.dim} numbers")
+            yield Finding(
+                False,
+                f"{n} particles in {d} dimensions are not {target.dim} numbers",
+                "state particles = (n, d) with n d = dim",
+            )
             return
         each = x.unflatten(-1, (n, d))
         turn = torch.linalg.qr(torch.randn(d, d, generator=g, dtype=x.dtype)).Q
+        turn[:, 0] *= torch.linalg.det(turn)  # a rotation
+        mirror = torch.ones(d, dtype=x.dtype)
+        mirror[0] = -1.0
+        order = torch.rand(len(x), n, generator=g).argsort(-1)  # of its own for each point
+        permuted = each.gather(1, order[..., None].expand(each.shape))
         shift = target.scale * torch.randn(d, generator=g, dtype=x.dtype)
-        turned, moved = (each @ turn).flatten(-2), (each + shift).flatten(-2)
-        yield _same(f, x, turned, called, "rotations")
-        yield _same(f, x, each.flip(-2).flatten(-2), called, "permutations of the particles")
-        yield _same(f, x, moved, called, "translations")
+        yield _same(f, x, (each @ turn).flatten(-2), called, "rotations")
+        yield _same(f, x, (each * mirror).flatten(-2), called, "reflections")
+        yield _same(f, x, permuted.flatten(-2), called, "permutations of the particles")
+        yield _same(f, x, (each + shift).flatten(-2), called, "translations")
     if target.lattice is not None:
         if math.prod(target.lattice) != target.dim:
-            yield Finding(False, f"a lattice of {target.lattice} has not {target.dim} sites")
+            yield Finding(
+                False,
+                f"a lattice of {target.lattice} has not {target.dim} sites",
+                "state the sides, whose product is dim",
+            )
             return
-        shifted = x.unflatten(-1, target.lattice).roll(1, 1).flatten(1)
-        yield _same(f, x, shifted, called, "translations of the lattice")
+        field = x.unflatten(-1, target.lattice)
+        for axis in range(len(target.lattice)):
+            shifted = field.roll(1, axis + 1).flatten(1)
+            yield _same(f, x, shifted, called, f"translations along axis {axis} of the lattice")
         yield _same(f, x, -x, called, "x -> -x")
 
 

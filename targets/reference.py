@@ -51,7 +51,8 @@ class Referenced(Density):
         stored = _stored(self.name)
         if stored is None:
             return Truth(f"unknown: no reference; `tiltbench reference {self.name}` makes one")
-        if (stored.facts["version"], stored.parameters) != (self.version, asdict(self)):  # type: ignore[call-overload]
+        mine = json.loads(json.dumps(asdict(self)))  # type: ignore[call-overload]  # tuples are lists
+        if (stored.facts["version"], stored.parameters) != (self.version, mine):
             return Truth(
                 "unknown: the reference is of "
                 f"{self.name}({', '.join(f'{k}={v}' for k, v in stored.parameters.items())}) "
@@ -100,12 +101,20 @@ class Stored(NamedTuple):
 
 @lru_cache(maxsize=16)
 def _stored(name: str) -> Stored | None:
-    """data/<name>_reference.  Raises ValueError where data and provenance disagree."""
+    """data/<name>_reference.  Raises ValueError where it is damaged, where data and provenance
+    disagree, and where it is not certified."""
     data, about = DATA / f"{name}_reference.npz", DATA / f"{name}_reference.json"
     if not (data.exists() and about.exists()):
         return None
-    raw, facts = data.read_bytes(), json.loads(about.read_text(encoding="utf-8"))
-    if hashlib.sha256(raw).hexdigest() != facts["sha256"]:
+    raw = data.read_bytes()
+    try:
+        facts = json.loads(about.read_text(encoding="utf-8"))
+        stated, certified = facts["sha256"], facts["certified"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"data/{about.name} is damaged ({error}): restore it") from error
+    if hashlib.sha256(raw).hexdigest() != stated:
         raise ValueError(f"data/{data.name} is not the file its provenance describes: restore it")
+    if certified is not True:
+        raise ValueError(f"data/{about.name} is of a reference that failed its tests: restore it")
     with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
         return Stored(torch.from_numpy(arrays["x"]), facts)

@@ -128,6 +128,61 @@ def test_a_wrong_tilt_gets_one_sentence(tmp_path, claim):
     assert bad(check(str(tmp_path / "right.py"))) == []
 
 
+SYMMETRIC = '''
+from dataclasses import dataclass
+from tiltbench.targets.target import Density, Truth
+
+@dataclass(frozen=True)
+class Mine(Density):
+    """A law that states a symmetry."""
+    name = "mine"
+    dim = 6
+    GEOMETRY
+
+    def log_rho(self, x):
+        y = x.unflatten(-1, SHAPE)
+        return ENERGY
+
+    def truth(self):
+        return Truth("unknown")
+'''
+PAIRS = "-((y[..., :, None, :] - y[..., None, :, :]).square().sum((-3, -2, -1)))"
+THREE = ("particles = (3, 2)", "(3, 2)")
+TORUS = ("lattice = (2, 3)", "(2, 3)")
+CLAIMS = {
+    "particles": (*THREE, PAIRS, ""),
+    "lattice": (*TORUS, "-y.square().square().sum((-2, -1))", ""),
+    "a chain": (*THREE, "-y.diff(dim=-2).square().sum((-2, -1))", "permutations of the particles"),
+    "an axis": (*THREE, PAIRS.replace("sum((-3, -2, -1))", "sum((-3, -2))[..., 0]"), "rotations"),
+    "a trap": (*THREE, "-y.square().sum((-2, -1))", "under translations"),
+    "a mirror": (
+        "particles = (6, 1)",
+        "(6, 1)",
+        "-(lambda z: z**4 + z**3)(y - y.mean(-2, keepdim=True)).sum((-2, -1))",
+        "reflections",
+    ),
+    "a column": (
+        *TORUS,
+        "-(y.square() * y.new_tensor([1.0, 2.0, 3.0])).sum((-2, -1))",
+        "translations along axis 1",
+    ),
+    "a field": (*TORUS, "(y - y.square()).sum((-2, -1))", "changes under x -> -x"),
+    "a count": ("particles = (3, 3)", "(3, 2)", PAIRS, "particles in 3 dimensions are not 6"),
+    "sites": ("lattice = (2, 4)", "(2, 3)", "-y.square().sum((-2, -1))", "has not 6 sites"),
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_stated_symmetries_are_tried(tmp_path, claim):
+    geometry, shape, energy, expected = CLAIMS[claim]
+    text = SYMMETRIC.replace("GEOMETRY", geometry).replace("SHAPE", shape)
+    (tmp_path / "mine.py").write_text(text.replace("ENERGY", energy))
+    if expected:
+        one_sentence(tmp_path / "mine.py", expected)
+    else:
+        assert bad(check(str(tmp_path / "mine.py"))) == []
+
+
 TWINS = '''
 from dataclasses import dataclass
 import torch

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -293,6 +294,27 @@ def test_what_is_stored_is_what_the_target_reads(tmp_path, monkeypatch, springs)
     assert x.shape == (100, 6) and Springs().project(x).allclose(x, atol=1e-6)
     assert about["command"] == "the command" and about["effort"]["points"] == 7
     assert about["count"] == len(np.load(tmp_path / "springs_reference.npz")["x"])
+
+
+@pytest.mark.parametrize(
+    "damage, said",
+    [
+        (lambda about: about[:200], "damaged"),
+        (lambda about: about.replace('"sha256"', '"sum"'), "damaged"),
+        (lambda about: about.replace('"certified": true', '"certified": false'), "failed its"),
+        (lambda about: re.sub('"sha256": "..', '"sha256": "__', about), "not the file"),
+    ],
+)
+def test_a_damaged_reference_is_refused_with_a_remedy(tmp_path, monkeypatch, springs, damage, said):
+    monkeypatch.setattr(reference, "gather", lambda *_: springs)
+    monkeypatch.setattr(stored, "DATA", tmp_path)
+    assert conduct(Springs(), Effort(7), 0, tmp_path / "out", tmp_path, "the command").passed
+    page = tmp_path / "springs_reference.json"
+    page.write_text(damage(page.read_text()))
+    stored._stored.cache_clear()
+    with pytest.raises(ValueError, match=f"{said}.*restore it"):
+        Springs().truth()
+    stored._stored.cache_clear()
 
 
 def test_equal_seeds_make_equal_files(tmp_path):
