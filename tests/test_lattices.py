@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tiltbench.targets.densities._free_field import FreeField, integrated
+from tests.free_field import FreeField, integrated
 from tiltbench.targets.densities._transfer import bethe_rms, heat_bath, potential, ring, sites
 from tiltbench.targets.densities.ising_hs import IsingHS
 from tiltbench.targets.densities.phi4 import Phi4

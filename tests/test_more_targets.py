@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn.functional import logsigmoid
 
+from tests.laplace import laplace
 from tests.worlds import rng, z_score
 from tiltbench.estimators import bar, overlap
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.densities._laplace import laplace
 from tiltbench.targets.problem import pose
 from tiltbench.targets.registry import TARGETS
 from tiltbench.targets.target import DATA, table

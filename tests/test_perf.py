@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.perf_page import high_water, publish
 from tiltbench.budget import Meter
-from tiltbench.provenance import code_identity, environment
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.escorts import nets_pinn as pinn
 from tiltbench.samplers.losses.adjoint_matching import adjoint_matching
@@ -255,7 +255,12 @@ def test_nets_beside_log_variance(dim, words, monkeypatch):
 def peak_memory(case):
     """MB by which two iterations raise the peak resident memory of a fresh process."""
     done = subprocess.run(
-        [sys.executable, __file__, case], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-m", "tests.test_perf", case],
+        cwd=PAGE.parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
     return float(done.stdout)
 
@@ -269,29 +274,15 @@ def measure_peak(case):
     print(high_water() - before)
 
 
-def high_water():
-    """Peak resident memory in MB (Linux; getrusage would count the parent's before exec)."""
-    with open("/proc/self/status", encoding="ascii") as status:
-        line = next(line for line in status if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
-
-
 def test_table(capsys):
-    where, code = environment("cpu"), code_identity()
-    machine = ", ".join(f"{where[key]}" for key in ("machine", "device_name", "os", "torch"))
     lines = [
         "## Measured",
         "",
         "| what | one thread, CPU time |",
         "| --- | --- |",
         *(f"| {name} | {line} |" for name, line in TABLE.items()),
-        "",
-        f"`make perf` on {machine}; commit {code['commit'][:12]}.",
     ]
-    with capsys.disabled():
-        print("\n\n" + "\n".join(lines))
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    publish(PAGE, lines, capsys)
 
 
 if __name__ == "__main__":

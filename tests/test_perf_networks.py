@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tiltbench.provenance import code_identity, environment
+from tests.perf_page import publish
 from tiltbench.samplers.convolutional import Convolutional
 from tiltbench.samplers.equivariant import Equivariant
 from tiltbench.samplers.networks import Mlp
@@ -105,8 +105,6 @@ def test_regression_step_and_drawing(case):
 
 
 def test_table(capsys):
-    where, code = environment("cpu"), code_identity()
-    machine = ", ".join(f"{where[key]}" for key in ("machine", "device_name", "os", "torch"))
     lines = [
         "## Networks that respect symmetry",
         "",
@@ -122,10 +120,5 @@ def test_table(capsys):
         "",
         "Wanted of dw4: at most 0.05 s and 2 s; the 580 k-parameter network of the literature "
         "takes .25 and 16.",
-        "",
-        f"`make perf` on {machine}; commit {code['commit'][:12]}.",
     ]
-    with capsys.disabled():
-        print("\n\n" + "\n".join(lines))
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    publish(PAGE, lines, capsys)

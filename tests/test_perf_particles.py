@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tiltbench.provenance import code_identity, environment
+from tests.perf_page import high_water, publish
 from tiltbench.spec import build_target
 
 pytestmark = pytest.mark.perf
@@ -110,8 +110,10 @@ def test_memory(batch):
 
 def peak(*case):
     """MB by which values and gradients raise the peak resident memory of a fresh process."""
-    command = [sys.executable, __file__, *map(str, case)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    command = [sys.executable, "-m", "tests.test_perf_particles", *map(str, case)]
+    done = subprocess.run(
+        command, cwd=PAGE.parents[2], capture_output=True, text=True, timeout=300, check=True
+    )
     return float(done.stdout)
 
 
@@ -126,16 +128,7 @@ def measure_peak(name, which, batch):
     print(high_water() - before)
 
 
-def high_water():
-    """Peak resident memory in MB (Linux; getrusage would count the parent's before exec)."""
-    with open("/proc/self/status", encoding="ascii") as status:
-        line = next(line for line in status if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
-
-
 def test_table(capsys):
-    where, code = environment("cpu"), code_identity()
-    machine = ", ".join(f"{where[key]}" for key in ("machine", "device_name", "os", "torch"))
     lines = [
         "## Particle energies",
         "",
@@ -153,13 +146,8 @@ def test_table(capsys):
         "| points | here | textbook | the gradient, kept and returned |",
         "| --- | --- | --- | --- |",
         *MEMORY,
-        "",
-        f"`make perf` on {machine}; commit {code['commit'][:12]}.",
     ]
-    with capsys.disabled():
-        print("\n\n" + "\n".join(lines))
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    publish(PAGE, lines, capsys)
 
 
 if __name__ == "__main__":

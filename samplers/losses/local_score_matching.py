@@ -8,9 +8,8 @@ within a well, on end points of the present control resampled by their path weig
 For p* = N(m, v) T is E*[X_1 | X_t], without variance.  Novel score matching and adjoint sampling
 have s^2 = spread^2 in the place of v, right for a target as wide as the base.  Where wells are
 narrow that multiplies g, whose square is rank / v, before the noise has chosen a well: early in
-time nearly all of their variance (at t = .05 of Brownian() the second moment of their y is 90 times
-this one's on dw4).  A value and a gradient of the reward an end point.  Times are uniform, one an
-end point at every use: small batches and many steps train faster than large ones (measured on dw4).
+time nearly all of their variance.  A value and a gradient of the reward an end point.  Times are
+uniform, one an end point at every use.
 """
 
 from __future__ import annotations
