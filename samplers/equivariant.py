@@ -34,6 +34,7 @@ from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.process import Process
 
 REACH = 6.0  # of the radial features, in units of the base's rms coordinate
+FASTEST = 5.0  # pi rad per unit of time: five half turns; a control made for K steps then serves 2 K
 TOUCH = 1e-3  # sqrt(d^2 + TOUCH^2) has a gradient where two particles coincide
 
 
@@ -92,7 +93,7 @@ class _Particles(Timed):
         generator: Generator,
         gates: int = 0,
     ) -> None:
-        super().__init__(process)
+        super().__init__(process, FASTEST)
         self.space = process.removed
         if not self.space or dim <= self.space:
             raise Unsupported("this network is for particles, on a base without centre of mass")

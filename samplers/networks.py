@@ -221,18 +221,19 @@ MOST = 50.0  # |u_i| < MOST: an unbounded control can throw its own paths ever f
 class Timed(Model):
     """A model whose control is `field`(x, an embedding of t), projected as the process is.
 
-    The embedding, 128 Fourier features -> 128 -> the width that the field asks for, is evaluated
-    once per time, not per point."""
+    The embedding, 128 Fourier features sin and cos(w t) -> 128 -> the width that the field asks
+    for, is evaluated once per time, not per point; w / pi runs from 0.3 to `fastest`.  Features
+    faster than the grid let a long training fit each of its times apart from its neighbours."""
 
     rate: Tensor
     phase: Tensor
     time: nn.Sequential
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Process, fastest: float = 100.0) -> None:
         super().__init__()
         self.spread = process.spread
         self.project: Callable[[Tensor], Tensor] = process.project if process.removed else _as_is
-        rate = torch.logspace(-0.5, 2, FEATURES) * math.pi
+        rate = torch.logspace(-0.5, math.log10(fastest), FEATURES) * math.pi
         self.register_buffer("rate", torch.cat([rate, rate]), persistent=False)
         phase = torch.tensor([0.0, math.pi / 2]).repeat_interleave(FEATURES)
         self.register_buffer("phase", phase, persistent=False)  # a cosine is a sine a quarter on
