@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import torch
 from torch import Generator, Tensor
 
+from tiltbench.check_symmetries import Function, symmetries
 from tiltbench.estimators import bar
 from tiltbench.findings import Finding, agrees, expect, is_frozen, mean_of, said, until_broken
 from tiltbench.samplers.weights import Estimate
 from tiltbench.spec import build_target, spec
 from tiltbench.targets.noising import Known
+from tiltbench.targets.problem import misfit
 from tiltbench.targets.process import Controlled, simulate
 from tiltbench.targets.target import Density, Target, Tilt, Truth, test_point
 
@@ -34,7 +36,7 @@ def check(target: Target) -> list[Finding]:
             (called, partial(_shapes, target, f, called)),
             (called, partial(_values, target, f, called)),
             (f"the gradient of {called}", partial(_gradients, target, f, called)),
-            (f"the symmetries of {called}", partial(_symmetries, target, f, called)),
+            (f"the symmetries of {called}", partial(_symmetric, target, f, called)),
             ("truth", partial(_truth, target)),
             ("truth", partial(_against_density, target, f)),
             ("truth", partial(_against_gaussians, target)),
@@ -68,9 +70,8 @@ def _statement(target: Target) -> Iterator[Finding]:
         "the target built from its own spec is another one",
         "let the fields be numbers, strings and tuples that alone decide what the target is",
     )
-
-
-Function = Callable[[Tensor], Tensor]
+    if wrong := misfit(target):
+        yield Finding(False, *wrong)
 
 
 def log_integrand(target: Target) -> Function | None:
@@ -150,53 +151,8 @@ def _values(target: Target, f: Function, called: str) -> Iterator[Finding]:
         )
 
 
-def _symmetries(target: Target, f: Function, called: str) -> Iterator[Finding]:
-    """What `particles` and `lattice` state."""
-    x, g = _points(target, 200), Generator().manual_seed(19)
-    if target.particles is not None:
-        n, d = target.particles
-        if n * d != target.dim:
-            yield Finding(
-                False,
-                f"{n} particles in {d} dimensions are not {target.dim} numbers",
-                "state particles = (n, d) with n d = dim",
-            )
-            return
-        each = x.unflatten(-1, (n, d))
-        turn = torch.linalg.qr(torch.randn(d, d, generator=g, dtype=x.dtype)).Q
-        turn[:, 0] *= torch.linalg.det(turn)  # a rotation
-        mirror = torch.ones(d, dtype=x.dtype)
-        mirror[0] = -1.0
-        order = torch.rand(len(x), n, generator=g).argsort(-1)  # of its own for each point
-        permuted = each.gather(1, order[..., None].expand(each.shape))
-        shift = target.scale * torch.randn(d, generator=g, dtype=x.dtype)
-        yield _same(f, x, (each @ turn).flatten(-2), called, "rotations")
-        yield _same(f, x, (each * mirror).flatten(-2), called, "reflections")
-        yield _same(f, x, permuted.flatten(-2), called, "permutations of the particles")
-        yield _same(f, x, (each + shift).flatten(-2), called, "translations")
-    if target.lattice is not None:
-        if math.prod(target.lattice) != target.dim:
-            yield Finding(
-                False,
-                f"a lattice of {target.lattice} has not {target.dim} sites",
-                "state the sides, whose product is dim",
-            )
-            return
-        field = x.unflatten(-1, target.lattice)
-        for axis in range(len(target.lattice)):
-            shifted = field.roll(1, axis + 1).flatten(1)
-            yield _same(f, x, shifted, called, f"translations along axis {axis} of the lattice")
-        yield _same(f, x, -x, called, "x -> -x")
-
-
-def _same(f: Function, x: Tensor, y: Tensor, called: str, what: str) -> Finding:
-    there, here = f(y), f(x)
-    return expect(
-        torch.allclose(there, here, rtol=1e-6, atol=1e-6),
-        f"{called} is the same under {what}",
-        f"{called} changes under {what}, at most by {float((there - here).abs().max()):.3g}",
-        "state `particles` or `lattice` only for laws with that symmetry",
-    )
+def _symmetric(target: Target, f: Function, called: str) -> Iterator[Finding]:
+    yield from symmetries(target, f, called, _points(target, 200))
 
 
 def _gradients(target: Target, f: Function, called: str) -> Iterator[Finding]:
