@@ -67,8 +67,8 @@ class Phi4(Referenced):
         }
 
     def basins(self) -> Basins:
-        """The sign of the mean."""
-        return Basins(2, lambda x: (x.mean(-1) > 0).long())
+        """The sign of the mean; phi -> -phi exchanges the two."""
+        return Basins(2, lambda x: (x.mean(-1) > 0).long(), (0.5, 0.5))
 
     def moved(self, x: Float[Tensor, "n d"], generator: Generator) -> Float[Tensor, "n d"]:
         """Each row under its own translation, reflections, exchange of the axes, and sign."""
