@@ -98,11 +98,13 @@ def parser() -> argparse.ArgumentParser:
         "reference",
         help="long chains that must pass tests before a target's truth rests on them",
         description="Parallel tempering from dispersed starts, R-hat, virial test, halves, log Z "
-        "in two ways.  What passes is stored with the package where the target has no exact truth; "
-        "exact truths are compared with the chains.",
+        "in two ways.  Where a target has no exact truth, what passes is stored: with the package, "
+        "or beside path/to/file.py.  Exact truths are compared with the chains.",
         epilog="Exit code: 0 when every test passes, 1 when one fails, 2 for a wrong argument.",
     )
-    add.add_argument("names", nargs="+", metavar="NAME", help="a target, as in `run --targets`")
+    add.add_argument(
+        "names", nargs="+", metavar="NAME|path/to/file.py", help="a target, as in `run --targets`"
+    )
     add.add_argument(
         "--set",
         action="append",
@@ -117,10 +119,10 @@ def parser() -> argparse.ArgumentParser:
         help="of tempering, and again of SMC (default 12 million and 300,000 a dimension)",
     )
     add.add_argument(
-        "--ladders", metavar="N", help="independent ladders of temperatures (default 32)"
+        "--ladders", metavar="N", help="independent ladders of temperatures, 4 or more (default 32)"
     )
     add.add_argument(
-        "--out", metavar="DIR", help="write here, certified or not, and nothing to the package"
+        "--out", metavar="DIR", help="write here, certified or not, and nothing anywhere else"
     )
     add.add_argument("--jobs", default="auto", help="targets at a time (default: one a core)")
 
@@ -147,10 +149,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from tiltbench import commands
     from tiltbench.spec import BadSpec
     from tiltbench.targets.registry import UnknownName
+    from tiltbench.words import Refused
 
     try:
         return commands.COMMANDS[options.command](options, arguments)
-    except (BadSpec, UnknownName, commands.Refused) as error:
+    except (BadSpec, UnknownName, Refused) as error:
         print(f"tiltbench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import re
-import shlex
 import shutil
 import sys
 import tempfile
@@ -18,22 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tiltbench.reference_command import reference
 from tiltbench.samplers.registry import SAMPLERS
-from tiltbench.spec import METRICS, STUDIES, build_target, literal, parse, spec
+from tiltbench.spec import METRICS, STUDIES, build_target, parse, spec
 from tiltbench.suite import Cell, Choice, Limits, Suite, load_suite, suite_names
 from tiltbench.targets.registry import TARGETS
+from tiltbench.words import RESULTS, Refused, command, listed, seeds, setting, whole
 
 if TYPE_CHECKING:
     from tiltbench.record import Record
-
-RESULTS = Path("results")
-
-# name, name[key=value] or path/to/file.py:name; then .key or .part.key; then =values
-_SETTING = re.compile(r"((?:.*?\.py(?::\w+)?|[^.\[\]=]+)(?:\[.*?\])?)\.([\w.]+)=(.+)")
-
-
-class Refused(Exception):
-    """A command that cannot be carried out; one sentence says why and what to do."""
 
 
 def show_list(options: Namespace, arguments: Sequence[str]) -> int:
@@ -130,8 +121,8 @@ def _run(
 
 def _suite(options: Namespace) -> Suite:
     """The suite that the options describe.  Raises BadSpec, UnknownName or Refused."""
-    targets = _names(options.targets, "--targets")
-    samplers = _names(options.samplers, "--samplers")
+    targets = listed(options.targets, "--targets")
+    samplers = listed(options.samplers, "--samplers")
     if options.suite:
         suite = load_suite(options.suite).only(targets, samplers)
     elif targets and samplers:
@@ -163,70 +154,6 @@ def _suite(options: Namespace) -> Suite:
     if options.jobs != "auto":
         whole(options.jobs, "--jobs")
     return replace(suite, limits=limits).spanned(setting(text) for text in options.set)
-
-
-def _names(text: str | None, what: str) -> list[str]:
-    names = split(text or "")
-    if text is not None and not names:
-        raise Refused(f"{what} {text!r} names nothing; leave it out, or write A,B")
-    return names
-
-
-def split(text: str) -> list[str]:
-    """The parts between commas, those inside brackets aside: `a,b[x=1,y=2]` has two."""
-    parts, depth = [""], 0
-    for char in text:
-        depth += (char == "[") - (char == "]")
-        if char == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += char
-    return [part.strip() for part in parts if part.strip()]
-
-
-def whole(text: str, what: str) -> int:
-    """`40000`, `40_000` or `4e4`.  Raises Refused for what is not a whole number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not (1 <= number < 1e18) or number != int(number):
-        raise Refused(
-            f"{what} {_shown(text)} is not a whole number above 0; write for example 40000 or 1e6"
-        )
-    return int(number)
-
-
-def _shown(text: str) -> str:
-    return text if text.strip() else repr(text)
-
-
-def seeds(text: str) -> tuple[int, ...]:
-    """`0:5` is 0 to 4; `0,3` is a list."""
-    try:
-        if ":" in text:
-            first, last = (int(part) for part in text.split(":"))
-            chosen = tuple(range(first, last))
-        else:
-            chosen = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        chosen = ()
-    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
-        raise Refused(
-            f"--seeds {_shown(text)} names no seeds; write a range such as 0:5 or a list such as "
-            "0,3"
-        )
-    return chosen
-
-
-def setting(text: str) -> tuple[str, str, list[Any]]:
-    """`log_variance.lr=1e-3,3e-4` -> ("log_variance", "lr", [0.001, 0.0003])."""
-    found = _SETTING.fullmatch(text.strip())
-    owner, key, right = found.groups() if found else ("", "", "")
-    values = split(right)
-    if not values:
-        raise Refused(f"--set {text} is not readable; write NAME.KEY=VALUE or NAME.KEY=A,B")
-    return owner, key, [parse(v) if v[0].isupper() else literal(v) for v in values]
 
 
 def _device(name: str) -> str:
@@ -274,12 +201,8 @@ def _write_request(out: Path, suite: Suite, cells: list[Cell], arguments: Sequen
     from tiltbench.record import write_json
 
     rows = [{"id": cell.id, "seed": cell.seed, **cell.labels} for cell in cells]
-    head = {"name": suite.name, "description": suite.description, "command": _command(arguments)}
+    head = {"name": suite.name, "description": suite.description, "command": command(arguments)}
     write_json(out / "suite.json", {**head, "cells": rows})
-
-
-def _command(arguments: Sequence[str], *extra: str) -> str:
-    return shlex.join(["tiltbench", *arguments, *extra])
 
 
 def _run_all(
@@ -326,7 +249,7 @@ def _verdict(cells: list[Cell], recorded: dict[str, Record], arguments: Sequence
         why = f"{record.status}: {record.reason}" if record else "no record"
         print(f"  {cell.title}: {why}")
     kept = [word for word in arguments if word not in ("--force", "--stale", "--retry")]
-    print(f"To run them again:  {_command(kept, '--retry')}")
+    print(f"To run them again:  {command(kept, '--retry')}")
     return 1
 
 
@@ -410,7 +333,7 @@ def report_again(options: Namespace, arguments: Sequence[str]) -> int:
 
 def floor(options: Namespace, arguments: Sequence[str]) -> int:
     """Other targets and sizes of the shipped file stay as they are; it is written once."""
-    names = _names(options.targets, "--targets") or sorted(TARGETS.entries)
+    names = listed(options.targets, "--targets") or sorted(TARGETS.entries)
     sizes = [whole(n, "--draws") for n in options.draws.split(",")]
     if min(sizes) < 2:
         raise Refused("--draws 1 has no spread to measure; write sizes from 2 on, such as 500,1000")
@@ -470,61 +393,6 @@ def study(options: Namespace, arguments: Sequence[str]) -> int:
     except (FileExistsError, NotADirectoryError) as error:
         raise Refused(f"{error.filename} is a file; name another folder with --out") from error
     return 0
-
-
-def reference(options: Namespace, arguments: Sequence[str]) -> int:
-    from tiltbench.engine import jobs_for
-    from tiltbench.reference import conduct_all, usual
-    from tiltbench.samplers.sampler import Unsupported
-    from tiltbench.targets.reference import Referenced
-    from tiltbench.targets.target import DATA, Density
-
-    chosen, efforts = _set_targets(options.names, options.set), []
-    for target in chosen:
-        made = build_target(target)
-        if not isinstance(made, Density):
-            raise Refused(f"{made.name} is no density: references are made for densities only")
-        if isinstance(made, Referenced) and made != type(made)() and not options.out:
-            raise Refused(
-                f"the reference that ships is of {made.name} as it stands; name a folder for one "
-                "with other parameters with --out"
-            )
-        effort = usual(made)
-        if options.points is not None:
-            effort = effort._replace(points=whole(options.points, "--points"))
-        if options.ladders is not None:
-            effort = effort._replace(ladders=whole(options.ladders, "--ladders"))
-        efforts.append(effort)
-    if options.jobs != "auto":
-        whole(options.jobs, "--jobs")
-    try:
-        found = conduct_all(
-            chosen,
-            efforts,
-            seeds(options.seed)[0],
-            Path(options.out) if options.out else RESULTS / "references",
-            None if options.out else DATA,
-            _command(arguments),
-            jobs_for(options.jobs, "cpu", Limits()),
-        )
-    except Unsupported as error:  # too few points
-        raise Refused(str(error)) from error
-    return 0 if all(verdict.passed for verdict in found) else 1
-
-
-def _set_targets(names: Sequence[str], settings: Sequence[str]) -> list[dict[str, Any]]:
-    """The specs of targets named on the command line, with the parameters of --set."""
-    chosen = [parse(name) for name in names]
-    for text in settings:
-        owner, key, values = setting(text)
-        mine = [target for target in chosen if target["name"] == owner]
-        if not mine or len(values) > 1:
-            raise Refused(f"--set {text} must set one value of a target that is named")
-        for target in mine:
-            target["params"][key] = values[0]
-    for target in chosen:
-        TARGETS.find(target["name"])
-    return chosen
 
 
 def publish(options: Namespace, arguments: Sequence[str]) -> int:

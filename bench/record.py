@@ -94,16 +94,17 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Strict JSON: NaN and infinities are written as null."""
-    write_bytes(path, (json.dumps(_strict(value), indent=1, allow_nan=False) + "\n").encode())
+    write_bytes(path, (json.dumps(strict(value), indent=1, allow_nan=False) + "\n").encode())
 
 
-def _strict(value: Any) -> Any:
+def strict(value: Any) -> Any:
+    """The value as it will be read back from strict JSON."""
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(k): _strict(v) for k, v in value.items()}
+        return {str(k): strict(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(v) for v in value]
+        return [strict(v) for v in value]
     return value
 
 

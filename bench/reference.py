@@ -6,7 +6,6 @@ another seed a second.  A target whose truth is exact is compared with it; nothi
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import time
@@ -35,20 +34,22 @@ from tiltbench._reference_tests import (
 )
 from tiltbench.engine import forkserver
 from tiltbench.provenance import code_identity, environment
-from tiltbench.record import write_bytes, write_json
+from tiltbench.record import strict, write_bytes, write_json
 from tiltbench.samplers.classical._leapfrog import spread_out, unknown
 from tiltbench.samplers.classical._replicas import Replicas, log_ratio
 from tiltbench.samplers.classical.parallel_tempering import ParallelTempering
 from tiltbench.samplers.loss import reward_and_grad
+from tiltbench.samplers.sampler import Unsupported
 from tiltbench.samplers.weights import Estimate
 from tiltbench.spec import Spec, build_target, label, spec
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem, pose
-from tiltbench.targets.reference import Referenced
+from tiltbench.targets.reference import Basins, Referenced, checksum
 from tiltbench.targets.target import Density
 
 GROUPS = 8  # widths of the starts
 NARROW, WIDE = 0.5, 2.0  # the first and the last, in spreads of the base
+LADDERS = 4  # at least: two of narrow and two of wide starts, so that both halves have an error
 TEMPERING = ParallelTempering(leaps=8, warm_up=0.15)
 LEAST, A_DIMENSION = 12_000_000, 300_000  # points by default, and more for each dimension
 CHAINED = 5_000_000  # numbers of the chains' states that are kept in memory
@@ -59,7 +60,7 @@ class Effort(NamedTuple):
     """What one reference costs; with target and seed it decides the arrays."""
 
     points: int  # of tempering, and again of SMC
-    ladders: int = 32
+    ladders: int = 32  # LADDERS or more
 
 
 class Evidence(NamedTuple):
@@ -90,13 +91,14 @@ class Verdict(NamedTuple):
 def conduct_all(
     targets: Sequence[Spec],
     efforts: Sequence[Effort],
+    stores: Sequence[Path | None],
     seed: int,
     out: Path,
-    store: Path | None,
     command: str,
     jobs: int,
 ) -> list[Verdict]:
-    """`conduct` for every target, `jobs` at a time in processes of one thread each."""
+    """`conduct` for every target, its effort and its store, `jobs` at a time in processes of one
+    thread each."""
     with ProcessPoolExecutor(
         min(jobs, len(targets)),
         mp_context=forkserver(),
@@ -105,7 +107,7 @@ def conduct_all(
     ) as pool:
         waiting = {
             pool.submit(_conduct, target, effort, seed, out, store, command): k
-            for k, (target, effort) in enumerate(zip(targets, efforts, strict=True))
+            for k, (target, effort, store) in enumerate(zip(targets, efforts, stores, strict=True))
         }
         found = {}
         for future in as_completed(waiting):
@@ -116,6 +118,22 @@ def conduct_all(
 
 def usual(target: Density) -> Effort:
     return Effort(LEAST + A_DIMENSION * target.rank)
+
+
+def outdone(target: Referenced, effort: Effort) -> str:
+    """Why the reference that lies in the target's home is not to be replaced by one of this effort;
+    empty where it may be.  Raises ValueError where it is damaged."""
+    old = target.stored()
+    if old is None or not target.is_described(old):
+        return ""
+    before = Effort(**old.facts["effort"])
+    if effort.points >= before.points and effort.ladders >= before.ladders:
+        return ""
+    return (
+        f"the stored reference of {target.name} took {before.points} points and {before.ladders} "
+        f"ladders, more than {effort.points} and {effort.ladders}: ask for as many, name another "
+        f"folder with --out, or delete {target.name}_reference.json in {target.home}"
+    )
 
 
 def _conduct(
@@ -151,23 +169,24 @@ def conduct(
     folder = store if passed and needed and store is not None else out
     raw = _rows(evidence.x, seed)
     stem = f"{target.name}_reference"
-    about = {
-        **facts(target, evidence),
-        "certified": passed,
-        "tests": [_plain(test) for test in tests],
-        "notes": dict(evidence.notes),
-        "sha256": hashlib.sha256(raw).hexdigest(),
-        "command": command,
-        "effort": effort._asdict(),
-        "seed": seed,
-        "seconds": round(time.monotonic() - begun, 1),
-        "cpu_seconds": round(time.process_time() - cpu, 1),
-        "code": code_identity(),
-        "env": environment("cpu"),
-    }
+    about = strict(
+        {
+            **facts(target, evidence),
+            "certified": passed,
+            "tests": [_plain(test) for test in tests],
+            "notes": dict(evidence.notes),
+            "command": command,
+            "effort": effort._asdict(),
+            "seed": seed,
+            "seconds": round(time.monotonic() - begun, 1),
+            "cpu_seconds": round(time.process_time() - cpu, 1),
+            "code": code_identity(),
+            "env": environment("cpu"),
+        }
+    )
     files = (folder / f"{stem}.npz", folder / f"{stem}.json")
     write_bytes(files[0], raw)
-    write_json(files[1], about)
+    write_json(files[1], {**about, "sha256": checksum(raw, about)})
     say(f"  {_outcome(passed, needed)}; {files[1]}")
     return Verdict(tuple(tests), files)
 
@@ -183,7 +202,7 @@ def _plain(test: Test) -> dict[str, Any]:
 
 
 def gather(target: Density, effort: Effort, seed: int) -> Evidence:
-    """The chains and both log Z.  Raises Unsupported where the points do not warm them up."""
+    """The chains and both log Z.  Raises Unsupported where the points do not pay for them."""
     problem = pose(target, TEMPERING.reference)
     state = tempered(problem, effort, target.rank, _generator(seed, "tempering"))
     x = torch.stack(state.cold, 1)
@@ -223,10 +242,17 @@ def gather(target: Density, effort: Effort, seed: int) -> Evidence:
 
 
 def tempered(problem: Problem, effort: Effort, rank: int, generator: Generator) -> Replicas:
-    """Ladders of parallel tempering whose starts are wider from each eighth of them to the next."""
+    """Ladders of parallel tempering whose starts are wider from each eighth of them to the next.
+
+    Raises Unsupported where the points pay for fewer than LADDERS."""
     sampler = replace(TEMPERING, ladders=effort.ladders, keep=CHAINED // rank)
     state = sampler.init(problem, Cost(effort.points, effort.points), generator)
     state = sampler.step(problem, state, generator)
+    if state.ladders < LADDERS:
+        raise Unsupported(
+            f"{effort.points} points pay for {state.ladders} ladders of {state.levels} levels, and "
+            f"the tests need {LADDERS}: ask for more points"
+        )
     ladder = torch.arange(state.ladders).repeat_interleave(state.levels)
     group = ladder * GROUPS // state.ladders
     width = NARROW * (WIDE / NARROW) ** (group.double() / (GROUPS - 1))
@@ -248,15 +274,14 @@ def statistics(target: Density) -> dict[str, Callable[[Tensor], Tensor]]:
 def basins(target: Density, x: Float[Tensor, "c n d"]) -> tuple[Tensor, ...]:
     """Indicators (chains, states) of the target's basins, or of its modes."""
     if isinstance(target, Referenced):
-        found = target.basins()
-        count, assign = found if found is not None else (0, None)
+        cells = target.basins()
     else:
         modes = target.truth().modes
-        count, assign = (len(modes.weight), modes.assign) if modes is not None else (0, None)
-    if assign is None:
+        cells = Basins(len(modes.weight), modes.assign) if modes is not None else None
+    if cells is None:
         return ()
-    index = assign(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-    return tuple((index == k).double() for k in range(count))
+    index = cells.assign(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    return tuple((index == k).double() for k in range(cells.number))
 
 
 def _virial(target: Density, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
@@ -285,17 +310,21 @@ def examine(target: Density, evidence: Evidence) -> tuple[Test, ...]:
         halves(evidence.watched),
         two_ways(evidence.tempering, evidence.smc),
     ]
-    if not isinstance(target, Referenced):
-        known, made = _exact(target, evidence)
-        if known:
-            found.append(against(known, made))
+    known, made = _exact(target, evidence)
+    if known:
+        found.append(against(known, made))
     return tuple(found)
 
 
 def _exact(
     target: Density, evidence: Evidence
 ) -> tuple[dict[str, tuple[float, float]], dict[str, Estimate]]:
-    """What the target's own truth says, and the chains beside it."""
+    """What is known of the target without chains, and what they say of it."""
+    if isinstance(target, Referenced):
+        cells = target.basins()
+        shares = (cells.share if cells is not None else None) or ()
+        by_symmetry = {f"basin_{k}": (share, 0.0) for k, share in enumerate(shares)}
+        return by_symmetry, {f"basin_{k}": estimate(y) for k, y in enumerate(evidence.basins)}
     truth = target.truth()
     known = {name: (o.mean, o.se) for name, o in truth.observables.items()}
     made = {name: estimate(evidence.statistics[name]) for name in known}

@@ -7,7 +7,7 @@
     [[override]] target, sampler (labels or names); params of the sampler for those cells
 
 Reading a suite imports no torch; `Suite.cells` builds every target and sampler, so that a wrong
-parameter stops the run before anything has run.
+parameter, or more draws than a stored reference holds, stops the run before anything has run.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ class Suite:
     def cells(self, device: str) -> list[Cell]:
         """Every cell, targets outermost and seeds innermost.
 
-        Raises BadSpec or UnknownName, naming the part that cannot be built."""
+        Raises BadSpec or UnknownName, naming the part that cannot be built or the reference that
+        holds too few draws."""
         from tiltbench.budget import Budget
         from tiltbench.targets.cost import Cost
 
@@ -139,6 +140,7 @@ class Suite:
         cells = []
         for target, sampler in itertools.product(self.targets, self.samplers):
             made = build_target(target.spec)
+            _holds(made, self.draws)
             chosen = sampler
             for override in self.overrides:
                 if _hits(override, target, sampler):
@@ -238,6 +240,22 @@ def _pick(
             near = _near(name, [choice.label for choice in choices])
             raise UnknownName(f"suite {suite!r} has no {kind} {name!r}{near}")
     return tuple(c for c in choices if not names or any(c.answers_to(name) for name in names))
+
+
+def _holds(target: Any, draws: int) -> None:
+    """Raises BadSpec where `draws` exact ones cannot be had of a stored reference."""
+    import torch
+
+    from tiltbench.targets.reference import Referenced
+
+    if not isinstance(target, Referenced):
+        return
+    try:
+        truth = target.truth()
+        if truth.sample is not None:
+            truth.sample(draws, torch.Generator().manual_seed(0))
+    except ValueError as error:
+        raise BadSpec(str(error)) from error
 
 
 def _distinct(cells: list[Cell]) -> None:

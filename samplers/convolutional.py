@@ -38,17 +38,16 @@ DILATIONS = (1, 2, 4)
 class Convolutional(Network):
     """u by circular convolutions with 3 taps an axis: u(shifted x) = shifted u(x), u(-x) = -u(x).
 
-    For a field on an `axes`-dimensional cube of side dim^(1/axes), row-major; raises Unsupported
-    where the side is not a whole number.
+    For bases that carry the lattice of their target, of one to three axes; raises Unsupported on
+    others.
     """
 
     name: ClassVar[str] = "Convolutional"
     width: int = 16
     layers: int = 3
-    axes: int = 2
 
     def __post_init__(self) -> None:
-        _check(self)
+        at_least_one(self, "width", "layers")
 
     def build(self, dim: int, process: Process, generator: Generator) -> Model:
         return _Lattice(self, dim, process, generator)
@@ -64,22 +63,15 @@ class ConvolutionalGuided(Network):
     name: ClassVar[str] = "ConvolutionalGuided"
     width: int = 16
     layers: int = 3
-    axes: int = 2
     clip: float = 20.0
 
     def __post_init__(self) -> None:
-        _check(self)
+        at_least_one(self, "width", "layers")
         if not self.clip > 0:
             raise ValueError(f"clip is {self.clip}; it must be positive")
 
     def build(self, dim: int, process: Process, generator: Generator) -> Model:
         return _GuidedLattice(self, dim, process, generator)
-
-
-def _check(network: Convolutional | ConvolutionalGuided) -> None:
-    at_least_one(network, "width", "layers")
-    if not 1 <= network.axes <= len(CONVOLUTIONS):
-        raise ValueError(f"axes is {network.axes}; it must be 1, 2 or 3")
 
 
 class _Lattice(Timed):
@@ -92,13 +84,17 @@ class _Lattice(Timed):
         gates: int = 0,
     ) -> None:
         super().__init__(process)
-        self.width, self.axes, self.side = spec.width, spec.axes, round(dim ** (1 / spec.axes))
-        if self.side**self.axes != dim or self.side < 2:
-            raise Unsupported(f"{dim} coordinates are no lattice with axes={self.axes}")
+        sides = process.lattice
+        if not sides or len(sides) > len(CONVOLUTIONS):
+            raise Unsupported(
+                "this network is for fields on a lattice of one to three axes, carried by the "
+                "base: state the sides in the target's `lattice`"
+            )
+        self.sides, self.width = sides, spec.width
         width, layers = spec.width, spec.layers
         self.lift = self._conv(1, width, 1)
         self.time = clock(width * (layers + 1) + gates)
-        reach = [min(DILATIONS[j % len(DILATIONS)], self.side // 2) for j in range(layers)]
+        reach = [DILATIONS[j % len(DILATIONS)] for j in range(layers)]
         self.near = nn.ModuleList([self._conv(width, 2 * width, step) for step in reach])
         self.far = nn.ModuleList([nn.Linear(width, 2 * width, bias=False) for _ in reach])
         self.to(generator.device)
@@ -111,8 +107,10 @@ class _Lattice(Timed):
             last.bias[readout].zero_()
 
     def _conv(self, ins: int, outs: int, step: int) -> nn.Module:
-        return CONVOLUTIONS[self.axes - 1](
-            ins, outs, 3, padding=step, dilation=step, padding_mode="circular", bias=False
+        steps = tuple(max(1, min(step, side // 2)) for side in self.sides)
+        kind: type[nn.Module] = CONVOLUTIONS[len(steps) - 1]
+        return kind(
+            ins, outs, 3, padding=steps, dilation=steps, padding_mode="circular", bias=False
         )
 
     def field(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -120,8 +118,8 @@ class _Lattice(Timed):
         if embedding.dim() > 1:
             embedding = embedding.expand(*x.shape[:-1], -1).flatten(0, -2)
         *shifts, readout = embedding.split(self.width, -1)
-        flat = (-1, *[1] * self.axes)
-        sites = x.reshape(-1, 1, *[self.side] * self.axes) / self.spread  # (B, 1, side, ...)
+        flat = (-1, *[1] * len(self.sides))
+        sites = x.reshape(-1, 1, *self.sides) / self.spread  # (B, 1, side, ...)
         h = self.lift(sites)
         for near, far, shift in zip(self.near, self.far, shifts, strict=True):
             both = near(h) + far(h.flatten(2).mean(-1)).unflatten(-1, flat)

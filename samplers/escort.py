@@ -138,6 +138,10 @@ class Escort(Process):
     def removed(self) -> int:
         return self.flow.removed
 
+    @property
+    def lattice(self) -> tuple[int, ...] | None:
+        return self.flow.lattice
+
     def project(self, x: Tensor) -> Tensor:
         return self.flow.project(x)
 

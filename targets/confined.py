@@ -1,4 +1,4 @@
-"""A Gaussian reference on the subspace of a target: particles without their centre of mass."""
+"""A Gaussian reference where a target lives: without a centre of mass, or on a lattice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tiltbench.targets.target import Target
 
 @dataclass(frozen=True)
 class Confined(Linear):
-    """The process `free` with its noise and its start projected onto the subspace of `target`.
+    """The process `free` with its noise and its start projected onto the subspace of `target`,
+    whose lattice it carries.
 
     The projection of an isotropic Gaussian process is an isotropic one on the subspace, with the
     same gains and variances: every formula holds with `target.rank` for the dimension."""
@@ -24,6 +25,10 @@ class Confined(Linear):
     @property
     def removed(self) -> int:
         return self.target.dim - self.target.rank
+
+    @property
+    def lattice(self) -> tuple[int, ...] | None:
+        return self.target.lattice
 
     def project(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         return self.target.project(x)

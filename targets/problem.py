@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -37,11 +38,14 @@ def pose(
     """The problem of `target`; densities use `reference` widened by the public scale.
 
     `watch` wraps the reward once (the meter).  Evaluating log rho to NaN or +inf raises Diverged.
+    Raises ValueError where the geometry that the target states does not fit it (`misfit`).
     """
+    if wrong := misfit(target):
+        raise ValueError(f"{wrong.what}: {wrong.remedy}")
     match target:
         case Density():
             base = reference.widened(target.scale)
-            if target.rank < target.dim:
+            if target.particles or target.lattice:
                 base = Confined(base, target)
             sound = checked(target.log_rho, f"log rho of {target.name}", target.dim)
 
@@ -52,8 +56,38 @@ def pose(
             return Problem(target.dim, base, watch(reward))
         case Tilt():
             sound = checked(target.reward, f"the reward of {target.name}", target.dim)
-            return Problem(target.dim, target.base, watch(sound))
+            return Problem(target.dim, target.base, watch(lambda x: sound(target.project(x))))
     raise TypeError(f"{type(target).__name__} must extend Density or Tilt to be sampled")
+
+
+class Misfit(NamedTuple):
+    """What is wrong with the geometry that a target states, and what to do about it."""
+
+    what: str
+    remedy: str
+
+
+def misfit(target: Target) -> Misfit | None:
+    """Why `particles` or `lattice` cannot be those of the target; None where they can."""
+    if target.particles and math.prod(target.particles) != target.dim:
+        n, d = target.particles
+        return Misfit(
+            f"{n} particles in {d} dimensions are not the {target.dim} coordinates of "
+            f"{target.name}",
+            "state particles = (n, d) with n d = dim",
+        )
+    if target.lattice and math.prod(target.lattice) != target.dim:
+        return Misfit(
+            f"a lattice of {target.lattice} has not the {target.dim} sites of {target.name}",
+            "state the sides, whose product is dim",
+        )
+    if isinstance(target, Tilt) and target.base.removed != target.dim - target.rank:
+        return Misfit(
+            f"{target.name} has {target.rank} free dimensions, its base "
+            f"{target.dim - target.base.removed}",
+            "give the tilt a base that removes the centre of mass, or leave `particles` out",
+        )
+    return None
 
 
 def tempered(problem: Problem, beta: float) -> Problem:

@@ -76,6 +76,12 @@ class Process(ABC):
         """D less the dimension of the subspace on which the process lives."""
         return 0
 
+    @property
+    def lattice(self) -> tuple[int, ...] | None:
+        """The sides of the periodic lattice whose fields it moves, row-major, where there is one:
+        networks read it, the process itself does not."""
+        return None
+
     def project(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """The orthogonal projection onto that subspace: of start, noise, momenta and controls."""
         return x

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,20 +28,32 @@ class Basins(NamedTuple):
 
     number: int
     assign: Callable[[Tensor], Tensor]
+    share: tuple[float, ...] | None = None  # exact masses, where a symmetry decides them
 
 
 class Referenced(Density):
-    """A density known through `tiltbench reference NAME`, which stores data/<name>_reference.npz
-    (`x`, float32 rows) and .json (facts, diagnostics, provenance, SHA-256) once they pass tests.
+    """A density known through `tiltbench reference NAME`, which stores <name>_reference.npz (`x`,
+    float32 rows) and .json (facts, diagnostics, provenance, `checksum`) in `home` once they pass
+    tests.
 
     The facts come from all of the chains; the rows are thinned from them."""
+
+    @property
+    def home(self) -> Path:
+        """The folder of the reference: the package's data, or for a target outside the package the
+        folder of its file (the current one, where it was typed into an interpreter)."""
+        file = vars(sys.modules[type(self).__module__]).get("__file__")
+        if file is None:
+            return Path()
+        return DATA if Path(file).is_relative_to(DATA.parent) else Path(file).parent
 
     @abstractmethod
     def statistics(self) -> Mapping[str, Statistic]:
         """Named observables, whose means, sds and errors the reference states."""
 
     def basins(self) -> Basins | None:
-        """What chains may fail to mix between: shares become `Modes`."""
+        """What chains may fail to mix between: shares, exact or those of the chains, become
+        `Modes`."""
         return None
 
     def moved(self, x: Float[Tensor, "n d"], generator: Generator) -> Float[Tensor, "n d"]:
@@ -48,11 +62,10 @@ class Referenced(Density):
 
     def truth(self) -> Truth:
         """From the stored reference of these parameters and this version; "unknown" without."""
-        stored = _stored(self.name)
+        stored = self.stored()
         if stored is None:
-            return Truth(f"unknown: no reference; `tiltbench reference {self.name}` makes one")
-        mine = json.loads(json.dumps(asdict(self)))  # type: ignore[call-overload]  # tuples are lists
-        if (stored.facts["version"], stored.parameters) != (self.version, mine):
+            return Truth("unknown: no reference; `tiltbench reference` makes one")
+        if not self.is_described(stored):
             return Truth(
                 "unknown: the reference is of "
                 f"{self.name}({', '.join(f'{k}={v}' for k, v in stored.parameters.items())}) "
@@ -61,7 +74,7 @@ class Referenced(Density):
         known, basins = stored.facts["statistics"], self.basins()
         modes = None
         if basins is not None:
-            shares = [basin["share"] for basin in stored.facts["basins"]]
+            shares = basins.share or [basin["share"] for basin in stored.facts["basins"]]
             modes = Modes(torch.tensor(shares, dtype=torch.float64), basins.assign)
         return Truth(
             stored.facts["source"],
@@ -76,10 +89,23 @@ class Referenced(Density):
             },
         )
 
+    def stored(self) -> Stored | None:
+        """What lies in `home`, whatever its parameters; None where nothing does.
+
+        Raises ValueError where it is damaged, altered or not certified."""
+        data, about = (self.home / f"{self.name}_reference.{kind}" for kind in ("npz", "json"))
+        return _loaded(data, about) if data.exists() and about.exists() else None
+
+    def is_described(self, stored: Stored) -> bool:
+        """Whether a reference is of these parameters and this version."""
+        mine = json.loads(json.dumps(asdict(self)))  # type: ignore[call-overload]  # tuples are lists
+        return (stored.facts["version"], stored.parameters) == (self.version, mine)
+
     def _drawn(self, stored: Tensor, n: int, generator: Generator) -> Float[Tensor, "n d"]:
         if n > len(stored):
             raise ValueError(
-                f"the reference of {self.name} holds {len(stored)} draws, not {n}: ask for fewer"
+                f"the reference of {self.name} holds {len(stored)} draws, not {n}: "
+                "ask for no more than that"
             )
         device = generator.device
         chosen = torch.randperm(len(stored), generator=generator, device=device)[:n]
@@ -99,22 +125,25 @@ class Stored(NamedTuple):
         return dict(self.facts["target"].get("params", {}))
 
 
+def checksum(rows: bytes, facts: Mapping[str, Any]) -> str:
+    """SHA-256, in hex digits, over the npz file and over all that the JSON beside it says, as text
+    with sorted keys and without `sha256` itself: whoever edits either is found out."""
+    said = json.dumps({key: facts[key] for key in facts if key != "sha256"}, sort_keys=True)
+    return hashlib.sha256(hashlib.sha256(rows).digest() + said.encode()).hexdigest()
+
+
 @lru_cache(maxsize=16)
-def _stored(name: str) -> Stored | None:
-    """data/<name>_reference.  Raises ValueError where it is damaged, where data and provenance
-    disagree, and where it is not certified."""
-    data, about = DATA / f"{name}_reference.npz", DATA / f"{name}_reference.json"
-    if not (data.exists() and about.exists()):
-        return None
-    raw = data.read_bytes()
+def _loaded(data: Path, about: Path) -> Stored:
+    remedy = "restore both files, or delete them and run `tiltbench reference` again"
+    rows = data.read_bytes()
     try:
         facts = json.loads(about.read_text(encoding="utf-8"))
         stated, certified = facts["sha256"], facts["certified"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"data/{about.name} is damaged ({error}): restore it") from error
-    if hashlib.sha256(raw).hexdigest() != stated:
-        raise ValueError(f"data/{data.name} is not the file its provenance describes: restore it")
+        raise ValueError(f"{about.name} is damaged ({error}): {remedy}") from error
+    if checksum(rows, facts) != stated:
+        raise ValueError(f"{data.name} and {about.name} are not as they were written: {remedy}")
     if certified is not True:
-        raise ValueError(f"data/{about.name} is of a reference that failed its tests: restore it")
-    with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
+        raise ValueError(f"{about.name} is of a reference that failed its tests: {remedy}")
+    with np.load(io.BytesIO(rows), allow_pickle=False) as arrays:
         return Stored(torch.from_numpy(arrays["x"]), facts)

@@ -74,7 +74,8 @@ class Target(ABC):
     def particles(self) -> tuple[int, int] | None:
         """(n, d): x holds n like particles in d dimensions, one after the other, and the law, which
         permutations, rotations and reflections leave as it is, lives on sum_i x_i = 0.  log rho is
-        blind to translations there, and Z its integral over that subspace."""
+        blind to translations there, and Z its integral over that subspace.  The base of a tilt must
+        live there too."""
         return None
 
     @property

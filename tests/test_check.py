@@ -167,8 +167,8 @@ CLAIMS = {
         "translations along axis 1",
     ),
     "a field": (*TORUS, "(y - y.square()).sum((-2, -1))", "changes under x -> -x"),
-    "a count": ("particles = (3, 3)", "(3, 2)", PAIRS, "particles in 3 dimensions are not 6"),
-    "sites": ("lattice = (2, 4)", "(2, 3)", "-y.square().sum((-2, -1))", "has not 6 sites"),
+    "a count": ("particles = (3, 3)", "(3, 2)", PAIRS, "particles in 3 dimensions are not the 6"),
+    "sites": ("lattice = (2, 4)", "(2, 3)", "-y.square().sum((-2, -1))", "has not the 6 sites"),
 }
 
 

@@ -9,12 +9,13 @@ import sys
 import pytest
 
 from tiltbench.cli import main
-from tiltbench.commands import RESULTS, _alone, seeds, setting, split, whole
+from tiltbench.commands import _alone
 from tiltbench.record import Record, Status, write_record
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.spec import METRICS, STUDIES
 from tiltbench.suite import suite_names
 from tiltbench.targets.registry import TARGETS
+from tiltbench.words import RESULTS, seeds, setting, split, whole
 
 HEAVY = {"torch", "numpy", "scipy", "ot", "pandas", "matplotlib"}
 

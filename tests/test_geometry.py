@@ -14,6 +14,7 @@ import torch
 from tests.worlds import rng, weights_of, z_score
 from tiltbench.budget import BudgetExceeded, Meter
 from tiltbench.samplers.diffusion import Diffusion
+from tiltbench.samplers.escort import Escorted
 from tiltbench.samplers.networks import Corrected
 from tiltbench.samplers.registry import NETWORKS, SAMPLERS
 from tiltbench.samplers.sampler import Unsupported
@@ -21,9 +22,10 @@ from tiltbench.spec import build_sampler, parse
 from tiltbench.targets.confined import Confined
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import pose
-from tiltbench.targets.process import Controlled, retrace, simulate
+from tiltbench.targets.process import Controlled, Process, retrace, simulate
+from tiltbench.targets.references import Stationary
 from tiltbench.targets.registry import REFERENCES
-from tiltbench.targets.target import Density, Truth
+from tiltbench.targets.target import Density, Tilt, Truth
 
 STEPS = 4
 N = 100_000
@@ -188,6 +190,72 @@ def test_conditional_draws_have_their_covariances(base):
 class _Still(Controlled):
     def control(self, x, t, hint=None):
         return torch.zeros_like(x)
+
+
+@dataclass(frozen=True)
+class Stated(Density):
+    """A Gaussian with a geometry as stated."""
+
+    name: ClassVar[str] = "stated"
+    dim: ClassVar[int] = 6
+    particles: tuple[int, int] | None = None
+    lattice: tuple[int, ...] | None = None
+
+    def log_rho(self, x):
+        return -self.project(x).square().sum(-1) / 2
+
+    def truth(self):
+        return Truth("unknown")
+
+
+@dataclass(frozen=True)
+class Tilted(Tilt):
+    """The reward of `Toy` on a base of one's own."""
+
+    name: ClassVar[str] = "tilted"
+    dim: ClassVar[int] = 6
+    base: Process
+    particles: tuple[int, int] | None = (3, 2)
+
+    def reward(self, x):
+        return -x.square().sum(-1)
+
+    def truth(self):
+        return Truth("unknown")
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (Stated(particles=(3, 3)), r"3 particles in 3 .* not the 6 .* stated: state .* n d = dim"),
+        (Stated(lattice=(2, 4)), r"lattice of \(2, 4\) has not the 6 sites of stated: state"),
+        (Tilted(FREE[0]), r"tilted has 4 free dimensions, its base 6: .* `particles` out"),
+        (Tilted(PAIRS[0][1], None), r"tilted has 6 free dimensions, its base 4"),
+    ],
+    ids=["particles", "lattice", "tilt", "base"],
+)
+def test_a_geometry_that_does_not_fit_is_not_posed(target, said):
+    with pytest.raises(ValueError, match=said):
+        pose(target, FREE[0])
+
+
+def test_the_base_carries_the_geometry():
+    assert pose(Stated(), FREE[0]).base == FREE[0]
+    problem = pose(Stated(lattice=(2, 3)), Stationary())
+    assert Escorted().process(problem, problem).lattice == (2, 3)
+    field = pose(Stated(lattice=(2, 3)), FREE[0]).base
+    assert (field.lattice, field.removed, field.spread) == ((2, 3), 0, FREE[0].spread)
+    x = field.normal((5, 6), rng(0), torch.float64)
+    assert torch.equal(x, FREE[0].normal((5, 6), rng(0), torch.float64))
+    assert pose(TOY, FREE[0]).base.lattice is None
+    assert pose(Tilted(FREE[0], None), FREE[1]).base == FREE[0]
+
+
+def test_a_tilt_of_particles_pulls_within_the_subspace():
+    x = torch.randn(50, 6, generator=rng(0), dtype=torch.float64).requires_grad_()
+    r = pose(Tilted(PAIRS[0][1]), FREE[0]).reward(x)
+    (g,) = torch.autograd.grad(r.sum(), x)
+    assert off_centre(g) < 1e-12 < g.abs().min()
 
 
 # networks

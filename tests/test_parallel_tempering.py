@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.test_classical import Half, Oval, Pair, play, seeded, z_scores
+from tiltbench.samplers.classical import _replicas
 from tiltbench.samplers.classical._anneal import Schedule
 from tiltbench.samplers.classical._leapfrog import Points, evaluate, move_each
 from tiltbench.samplers.classical._replicas import Replicas, log_ratio, replaced, swapped
@@ -35,9 +36,44 @@ class Far(Density):
         return Truth("closed form", 0.0)
 
 
+@dataclass(frozen=True)
+class Narrow(Density):
+    """Uniform on [-1, 1]^2: half of the starts have no density."""
+
+    name: ClassVar[str] = "narrow"
+    dim: int = 2
+
+    def log_rho(self, x):
+        return torch.where((x.abs() < 1).all(-1), 0.0, -torch.inf).to(x) + 0 * x.sum(-1)
+
+    def truth(self):
+        return Truth("closed form", math.log(4))
+
+
 def drawn(sampler, target, points, seed):
     problem, state, meter = play(sampler, target, points, seed)
     return sampler.draw(problem, state, 4_000, seeded(seed + 1)), meter
+
+
+@pytest.mark.parametrize(
+    ("points", "warm_up", "latest"), [(5_000, 0.5, 0.85), (3_000, 0.001, math.inf)]
+)
+def test_lost_replicas_are_rescued_with_a_burn_in_left(monkeypatch, points, warm_up, latest):
+    """Also where the first round is dearer than the whole warm-up."""
+    found, real = [], _replicas.rescued
+
+    def watched(state, generator):
+        found.append((state.spent / state.warm, bool((state.at.r == -torch.inf).any())))
+        return real(state, generator)
+
+    monkeypatch.setattr(_replicas, "rescued", watched)
+    sampler = ParallelTempering(ladders=16, warm_up=warm_up, leaps=1)
+    _, state, _ = play(sampler, Narrow(), points, 0)
+    ((share, _),) = found
+    assert 0.75 <= share < latest
+    assert torch.stack(state.rewards)[..., 1:].isfinite().all()
+    if latest == math.inf:
+        assert found[0][1], "nothing was lost: the test has no power"
 
 
 def by_group(draws, values):

@@ -5,6 +5,7 @@ adjoint sampling takes them; drawing is the control alone at 512 paths of 200 st
 prints the table and writes it to results/published/networks.md.
 """
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +45,28 @@ class Cloud(Target):
         return Truth("unknown")
 
 
+@dataclass(frozen=True)
+class Field(Target):
+    sides: tuple[int, ...]
+
+    @property
+    def lattice(self):
+        return self.sides
+
+    @property
+    def dim(self):
+        return math.prod(self.sides)
+
+    def truth(self):
+        return Truth("unknown")
+
+
 def cloud(n, d):
     return Confined(Brownian(steps=STEPS), Cloud(n, d))
+
+
+def torus(*sides):
+    return Confined(Brownian(steps=STEPS), Field(sides))
 
 
 CASES = {
@@ -54,9 +75,9 @@ CASES = {
     "lj13, Equivariant": (Equivariant(), cloud(13, 3), 39),
     "lj13, Equivariant[width=32]": (Equivariant(width=32), cloud(13, 3), 39),
     "lj55, Equivariant[width=32,rounds=1]": (Equivariant(width=32, rounds=1), cloud(55, 3), 165),
-    "L = 8, Convolutional": (Convolutional(), Brownian(steps=STEPS), 64),
-    "L = 16, Convolutional": (Convolutional(), Brownian(steps=STEPS), 256),
-    "chain of 32, Convolutional[axes=1]": (Convolutional(axes=1), Brownian(steps=STEPS), 32),
+    "L = 8, Convolutional": (Convolutional(), torus(8, 8), 64),
+    "L = 16, Convolutional": (Convolutional(), torus(16, 16), 256),
+    "chain of 32, Convolutional": (Convolutional(), torus(32), 32),
 }
 
 

@@ -14,14 +14,17 @@ from tiltbench import _reference_tests as judge
 from tiltbench import reference
 from tiltbench.cli import main
 from tiltbench.reference import Effort, conduct, examine, gather
+from tiltbench.samplers.sampler import Unsupported
 from tiltbench.samplers.weights import Estimate
+from tiltbench.spec import build_target, parse
 from tiltbench.targets import reference as stored
 from tiltbench.targets.densities.gaussian import Gaussian
 from tiltbench.targets.densities.ising_hs import IsingHS
 from tiltbench.targets.densities.many_well import ManyWell
+from tiltbench.targets.densities.phi4 import Phi4
 from tiltbench.targets.densities.phi4_chain import Phi4Chain
 from tiltbench.targets.reference import Basins, Referenced
-from tiltbench.targets.target import Density, Modes, Observable, Truth
+from tiltbench.targets.target import DATA, Density, Modes, Observable, Truth
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -40,6 +43,7 @@ class Springs(Referenced):
     dim: ClassVar[int] = 6
     particles = (3, 2)
     scale: float = 1.2
+    share: float = 0.5  # of the first basin
 
     def log_rho(self, x):
         return -self.project(x).square().sum(-1) / 2
@@ -48,7 +52,8 @@ class Springs(Referenced):
         return {"square": lambda x: self.project(x).square().sum(-1)}
 
     def basins(self):
-        return Basins(2, lambda x: (x[..., 0] > x[..., 2]).long())
+        first = self.share
+        return Basins(2, lambda x: (x[..., 0] > x[..., 2]).long(), (first, 1 - first))
 
 
 @dataclass(frozen=True)
@@ -259,6 +264,16 @@ def test_a_wrong_truth_is_refused(target, said):
     assert "exact truth is missed" in failed(tests) and said in failed(tests)
 
 
+def test_shares_that_a_symmetry_decides_are_tried(springs):
+    assert "exact truth is met" in examine(Springs(), springs)[-1].sentence
+    assert "exact truth is missed" in failed(examine(Springs(share=0.6), springs))
+
+
+def test_points_that_pay_for_too_few_ladders_are_refused():
+    with pytest.raises(Unsupported, match="3000 points pay for . ladders .* more points"):
+        gather(Far(), Effort(3_000, 16), 0)
+
+
 def test_chains_that_lose_a_mode_are_refused():
     tests = examine(Far(), gather(Far(), Effort(40_000, 8), 0))
     assert "R-hat" in failed(tests) and "basin_0" in failed(tests)
@@ -279,17 +294,15 @@ def test_log_Z_that_disagree_are_refused_and_kept_out_of_the_package(
 
 def test_what_is_stored_is_what_the_target_reads(tmp_path, monkeypatch, springs):
     monkeypatch.setattr(reference, "gather", lambda *_: springs)
-    monkeypatch.setattr(stored, "DATA", tmp_path)
-    stored._stored.cache_clear()
+    monkeypatch.setattr(Springs, "home", tmp_path)
     assert conduct(Springs(), Effort(7), 0, tmp_path / "out", tmp_path, "the command").passed
     truth = Springs().truth()
     about = json.loads((tmp_path / "springs_reference.json").read_text())
-    stored._stored.cache_clear()
     assert truth.source.startswith("parallel tempering, 16 ladders")
     assert truth.log_Z == about["log_Z"] and 0 < truth.log_Z_se < 0.05
     assert truth.observables["square"].mean == pytest.approx(4, abs=0.3)
     assert truth.observables["square"].sd == pytest.approx(math.sqrt(8), rel=0.1)
-    assert truth.modes.weight.sum() == pytest.approx(1)
+    assert truth.modes.weight.tolist() == [0.5, 0.5] != [b["share"] for b in about["basins"]]
     x = truth.sample(100, seeded(0))
     assert x.shape == (100, 6) and Springs().project(x).allclose(x, atol=1e-6)
     assert about["command"] == "the command" and about["effort"]["points"] == 7
@@ -301,33 +314,55 @@ def test_what_is_stored_is_what_the_target_reads(tmp_path, monkeypatch, springs)
     [
         (lambda about: about[:200], "damaged"),
         (lambda about: about.replace('"sha256"', '"sum"'), "damaged"),
-        (lambda about: about.replace('"certified": true', '"certified": false'), "failed its"),
-        (lambda about: re.sub('"sha256": "..', '"sha256": "__', about), "not the file"),
+        (lambda about: re.sub('"sha256": "..', '"sha256": "__', about), "not as they were"),
+        (lambda about: re.sub('"log_Z": .', '"log_Z": 9', about), "not as they were"),
+        (lambda about: re.sub('"share": 0.', '"share": 0.1', about, count=1), "not as they were"),
+        (lambda about: about.replace('"sd": ', '"sd": 1'), "not as they were"),
+        (lambda about: about.replace('"certified": true', '"certified": false'), "not as they"),
     ],
 )
 def test_a_damaged_reference_is_refused_with_a_remedy(tmp_path, monkeypatch, springs, damage, said):
     monkeypatch.setattr(reference, "gather", lambda *_: springs)
-    monkeypatch.setattr(stored, "DATA", tmp_path)
+    monkeypatch.setattr(Springs, "home", tmp_path)
     assert conduct(Springs(), Effort(7), 0, tmp_path / "out", tmp_path, "the command").passed
     page = tmp_path / "springs_reference.json"
     page.write_text(damage(page.read_text()))
-    stored._stored.cache_clear()
-    with pytest.raises(ValueError, match=f"{said}.*restore it"):
+    with pytest.raises(ValueError, match=f"{said}.*restore both files, or delete them"):
         Springs().truth()
-    stored._stored.cache_clear()
+
+
+def test_a_reference_that_failed_is_refused_where_it_lies(tmp_path, monkeypatch, springs):
+    wrong = springs.smc._replace(value=springs.smc.value + 0.2)
+    monkeypatch.setattr(reference, "gather", lambda *_: springs._replace(smc=wrong))
+    monkeypatch.setattr(Springs, "home", tmp_path)
+    assert not conduct(Springs(), Effort(7), 0, tmp_path, None, "the command").passed
+    with pytest.raises(ValueError, match="failed its tests"):
+        Springs().truth()
+
+
+def test_a_stored_reference_gives_way_to_no_weaker_one(tmp_path, monkeypatch, springs):
+    monkeypatch.setattr(reference, "gather", lambda *_: springs)
+    monkeypatch.setattr(Springs, "home", tmp_path)
+    assert reference.outdone(Springs(), Effort(1, 4)) == ""
+    assert conduct(Springs(), Effort(7, 6), 0, tmp_path / "out", tmp_path, "the command").passed
+    for effort in (Effort(6, 6), Effort(7, 5), Effort(9, 5)):
+        said = reference.outdone(Springs(), effort)
+        assert "took 7 points and 6 ladders" in said and "--out, or delete" in said
+    assert reference.outdone(Springs(), Effort(7, 6)) == ""
+    monkeypatch.setattr(Springs, "version", 2)  # of a law that is no more
+    assert reference.outdone(Springs(), Effort(1, 4)) == ""
 
 
 def test_equal_seeds_make_equal_files(tmp_path):
-    def sums(seed: int, folder: str) -> str:
+    def made(seed: int, folder: str) -> tuple[bytes, dict]:
         effort = Effort(12_000, 8)
         verdict = conduct(Gaussian(), effort, seed, tmp_path / folder, None, "", lambda line: None)
-        raw, about = (path.read_bytes() for path in verdict.files)
-        import hashlib
+        rows, about = (path.read_bytes() for path in verdict.files)
+        facts = json.loads(about)
+        assert stored.checksum(rows, facts) == facts["sha256"] != stored.checksum(b"", facts)
+        return rows, {key: facts[key] for key in ("log_Z", "statistics", "tests", "notes")}
 
-        assert hashlib.sha256(raw).hexdigest() == json.loads(about)["sha256"]
-        return json.loads(about)["sha256"]
-
-    assert sums(0, "a") == sums(0, "b") != sums(1, "c")
+    assert made(0, "a") == made(0, "b") != made(1, "c")
 
 
 def test_rows_fit_into_four_megabytes():
@@ -357,12 +392,65 @@ def test_command_refuses_too_little_with_code_one(tmp_path, capsys):
         (["gaussian", "--set", "gmm9.dim=3"], "a target that is named"),
         (["gaussian", "--points", "none"], "not a whole number"),
         (["phi4", "--set", "phi4.side=4"], "--out"),
+        (["gaussian", "--ladders", "3"], "write 4 or more"),
+        (["dw4", "--points", "1e6"], "ask for as many, name another folder with --out, or delete"),
         (["gausian"], "did you mean"),
     ],
 )
 def test_wrong_words(words, said, capsys):
     assert main(["reference", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+BOWL = """
+from dataclasses import dataclass
+from tiltbench.targets.reference import Referenced
+
+@dataclass(frozen=True)
+class Bowl(Referenced):
+    name = "bowl"
+    dim = 1
+
+    def log_rho(self, x):
+        return -x.square().sum(-1) / 2
+
+    def statistics(self):
+        return {"square": lambda x: x.square().sum(-1)}
+"""
+
+
+def _conduct_here(targets, efforts, stores, seed, out, command, jobs):
+    """`conduct_all` in this process: starting others takes seconds."""
+    rows = zip(targets, efforts, stores, strict=True)
+    return [conduct(build_target(t), e, seed, out, store, command) for t, e, store in rows]
+
+
+def test_the_reference_of_a_file_lies_beside_it(tmp_path, monkeypatch, capsys):
+    """Stored, read, not overwritten, and asked before a run whether it holds enough."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "bowl.py").write_text(BOWL)
+    assert "no reference" in build_target(parse("mine/bowl.py")).truth().source
+    monkeypatch.setattr(reference, "conduct_all", _conduct_here)
+    words = ["reference", "mine/bowl.py", "--ladders", "8", "--seed", "1", "--points"]
+    assert main([*words, "2e4"]) == 0
+    made = sorted(path.name for path in (tmp_path / "mine").glob("bowl_*"))
+    assert made == ["bowl_reference.json", "bowl_reference.npz"]
+    truth = build_target(parse("mine/bowl.py")).truth()
+    assert truth.log_Z == pytest.approx(math.log(2 * math.pi) / 2, abs=1e-6)
+    assert main([*words, "1e4"]) == 2
+    assert "took 20000 points" in capsys.readouterr().err
+    count = json.loads((tmp_path / "mine" / "bowl_reference.json").read_text())["count"]
+    run = ["run", "--targets", "mine/bowl.py", "--samplers", "mala", "--dry-run", "--draws"]
+    assert main([*run, str(count)]) == 0
+    assert main([*run, str(count + 1)]) == 2
+    assert f"holds {count} draws, not {count + 1}: ask for no" in capsys.readouterr().err
+
+
+def test_a_target_of_the_package_has_its_reference_there():
+    assert Phi4().home == DATA and Phi4().stored() is not None
+    assert Phi4().truth().modes.weight.tolist() == [0.5, 0.5]  # phi -> -phi
+    assert Phi4(side=4).truth().source.startswith("unknown: the reference is of phi4(side=8")
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import scipy.integrate
 import scipy.stats
 import torch
 
-from tiltbench.check_target import log_integrand
+from tiltbench.check_truth import log_integrand
 from tiltbench.targets.densities._ising import log_Z_and_slope, rows, swendsen_wang
 from tiltbench.targets.registry import TARGETS, Registry, UnknownName
 from tiltbench.targets.target import DATA, Density, table, test_point

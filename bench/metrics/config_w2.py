@@ -23,10 +23,8 @@ def _config_w2(target: Target, truth: Truth, outcome: Outcome, generator: Genera
 
     At most five particles in the plane: exact.  At most twenty in space: from 100 draws a side,
     spread evenly over those there are (n says how many), and with an upper bound of the least over
-    g (`_congruence.in_space`).  Measured on 13 Lennard-Jones particles, 40 configurations a side:
-    0.7 % above the distance from the least of it and 1,000 random starts a pair; against brute
-    force 0 to 3 % for 4 to 7 Gaussian particles.  Floors carry the same bias.  Larger systems are
-    unknown.  Its error is not known from one pair of sets: nan; the floor's sd is the guide."""
+    g (`_congruence.in_space`).  Floors carry the same bias.  Larger systems are unknown.  Its error
+    is not known from one pair of sets: nan; the floor's sd is the guide."""
     k, space = given(target.particles)
     found = least(k, space)
     if found is None:

@@ -29,6 +29,7 @@ LEAST = 500  # points: the smallest allowance for a pilot and one ladder
 FEWEST = 80  # rounds of every ladder, below which it is worth nothing: take fewer ladders
 PILOT = 0.3  # of the warm-up is the pilot's
 PLACED = (0.3, 0.5, 0.75)  # of the warm-up: when the temperatures are placed anew
+RESCUED = 0.75  # of the warm-up: when replicas without density are given one; the rest is burn-in
 
 
 class Replicas(NamedTuple):
@@ -115,8 +116,8 @@ def advance(
     order that carries states from end to end fastest).
 
     Costs ladders * (T leaps + 1) points, and a point for every replica in the first round.  In the
-    warm-up the step sizes follow the acceptance of their level, and the temperatures are placed
-    anew at equal shares of refused swaps."""
+    warm-up, the first round at least, the step sizes follow the acceptance of their level, the
+    temperatures are placed anew at equal shares of refused swaps, and lost replicas are rescued."""
     if state.rounds == 0:
         start = evaluate(problem, state.at.x)
         state = state._replace(at=start, spent=state.spent + len(start.r))
@@ -125,14 +126,16 @@ def advance(
     rounds, ladders = state.rounds + 1, state.ladders
     spent = state.spent + ladders * (leaps * (state.levels - 1) + 1)
     state, before = state._replace(at=at, rounds=rounds, spent=spent), state.spent
-    if before < state.warm:
+    if before < state.warm or rounds == 1:
         sizes = adapted(state.schedule.log_sizes, chance.cpu(), acceptance, rounds)
         state = state._replace(
             schedule=state.schedule._replace(log_sizes=sizes), refused=state.refused + lost.cpu()
         )
         if any(before < share * state.warm <= spent for share in PLACED):
             state = replaced(state)
-        return state._replace(at=rescued(state, generator)) if spent >= state.warm else state
+        if (before < RESCUED * state.warm or rounds == 1) and spent >= RESCUED * state.warm:
+            state = state._replace(at=rescued(state, generator))
+        return state
     if rounds % state.every:
         return state
     x, r = at.x.unflatten(0, (ladders, -1)), at.r.unflatten(0, (ladders, -1))
@@ -205,7 +208,12 @@ def between(schedule: Schedule, place: Float[Tensor, " k"]) -> Schedule:
 
 
 def rescued(state: Replicas, generator: Generator) -> Points:
-    """Replicas that found no density in the warm-up go on from where another ladder is."""
+    """Replicas that found no density so far go on from where another ladder is.
+
+    Two ladders then share a point and nothing that moves them: given it they are independent, and
+    the rest of the warm-up, of which no state is kept, is there for both to forget it.  So errors
+    and R-hat over ladders keep their meaning for what the ladders reach from there; the spread of
+    the starts is lost with the replica, and a basin that no ladder found stays unseen."""
     at, levels = state.at, state.levels
     index = torch.arange(len(at.r), device=at.r.device)
     for level in range(1, levels):

@@ -156,8 +156,8 @@ class IsingHS(Density):
 class _Half(torch.autograd.Function):
     """(x . K^-1 x / 2, K^-1 x) of fields x (*b, L, L), K by its eigenvalues (L, L // 2 + 1).
 
-    One pair of FFTs serves value and gradient, 1.4 to 2.4 times as fast as autograd through it.
-    Both outputs are differentiable, so that every order of derivatives is right."""
+    One pair of FFTs serves value and gradient, where autograd would go back through both.  Both
+    outputs are differentiable, so that every order of derivatives is right."""
 
     @staticmethod
     def forward(x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,6 @@ class LogisticCancer(Referenced):
     holds the rows y_i (1, z_i)); w_0 is the intercept, under the same prior.  Without the prior the
     posterior is improper: the data are separable.  log Z is the log evidence of the labels.
     Log-concave, one mode; strongly correlated features leave weights that only the prior holds.
-    Autograd of log rho costs what its analytic gradient does (within 20 %: products with the rows).
     """
 
     name = "logistic_cancer"

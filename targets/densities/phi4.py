@@ -18,13 +18,9 @@ class Phi4(Referenced):
     """log rho = -sum_x [sum_mu (phi_(x+mu) - phi_x)^2 / 2 + m2 phi_x^2 / 2 + lam phi_x^4].
 
     mu is either axis of the side x side torus: each bond counts once (side 2 has two bonds between
-    neighbours).  The default has two phases, of mean about +-0.8, with a barrier that plain HMC can
-    still cross: the mean is 60 times as likely in a bin at its peaks as in one at 0, and changes
-    sign once in about 450 trajectories of unit length (measured; at m2 = -2 the phases overlap,
-    at -2.8 fewer than 1 trajectory in 10,000 crosses).  A sampler that loses one is off by log 2.
-
-    The gradient is autograd's: written out by hand, with the neighbours shared between value and
-    gradient, it took 0.8 of the time (batch 512 and 4,096), which is not worth a second formula.
+    neighbours).  The default has two phases, phi and -phi, with a barrier that plain HMC crosses
+    seldom but does cross: at larger m2 they overlap, at smaller they trap.  A sampler that loses
+    one is off by log 2.
     """
 
     name = "phi4"
@@ -67,8 +63,8 @@ class Phi4(Referenced):
         }
 
     def basins(self) -> Basins:
-        """The sign of the mean."""
-        return Basins(2, lambda x: (x.mean(-1) > 0).long())
+        """The sign of the mean; phi -> -phi exchanges the two."""
+        return Basins(2, lambda x: (x.mean(-1) > 0).long(), (0.5, 0.5))
 
     def moved(self, x: Float[Tensor, "n d"], generator: Generator) -> Float[Tensor, "n d"]:
         """Each row under its own translation, reflections, exchange of the axes, and sign."""
