@@ -147,7 +147,7 @@ class Suite:
             target_spec, sampler_spec = spec(made), spec(build_sampler(chosen))
             budget = self._allowance(sampler.budget or self.budget)
             labels = {"target": target.label, "sampler": sampler.label}
-            if sampler.budget:
+            if sampler.budget and sampler.budget < self.budget:  # --budget may have lowered that
                 labels["budget"] = str(self.budget)
             cells += [
                 Cell(
