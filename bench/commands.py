@@ -90,7 +90,7 @@ def _run(
     recorded = _recorded(cells, out / "runs")
     todo = [cell for cell in cells if _wanted(cell, recorded.get(cell.id), identity, options)]
     jobs = jobs_for(options.jobs, device, suite.limits)
-    points = suite.budget * len(todo)
+    points = sum(cell.budget.train.values for cell in todo)
     print(
         f"{suite.name}: {len(cells)} cells ({len(suite.targets)} targets x {len(suite.samplers)} "
         f"samplers x {len(suite.seeds)} seeds), {len(todo)} to run on {device}, {jobs} at a time, "

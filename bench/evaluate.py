@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from tiltbench import estimators
 from tiltbench.floor import COMPARED, Floor, compared, plugin_file, sample_metrics, short
 from tiltbench.metric import KINDS, Metric, Unknown, of_kind
+from tiltbench.metrics._congruence import least
 from tiltbench.record import Outcome, Record, read_arrays, read_outcome, read_record
 from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import ess, resample
@@ -24,8 +25,8 @@ from tiltbench.spec import METRICS, build_target
 from tiltbench.targets.target import Target, Truth
 
 STREAMS = {"reference": 16, "score": 17}  # spawn keys of a run's seed; low ones are its own
-CURVE = "energy_distance"  # the sample metric of learning curves
-ENERGY = "energy_w2"  # and that of particles beside it
+DISTANCES = ("config_w2", "energy_distance")  # samplers are placed by the first there is
+ENERGY = "energy_w2"  # shown beside it in the learning curves of particles
 
 Floors = Mapping[int, Mapping[str, Floor | None]]  # by number of draws, by metric
 
@@ -191,7 +192,7 @@ def _weighted(outcome: Outcome, record: Record, n: int) -> Outcome | str:
 def _curve(
     runs: Path, run: str, target: Target, truth: Truth, floors: Floors
 ) -> dict[str, Any] | None:
-    """Error of log Z and energy distance at each spend (calls); null where there is no number."""
+    """Error of log Z and distance at each spend (calls); null where there is no number."""
     path = runs / f"{run}.curve.npz"
     if not path.exists():
         return None
@@ -199,7 +200,8 @@ def _curve(
     spends, x = arrays["spend"].tolist(), arrays["x"].double()
     n = x.shape[1]
     log_w = arrays.get("log_w", torch.full(x.shape[:2], torch.nan))
-    metric: Metric = METRICS.load(CURVE)
+    name = curve_distance(target)
+    metric: Metric = METRICS.load(name)
     rows = []
     for points, weights in zip(x, log_w, strict=True):
         row: dict[str, Any] = {"log_Z_err": None, "log_Z_se": None, "distance": None, ENERGY: None}
@@ -214,7 +216,7 @@ def _curve(
             if target.particles:
                 row[ENERGY] = _energy(target, truth, points)
         rows.append(row)
-    floor, second = floors.get(n, {}).get(CURVE), floors.get(n, {}).get(ENERGY)
+    floor, second = floors.get(n, {}).get(name), floors.get(n, {}).get(ENERGY)
     energy: dict[str, Any] = {}
     if target.particles:
         energy[ENERGY] = [row[ENERGY] for row in rows]
@@ -223,11 +225,17 @@ def _curve(
     return {
         "spend": spends,
         "n": n,
-        "metric": CURVE,
+        "metric": name,
         **{key: [row[key] for row in rows] for key in ("log_Z_err", "log_Z_se", "distance")},
         "floor": {"mean": floor.mean, "sd": floor.sd, "n": n} if floor else None,
         **energy,
     }
+
+
+def curve_distance(target: Target) -> str:
+    """That of DISTANCES which the target has."""
+    aligned = target.particles and least(*target.particles)
+    return DISTANCES[0] if aligned else DISTANCES[1]
 
 
 def _energy(target: Target, truth: Truth, points: Tensor) -> float | None:

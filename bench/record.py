@@ -50,7 +50,9 @@ class Record:
     """
 
     spec: Mapping[str, Any]
-    labels: Mapping[str, str]  # {"target": short form, "sampler": short form}, for people
+    labels: Mapping[str, str]
+    # for people: {"target": short form, "sampler": short form}, and "budget", that of the table it
+    # stands in, where its own is smaller
     status: Status
     reason: str = ""  # one sentence where the status is not a success
     traceback: str = ""

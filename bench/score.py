@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from tiltbench import targets
-from tiltbench.evaluate import CURVE, ENERGY, Floors, evaluate
+from tiltbench.evaluate import DISTANCES, ENERGY, Floors, evaluate
 from tiltbench.floor import (
     SHIPPED,
     Book,
@@ -129,7 +129,7 @@ def _floors(path: Path, runs: Path, due: list[Record], each: Each) -> Book:
     for record in due:
         target, version = record.spec["target"], record.spec["target_version"]
         n, of_curve = _counts(runs, record)
-        for count, names in ((n, set(sample_metrics())), (of_curve, {CURVE, ENERGY})):
+        for count, names in ((n, set(sample_metrics())), (of_curve, {*DISTANCES, ENERGY})):
             if count > 1:
                 key = page(target, version, count, plugin_file(target))
                 wanted.setdefault(key, (target, version, count, set()))[3].update(names)

@@ -3,8 +3,11 @@
     [suite]     description, budget, draws, seeds (a number or a list), threads, curve (draws at
                 each of 8 points), time_limit (s) and memory_limit (MB) of a cell
     [[target]]  name = "gmm9" or "gmm_weighted[dim=16]"; params; label
-    [[sampler]] the same; parts as "Brownian[steps=32]" or { name = "Brownian", steps = 32 }
-    [[override]] target, sampler (labels or names); params of the sampler for those cells
+    [[sampler]] the same; parts as "Brownian[steps=32]" or { name = "Brownian", steps = 32 };
+                budget, where the sampler is to have a smaller one and yet stand beside the others
+                (the label is "NAME at BUDGET" where none is given)
+    [[override]] target, sampler (labels or names, each one or a list; every one where left out);
+                params of the sampler for those cells
 
 Reading a suite imports no torch; `Suite.cells` builds every target and sampler, so that a wrong
 parameter, or more draws than a stored reference holds, stops the run before anything has run.
@@ -91,6 +94,7 @@ class Choice:
 
     spec: Spec
     label: str
+    budget: int | None = None  # of a sampler; None: the suite's
 
     @staticmethod
     def of(text: str) -> Choice:
@@ -104,11 +108,17 @@ class Choice:
 
 @dataclass(frozen=True)
 class Override:
-    """Sampler parameters for some cells only; an empty name means every one."""
+    """Sampler parameters for the cells of these targets and samplers; none given: of every one."""
 
-    target: str
-    sampler: str
+    targets: tuple[str, ...]
+    samplers: tuple[str, ...]
     params: Mapping[str, Any]
+
+    def hits(self, target: Choice, sampler: Choice) -> bool:
+        return all(
+            not names or any(choice.answers_to(name) for name in names)
+            for names, choice in ((self.targets, target), (self.samplers, sampler))
+        )
 
 
 @dataclass(frozen=True)
@@ -129,24 +139,18 @@ class Suite:
 
         Raises BadSpec or UnknownName, naming the part that cannot be built or the reference that
         holds too few draws."""
-        from tiltbench.budget import Budget
-        from tiltbench.targets.cost import Cost
-
-        # Measuring: 200 a draw for reverse paths, 200 a draw for the learning curve, and for the
-        # probes as much as training or drawing cost.  None of it reaches the sampler.
-        curve = 200 * self.curve * CURVE_POINTS
-        extra = curve + max(self.budget, 200 * self.draws)
-        budget = Budget.of(self.budget, self.draws, Cost(extra, extra))
         cells = []
         for target, sampler in itertools.product(self.targets, self.samplers):
-            made = build_target(target.spec)
+            made, chosen = build_target(target.spec), sampler.spec
             _holds(made, self.draws)
-            chosen = sampler
             for override in self.overrides:
-                if _hits(override, target, sampler):
-                    chosen = Choice(_merged(chosen.spec, override.params, build_sampler), "")
-            target_spec, sampler_spec = spec(made), spec(build_sampler(chosen.spec))
+                if override.hits(target, sampler):
+                    chosen = _merged(chosen, override.params, build_sampler)
+            target_spec, sampler_spec = spec(made), spec(build_sampler(chosen))
+            budget = self._allowance(sampler.budget or self.budget)
             labels = {"target": target.label, "sampler": sampler.label}
+            if sampler.budget and sampler.budget < self.budget:  # --budget may have lowered that
+                labels["budget"] = str(self.budget)
             cells += [
                 Cell(
                     target_spec,
@@ -163,6 +167,15 @@ class Suite:
             ]
         _distinct(cells)
         return cells
+
+    def _allowance(self, points: int) -> Budget:
+        """Measuring: 200 a draw for reverse paths, 200 a draw for the learning curve, and for the
+        probes as much as training or drawing cost.  None of it reaches the sampler."""
+        from tiltbench.budget import Budget
+        from tiltbench.targets.cost import Cost
+
+        extra = 200 * self.curve * CURVE_POINTS + max(points, 200 * self.draws)
+        return Budget.of(points, self.draws, Cost(extra, extra))
 
     def only(self, targets: Iterable[str] = (), samplers: Iterable[str] = ()) -> Suite:
         """The part of the suite that these names or labels pick; none given: all."""
@@ -188,12 +201,6 @@ class Suite:
         return suite
 
 
-def _hits(override: Override, target: Choice, sampler: Choice) -> bool:
-    return (not override.target or target.answers_to(override.target)) and (
-        not override.sampler or sampler.answers_to(override.sampler)
-    )
-
-
 def _span(
     choices: Iterable[Choice], build: Builder, owner: str, key: str, values: list[Any]
 ) -> Iterable[Choice]:
@@ -208,7 +215,7 @@ def _span(
             head, bracket, tail = choice.label.partition("[")
             inside = f"{tail.removesuffix(']')}," if bracket else ""
             label = f"{head}[{inside}{_text({'name': '', 'params': {key: value}})[1:]}"
-            yield Choice(_merged(choice.spec, nested, build), label)
+            yield replace(choice, spec=_merged(choice.spec, nested, build), label=label)
 
 
 def _text(given: Spec) -> str:
@@ -374,32 +381,62 @@ def _choices(data: dict[str, Any], kind: str, where: str) -> Iterable[Choice]:
         raise BadSpec(f"{where} names no {kind}: add a [[{kind}]] table with its name")
     for row in tables:
         _words(row, ("name", "label"), f"{where} [[{kind}]]")
-        _known(row, {"name", "label", "params"}, f"{where} [[{kind}]]")
+        keys = {"name", "label", "params"} | ({"budget"} if kind == "sampler" else set())
+        _known(row, keys, f"{where} [[{kind}]]")
         if not isinstance(row.get("name"), str):
             raise BadSpec(f"{where}: a [[{kind}]] table has no name")
         chosen = Choice.of(row["name"])
         given = _params(row, f"{where} [[{kind}]]")
         full = _merged(chosen.spec, given, build_target if kind == "target" else build_sampler)
-        yield Choice(full, row.get("label") or _text(full))
+        points = _own_budget(row, data["suite"], where)
+        named = _text(full) + (f" at {points:,}" if points else "")
+        yield Choice(full, row.get("label") or named, points)
+
+
+def _own_budget(row: Mapping[str, Any], head: Mapping[str, Any], where: str) -> int | None:
+    """Raises BadSpec unless it is a part of the suite's: a row may not outspend its table."""
+    points = row.get("budget")
+    if points is None:
+        return None
+    if not _whole(points) or not 0 < points < head["budget"]:
+        raise BadSpec(
+            f"{where} [[sampler]] budget is {points!r}; it must be whole, positive and below the "
+            f"suite's, {head['budget']}"
+        )
+    return int(points)
 
 
 def _overrides(data: dict[str, Any], where: str) -> Iterable[Override]:
     rows = data.get("override", [])
     for row in rows if isinstance(rows, list) else [rows]:
-        _words(row, ("target", "sampler"), f"{where} [[override]]")
+        _words(row, (), f"{where} [[override]]")
         _known(row, {"target", "sampler", "params"}, f"{where} [[override]]")
         if not row.get("params"):
             raise BadSpec(f"{where}: an [[override]] has no params, so it changes nothing")
-        for kind in ("target", "sampler"):
-            name = row.get(kind, "")
-            choices = list(_choices(data, kind, where))
-            if name and not any(c.answers_to(name) for c in choices):
-                near = _near(name, [c.label for c in choices])
-                raise BadSpec(
-                    f"{where}: an [[override]] is for {kind} {name!r}, not in the suite{near}"
-                )
-        given = _params(row, f"{where} [[override]]")
-        yield Override(row.get("target", ""), row.get("sampler", ""), given)
+        targets, samplers = (_chosen(row, kind, data, where) for kind in ("target", "sampler"))
+        yield Override(targets, samplers, _params(row, f"{where} [[override]]"))
+
+
+def _chosen(row: Mapping[str, Any], kind: str, data: dict[str, Any], where: str) -> tuple[str, ...]:
+    """The targets or samplers that an [[override]] names.  Raises BadSpec for any that the suite
+    does not have."""
+    names = row.get(kind, "")
+    names = [names] if names and isinstance(names, str) else names
+    if names == "":
+        return ()
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise BadSpec(
+            f"{where} [[override]] {kind} is {names!r}; it must be text or a list of texts, or be "
+            f"left out for every {kind}"
+        )
+    choices = list(_choices(data, kind, where))
+    for name in names:
+        if not any(c.answers_to(name) for c in choices):
+            near = _near(name, [c.label for c in choices])
+            raise BadSpec(
+                f"{where}: an [[override]] is for {kind} {name!r}, not in the suite{near}"
+            )
+    return tuple(names)
 
 
 def _parts(value: Any) -> Any:

@@ -34,7 +34,7 @@ from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.process import Process
 
 REACH = 6.0  # of the radial features, in units of the base's rms coordinate
-FASTEST = 5.0  # pi rad per unit of time: five half turns; a control made for K steps then serves 2 K
+FASTEST = 5.0  # pi rad per unit of time: what is learned at one time serves its neighbours
 TOUCH = 1e-3  # sqrt(d^2 + TOUCH^2) has a gradient where two particles coincide
 
 

@@ -57,8 +57,9 @@ class Referenced(Density):
         return None
 
     def moved(self, x: Float[Tensor, "n d"], generator: Generator) -> Float[Tensor, "n d"]:
-        """Each row under a random symmetry of the law, which makes a finite set richer."""
-        return x
+        """Each row under a random symmetry of the law, which makes a finite set richer: those of
+        particles, and what a target adds."""
+        return self.posed(x, generator)
 
     def truth(self) -> Truth:
         """From the stored reference of these parameters and this version; "unknown" without."""

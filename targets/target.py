@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -92,6 +92,21 @@ class Target(ABC):
     def project(self, x: Float[Tensor, "*b D"]) -> Float[Tensor, "*b D"]:
         """The orthogonal projection onto the subspace: of particles, off their centre of mass."""
         return centred(x, self.particles[1]) if self.particles else x
+
+    def posed(self, x: Float[Tensor, "n D"], generator: Generator) -> Float[Tensor, "n D"]:
+        """Of particles: each configuration under a Haar rotation or reflection about its centre of
+        mass, which stays, and a uniform permutation.  x itself where there are no particles."""
+        if not self.particles:
+            return x
+        n, d = self.particles
+        y = x.reshape(len(x), n, d)
+        centre = y.mean(1, keepdim=True)
+        here: Any = {"generator": generator, "device": generator.device, "dtype": torch.float64}
+        q, r = torch.linalg.qr(torch.randn(len(x), d, d, **here))
+        q = q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None]  # QR alone is not Haar
+        order = torch.rand(len(x), n, **here).argsort(-1).to(x.device)
+        y = (y - centre).gather(1, order[..., None].expand(y.shape)) @ q.to(y)
+        return (y + centre).flatten(1)
 
     @abstractmethod
     def truth(self) -> Truth:

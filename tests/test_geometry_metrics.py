@@ -89,6 +89,20 @@ class Field(Density):
         return Truth("closed form", sample=sample)
 
 
+@dataclass(frozen=True)
+class Unnamed(Density):
+    """A law of which no symmetry is stated."""
+
+    name = "unnamed"
+    dim: int
+
+    def log_rho(self, x):
+        return -x.square().sum(-1) / 2
+
+    def truth(self):
+        return Truth("unknown")
+
+
 class Tilted(Tilt):
     name = "tilted"
     dim = 2
@@ -115,6 +129,25 @@ def score(name, target, x, exact=None, seed=9):
         truth = truth._replace(sample=lambda n, g: exact[:n])
     outcome = Outcome(Draws(x), None, {})
     return METRICS.load(name).fn(target, truth, outcome, source(seed))
+
+
+@pytest.mark.parametrize("name", ["energy_distance", "mmd", "w2"])
+@pytest.mark.parametrize("target", [Cluster(4, 2), Cluster(5, 3)], ids=repr)
+def test_names_and_pose_of_particles_do_not_count(name, target):
+    """Exact configurations that all lie along one axis, their particles in order: exact whatever
+    names and pose, and wrong as points.  Larger ones are wrong either way."""
+    metric = SAMPLE[name]
+    x = draws(target, N, 4).unflatten(1, target.particles)
+    turned = x @ torch.linalg.eigh(x.mT @ x).eigenvectors
+    order = turned[..., -1:].argsort(1).expand_as(turned)
+    x = turned.gather(1, order).flatten(1)
+    floor = measure(target, {name: metric}, N, repetitions=10)[name]
+    assert abs(score(name, target, x).value - floor.mean) < 4 * floor.sd
+    assert score(name, target, 1.5 * x).value > floor.mean + 6 * floor.sd
+    unnamed = Unnamed(target.dim)
+    exact = draws(target, N, 5)
+    assert torch.equal(unnamed.posed(x, source(0)), x)
+    assert score(name, unnamed, x, exact).value > floor.mean + 6 * floor.sd
 
 
 def draws(target, n, seed):

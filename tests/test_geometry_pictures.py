@@ -8,9 +8,11 @@ from matplotlib.figure import Figure
 
 from tiltbench.record import Outcome, Record, Status, write_arrays, write_outcome, write_record
 from tiltbench.report import report, strips
-from tiltbench.report.particles import _look, particles
+from tiltbench.report.frame import collect
+from tiltbench.report.particles import HALF, _look, particles
 from tiltbench.report.strips import Sample, gathered, histogram, reference
 from tiltbench.report.style import COLOURS, colours
+from tiltbench.report.tables import _ranked
 from tiltbench.samplers.sampler import Draws
 from tiltbench.score import read_scores, score
 from tiltbench.spec import build_target
@@ -182,6 +184,20 @@ def test_curves_of_particles_have_energies(folder):
     assert "energy_w2" not in scores_of(folder, "sea", "good")["curve"]
 
 
+def test_places_and_curves_of_particles_go_by_config_w2(folder, table):
+    metrics = {n: scores_of(folder, n, "good")["curve"]["metric"] for n in ("balls", "sea")}
+    assert metrics == {"balls": "config_w2", "sea": "energy_distance"}
+    frames = collect(folder)
+    for name, metric in metrics.items():
+        runs, scores = (f[f["target"] == name] for f in (frames.runs, frames.scores))
+        (ranked,) = set(_ranked(runs, scores).values())  # the other sampler has a draw of NaN
+        known = scores[(scores["metric"] == metric) & scores["value"].notna()]["value"]
+        assert ranked.median == float(known.iloc[0])
+    overview = table.split("## Overview")[1].split("##")[0]
+    (row,) = (line for line in overview.splitlines() if line.startswith("| `good` | *"))
+    assert row.count("*") == 2  # of three targets
+
+
 def test_histograms_are_shares_and_what_is_outside_is_stated():
     exact = torch.linspace(0, 1, 301, dtype=torch.float64)[:, None]
     draw = histogram(lambda x: x[:, 0], exact, exact)
@@ -221,6 +237,20 @@ def test_a_configuration_is_centred_and_far_particles_are_counted():
     assert list(near) == sorted(near) and near[0] < near[-1]  # drawn from the back to the front
     look(far, x * torch.tensor([1.0] * 6 + [30.0] * 6), "#112233")
     assert far.texts[0].get_text() == "2 outside" and not plain.texts
+    assert len(far.collections[0].get_offsets()) == 2
+
+
+def test_no_disc_is_cut_by_the_edge():
+    """The widest one, as near to the eye and to the edge as a disc may be."""
+    typical = torch.randn(500, 12, generator=source(1), dtype=torch.float64)
+    look, panel = _look(3, typical), axes()
+    window = 1.15 * float(np.quantile(typical.abs().numpy(), 0.999))
+    look(panel, torch.tensor([1, 1, 1, -1, -1, -1] * 2) * window * 0.999, "#112233")
+    discs, limit = panel.collections[0], panel.get_xlim()[1]
+    radius = np.sqrt(discs.get_sizes()) / 2 * limit / (HALF * 72)  # in the units of the axes
+    places = np.abs(discs.get_offsets()).max(1)
+    assert len(places) == 4 and np.all(places + radius <= limit)
+    assert np.max(places + radius) == pytest.approx(limit, rel=0.01)  # and no room is wasted
 
 
 def test_a_finite_reference_shows_what_it_holds():

@@ -5,8 +5,10 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from tiltbench import evaluate
 from tiltbench.metric import KINDS
@@ -20,6 +22,8 @@ from tiltbench.record import (
     write_record,
 )
 from tiltbench.report import report
+from tiltbench.report.frame import collect
+from tiltbench.report.summary import _heat
 from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import Estimate
 from tiltbench.score import read_scores, score
@@ -79,7 +83,16 @@ MADE = {"exact": exact, "one_mode": one_mode, "biased": biased, "chains": chains
 TARGET = spec(build_target({"name": "gmm9", "params": {}}))
 
 
-def write(runs: Path, sampler: str, seed: int, status=Status.SPENT, budget=1000, of=TARGET, **cost):
+def write(
+    runs: Path,
+    sampler: str,
+    seed: int,
+    status=Status.SPENT,
+    budget=1000,
+    of=TARGET,
+    table=0,
+    **cost,
+):
     target = build_target(of)
     truth = target.truth()
     grads = 0 if sampler == "biased" else budget
@@ -93,7 +106,7 @@ def write(runs: Path, sampler: str, seed: int, status=Status.SPENT, budget=1000,
             "draws": N,
             "budget": {"train": [budget, budget], "draw": [0, 0], "measure": [0, 0]},
         },
-        {"target": of["name"], "sampler": sampler},
+        {"target": of["name"], "sampler": sampler, **({"budget": str(table)} if table else {})},
         status,
         "" if status.finished else "log rho of gmm9 is nan at 3 of 512 points",
         cost={
@@ -588,6 +601,48 @@ def test_work_done_in_drawing_is_shown_and_marked(tmp_path):
     frame = pandas.read_csv(tmp_path / "table.csv").groupby("sampler").first()
     spent = ["train_values", "train_grads", "draw_values", "draw_grads"]
     assert frame.loc["biased", spent].tolist() == [1000, 0, 700, 5000]
+
+
+def test_a_run_of_a_smaller_budget_stands_in_the_table_of_its_suite(tmp_path, table):
+    write(tmp_path / "runs", "exact", 0)
+    write(tmp_path / "runs", "biased", 0, budget=200, table=1000)
+    write(tmp_path / "runs", "chains", 0, budget=200)  # of another suite
+    runs = collect(tmp_path).runs.set_index("sampler")
+    assert runs["budget"].to_dict() == {"exact": 1000, "biased": 1000, "chains": 200}
+    assert runs["values"].to_dict() == {"exact": 1000, "biased": 200, "chains": 200}
+    assert table.count("| `exact` | 1,000 | ") == 3  # calls, beside the scores of each grid
+
+
+def test_ties_for_the_best_are_bold_and_of_one_colour_in_the_summary():
+    def rows(sampler, values):
+        return [
+            {
+                "sampler": sampler,
+                "target": "gmm9",
+                "metric": "log_Z_err",
+                "seed": seed,
+                "value": value,
+                "se": 0.1,
+                "floor_mean": math.nan,
+                "floor_sd": math.nan,
+                "unfit": False,
+            }
+            for seed, value in enumerate(values)
+        ]
+
+    near, also, far = (
+        [0.1, 0.3, 0.2, 0.4, 0.2],
+        [0.2, 0.2, 0.3, 0.3, 0.3],
+        [5.0, 6.0, 5.5, 6.2, 5.8],
+    )
+    names = ["near", "also", "far"]
+    scores = pandas.DataFrame(
+        [r for n, v in zip(names, (near, also, far), strict=True) for r in rows(n, v)]
+    )
+    panel = Figure().subplots()
+    _heat(panel, scores, names, ["gmm9"], ("log_Z_err", "log_Z_own_err"))
+    assert [text.get_weight() for text in panel.texts] == ["bold", "bold", "normal"]
+    assert panel.images[0].get_array().flatten().tolist() == [0.0, 0.0, 1.0]
 
 
 def test_notes_of_runs_are_printed_and_no_training_is_no_place(tmp_path):

@@ -1,6 +1,7 @@
 """Specs: text and JSON forms of targets, samplers and parts; suites made of them."""
 
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -223,14 +224,44 @@ def test_three_ways_to_write_a_part(tmp_path):
     assert samplers[0]["params"]["paths"] == 32
 
 
-def test_overrides_hit_their_cells_only(tmp_path):
-    body = BODY + '[[target]]\nname = "gaussian"\n[[sampler]]\nname = "log_variance"\n'
-    rule = '[[override]]\ntarget = "gaussian"\nsampler = "lv"\nparams = { lr = 0.5 }\n'
-    cells = suite_of(tmp_path, HEAD + body + rule).cells("cpu")
+@pytest.mark.parametrize(
+    "rule, targets, samplers",
+    [
+        ('target = "gaussian"\nsampler = "lv"', ["gaussian"], ["lv"]),
+        ('target = ["gaussian", "gmm9"]\nsampler = ["lv"]', ["gaussian", "gmm9"], ["lv"]),
+        ('sampler = ["lv", "am"]', ["gaussian", "gmm9", "funnel"], ["lv", "am"]),
+        ('target = ["gmm9"]', ["gmm9"], ["lv", "am", "adjoint_sampling"]),
+    ],
+)
+def test_overrides_hit_their_cells_only(tmp_path, rule, targets, samplers):
+    body = BODY + '[[sampler]]\nname = "adjoint_matching"\nlabel = "am"\n'
+    body += '[[sampler]]\nname = "adjoint_sampling"\n'
+    body += '[[target]]\nname = "gaussian"\n[[target]]\nname = "funnel"\n'
+    text = HEAD + body + f"[[override]]\n{rule}\nparams = {{ lr = 0.5 }}\n"
+    cells = suite_of(tmp_path, text).cells("cpu")
     hit = {
         (c.labels["target"], c.labels["sampler"]) for c in cells if c.sampler["params"]["lr"] == 0.5
     }
-    assert hit == {("gaussian", "lv")}
+    assert hit == set(itertools.product(targets, samplers))
+
+
+def test_a_sampler_with_a_smaller_budget_of_its_own(tmp_path):
+    """Its cells are those of a suite of that budget; the others are what they were."""
+    text = HEAD + BODY + '[[sampler]]\nname = "log_variance[paths=32]"\nbudget = 400\n'
+    cells = suite_of(tmp_path, text).cells("cpu")
+    few = [c for c in cells if c.labels["sampler"] == "log_variance[paths=32] at 400"]
+    rest = [c for c in cells if c not in few]
+    alone = suite_of(tmp_path, HEAD.replace("1000", "400") + BODY).cells("cpu")
+    assert [c.id for c in few] == [c.id for c in alone]
+    assert [c.id for c in rest] == [c.id for c in suite_of(tmp_path, HEAD + BODY).cells("cpu")]
+    assert {c.labels.get("budget") for c in few} == {"1000"}  # of the table it stands in
+    assert all("budget" not in c.labels for c in rest)
+    low = dataclasses.replace(suite_of(tmp_path, text), budget=300)  # by --budget
+    assert all("budget" not in c.labels for c in low.cells("cpu"))  # a table of its own
+    grid = load_suite(str(tmp_path / "mine.toml")).only((), ["lv"]).spanned([("lv", "lr", [0.1])])
+    assert len(grid.cells("cpu")) == 2
+    own = suite_of(tmp_path, text).spanned([("log_variance", "lr", [0.1])])
+    assert [s.budget for s in own.samplers] == [None, 400]
 
 
 @pytest.mark.parametrize(
@@ -252,6 +283,17 @@ def test_overrides_hit_their_cells_only(tmp_path):
         (HEAD + '[[target]]\nname = "gmm9"\nparams = 3\n', "params is 3; it must be a table"),
         (HEAD + BODY + '[[override]]\ntarget = "gmm9"\nparams = 3\n', "params is 3; it must"),
         (HEAD + BODY + "[[override]]\ntarget = 3\nparams = { lr = 1 }\n", "target is 3; it must"),
+        (
+            HEAD + BODY + "[[override]]\nsampler = []\nparams = { lr = 1 }\n",
+            "sampler is .*left out",
+        ),
+        (
+            HEAD + BODY + '[[override]]\ntarget = ["gmm9", "gmm8"]\nparams = { lr = 1 }\n',
+            "target 'gmm8', not in the suite; did you mean 'gmm9'",
+        ),
+        (HEAD + BODY + "budget = 2000\n", "budget is 2000; it must be .* below the suite's, 1000"),
+        (HEAD + BODY + "budget = 'x'\n", "budget is 'x'; it must be whole"),
+        (HEAD + "[[target]]\nname = 'gmm9'\nbudget = 9\n", "no key 'budget'"),
         (HEAD, "names no target"),
         (HEAD + BODY.replace("gmm9", "gmm99"), "did you mean 'gmm9'"),
         (HEAD + BODY.replace("paths", "path"), "did you mean 'paths'"),

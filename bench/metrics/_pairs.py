@@ -14,7 +14,7 @@ from tiltbench.metric import Unknown
 from tiltbench.metrics._given import given
 from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
-from tiltbench.targets.target import Truth
+from tiltbench.targets.target import Target, Truth
 
 Kernel = Callable[[Tensor], Tensor]  # of distances, elementwise
 BLOCK = 2**22  # distances held at once: 32 MB
@@ -28,12 +28,15 @@ def both(truth: Truth, outcome: Outcome, generator: Generator) -> tuple[Tensor, 
     return x, given(truth.sample)(len(x), generator).double().cpu()
 
 
-def against(truth: Truth, outcome: Outcome, generator: Generator) -> tuple[Tensor, Tensor]:
-    """The same, centred on the exact ones: far from the origin the squared norms inside a distance
-    would cancel."""
+def against(
+    target: Target, truth: Truth, outcome: Outcome, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """The same, the draws of particles under random names and poses: no sampler needs to mix over
+    these, and the exact ones have random ones already.  Both less the mean of the exact ones: far
+    from the origin the squared norms inside a distance would cancel."""
     x, y = both(truth, outcome, generator)
     middle = y.mean(0)
-    return x - middle, y - middle
+    return target.posed(x, generator) - middle, y - middle
 
 
 def two_sample(

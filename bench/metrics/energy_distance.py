@@ -12,7 +12,7 @@ from tiltbench.targets.target import Target, Truth
 
 
 def _energy(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
-    x, y = against(truth, outcome, generator)
+    x, y = against(target, truth, outcome, generator)
     return two_sample(_distance, x, y, outcome.draws.group)
 
 

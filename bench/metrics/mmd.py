@@ -15,7 +15,7 @@ from tiltbench.targets.target import Target, Truth
 def _mmd(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
     """E k(X,X') + E k(Y,Y') - 2 E k(X,Y), k = exp(-|x-y|^2 / 2h^2), h the median distance of the
     first 1,000 exact draws."""
-    x, y = against(truth, outcome, generator)
+    x, y = against(target, truth, outcome, generator)
     width = torch.pdist(y[:1000]).median()
 
     def gaussian(distance: Tensor) -> Tensor:

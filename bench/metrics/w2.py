@@ -25,7 +25,7 @@ def _w2(target: Target, truth: Truth, outcome: Outcome, generator: Generator) ->
     n = len(outcome.draws.x)
     if n > MOST:
         raise Unknown(f"exact transport of {n} draws takes too long; draw {MOST} or fewer")
-    x, y = against(truth, outcome, generator)
+    x, y = against(target, truth, outcome, generator)
     return Estimate(transport(torch.cdist(x, y).square()), math.nan, n)
 
 

@@ -1,4 +1,4 @@
-"""Learning curves: error of log Z, energy distance and, of particles, energies, against spend."""
+"""Learning curves: error of log Z, distance and, of particles, energies, against spend."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 Curve = Mapping[str, Any]
+NAMES = {"energy_distance": "energy distance", "config_w2": "W2 of configurations"}
 
 
 def learning(
@@ -29,7 +30,8 @@ def learning(
     if not by_sampler:
         return False
     every = [curve for group in by_sampler.values() for curve in group]
-    panels = {"log_Z_err": "|log Z error|  (nats)", "distance": "energy distance"}
+    distance = NAMES[every[0]["metric"]]
+    panels = {"log_Z_err": "|log Z error|  (nats)", "distance": distance}
     if any("energy_w2" in curve for curve in every):
         panels["energy_w2"] = "W2 of energies  (nats)"
     with picture(path, 1, len(panels), (5.2, 3.6)) as (figure, grid):

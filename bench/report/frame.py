@@ -48,7 +48,7 @@ def collect(folder: Path) -> Frames:
         scored = _scored(folder / "runs", record)
         head = {
             "target": record.labels["target"],
-            "budget": int(record.spec["budget"]["train"][0]),
+            "budget": int(record.labels.get("budget") or record.spec["budget"]["train"][0]),
             "sampler": record.labels["sampler"],
             "seed": record.spec["seed"],
             "id": record.id,

@@ -34,7 +34,7 @@ def lattice(
     limit = float(np.quantile(typical.abs().numpy(), 0.995))
     measures = [
         Measure("mean field", histogram(partial(torch.mean, dim=-1), exact, typical)),
-        Measure("two-point function along one axis", partial(_two_point, target.lattice, exact)),
+        Measure("two-point function", partial(_two_point, target.lattice, exact)),
     ]
     caption = f"six fields, {-limit:.2g} (blue) to {limit:.2g} (red)"
     if len(target.lattice) == 1:
@@ -55,7 +55,8 @@ def _two_point(sides: tuple[int, ...], exact: Tensor, axes: Axes, x: Tensor, col
     axes.plot(along, own.numpy() / scale, color=colour, marker="o", ms=3, lw=1.4)
     if len(exact):
         axes.plot(along, known.numpy() / scale, color=INK, lw=0.9)
-    axes.set(ylim=(-0.25, 1.5), yticks=[0, 1])
+    step = max(1, (len(along) - 1) // 4)
+    axes.set(ylim=(-0.25, 1.5), yticks=[0, 1], xticks=along[::step])
 
 
 def _look(sides: tuple[int, ...], limit: float) -> Callable[[Axes, Tensor, str], None]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HALF = 0.45  # of a panel's side, in inches
 FILL = 0.62  # a particle's width over the distance of neighbours
+NEAREST = 1.25  # how much wider the nearest is
 
 
 def particles(
@@ -52,11 +53,13 @@ def _energies(target: Density, x: Tensor) -> Tensor:
 
 
 def _look(space: int, typical: Tensor) -> Callable[[Axes, Tensor, str], None]:
-    """Discs in a window that holds nearly all of `typical`; far ones are smaller and paler.  The
-    number of particles outside it is stated."""
+    """Discs whose centres lie in a window that holds nearly all of `typical`; far ones are smaller
+    and paler.  The number of particles outside it is stated."""
     window = 1.15 * float(np.quantile(typical.abs().numpy(), 0.999))
     apart = distances(typical[:200], space).reshape(min(len(typical), 200), -1)
-    width = FILL * float(apart.amin(1).median()) / window * HALF * 72  # points
+    disc = FILL * float(apart.amin(1).median())
+    limit = window + NEAREST * disc / 2  # no disc is cut by the edge
+    width = disc / limit * HALF * 72  # points
 
     def look(axes: Axes, x: Tensor, colour: str) -> None:
         from matplotlib.colors import to_rgb
@@ -64,19 +67,20 @@ def _look(space: int, typical: Tensor) -> Callable[[Axes, Tensor, str], None]:
         points = centred(x, space).reshape(-1, space)
         points = torch.nn.functional.pad(points, (0, max(2 - space, 0)))
         depth = points[:, 2] if space > 2 else points.new_zeros(len(points))
+        inside = (points.abs() <= window).all(-1)
         order = depth.argsort()
+        order = order[inside[order]]
         near = ((depth[order] / window).clamp(-1, 1) + 1)[:, None].numpy() / 2
         shade = near if space > 2 else np.ones_like(near)
         paint = shade * np.array(to_rgb(colour)) + (1 - shade) * 0.93
-        sizes = (width * (0.75 + 0.5 * near[:, 0])) ** 2
+        sizes = (width * (NEAREST - 0.5 + 0.5 * near[:, 0])) ** 2
         flat = points[order, :2].numpy()
         axes.scatter(flat[:, 0], flat[:, 1], s=sizes, c=paint, edgecolors="white", linewidths=0.5)
-        axes.set(xlim=(-window, window), ylim=(-window, window))
+        axes.set(xlim=(-limit, limit), ylim=(-limit, limit))
         axes.set_aspect("equal", adjustable="box")
-        outside = int((points.abs() > window).any(-1).sum())
+        outside = int((~inside).sum())
         if outside:
-            plate = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5}
-            axes.text(0.5, 0.01, f"{outside} outside", transform=axes.transAxes, ha="center",
-                      fontsize=6, color=GREY, bbox=plate)  # fmt: skip
+            axes.text(0.5, 0, f"{outside} outside", transform=axes.transAxes, ha="center", va="top",
+                      fontsize=6, color=GREY)  # fmt: skip
 
     return look

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from tiltbench.report.compare import Verdict, cell
+from tiltbench.evaluate import DISTANCES
+from tiltbench.report.compare import SEEDS_FOR_BOLD, Verdict, best, cell
 from tiltbench.report.frame import Frames, metric_of, warn
 from tiltbench.report.scatter import EXACT, MOST, View, first_runs, outcomes, panel, view
 from tiltbench.report.style import GREY, INK, PALE, STYLE, save
@@ -32,8 +33,9 @@ def summary(
     targets: Mapping[str, Target],
     colour: Mapping[str, str],
 ) -> bool:
-    """Above: draws on the 2-D target whose modes are best counted by eye.  Below: energy distance
-    and |log Z error| of every sampler on every target, at the largest budget."""
+    """Above: draws on the 2-D target whose modes are best counted by eye.  Below: distance to exact
+    draws and |log Z error| of every sampler on every target, at the largest budget; bold and in one
+    colour what the tables have in bold."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -63,12 +65,15 @@ def summary(
             _gallery(upper, seen, draws, colour)
         left, right = lower.subplots(1, 2)
         kept = frames.scores[frames.scores["budget"] == budget]
-        _heat(left, kept, samplers, names, ("energy_distance",))
+        _heat(left, kept, samplers, names, DISTANCES)
         _heat(right, kept, samplers, names, ("log_Z_err", "log_Z_own_err"))
+        ties = "; bold: tied for best" if runs["seed"].nunique() >= SEEDS_FOR_BOLD else ""
         left.set_title(
-            "Energy distance to exact draws  (● at the floor, ▼ below it)", loc="left", fontsize=10
+            f"Distance to exact draws  (● at the floor, ▼ below it{ties})",
+            loc="left",
+            fontsize=10,
         )
-        right.set_title("|log Z error|, nats  (median over seeds)", loc="left", fontsize=10)
+        right.set_title(f"|log Z error|, nats  (median over seeds{ties})", loc="left", fontsize=10)
         right.set_yticklabels([])
         save(figure, path)
     return True
@@ -112,21 +117,20 @@ def _heat(
     names: list[str],
     choices: tuple[str, ...],
 ) -> None:
-    """Numbers on a coloured grid: each column (target) scaled by itself, on a log scale."""
+    """Numbers on a coloured grid: each column (target) scaled by itself, on a log scale; of each
+    cell the first of `choices` that it has."""
     values = np.full((len(samplers), len(names)), np.nan)
-    floor = np.zeros(values.shape, dtype=bool)
-    below = np.zeros(values.shape, dtype=bool)
-    for i, sampler in enumerate(samplers):
-        for j, target in enumerate(names):
-            mine = scores[(scores["sampler"] == sampler) & (scores["target"] == target)]
-            for choice in choices:
-                made = cell(mine[mine["metric"] == choice], metric_of(choice))
-                if made:
-                    values[i, j] = made.median
-                    floor[i, j] = made.verdict is Verdict.AT
-                    below[i, j] = made.verdict is Verdict.BELOW
-                    break
-    shade = _shade(np.where(below, np.nan, np.abs(values)), floor)
+    floor, below, tied = (np.zeros(values.shape, dtype=bool) for _ in range(3))
+    for j, target in enumerate(names):
+        for choice in reversed(choices):
+            mine = scores[(scores["target"] == target) & (scores["metric"] == choice)]
+            made = {s: cell(rows, metric_of(choice)) for s, rows in mine.groupby("sampler")}
+            found = {str(s): c for s, c in made.items() if c}
+            for sampler, c in found.items():
+                i = samplers.index(sampler)
+                values[i, j], tied[i, j] = c.median, sampler in best(found)
+                floor[i, j], below[i, j] = c.verdict is Verdict.AT, c.verdict is Verdict.BELOW
+    shade = _shade(np.where(below, np.nan, np.abs(values)), floor | tied)
     from matplotlib.colors import LinearSegmentedColormap
 
     scheme = LinearSegmentedColormap.from_list("tilt", [GOOD, "#f4f1ea", BAD]).with_extremes(
@@ -143,7 +147,8 @@ def _heat(
                 text = "▼"
             elif shade[i, j] < 0.2 or shade[i, j] > 0.85:
                 colour = "white"
-        axes.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
+        weight = "bold" if tied[i, j] else "normal"
+        axes.text(j, i, text, ha="center", va="center", fontsize=8, color=colour, weight=weight)
     axes.set_xticks(range(len(names)), names, rotation=28, ha="right", fontsize=8, color=INK)
     axes.set_yticks(range(len(samplers)), samplers, fontsize=8, color=INK)
     axes.tick_params(length=0)
@@ -155,8 +160,8 @@ def _heat(
     axes.tick_params(which="minor", length=0)
 
 
-def _shade(values: np.ndarray, floor: np.ndarray) -> np.ndarray:
-    """0 for the best of a column (and whatever is at its floor), 1 for the worst."""
+def _shade(values: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """0 for the best of a column and what is `first`, 1 for the worst."""
     logs = np.log(np.maximum(values, 1e-4))
     shade = np.full(values.shape, np.nan)
     for j in range(values.shape[1]):
@@ -164,7 +169,7 @@ def _shade(values: np.ndarray, floor: np.ndarray) -> np.ndarray:
         if here.any():
             low, high = logs[here, j].min(), logs[here, j].max()
             shade[here, j] = (logs[here, j] - low) / max(high - low, 1e-9)
-    return np.where(floor, 0.0, shade)
+    return np.where(first, 0.0, shade)
 
 
 def _brief(value: float) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiltbench.estimators import MEETING
+from tiltbench.evaluate import DISTANCES
 from tiltbench.metric import KINDS
 from tiltbench.report.compare import (
     Cell,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 TRUTH = {"sample", "modes", "observables", "log_Z", "reverse"}  # needs that only the target meets
 MARK = {Verdict.AT: "≈ ", Verdict.BELOW: "▼ "}
+SLANTED = {"config_w2", "log_Z_own_err"}  # in the overview, where they stand in for another
 ARROW = {"lower": "↓", "higher": "↑"}
 LEGEND = """\
 Each score is the median over seeds [smallest, largest]; `±` is a run's own standard error, \
@@ -35,14 +37,15 @@ Each score is the median over seeds [smallest, largest]; `±` is a run's own sta
 rank by. `–` no number, for the reason below the table. ↓ smaller is better, ↑ larger. \
 **Bold**: not told apart from the best (paired t over seeds, Holm, 5 %), with five seeds or more; \
 never for scores that know nothing of the truth (ess_model). \
-Place: by the energy distance in the table (the median of log_Z_err, without its sign, where there \
-are no exact draws); all at the floor (`≈`) share the first, nothing else ties; none for a score \
-below the floor (`▼`) or a method of which a run did not train for a single step. Then the place \
-with a gradient priced at 2 values: where that bill exceeds the allowance, the score is increased \
-by what the learning curve (fewer draws than the table) loses when it is cut off where the bill \
-meets the allowance; `⇄` marks a change. \
+Place: by the energy distance in the table (config_w2 of particles; the median of log_Z_err, \
+without its sign, where there are no exact draws); all at the floor (`≈`) share the first, nothing \
+else ties; none for a score below the floor (`▼`) or a method of which a run did not train for a \
+single step. Then the place with a gradient priced at 2 values: where that bill exceeds the \
+allowance, the score is increased by what the learning curve (fewer draws than the table) loses \
+when it is cut off where the bill meets the allowance; `⇄` marks a change. \
 Spent: evaluations of the target in training and, apart from it, in drawing; `⚠` drawing took more \
-points than training. \
+points than training. Calls, beside the scores: the larger of values and gradients in training, \
+which may be far below the allowance. \
 obs_z and obs_b2 at the floor say only that the error bar covers the truth: one made wide by a few \
 draws that carry all the weight does so too."""
 
@@ -50,8 +53,11 @@ draws that carry all the weight does so too."""
 PHYSICS = """\
 Of particles and lattices: energy_w2 (nats) compares one energy a draw, distance_w2 interatomic \
 distances, config_w2 configurations whatever their names and pose (bounded from above for more \
-than five particles, by 100 draws a side). magnetisation_err is 1 where one of two phases is lost; \
-two_point_err and energy_w2 do not see that."""
+than five particles, by 100 draws a side). No sampler needs to mix over names and pose: places go \
+by config_w2, and energy_distance, mmd and w2 give every draw of particles random ones first, as \
+exact draws have. These three then see mostly pose and little of shape: to be at their floor says \
+little. magnetisation_err is 1 where one of two phases is lost; two_point_err and energy_w2 do not \
+see that."""
 
 
 def markdown(frames: Frames, folder: Path) -> str:
@@ -107,8 +113,9 @@ def _leaderboard(title: str, runs: DataFrame, scores: DataFrame, frames: Frames)
 
 
 def _ranked(runs: DataFrame, scores: DataFrame) -> dict[str, Cell]:
-    """The cells that places go by: energy distance or, where nobody has one, error of log Z."""
-    for name in ("energy_distance", "log_Z_err"):
+    """The cells that places go by: the distance to exact draws or, where nobody has one, the error
+    of log Z."""
+    for name in (*DISTANCES, "log_Z_err"):
         rows, metric = scores[scores["metric"] == name], metric_of(name)
         cells = {s: cell(rows[rows["sampler"] == s], metric) for s in set(runs["sampler"])}
         found = {s: c for s, c in cells.items() if c is not None}
@@ -128,8 +135,10 @@ def _columns(scores: DataFrame) -> list[str]:
 
 
 def _grid(runs: DataFrame, scores: DataFrame, columns: list[str]) -> str:
+    """A row a sampler: the calls it spent, then its scores."""
     samplers = list(dict.fromkeys(runs["sampler"]))
-    texts: dict[str, list[str]] = {name: [] for name in samplers}
+    calls = runs[runs["finished"]].set_index("sampler")[["values", "grads"]].max(axis=1)
+    texts = {name: [_median(calls[calls.index == name])] for name in samplers}
     for column in columns:
         rows = scores[scores["metric"] == column]
         metric = metric_of(column)
@@ -140,8 +149,10 @@ def _grid(runs: DataFrame, scores: DataFrame, columns: list[str]) -> str:
             made = found[name]
             texts[name].append(_text(made, name in bold) if made else "–")
     heads = [f"{c.removesuffix(SUFFIX)} {ARROW[metric_of(c).better]}" for c in columns]
-    shown = {name: row for name, row in texts.items() if any(text != "–" for text in row)}
-    return _table(["sampler", *heads], [[f"`{name}`", *row] for name, row in shown.items()])
+    shown = {name: row for name, row in texts.items() if any(text != "–" for text in row[1:])}
+    return _table(
+        ["sampler", "calls", *heads], [[f"`{name}`", *row] for name, row in shown.items()]
+    )
 
 
 def _text(c: Cell, bold: bool) -> str:
@@ -269,10 +280,11 @@ def _notes(runs: DataFrame) -> list[str]:
 
 
 def _overview(frames: Frames) -> str:
-    """Samplers against targets: energy distance and error of log Z."""
+    """Samplers against targets: distance to exact draws and error of log Z."""
     parts = []
     for caption, choices in (
-        ("Energy distance to exact draws (`≈` at the floor, `▼` below it)", ("energy_distance",)),
+        ("Distance to exact draws: energy distance, of particles *config_w2* (`≈` at the floor, "
+         "`▼` below it)", DISTANCES),
         ("Error of log Z, nats (forward; *own* where the method has no weights)",
          ("log_Z_err", "log_Z_own_err")),
     ):  # fmt: skip
@@ -304,7 +316,7 @@ def _brief(rows: DataFrame, choices: tuple[str, ...]) -> str:
         made = cell(rows[rows["metric"] == name], metric_of(name))
         if made:
             text = MARK.get(made.verdict, "") + _number(made.median)
-            return f"*{text}*" if name != choices[0] else text
+            return f"*{text}*" if name in SLANTED else text
     return "–"
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Tensor
 
 from tiltbench.targets.problem import front
 from tiltbench.targets.reference import Referenced
@@ -48,19 +48,6 @@ class Particles(Referenced):
         if x.requires_grad and torch.is_grad_enabled():
             return _Slope.apply(x, self)[0]
         return _Value.apply(x, self)
-
-    def moved(self, x: Float[Tensor, "b D"], generator: Generator) -> Float[Tensor, "b D"]:
-        """Each configuration under a Haar rotation or reflection about its centre of mass, which
-        stays, and a uniform permutation of its particles."""
-        n, d = self.particles
-        y = x.reshape(len(x), n, d)
-        centre = y.mean(1, keepdim=True)
-        here: Any = {"generator": generator, "device": generator.device, "dtype": torch.float64}
-        q, r = torch.linalg.qr(torch.randn(len(x), d, d, **here))
-        q = q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None]  # QR alone is not Haar
-        order = torch.rand(len(x), n, **here).argsort(-1).to(x.device)
-        y = (y - centre).gather(1, order[..., None].expand(y.shape)) @ q.to(y)
-        return (y + centre).flatten(1)
 
 
 def distances(x: Float[Tensor, "*b D"], n: int, d: int) -> Float[Tensor, "*b pairs"]:
