@@ -19,10 +19,13 @@ from tiltbench.studies import (
     fluctuation,
     integrated_variance,
     oracle,
+    physics,
     rank_agreement,
 )
 from tiltbench.study import Answer, Claim, Study, conduct, verdict
 from tiltbench.targets.schedules import RectifiedFlow
+
+STORED = {"oracle", "physics", "rank_agreement"}  # these read what suites have left
 
 
 def test_a_study_writes_its_table_with_command_and_commit(tmp_path):
@@ -41,7 +44,7 @@ def test_a_study_writes_its_table_with_command_and_commit(tmp_path):
 
 def test_studies_run_side_by_side(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(Path(__file__).resolve().parent.parent)  # whose published scores they read
-    names = ["oracle", "rank_agreement"]
+    names = sorted(STORED)
     assert main(["study", *names, "--jobs", "2", "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out.split()
     assert sorted(shown) == [str(tmp_path / name / "table.md") for name in names]
@@ -157,12 +160,19 @@ SHRUNK = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(set(STUDIES.entries) - {"oracle", "rank_agreement"}))
+@pytest.mark.parametrize("name", sorted(set(STUDIES.entries) - STORED))
 def test_every_study_runs(name, tmp_path, monkeypatch):
     for key, value in SHRUNK[name].items():
         monkeypatch.setattr(f"tiltbench.studies.{name}.{key}", value)
     page = conduct(STUDIES.load(name), tmp_path, "cpu").read_text()
     assert page.count("\n|") > 3 and (tmp_path / f"{name}.png").stat().st_size > 5_000
+
+
+def _store(rows, folder, monkeypatch):
+    """Scores of an oracle suite, where studies look for them."""
+    (folder / "oracle").mkdir()
+    DataFrame(rows).to_csv(folder / "oracle" / "table.csv", index=False)
+    monkeypatch.setattr(_stored, "ROOTS", (folder,))
 
 
 def test_the_oracle_judges_from_stored_scores(tmp_path, monkeypatch):
@@ -179,9 +189,7 @@ def test_the_oracle_judges_from_stored_scores(tmp_path, monkeypatch):
         head = {"target": "tilt_linear", "budget": 1000, "sampler": "lost", "seed": seed}
         rows += [{**head, **bar}, {**head, **ed}]
     rows.append({**head, **ed, "target": "gmm9", "sampler": "elsewhere"})
-    path = tmp_path / "table.csv"
-    DataFrame(rows).to_csv(path, index=False)
-    monkeypatch.setattr(_stored, "SCORES", (path,))
+    _store(rows, tmp_path, monkeypatch)
     made = oracle.run(tmp_path, "cpu")
     verdict = made.table.set_index("method")
     assert verdict.loc["good", ["log Z", "floor"]].tolist() == ["yes", "yes"]
@@ -190,9 +198,55 @@ def test_the_oracle_judges_from_stored_scores(tmp_path, monkeypatch):
     assert "1 of 3 methods" in made.words and "`off`, `lost`" in made.words
     assert "Not defined on this base: `elsewhere`" in made.words
     assert np.isnan(verdict.loc["good", "control_err"])
-    monkeypatch.setattr(_stored, "SCORES", (tmp_path / "none.csv",))
+    monkeypatch.setattr(_stored, "ROOTS", (tmp_path / "nowhere",))
     with pytest.raises(FileNotFoundError, match="run the suite first"):
         oracle.run(tmp_path, "cpu")
+
+
+def _row(target, method, learned=True, cpu=100.0, **scores):
+    """A method's scores on two seeds; a pair is a value with its floor, of sd 0.1."""
+    rows = []
+    for metric, found in scores.items():
+        value, floor = found if isinstance(found, tuple) else (found, math.nan)
+        one = {"metric": metric, "value": value, "floor_mean": floor, "floor_sd": 0.1}
+        rows += [one, one]
+    return physics.Row(target, method, learned, 1000, cpu, DataFrame(rows))
+
+
+@pytest.mark.parametrize("well", [(0.15, "supported"), (0.21, "refuted"), (0.19, "refuted")])
+def test_physics_judges_what_was_wanted(monkeypatch, tmp_path, well):
+    """0.19 is below 0.20, but not below twice a floor of 0.09."""
+    value, expected = well
+    floor = 0.09 if value == 0.19 else 0.12
+    sets = {
+        "physics_dw4": [
+            _row("dw4", "long", energy_w2=(value, floor), config_w2=(0.2, 0.2), ess_model=0.5)
+        ],
+        "physics": [
+            _row("lj13", "net", energy_w2=5.0, energy_w2_weighted=1.5),
+            _row("lj13", "pt", learned=False, energy_w2=0.5),
+            *(_row(at, "net", log_Z_bar_err=-0.05, energy_w2=1.0) for at in physics.PHASES),
+            _row(physics.PHASES[0], "pt", learned=False, log_Z_own_err=0.02),
+            _row(physics.PHASES[1], "pt", learned=False, log_Z_own_err=0.3),
+            _row(
+                physics.BROKEN,
+                "one",
+                log_Z_err=-0.69,
+                mode_tv=(0.5, 0.0),
+                magnetisation_err=(1.0, 0.0),
+                two_point_err=(0.1, 0.0),
+            ),
+            _row(physics.BROKEN, "both", log_Z_err=0.01, mode_tv=(0.0, 0.0)),
+        ],
+    }
+    monkeypatch.setattr(physics, "folder_of", lambda suite: suite)
+    monkeypatch.setattr(physics, "_rows", lambda suite: iter(sets[suite]))
+    made = physics.run(tmp_path, "cpu")
+    found = [str(claim.verdict) for claim in made.claims]
+    assert found == [expected, "refuted", "supported", "refuted", "supported", "supported"]
+    assert "1 of 2 methods" in made.claims[4].measured
+    assert "`two_point_err` 0 of 1" in made.claims[5].measured
+    assert "dw4" in made.table["target"].tolist()
 
 
 @pytest.mark.parametrize("sign, expected", [(1, "supported"), (-1, "refuted")])
@@ -211,8 +265,7 @@ def test_rank_agreement_of_scores_that_agree(tmp_path, monkeypatch, sign, expect
             }.items():
                 head = {"target": f"t{target}", "sampler": method, "seed": 0}
                 rows.append({**head, "metric": metric, "value": value})
-    DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
-    monkeypatch.setattr(_stored, "SCORES", (tmp_path / "table.csv",))
+    _store(rows, tmp_path, monkeypatch)
     made = rank_agreement.run(tmp_path, "cpu")
     by = {claim.text.split("predicts a larger ")[1][:9]: claim.verdict for claim in made.claims}
     assert by == {"|log Z er": expected, "log Z − E": "open", "control e": expected}

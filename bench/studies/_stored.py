@@ -1,4 +1,4 @@
-"""The stored scores of the oracle suite: studies that read them run nothing."""
+"""The stored results of suites: studies that read them run nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-SCORES = (Path("results/oracle/table.csv"), Path("results/published/oracle/table.csv"))
+ROOTS = (Path("results"), Path("results/published"))
 CONTROLS = ("unweighted", "sigma=1")  # what the labels of negative controls contain
 
 
@@ -17,13 +17,19 @@ def is_control(method: str) -> bool:
     return any(word in method for word in CONTROLS)
 
 
+def folder_of(suite: str) -> Path:
+    """Where the suite's own results lie, or else the published ones; FileNotFoundError where there
+    are neither."""
+    for root in ROOTS:
+        if (root / suite / "table.csv").is_file():
+            return root / suite
+    raise FileNotFoundError(
+        f"there are no results of {suite}: run the suite first, `tiltbench run --suite {suite}`"
+    )
+
+
 def oracle_scores() -> DataFrame:
     """One row a run and metric; FileNotFoundError where the suite has not been run."""
     from pandas import read_csv
 
-    for path in SCORES:
-        if path.is_file():
-            return read_csv(path)
-    raise FileNotFoundError(
-        f"there is no {SCORES[0]}: run the suite first, `tiltbench run --suite oracle`"
-    )
+    return read_csv(folder_of("oracle") / "table.csv")
