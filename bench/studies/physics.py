@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 WELL = 0.20  # nats: energy_w2 wanted on dw4
 TIMES = 2  # the floor, likewise
 CPU = 1800  # seconds of training
-PUBLISHED = 1.99  # nats: the best energy_w2 on lj13 in the literature (docs/physics.md)
+PUBLISHED = 1.99  # nats: energy_w2 on lj13 of the adjoint Schroedinger bridge, arXiv 2506.22565
 CLOSE = 0.1  # nats of log Z
 PHASES = ("ising_hs[beta=0.2]", "ising_hs")
 BROKEN = "ising_hs[beta=0.6]"
@@ -133,7 +133,7 @@ def _lj13(every: list[Row]) -> Claim:
     )
     best = drawn.of("energy_w2")
     return Claim(
-        f"lj13: a learned sampler draws with `energy_w2` below the {PUBLISHED} of the literature",
+        f"lj13: a learned sampler draws with `energy_w2` below the published {PUBLISHED}",
         verdict(best < PUBLISHED, best >= PUBLISHED),
         f"as drawn {best:.3g} (`{drawn.method}`, {drawn.cpu_seconds:.0f} CPU-s); after weighting "
         f"{weighted.of('energy_w2_weighted'):.3g} (`{weighted.method}`); `{classical.method}` "
