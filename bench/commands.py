@@ -304,13 +304,18 @@ def _score_and_report(out: Path) -> None:
     print("scoring ...", flush=True)
     score(out, progress=_scored)
     print(f"writing the report ...\n\n{_table(report(out))}")
-    print(f"The same with pictures, for a browser: {out / 'report.html'}")
+    print(_page(out))
 
 
 def _scored(done: int, total: int) -> None:
     """A line a tenth."""
     if done * 10 // total > (done - 1) * 10 // total:
         print(f"scored {done} of {total}", flush=True)
+
+
+def _page(out: Path) -> str:
+    page = out / "report.html"
+    return f"The same with pictures, for a browser: {page} ({page.stat().st_size / 1e6:.1f} MB)"
 
 
 def _table(path: Path) -> str:
@@ -405,7 +410,7 @@ def report_again(options: Namespace, arguments: Sequence[str]) -> int:
     from tiltbench.report import report
 
     path = report(_filled(options.results))
-    print(f"{_table(path)}\n{path}\n{path.with_name('report.html')}")
+    print(f"{_table(path)}\n{path}\n{_page(path.parent)}")
     return 0
 
 

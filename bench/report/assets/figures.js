@@ -85,7 +85,7 @@ function dots({ title, rows, note }) {
   const edges = shown.map((row) => row.edge).filter((e) => known(e) && e > 0);
   const most = Math.max(...sizes, ...edges) || 1;
   const least = Math.max(edges.length ? Math.min(...edges) / 4 : 0, most * 1e-4);
-  const [W, L, step, T] = [520, 168, 20, 6], H = T + shown.length * step + 34;
+  const [W, L, step, T] = [520, 176, 20, 6], H = T + shown.length * step + 34;
   const low = Math.max(Math.min(...sizes.map((s) => Math.max(s, least))) / 1.4, least / 1.4);
   const X = (v) => L + (Math.log(Math.max(v, low) / low) / Math.log((most * 1.2) / low)) * (W - L - 12);
   const parts = [];
@@ -95,7 +95,7 @@ function dots({ title, rows, note }) {
   }
   shown.forEach((row, i) => {
     const y = T + (i + 0.5) * step, at = row.values.map((v) => X(Math.max(Math.abs(v), least)));
-    const name = row.sampler.length > 21 ? `${row.sampler.slice(0, 20)}…` : row.sampler;
+    const name = row.sampler.length > 24 ? `${row.sampler.slice(0, 11)}…${row.sampler.slice(-12)}` : row.sampler;
     if (known(row.edge) && row.edge > 0)
       parts.push(svg("rect", { class: "floor", x: L, width: Math.max(X(row.edge) - L, 0), y: y - step / 2, height: step }));
     parts.push(svg("text", { class: "name", x: L - 8, y: y + 4, "text-anchor": "end" }, name));

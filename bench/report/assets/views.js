@@ -9,7 +9,9 @@ const title = (board) => (several ? `${board.target} · ${whole(board.budget)}` 
 const runsOf = (board) => DATA.runs.filter((r) => r.target === board.target && r.budget === board.budget);
 const value = (run, metric) => (Array.isArray(run.scores[metric]) ? run.scores[metric][0] : null);
 const words = (text) => { const parts = text.toLowerCase().split(/\s+/).filter(Boolean); return (s) => parts.every((p) => s.toLowerCase().includes(p)); };
-const badge = (status, before = "") => el("span", { class: ["spent", "done"].includes(status) ? null : "failed" }, before + status.replaceAll("_", " "));
+// A method that does not apply to a target has not failed.
+const tone = (status) => (["spent", "done"].includes(status) ? null : status === "unsupported" ? "soft" : "failed");
+const badge = (status, before = "") => el("span", { class: tone(status) }, before + status.replaceAll("_", " "));
 const calls = (run) => Math.max(run.values, run.grads);
 
 function scoreCell(cell) {
@@ -120,7 +122,7 @@ function troubles(board, samplers) {
   }
   for (const [text, runs] of seen) {
     const by = unique(runs.map((r) => r.sampler)).map((s) => `${s} (seed ${runs.filter((r) => r.sampler === s).map((r) => r.seed).join(", ")})`);
-    items.push(el("li", { class: runs[0].finished ? null : "failed" }, `${by.join(", ")}: ${text}`));
+    items.push(el("li", { class: tone(runs[0].status) }, `${by.join(", ")}: ${text}`));
   }
   return items.length ? [el("h3", {}, "Failures and notes"), el("ul", { class: "reasons" }, items)] : [];
 }
@@ -179,7 +181,7 @@ function seedsFigure(board, metric, samplers) {
 
 function pictures(board, view, samplers, seed, statistic) {
   const runs = runsOf(board).filter((r) => r.seed === seed && samplers.has(r.sampler));
-  const parts = [], failed = (run) => figure(run.sampler, el("p", { class: "failed small" }, run.reason ? `${run.status}: ${run.reason}` : run.status));
+  const parts = [], failed = (run) => figure(run.sampler, el("p", { class: `${tone(run.status)} small` }, run.reason ? `${run.status}: ${run.reason}` : run.status));
   if (view.plane) {
     const what = view.plane.contours.length ? "over the contours of the density (1, 2 and 3 sd from the highest mode)" : "first two coordinates, over exact draws (grey)";
     parts.push(el("h3", {}, "Draws"), el("p", { class: "soft" }, `Seed ${seed}, ${what}.`));
@@ -414,6 +416,7 @@ function show() {
   document.querySelector("nav [aria-current]").scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 addEventListener("hashchange", () => { show(); scrollTo(0, 0); MAIN.focus({ preventScroll: true }); });
-const finished = DATA.runs.filter((r) => r.finished).length;
-document.getElementById("counts").textContent = `${DATA.runs.length} runs, ${finished} finished, ${DATA.runs.length - finished} not; ${DATA.boards.length} leaderboards`;
+const endings = DATA.runs.map((r) => (r.finished ? "finished" : r.status.replaceAll("_", " ")));
+document.getElementById("counts").textContent =
+  `${DATA.runs.length} runs: ${unique(endings).map((end) => `${endings.filter((e) => e === end).length} ${end}`).join(", ")}; ${DATA.boards.length} leaderboards`;
 show();
