@@ -89,7 +89,17 @@ def test_the_quick_suite_stays_under_five_megabytes(folder, text):
 
 def test_a_run_names_the_command_that_makes_it_again():
     sampler = "adjoint_sampling[reference=Stationary[steps=8],lr=0.001,model=Mlp[width=8]]"
-    asked = ["run", "--targets", "ising_hs[side=4]", "--samplers", sampler, "--time-limit", "60"]
+    asked = [
+        "run",
+        "--targets",
+        "ising_hs[side=4]",
+        "--samplers",
+        sampler,
+        "--time-limit",
+        "60",
+        "--draws",
+        "77",
+    ]
     (cell,) = _suite(parser().parse_args([*asked, "--seeds", "3"])).cells("cpu")
     words = shlex.split(command(Record(cell.spec, {}, Status.SPENT)))
     (again,) = _suite(parser().parse_args(words[1:])).cells("cpu")
