@@ -15,6 +15,12 @@ with a reason, not a failure), 1 when some failed, 2 for a wrong argument, 130 a
 Cells already recorded are not run again; failed ones only with --retry, those of other code only
 with --stale, all with --force."""
 
+DIFF_END = """\
+Exit code: 0 when nothing got worse, 1 when a score got worse or is gone, a run is gone or no longer
+finishes, 2 for a wrong argument.  Worse and better are what a paired t test over common seeds tells
+apart at 5 % after Holm's correction over all comparisons; fewer metrics make it sharper.  Scores at
+the floor in both sets are a tie; those below a floor, or with other floors, are not tested."""
+
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
@@ -73,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
 
     for name, what in {
         "score": "compute the metrics of recorded runs again, from their draws on disk",
-        "report": "write the tables and plots of scored runs again",
+        "report": "write the tables, plots and page of scored runs again",
     }.items():
         add = commands.add_parser(name, help=what, description=what.capitalize() + ".")
         add.add_argument("results", metavar="SUITE|DIR")
@@ -132,9 +138,24 @@ def parser() -> argparse.ArgumentParser:
     add.add_argument("names", nargs="+", metavar="NAME|path/to/file.py")
 
     add = commands.add_parser(
+        "diff",
+        help="what got better, worse or lost from one result set to another",
+        description="Compare two result sets, of two commits or machines, run by run: target, "
+        "budget, sampler and seed.",
+        epilog=DIFF_END,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add.add_argument("a", metavar="A", help="before: SUITE or DIR (published ones too)")
+    add.add_argument("b", metavar="B", help="after")
+    add.add_argument(
+        "--metrics", metavar="M,N", help="these only (default: all that know of the truth)"
+    )
+    add.add_argument("--csv", metavar="FILE", help="write every comparison there as well")
+
+    add = commands.add_parser(
         "publish",
         help="copy what belongs in git to results/published/",
-        description="Copy records, scores, tables and plots (not draws nor states) to "
+        description="Copy records, scores, tables, page and plots (not draws nor states) to "
         "results/published/SUITE.",
     )
     add.add_argument("results", metavar="SUITE|DIR")

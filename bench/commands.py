@@ -227,12 +227,18 @@ def _score_and_report(out: Path) -> None:
     print("scoring ...", flush=True)
     score(out, progress=_scored)
     print(f"writing the report ...\n\n{_table(report(out))}")
+    print(_page(out))
 
 
 def _scored(done: int, total: int) -> None:
     """A line a tenth."""
     if done * 10 // total > (done - 1) * 10 // total:
         print(f"scored {done} of {total}", flush=True)
+
+
+def _page(out: Path) -> str:
+    page = out / "report.html"
+    return f"The same with pictures, for a browser: {page} ({page.stat().st_size / 1e6:.1f} MB)"
 
 
 def _table(path: Path) -> str:
@@ -327,7 +333,7 @@ def report_again(options: Namespace, arguments: Sequence[str]) -> int:
     from tiltbench.report import report
 
     path = report(_filled(options.results))
-    print(f"{_table(path)}\n{path}")
+    print(f"{_table(path)}\n{path}\n{_page(path.parent)}")
     return 0
 
 
@@ -395,6 +401,23 @@ def study(options: Namespace, arguments: Sequence[str]) -> int:
     return 0
 
 
+def diff(options: Namespace, arguments: Sequence[str]) -> int:
+    metrics = _names(options.metrics, "--metrics")
+    for name in metrics:
+        METRICS.find(name.removesuffix("_weighted"))
+    a, b = _folder(options.a), _folder(options.b)
+    from tiltbench.diff import compare, sentences
+
+    try:
+        found = compare(a, b, metrics)
+    except FileNotFoundError as error:
+        raise Refused(str(error)) from error
+    print(sentences(found, (str(a), str(b))))
+    if options.csv:
+        found.frame().to_csv(options.csv, index=False)
+    return 1 if found.worse else 0
+
+
 def publish(options: Namespace, arguments: Sequence[str]) -> int:
     """Copies into a new folder first, so that what is published is never half old, half new.
 
@@ -407,7 +430,7 @@ def publish(options: Namespace, arguments: Sequence[str]) -> int:
     goal = RESULTS / "published" / source.resolve().name
     fresh = goal.with_name(f".{goal.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    kept = ["*.md", "*.csv", "suite.json", "plots/*"]
+    kept = ["*.md", "*.csv", "*.tex", "report.html", "suite.json", "plots/*.png"]
     files = [path for pattern in kept for path in source.glob(pattern) if path.is_file()]
     for record in records(source / "runs"):
         files += sorted((source / "runs").glob(f"{record.id}*.json"))
@@ -431,5 +454,6 @@ COMMANDS: dict[str, Callable[[Namespace, Sequence[str]], int]] = {
     "check": check,
     "study": study,
     "reference": reference,
+    "diff": diff,
     "publish": publish,
 }

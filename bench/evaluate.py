@@ -222,8 +222,10 @@ def _curve(
         energy[ENERGY] = [row[ENERGY] for row in rows]
     if energy and second:
         energy["floor_" + ENERGY] = {"mean": second.mean, "sd": second.sd, "n": n}
+    clock = {"seconds": arrays["seconds"].tolist()} if "seconds" in arrays else {}
     return {
         "spend": spends,
+        **clock,
         "n": n,
         "metric": name,
         **{key: [row[key] for row in rows] for key in ("log_Z_err", "log_Z_se", "distance")},

@@ -184,7 +184,7 @@ class _Run:
                 self.progress("training", meter.spent.share(self.budget.train))
                 if curve.due(meter.spent):
                     clock.stop()
-                    curve.keep(meter.spent, state)
+                    curve.keep(meter.spent, clock.seconds, state)
                     clock.start()
         except BudgetExceeded:
             pass  # the ordinary end: the last step was not made, `state` is as it was before
@@ -199,7 +199,7 @@ class _Run:
         }
         if steps == 0 and status is Status.SPENT:
             self.notes.append("the allowance did not pay for a single step")
-        curve.keep(meter.spent, state)
+        curve.keep(meter.spent, clock.seconds, state)
         return state, status, curve
 
     def draw(self, target: Target, sampler: Sampler[Any], state: Any) -> Draws:
@@ -288,7 +288,7 @@ class _Curve:
         self.run, self.target, self.sampler = run, target, sampler
         shares = np.geomspace(0.01, 1.0, CURVE_POINTS)[:-1].tolist()
         self.shares = shares if run.cell.curve else []
-        self.kept: list[tuple[int, Any]] = []
+        self.kept: list[tuple[int, float, Any]] = []  # calls, seconds of training, state
         self.source = generator(run.cell.seed, "curve", run.cell.device)
 
     def due(self, spent: Cost) -> bool:
@@ -297,24 +297,26 @@ class _Curve:
         self.shares = self.shares[len(passed) :]
         return bool(passed)
 
-    def keep(self, spent: Cost, state: Any) -> None:
+    def keep(self, spent: Cost, seconds: float, state: Any) -> None:
         if self.run.cell.curve:
-            self.kept.append((spent.calls, _copy(state)))
+            self.kept.append((spent.calls, seconds, _copy(state)))
 
     def draw(self) -> dict[str, Tensor]:
-        """spend (P,), x (P, n, D) and log_w (P, n), NaN where there is none."""
-        made = [(spend, self.draws(state)) for spend, state in self.kept]
-        rows = [(spend, draws) for spend, draws in made if draws is not None]
+        """spend and seconds (P,), x (P, n, D) and log_w (P, n), NaN where there is none."""
+        made = [(spend, seconds, self.draws(state)) for spend, seconds, state in self.kept]
+        rows = [(spend, seconds, draws) for spend, seconds, draws in made if draws is not None]
         if not rows:
             return {}
         n, dim = self.run.cell.curve, self.target.dim
         x = torch.full((len(rows), n, dim), torch.nan)
         log_w = torch.full((len(rows), n), torch.nan, dtype=torch.float64)
-        for row, (_, draws) in enumerate(rows):
+        for row, (_, _, draws) in enumerate(rows):
             x[row, : len(draws.x)] = draws.x.float().cpu()
             if draws.log_w is not None:
                 log_w[row, : len(draws.log_w)] = draws.log_w.double().cpu()
-        return {"spend": torch.tensor([spend for spend, _ in rows]), "x": x, "log_w": log_w}
+        spend = torch.tensor([spend for spend, _, _ in rows])
+        seconds = torch.tensor([seconds for _, seconds, _ in rows], dtype=torch.float64)
+        return {"spend": spend, "seconds": seconds, "x": x, "log_w": log_w}
 
     def draws(self, state: Any) -> Draws | None:
         n = self.run.cell.curve

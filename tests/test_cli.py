@@ -36,7 +36,7 @@ def test_words_need_no_torch(arguments, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-COMMANDS = "list run status score report floor check study publish".split()
+COMMANDS = "list run status score report floor check study diff publish".split()
 
 
 def test_every_command_has_help(capsys):

@@ -12,7 +12,7 @@ from tiltbench.report.frame import collect
 from tiltbench.report.particles import HALF, _look, particles
 from tiltbench.report.strips import Sample, gathered, histogram, reference
 from tiltbench.report.style import COLOURS, colours
-from tiltbench.report.tables import _ranked
+from tiltbench.report.tables import ranked
 from tiltbench.samplers.sampler import Draws
 from tiltbench.score import read_scores, score
 from tiltbench.spec import build_target
@@ -190,9 +190,9 @@ def test_places_and_curves_of_particles_go_by_config_w2(folder, table):
     frames = collect(folder)
     for name, metric in metrics.items():
         runs, scores = (f[f["target"] == name] for f in (frames.runs, frames.scores))
-        (ranked,) = set(_ranked(runs, scores).values())  # the other sampler has a draw of NaN
+        (placed,) = set(ranked(runs, scores).values())  # the other sampler has a draw of NaN
         known = scores[(scores["metric"] == metric) & scores["value"].notna()]["value"]
-        assert ranked.median == float(known.iloc[0])
+        assert placed.median == float(known.iloc[0])
     overview = table.split("## Overview")[1].split("##")[0]
     (row,) = (line for line in overview.splitlines() if line.startswith("| `good` | *"))
     assert row.count("*") == 2  # of three targets

@@ -2,6 +2,9 @@
 
 import json
 import math
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +24,18 @@ from tiltbench.record import (
     write_outcome,
     write_record,
 )
-from tiltbench.report import report
+from tiltbench.report import report, style
+from tiltbench.report.board import Board, Row, boards
 from tiltbench.report.frame import collect
+from tiltbench.report.latex import escaped, latex
+from tiltbench.report.page import inert
 from tiltbench.report.summary import _heat
 from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import Estimate
 from tiltbench.score import read_scores, score
 from tiltbench.spec import METRICS, build_target, spec
 
+EVIL = r"\immediate\write18{touch owned}} & % \end{tabular} $x^2_ ~ #1 \\"
 N = 200
 GENERATOR = 17
 
@@ -540,6 +547,50 @@ def test_pictures_are_made(folder, table):
     assert names == {"gmm9.curves.png", "gmm9.draws.png", "gmm9.weights.png", "summary.png"}
     for name in names:
         assert (folder / "plots" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_come_in_pixels_and_in_vectors(tmp_path, monkeypatch):
+    monkeypatch.setattr(style, "FORMATS", ("png", "pdf"))
+    with style.picture(tmp_path / "one.png", 1, 2, (2, 2)) as (_, grid):
+        grid[0, 0].plot([0, 1])
+    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "one.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_table_in_latex_has_every_row_and_score(folder, table):
+    text = (folder / "table.tex").read_text(encoding="utf-8")
+    tables = re.findall(r"\\begin{tabular}{(l+r*)}\n(.*?)\\end{tabular}", text, re.S)
+    assert len(tables) == 2 + 4  # overviews, groups
+    for columns, body in tables:
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert all(len(re.split(r"(?<!\\)&", row)) == len(columns) for row in rows)
+        assert body.count("\n\\midrule\n") in (1, 2) and "\\toprule" in body
+    for name in [*MADE, "broken", "refused"]:
+        assert text.count(rf"\texttt{{{name.replace('_', chr(92) + '_')}}}") >= 5
+    assert "0 of 5, 5 diverged" in text and "0 of 1, 1 unsupported" in text
+    assert r"$\approx$ $\mathbf{" in text and "exact draws" in text
+
+
+def test_latex_and_html_escape_every_sign():
+    signs = "".join(map(chr, range(32, 127))) + "\n\u2028é"
+    made = escaped(signs)
+    left = re.sub(r"\\text\w+{}|\\[{}$&#%_]|{\\char\d+}", "", made)
+    assert not re.search(r"[\\{}$&#%_^~<>|\"'`\n]", left)
+    assert made.isascii() and "[U+00E9]" in made and not re.search(r"[<>&]", inert(signs))
+    assert json.loads(inert(signs)) == signs
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
+def test_the_tables_typeset(folder, table, tmp_path):
+    hostile = Board(EVIL, 9, (), (Row(EVIL, None, 1, 0, {EVIL: 1}, {}, frozenset()),))
+    frames = collect(folder)
+    text = latex(EVIL, [*boards(frames), hostile])
+    head = r"\documentclass{article}\usepackage{booktabs,amssymb,graphicx}\begin{document}"
+    (tmp_path / "page.tex").write_text(head + text + r"\end{document}", encoding="utf-8")
+    words = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "page.tex"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0 and (tmp_path / "page.pdf").exists(), done.stdout[-2000:]
+    assert not (tmp_path / "owned").exists()
 
 
 def test_a_folder_where_nothing_finished_still_has_a_table(tmp_path):

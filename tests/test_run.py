@@ -275,6 +275,8 @@ def test_a_run_leaves_its_files(plugin):
     assert outcome.log_w_reverse.shape == (50,)
     curve = read_arrays(Path(f"runs/{record.id}.curve.npz"))
     assert curve["x"].shape == (len(curve["spend"]), 20, 2) and curve["log_w"].isfinite().all()
+    assert (curve["seconds"].diff() >= 0).all() and curve["seconds"][0] > 0
+    assert float(curve["seconds"][-1]) == record.cost["train_seconds"]
     assert record.cost["train"] == [200, 0] and record.cost["draw"] == [50, 0]
     assert record.cost["measure"] == [50 + 20 * len(curve["spend"]), 0]
     for key in ("seconds", "cpu_seconds", "train_seconds", "draw_seconds", "peak_memory_mb"):

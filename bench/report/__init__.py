@@ -1,4 +1,4 @@
-"""From scores on disk to table.md, table.csv and plots/."""
+"""From scores on disk to tables (Markdown, CSV, LaTeX), plots (PNG, PDF) and one HTML page."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ from pathlib import Path
 
 
 def report(folder: Path) -> Path:
-    """Writes folder/table.md, table.csv and plots/*.png; returns the path of table.md.
+    """Writes folder/table.md, table.csv, table.tex, report.html and plots/*.png, *.pdf; returns the
+    path of table.md.
 
     Reads records, scores and draws only: score first.  Raises FileNotFoundError where there are no
     records."""
     from tiltbench.record import write_bytes
+    from tiltbench.report.board import boards
     from tiltbench.report.frame import collect
+    from tiltbench.report.latex import latex
+    from tiltbench.report.page import page
     from tiltbench.report.plots import plots
     from tiltbench.report.tables import markdown
 
     frames = collect(folder)
     if frames.runs.empty:
         raise FileNotFoundError(f"{folder} holds no records; run the suite first")
-    table = folder / "table.md"
+    table, made = folder / "table.md", boards(frames)
     write_bytes(table, markdown(frames, folder).encode())
     write_bytes(folder / "table.csv", frames.scores.to_csv(index=False).encode())
+    write_bytes(folder / "table.tex", latex(folder.resolve().name, made).encode())
+    write_bytes(folder / "report.html", page(frames, made, folder).encode())
     plots(frames, folder)
     return table

@@ -89,11 +89,11 @@ def best(cells: Mapping[str, Cell]) -> set[str]:
     if at:
         return at
     leader = min(fit, key=lambda name: float(np.mean(fit[name].merits)))
-    others = {n: _paired(fit[n], fit[leader]) for n in fit if n != leader}
+    others = {n: paired(fit[n], fit[leader]) for n in fit if n != leader}
     return {leader} | (set(others) - holm(others))
 
 
-def _paired(a: Cell, b: Cell) -> float:
+def paired(a: Cell, b: Cell) -> float:
     """The p value of equal means over common seeds; 1 where too few are common."""
     from scipy.stats import t
 
@@ -104,6 +104,7 @@ def _paired(a: Cell, b: Cell) -> float:
     difference = np.array([of_a[seed] - of_b[seed] for seed in of_a if seed in of_b])
     if len(difference) < 2:
         return 1.0
+    difference /= abs(difference).max() or 1.0  # squares of tiny numbers would vanish
     se = difference.std(ddof=1) / math.sqrt(len(difference))
     if se == 0:
         return 1.0 if difference.mean() == 0 else 0.0

@@ -40,9 +40,13 @@ class Frames(NamedTuple):
 
 def collect(folder: Path) -> Frames:
     """What `folder`/runs holds.  Runs that have not been scored have no rows among the scores."""
+    return frames_of(folder, records(folder / "runs"))
+
+
+def frames_of(folder: Path, found: list[Record]) -> Frames:
+    """The same of some records of the folder."""
     from pandas import DataFrame
 
-    found = records(folder / "runs")
     runs, rows, curves = [], [], {}
     for record in found:
         scored = _scored(folder / "runs", record)

@@ -23,10 +23,10 @@ from tiltbench.targets.target import Target
 def plots(frames: Frames, folder: Path) -> list[Path]:
     """folder/plots/summary.png and, for each target and budget, `<target>.draws.png` (2-D targets),
     `.particles.png`, `.lattice.png`, `.curves.png` and `.weights.png`, where there is something to
-    show."""
+    show; each as .pdf too."""
     place, runs = folder / "plots", folder / "runs"
     colour = colours(frames.runs["sampler"])
-    targets = _targets(frames.records)
+    targets = targets_of(frames.records)
     many = frames.runs["budget"].nunique() > 1
     made = []
     for (name, budget), rows in frames.runs.groupby(BLOCK):
@@ -61,7 +61,7 @@ def _drawn(path: Path, draw: Callable[[], bool]) -> bool:
         return False
 
 
-def _targets(records: list[Record]) -> dict[str, Target]:
+def targets_of(records: list[Record]) -> dict[str, Target]:
     """By label; targets that cannot be rebuilt here (a plug-in that has moved) are left out."""
     found: dict[str, Target] = {}
     for record in records:

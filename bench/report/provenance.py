@@ -13,23 +13,27 @@ SUITES = Path(__file__).parent.parent / "suites"
 
 def provenance(records: list[Record], folder: Path) -> str:
     """One line for each thing; several values where the runs differ."""
+    lines = [*facts(records), ("command", _command(folder))]
+    runs = f"{len(records)} runs, {sum(r.status.finished for r in records)} finished"
+    text = "\n".join(f"- {name}: {value}" for name, value in lines if value)
+    return f"## Provenance\n\n- {runs}\n{text}"
+
+
+def facts(records: list[Record]) -> list[tuple[str, str]]:
+    """(name, value) of the code, the libraries and the machine; empty where nothing is known."""
     env, code = [r.env for r in records], [r.code for r in records]
     commits = [
         f"{c['commit'][:12]}{' with local changes' if c.get('dirty') else ''}"
         for c in code
         if c.get("commit")
     ]
-    lines = [
+    return [
         ("tiltbench", _each(c.get("version") for c in code)),
         ("commit", _each(commits)),
         ("source hash", _each(c.get("hash") for c in code)),
         ("libraries", _each(f"torch {e.get('torch')}, numpy {e.get('numpy')}" for e in env)),
         ("machine", _each(_machine(e) for e in env)),
-        ("command", _command(folder)),
     ]
-    runs = f"{len(records)} runs, {sum(r.status.finished for r in records)} finished"
-    text = "\n".join(f"- {name}: {value}" for name, value in lines if value)
-    return f"## Provenance\n\n- {runs}\n{text}"
 
 
 def _machine(env: Any) -> str:

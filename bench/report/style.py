@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+FORMATS = ("png", "pdf")
 INK, GREY, PALE = "#1f2933", "#8a94a0", "#e4e8ec"
 COLOURS = (  # Tol's "muted" scheme and two more: told apart by colour-blind readers too
     "#332288", "#cc6677", "#117733", "#ddaa33", "#88ccee", "#882255", "#44aa99",
@@ -57,9 +58,13 @@ def picture(
 
 
 def save(figure: Figure, path: Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")  # without a display: no pyplot, no global state
-    write_bytes(path, buffer.getvalue())
+    """The picture at `path`, whose suffix each of FORMATS replaces."""
+    for kind in FORMATS:
+        buffer = io.BytesIO()
+        # without a display: no pyplot, no global state
+        figure.savefig(buffer, format=kind)
+        write_bytes(path.with_suffix(f".{kind}"), buffer.getvalue())
+        figure.set_layout_engine("none")  # it has done its work
 
 
 def bare(axes: Axes) -> None:

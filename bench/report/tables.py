@@ -94,13 +94,13 @@ def _unmet(frames: Frames) -> str:
 
 
 def _leaderboard(title: str, runs: DataFrame, scores: DataFrame, frames: Frames) -> str:
-    names = _columns(scores)
+    names = columns_of(scores)
     comparing = [n for n in names if metric_of(n).needs & {"sample", "modes", "observables"}]
     drawn = [n for n in comparing if not n.endswith(SUFFIX)]
     weighted = [n for n in comparing if n.endswith(SUFFIX)]
     probes = [n for n in names if any(need.startswith("probe.") for need in metric_of(n).needs)]
     rest = [n for n in names if n not in comparing and n not in probes]
-    places = orders(runs, _ranked(runs, scores), frames.curves)
+    places = orders(runs, ranked(runs, scores), frames.curves)
     parts = [f"## {title}", _cost(runs, scores, probes, places)]
     for caption, columns in (
         ("Draws, as they are", drawn),
@@ -112,7 +112,7 @@ def _leaderboard(title: str, runs: DataFrame, scores: DataFrame, frames: Frames)
     return "\n\n".join([*parts, _reasons(runs, scores)])
 
 
-def _ranked(runs: DataFrame, scores: DataFrame) -> dict[str, Cell]:
+def ranked(runs: DataFrame, scores: DataFrame) -> dict[str, Cell]:
     """The cells that places go by: the distance to exact draws or, where nobody has one, the error
     of log Z."""
     for name in (*DISTANCES, "log_Z_err"):
@@ -128,7 +128,7 @@ def _unsigned(c: Cell) -> Cell:
     return c._replace(median=abs(c.median))
 
 
-def _columns(scores: DataFrame) -> list[str]:
+def columns_of(scores: DataFrame) -> list[str]:
     """The metrics that at least one run has a value for, in the order of the registry."""
     have = scores[scores["value"].notna()]["metric"]
     return list(dict.fromkeys(name for name in scores["metric"] if name in set(have)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from tiltbench.record import Record
+from tiltbench.record import Outcome, Record
 from tiltbench.report.scatter import first_runs, outcomes
 from tiltbench.report.style import GREY, INK, picture
 
@@ -25,9 +25,9 @@ def weights(
     filled, of paths from exact draws as an outline.  False where no sampler has weights."""
     pairs = {}
     for name, outcome in outcomes(runs, first_runs(records)).items():
-        forward = _finite(outcome.draws.log_w, log_Z)
+        forward, backward = sides(outcome, log_Z)
         if len(forward) > 1:
-            pairs[name] = (forward, _finite(outcome.log_w_reverse, log_Z))
+            pairs[name] = (forward, backward)
     if not pairs:
         return False
     from matplotlib.patches import Patch
@@ -49,10 +49,7 @@ def weights(
 
 
 def _panel(axes: Axes, name: str, forward: np.ndarray, backward: np.ndarray, colour: str) -> None:
-    both = np.concatenate([forward, backward])
-    low, high = np.quantile(both, [0.005, 0.995])
-    margin = 0.05 * (high - low) + 1e-3
-    low, high = min(low, 0.0) - margin, max(high, 0.0) + margin
+    low, high = window(forward, backward)
     bins = np.linspace(low, high, 50).tolist()
     axes.hist(forward.clip(low, high), bins, density=True, color=colour, alpha=0.45)
     if len(backward):
@@ -61,6 +58,20 @@ def _panel(axes: Axes, name: str, forward: np.ndarray, backward: np.ndarray, col
     axes.axvline(0, color=INK, lw=0.8, ls=":")
     axes.set_yticks([])
     axes.set_title(name)
+
+
+def sides(outcome: Outcome, log_Z: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """log_w - log Z (0 where it is not known) of a run's own paths and of those traced back from
+    exact draws, where they are finite; empty where there are none."""
+    return _finite(outcome.draws.log_w, log_Z), _finite(outcome.log_w_reverse, log_Z)
+
+
+def window(forward: np.ndarray, backward: np.ndarray) -> tuple[float, float]:
+    """What a histogram of both shows: nearly all of them, and 0."""
+    both = np.concatenate([forward, backward])
+    low, high = np.quantile(both, [0.005, 0.995])
+    margin = 0.05 * (high - low) + 1e-3
+    return min(low, 0.0) - margin, max(high, 0.0) + margin
 
 
 def _finite(log_w: Tensor | None, log_Z: float | None) -> np.ndarray:

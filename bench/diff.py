@@ -1,0 +1,323 @@
+"""Two result sets side by side: what got better, worse, is not told apart, or is missing.
+
+Runs are paired by target, budget, sampler and seed; the labels decide, so that two commits whose
+parameters differ can be compared, and what else differs is said.  Scores by the same rules as bold
+in a table: errors of either sign by their size, both at the floor is a tie, a score below its floor
+no merit.  The rest is tested: paired t over common seeds, two-sided, with Holm's correction over
+every comparison that differs at all, whatever the target, the sampler and the metric.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from tiltbench.record import Record, read_record
+from tiltbench.report.board import ranks
+from tiltbench.report.compare import LEVEL, Cell, Verdict, cell, holm, paired
+from tiltbench.report.frame import BLOCK, Frames, frames_of, metric_of, warn
+from tiltbench.report.provenance import facts
+from tiltbench.score import read_scores
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+SEEDS = 3  # a paired t over fewer says nothing
+SHOWN = 10  # of the differences that are not told apart from noise, the least likely ones
+KEY = [*BLOCK, "sampler"]
+
+
+class Change(Enum):
+    """What became of one score of one sampler from A to B."""
+
+    WORSE = "worse"
+    BETTER = "better"
+    ALIKE = "not told apart"
+    TIED = "at the floor in both"
+    SAME = "the same numbers"
+    UNTESTED = "not tested"
+    LOST = "only in A"
+    NEW = "only in B"
+
+
+class Row(NamedTuple):
+    """One score of one sampler on one target; medians over seeds, NaN where there is none."""
+
+    target: str
+    budget: int
+    sampler: str
+    metric: str
+    a: float
+    b: float
+    seeds: int  # common to both
+    p: float  # before correction; NaN where nothing was tested
+    change: Change
+    why: str = ""  # where it was not tested
+
+
+class Ends(NamedTuple):
+    """Seeds of one sampler that are recorded in one set only, or finished in one only."""
+
+    target: str
+    budget: int
+    sampler: str
+    lost: tuple[int, ...]  # recorded in A only
+    new: tuple[int, ...]  # recorded in B only
+    failed: tuple[int, ...]  # finished in A, not in B
+    mended: tuple[int, ...]  # finished in B, not in A
+
+
+class Comparison(NamedTuple):
+    rows: tuple[Row, ...]
+    ends: tuple[Ends, ...]
+    pace: tuple[float, float, float] | None  # seconds of B over A: median, smallest, largest
+    differs: tuple[str, ...]  # sentences: commits, machines, versions of targets
+
+    @property
+    def worse(self) -> bool:
+        """Whether anything got worse, is gone, or no longer finishes."""
+        scores = any(row.change in (Change.WORSE, Change.LOST) for row in self.rows)
+        return scores or any(end.lost or end.failed for end in self.ends)
+
+    def frame(self) -> DataFrame:
+        """A row for each Row, its change as text."""
+        from pandas import DataFrame
+
+        made = DataFrame(self.rows, columns=list(Row._fields))
+        return made.assign(change=[row.change.value for row in self.rows])
+
+
+def compare(a: Path, b: Path, metrics: Iterable[str] = ()) -> Comparison:
+    """The records and scores of two folders; of the metrics named, or of all that may have a best
+    (`perfect` is stated and the truth is needed).
+
+    Raises FileNotFoundError where a folder holds no records."""
+    one, two = (frames_of(folder, _records(folder / "runs")) for folder in (a, b))
+    for frames, folder in ((one, a), (two, b)):
+        if frames.runs.empty:
+            raise FileNotFoundError(f"{folder} holds no records; run the suite first")
+    seen = [_valued(frames) for frames in (one, two)]
+    wanted = list(metrics) or [name for name in {**seen[0], **seen[1]} if ranks(name)]
+    chosen = [name for name in wanted if name in seen[0] and name in seen[1]]
+    apart = [
+        f"scored in {letter} only: {', '.join(names)}"
+        for letter, mine, other in (("A", *seen), ("B", *reversed(seen)))
+        if (names := [name for name in wanted if name in mine and name not in other])
+    ]
+    ends = _ends(one.runs, two.runs)
+    rows = _tested(list(_rows(one, two, chosen)))
+    differs = [*_differs(one, two), *_scored_apart(a, b, one, two), *apart]
+    return Comparison(tuple(rows), tuple(ends), _pace(one.runs, two.runs), tuple(differs))
+
+
+def _valued(frames: Frames) -> dict[str, None]:
+    """The metrics of which a set has a value, in order."""
+    return dict.fromkeys(frames.scores[frames.scores["value"].notna()]["metric"])
+
+
+def _records(runs: Path) -> list[Record]:
+    """Every readable record: published sets have no draws beside them, and none are needed."""
+    found = []
+    for path in sorted(runs.glob("*.json")):
+        if path.name.count(".") == 1:
+            try:
+                found.append(read_record(path))
+            except ValueError as error:
+                warn(str(error))
+    return found
+
+
+def _rows(one: Frames, two: Frames, metrics: list[str]) -> Iterable[Row]:
+    """Every score that either set has; p filled in where there is something to test."""
+    both = [frames.scores[frames.scores["metric"].isin(metrics)] for frames in (one, two)]
+    a, b = ({key: rows for key, rows in s.groupby([*KEY, "metric"])} for s in both)
+    versions = [_versions(frames) for frames in (one, two)]
+    finished = [set(f.runs[f.runs["finished"]].groupby(KEY).groups) for f in (one, two)]
+    for key in sorted({**a, **b}):
+        if not all(key[:3] in keys for keys in finished):
+            continue  # `Ends` tells what became of the runs
+        one_cell, two_cell = (
+            cell(rows[key], metric_of(key[3])) if key in rows else None for rows in (a, b)
+        )
+        if one_cell or two_cell:
+            alike = versions[0].get(key[0]) == versions[1].get(key[0])
+            yield _row(key, one_cell, two_cell, alike)
+
+
+def _versions(frames: Frames) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {}
+    for record in frames.records:
+        found.setdefault(record.labels["target"], set()).add(record.spec["target_version"])
+    return found
+
+
+def _row(key: Any, a: Cell | None, b: Cell | None, alike: bool) -> Row:
+    values = (a.median if a else math.nan, b.median if b else math.nan)
+    target, budget, sampler, metric = key
+    head = Row(target, budget, sampler, metric, *values, 0, math.nan, Change.UNTESTED)
+    if a is None or b is None:
+        return head._replace(change=Change.LOST if b is None else Change.NEW)
+    common = sorted(set(a.seeds) & set(b.seeds))
+    head = head._replace(seeds=len(common))
+    merits = [dict(zip(c.seeds, c.merits, strict=True)) for c in (a, b)]
+    if not alike:
+        return head._replace(why="the target's version is another")
+    if common and all(merits[0][seed] == merits[1][seed] for seed in common):
+        return head._replace(change=Change.SAME)
+    if a.verdict is b.verdict is Verdict.AT:
+        return head._replace(change=Change.TIED)
+    if Verdict.UNFIT in (a.verdict, b.verdict):
+        return head._replace(why="the floor is too noisy")
+    if Verdict.BELOW in (a.verdict, b.verdict):
+        return head._replace(why="below the floor: correlated draws or contracted tails")
+    if not math.isclose(a.floor_mean, b.floor_mean, rel_tol=1e-6) and not math.isnan(a.floor_mean):
+        return head._replace(why="the floors differ: other numbers of draws")
+    if len(common) < SEEDS:
+        return head._replace(why=f"fewer than {SEEDS} common seeds")
+    rise = float(np.mean([merits[1][s] - merits[0][s] for s in common]))
+    return head._replace(
+        p=paired(a, b), change=Change.WORSE if rise > 0 else Change.BETTER
+    )  # if Holm lets it stand
+
+
+def _tested(rows: list[Row]) -> list[Row]:
+    """The rows with the verdicts that Holm's correction over all tests lets stand."""
+    p = {str(i): row.p for i, row in enumerate(rows) if not math.isnan(row.p)}
+    told = holm(p)
+    return [
+        row._replace(change=Change.ALIKE) if str(i) in p and str(i) not in told else row
+        for i, row in enumerate(rows)
+    ]
+
+
+def _ends(a: DataFrame, b: DataFrame) -> Iterable[Ends]:
+    one, two = ({key: rows for key, rows in runs.groupby(KEY)} for runs in (a, b))
+    for key in sorted({**one, **two}):
+        every, done = [], []
+        for runs in (one, two):
+            mine = runs.get(key)
+            every.append(set() if mine is None else set(mine["seed"]))
+            done.append(set() if mine is None else set(mine[mine["finished"]]["seed"]))
+        common = every[0] & every[1]
+        found = (
+            every[0] - every[1],
+            every[1] - every[0],
+            (done[0] - done[1]) & common,
+            (done[1] - done[0]) & common,
+        )
+        if any(found):
+            yield Ends(*key, *(tuple(sorted(int(seed) for seed in seeds)) for seeds in found))
+
+
+def _pace(a: DataFrame, b: DataFrame) -> tuple[float, float, float] | None:
+    keys = [*KEY, "seed"]
+    both = a[a["finished"]].merge(b[b["finished"]], on=keys, suffixes=("_a", "_b"))
+    ratio = (both["seconds_b"].astype(float) / both["seconds_a"].astype(float)).dropna()
+    if ratio.empty:
+        return None
+    return float(ratio.median()), float(ratio.min()), float(ratio.max())
+
+
+def _differs(one: Frames, two: Frames) -> list[str]:
+    """Where the two come from, where they differ."""
+    a, b = dict(facts(one.records)), dict(facts(two.records))
+    lines = [f"{name}: {a[name]}  ->  {b[name]}" for name in a if a[name] != b[name]]
+    versions = [_versions(frames) for frames in (one, two)]
+    other = [t for t in versions[0] if t in versions[1] and versions[0][t] != versions[1][t]]
+    return [*lines, *(f"{target} has another version: not compared" for target in other)]
+
+
+def _scored_apart(a: Path, b: Path, one: Frames, two: Frames) -> list[str]:
+    """A warning where the metrics, not the samplers, may have changed."""
+    codes = []
+    for folder, frames in ((a, one), (b, two)):
+        scored = [read_scores(folder / "runs", run) for run in set(frames.scores["id"])]
+        codes.append({found.get("code") for found in scored if found})
+    alike = codes[0] == codes[1] and len(codes[0]) < 2
+    return [] if alike else ["scored by different code: `tiltbench score` makes both anew"]
+
+
+def sentences(found: Comparison, names: tuple[str, str]) -> str:
+    """The comparison as text: what differs, what changed, what is missing, and a count of all."""
+    parts = [f"A: {names[0]}\nB: {names[1]}", "\n".join(found.differs)]
+    for change in (Change.WORSE, Change.BETTER, Change.LOST, Change.NEW):
+        rows = sorted((r for r in found.rows if r.change is change), key=_unlikely_first)
+        parts.append(_listed(f"{change.value.upper()} ({len(rows)})", rows))
+    parts.append(_of_ends(found.ends))
+    tested = [row for row in found.rows if not math.isnan(row.p)]
+    parts += [_suspects(tested), _counts(found, tested)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _listed(head: str, rows: Iterable[Row]) -> str:
+    lines = [
+        f"  {_where(row)} · {row.metric}: {_number(row.a)} -> {_number(row.b)}"
+        + ("" if math.isnan(row.p) else f"  (p = {row.p:.2g}, {row.seeds} seeds)")
+        for row in rows
+    ]
+    return "\n".join([head, *lines]) if lines else ""
+
+
+def _unlikely_first(row: Row) -> tuple[float, tuple[Any, ...]]:
+    return (0.0 if math.isnan(row.p) else row.p, row[:4])
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3g}"
+
+
+def _where(row: Row | Ends) -> str:
+    return f"{row.target} ({row.budget:,}) · {row.sampler}"
+
+
+def _of_ends(ends: Iterable[Ends]) -> str:
+    words = {
+        "failed": "finished in A, not in B",
+        "mended": "finished in B, not in A",
+        "lost": "recorded in A only",
+        "new": "recorded in B only",
+    }
+    lines = [
+        f"  {_where(end)}: {words[kind]}: seed {', '.join(map(str, getattr(end, kind)))}"
+        for kind in words
+        for end in ends
+        if getattr(end, kind)
+    ]
+    return "\n".join(["RUNS", *lines]) if lines else ""
+
+
+def _suspects(tested: list[Row]) -> str:
+    """What an eye would pick out, beside what chance alone would give."""
+    some = [row for row in tested if row.p < LEVEL and row.change is Change.ALIKE]
+    if not some:
+        return ""
+    head = (
+        f"NOT TOLD APART, BUT p < {LEVEL:g} BEFORE CORRECTION ({len(some)}; of {len(tested)} tests "
+        f"chance alone gives about {LEVEL * len(tested):.0f})"
+    )
+    rows = sorted(some, key=_unlikely_first)
+    rest = f"\n  ... and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    return _listed(head, rows[:SHOWN]) + rest
+
+
+def _counts(found: Comparison, tested: list[Row]) -> str:
+    counts = {change: sum(row.change is change for row in found.rows) for change in Change}
+    said = ", ".join(f"{n} {change.value}" for change, n in counts.items() if n)
+    lines = [f"{len(found.rows)} scores: {said or 'none in common'}."]
+    whys = dict.fromkeys(row.why for row in found.rows if row.why)
+    lines += [f"Not tested: {sum(r.why == why for r in found.rows)}, {why}." for why in whys]
+    if tested:
+        lines.append(
+            f"Tests: {len(tested)}, paired t over common seeds, Holm over all of them, "
+            f"{LEVEL:.0%}. With few seeds only large changes are told apart."
+        )
+    if found.pace:
+        lines.append(
+            "Seconds a run, B over A: median {:.2f} ({:.2f} to {:.2f}).".format(*found.pace)
+        )
+    return "\n".join(lines)

@@ -1,0 +1,154 @@
+// Figures in SVG, each made of its numbers alone.
+
+const colour = (sampler) => DATA.colours[sampler];
+const dash = (sampler) => {
+  const place = Object.keys(DATA.colours).indexOf(sampler); // twelve colours, then the same dashed
+  return place >= 12 ? (place >= 24 ? "1 3" : "5 3") : null;
+};
+
+const figure = (title, drawing, note = null) =>
+  el("figure", {}, el("figcaption", {}, el("b", {}, title), note ? ` ${note}` : null), drawing);
+const canvas = (width, height, label, ...children) =>
+  svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, children);
+
+function legend(samplers) {
+  return el("ul", { class: "legend" }, samplers.map((name) =>
+    el("li", { class: "series", "--c": colour(name) },
+      svg("svg", { viewBox: "0 0 26 10", "aria-hidden": "true" },
+        svg("line", { x1: 0, x2: 26, y1: 5, y2: 5, stroke: "currentColor", "stroke-width": 2.5, "stroke-dasharray": dash(name) })),
+      el("span", {}, name))));
+}
+
+// Decades, or 1-2-5 steps where there are few of them.
+function ticks(low, high) {
+  const every = [];
+  for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++)
+    for (const m of [1, 2, 5]) every.push([m, e, m * 10 ** e]);
+  const inside = every.filter(([, , v]) => v >= low * 0.999 && v <= high * 1.001);
+  const decades = inside.filter(([m]) => m === 1);
+  const chosen = decades.length >= 2 ? decades : inside;
+  const step = Math.ceil(chosen.length / 6);
+  return chosen.filter((_, i) => i % step === 0).map(([, , v]) => v);
+}
+function brief(v) {
+  if (v >= 1e6) return `${v / 1e6}M`;
+  if (v >= 1e3) return `${v / 1e3}k`;
+  return v >= 1e-3 ? String(Number(v.toPrecision(2))) : v.toExponential(0);
+}
+
+// Lines with a band on logarithmic axes.  series: {sampler, points: [x, y, low, high]}; edge: the
+// largest value that is still at the floor.
+function lines({ title, series, xlabel, edge, note }) {
+  const [W, H, L, B, T] = [520, 300, 48, 36, 8];
+  const points = series.flatMap((s) => s.points);
+  if (!points.length) return null;
+  const least = known(edge) && edge > 0 ? edge / 4 : 1e-3;
+  const clip = (v) => Math.max(v, least);
+  const xs = points.map((p) => Math.max(p[0], 1e-6));
+  let [x0, x1] = [Math.min(...xs), Math.max(...xs)];
+  if (x0 === x1) [x0, x1] = [x0 / 2, x1 * 2];
+  const [y0, y1] = [
+    Math.min(...points.map((p) => clip(p[2])), known(edge) && edge > 0 ? least / 1.5 : Infinity),
+    Math.max(...points.map((p) => clip(p[3])), known(edge) ? edge * 2 : 0) * 1.15,
+  ];
+  const X = (v) => L + ((Math.log(Math.max(v, x0)) - Math.log(x0)) / (Math.log(x1) - Math.log(x0))) * (W - L - 12);
+  const Y = (v) => H - B - ((Math.log(clip(v)) - Math.log(y0)) / (Math.log(y1) - Math.log(y0) || 1)) * (H - B - T);
+  const parts = [];
+  if (known(edge) && edge > 0) {
+    parts.push(svg("rect", { class: "floor", x: L, width: W - L - 12, y: Y(edge), height: H - B - Y(edge) }));
+    parts.push(svg("text", { x: L + 5, y: Y(edge) + 13 }, "exact draws: floor + 2 sd"));
+  }
+  for (const v of ticks(y0, y1)) {
+    parts.push(svg("line", { class: "rule", x1: L, x2: W - 12, y1: Y(v), y2: Y(v) }));
+    parts.push(svg("text", { x: L - 5, y: Y(v) + 4, "text-anchor": "end" }, brief(v)));
+  }
+  for (const v of ticks(x0, x1))
+    parts.push(svg("text", { x: X(v), y: H - B + 15, "text-anchor": "middle" }, brief(v)));
+  parts.push(svg("path", { class: "axis", d: `M${L} ${T}V${H - B}H${W - 12}` }));
+  parts.push(svg("text", { x: (L + W) / 2, y: H - 4, "text-anchor": "middle" }, xlabel));
+  for (const { sampler, points: own } of series) {
+    if (!own.length) continue;
+    const d = (f) => own.map((p) => `${X(p[0]).toFixed(1)} ${Y(f(p)).toFixed(1)}`);
+    parts.push(svg("g", { class: "series", "--c": colour(sampler) }, svg("title", {}, sampler),
+      svg("path", { d: `M${d((p) => p[2]).join("L")}L${d((p) => p[3]).reverse().join("L")}Z`, fill: "currentColor", opacity: 0.13 }),
+      svg("path", { d: `M${d((p) => p[1]).join("L")}`, fill: "none", stroke: "currentColor", "stroke-width": 2, "stroke-dasharray": dash(sampler) }),
+      own.map((p) => svg("circle", { cx: X(p[0]).toFixed(1), cy: Y(p[1]).toFixed(1), r: 2.6, fill: "currentColor" }))));
+  }
+  return figure(title, canvas(W, H, `${title} against ${xlabel}`, parts), note);
+}
+
+// A row a sampler: every seed, the interval they span, their median, and the floor behind.
+function dots({ title, rows, note }) {
+  const shown = rows.filter((row) => row.values.length);
+  if (!shown.length) return null;
+  const sizes = shown.flatMap((row) => row.values.map(Math.abs));
+  const edges = shown.map((row) => row.edge).filter((e) => known(e) && e > 0);
+  const most = Math.max(...sizes, ...edges) || 1;
+  const least = Math.max(edges.length ? Math.min(...edges) / 4 : 0, most * 1e-4);
+  const [W, L, step, T] = [520, 176, 20, 6], H = T + shown.length * step + 34;
+  const low = Math.max(Math.min(...sizes.map((s) => Math.max(s, least))) / 1.4, least / 1.4);
+  const X = (v) => L + (Math.log(Math.max(v, low) / low) / Math.log((most * 1.2) / low)) * (W - L - 12);
+  const parts = [];
+  for (const v of ticks(low, most * 1.2)) {
+    parts.push(svg("line", { class: "rule", x1: X(v), x2: X(v), y1: T, y2: H - 34 }));
+    parts.push(svg("text", { x: X(v), y: H - 19, "text-anchor": "middle" }, brief(v)));
+  }
+  shown.forEach((row, i) => {
+    const y = T + (i + 0.5) * step, at = row.values.map((v) => X(Math.max(Math.abs(v), least)));
+    const name = row.sampler.length > 24 ? `${row.sampler.slice(0, 11)}…${row.sampler.slice(-12)}` : row.sampler;
+    if (known(row.edge) && row.edge > 0)
+      parts.push(svg("rect", { class: "floor", x: L, width: Math.max(X(row.edge) - L, 0), y: y - step / 2, height: step }));
+    parts.push(svg("text", { class: "name", x: L - 8, y: y + 4, "text-anchor": "end" }, name));
+    parts.push(svg("g", { class: "series", "--c": colour(row.sampler) },
+      svg("title", {}, `${row.sampler}: ${row.values.map(number).join(", ")}`),
+      svg("line", { x1: Math.min(...at), x2: Math.max(...at), y1: y, y2: y, stroke: "currentColor", "stroke-width": 2.5 }),
+      at.map((x) => svg("circle", { cx: x, cy: y, r: 2.5, fill: "currentColor", opacity: 0.6 })),
+      svg("circle", { cx: X(Math.max(Math.abs(median(row.values)), least)), cy: y, r: 5, fill: "currentColor" })));
+  });
+  parts.push(svg("path", { class: "axis", d: `M${L} ${T}V${H - 34}H${W - 12}` }));
+  return figure(title, canvas(W, H, title, parts), note);
+}
+
+// Points of the plane, four digits of base 64 each, in a square of side 1000.
+const DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+function decoded(text) {
+  const at = (i) => (DIGITS.indexOf(text[i]) * 64 + DIGITS.indexOf(text[i + 1])) / 4.095;
+  const found = [];
+  for (let i = 0; i + 3 < text.length; i += 4) found.push([at(i), at(i + 2)]);
+  return found;
+}
+const share = (x) => (x >= 0.0005 ? `${(100 * x).toFixed(1)} % outside` : null);
+const strokes = (points) => points.map(([x, y]) => `M${x.toFixed(0)} ${(1000 - y).toFixed(0)}h0`).join("");
+// Draws over the contours or, where there are none, over exact draws.
+function cloud(plane, sampler, own) {
+  const parts = [svg("rect", { x: 0, y: 0, width: 1000, height: 1000, class: "rule" })];
+  const point = (d, width, opacity) =>
+    svg("path", { d, stroke: "currentColor", "stroke-width": width, "stroke-linecap": "round", opacity, fill: "none" });
+  parts.push(svg("g", { transform: "matrix(1 0 0 -1 0 1000)" },
+    plane.contours.map((d) => svg("path", { class: "contour", d }))));
+  if (sampler !== null && !plane.contours.length)
+    parts.push(svg("g", {}, point(strokes(decoded(plane.exact.points)), 14, 0.22)));
+  parts.push(svg("g", { class: "series", "--c": sampler === null ? null : colour(sampler) },
+    point(strokes(decoded(own.points)), 18, 0.5)));
+  const name = sampler === null ? "exact draws" : sampler;
+  return figure(name, canvas(1000, 1000, `draws of ${name}`, parts), share(own.outside));
+}
+
+// Shares of draws in equal bins, filled, over those of exact draws, outlined.
+function bars({ sampler, low, high, filled: own, outline, zero, note }) {
+  const [W, H, B] = [240, 120, 16], n = own.length;
+  const top = Math.min(Math.max(...own, ...outline), outline.length ? 2.2 * Math.max(...outline) : Infinity) || 1;
+  const steps = (counts) => counts.map((c, i) =>
+    `${i ? "L" : "M"}${((i * W) / n).toFixed(1)} ${(H - B - Math.min(c / top, 1) * (H - B - 4)).toFixed(1)}h${(W / n).toFixed(1)}`).join("");
+  const X = (v) => ((v - low) / (high - low)) * W;
+  const parts = [
+    svg("g", { class: "series", "--c": colour(sampler) },
+      svg("path", { d: `M0 ${H - B}${steps(own).replace("M", "L")}V${H - B}Z`, fill: "currentColor", opacity: 0.55 })),
+    outline.length ? svg("path", { class: "outline", d: steps(outline) }) : null,
+    zero ? svg("line", { class: "axis", "stroke-dasharray": "2 3", x1: X(0), x2: X(0), y1: 0, y2: H - B }) : null,
+    svg("path", { class: "axis", d: `M0 ${H - B}H${W}` }),
+    svg("text", { x: 0, y: H - 3 }, number(low)),
+    svg("text", { x: W, y: H - 3, "text-anchor": "end" }, number(high)),
+  ];
+  return figure(sampler, canvas(W, H, `histogram of ${sampler}`, parts.filter(Boolean)), note);
+}

@@ -1,0 +1,422 @@
+// The views of the page, by the part of its address after #.
+
+const MAIN = document.querySelector("main"), DIALOG = document.querySelector("dialog");
+const MARKS = { AT: "≈ ", BELOW: "▼ " };
+const KINDS = { AT: "at", BELOW: "below", UNFIT: "unfit" };
+const ARROW = { lower: "↓", higher: "↑" };
+const several = unique(DATA.boards.map((b) => b.budget)).length > 1;
+const title = (board) => (several ? `${board.target} · ${whole(board.budget)}` : board.target);
+const runsOf = (board) => DATA.runs.filter((r) => r.target === board.target && r.budget === board.budget);
+const value = (run, metric) => (Array.isArray(run.scores[metric]) ? run.scores[metric][0] : null);
+const words = (text) => { const parts = text.toLowerCase().split(/\s+/).filter(Boolean); return (s) => parts.every((p) => s.toLowerCase().includes(p)); };
+// A method that does not apply to a target has not failed.
+const tone = (status) => (["spent", "done"].includes(status) ? null : status === "unsupported" ? "soft" : "failed");
+const badge = (status, before = "") => el("span", { class: tone(status) }, before + status.replaceAll("_", " "));
+const calls = (run) => Math.max(run.values, run.grads);
+
+function scoreCell(cell) {
+  if (!cell) return "–";
+  const kind = ["score", KINDS[cell.is], cell.b ? "best" : null].filter(Boolean).join(" ");
+  const spread = cell.lo !== cell.hi ? `[${number(cell.lo)}, ${number(cell.hi)}]` : known(cell.se) ? `±${cell.se.toPrecision(1)}` : null;
+  return [
+    el("span", { class: kind }, `${MARKS[cell.is] ?? ""}${number(cell.v)}`),
+    spread ? el("span", { class: "small" }, spread) : null,
+    known(cell.fm) ? el("span", { class: "small" }, `floor ${number(cell.fm)}±${number(Number(cell.fs.toPrecision(1)))}`) : null,
+  ];
+}
+// What a column is sorted by: errors of either sign by their size.
+const sized = (metric, cell) => (!cell ? null : DATA.metrics[metric].perfect === "0" && !known(cell.fm) ? Math.abs(cell.v) : cell.v);
+const headOf = (metric) => `${metric} ${ARROW[DATA.metrics[metric].better]}`;
+const hintOf = (metric) => `${DATA.metrics[metric].better} is better; unit: ${DATA.metrics[metric].unit}`;
+function metricsNamed() {
+  const have = unique(DATA.boards.flatMap((b) => b.columns));
+  return Object.keys(DATA.metrics).filter((m) => have.includes(m));
+}
+const usual = (metrics) => ["config_w2", "energy_distance", "log_Z_err"].find((m) => metrics.includes(m)) ?? metrics[0];
+
+// --- overview ---
+
+function overview() {
+  const metrics = metricsNamed(), place = el("div");
+  const draw = (metric) => {
+    const samplers = Object.keys(DATA.colours);
+    const cellOf = (board, sampler) => board.rows.find((r) => r.sampler === sampler)?.cells[metric];
+    const columns = [{ head: "sampler", order: (s) => s, show: (s) => s }];
+    DATA.boards.forEach((board, i) => {
+      const sizes = board.rows.map((r) => r.cells[metric]).filter(Boolean).map((c) => Math.log(Math.max(Math.abs(c.v), 1e-4)));
+      const [low, high] = [Math.min(...sizes), Math.max(...sizes)];
+      const up = DATA.metrics[metric].better === "higher";
+      columns.push({
+        head: title(board),
+        order: (s) => sized(metric, cellOf(board, s)),
+        show: (s) => {
+          const row = board.rows.find((r) => r.sampler === s);
+          if (row && !row.cells[metric] && row.finished < row.runs) return badge(Object.keys(row.ends)[0] ?? "–");
+          return scoreCell(cellOf(board, s));
+        },
+        cell: (s) => {
+          const c = cellOf(board, s), to = { click: () => { location.hash = `target-${i}`; } };
+          if (!c || c.is === "BELOW" || c.is === "UNFIT") return { class: "clickable", ...to };
+          let far = (Math.log(Math.max(Math.abs(c.v), 1e-4)) - low) / (high - low || 1);
+          far = c.is === "AT" ? 0 : up ? 1 - far : far;
+          const shade = `color-mix(in srgb, var(--bad) ${Math.round(100 * far)}%, var(--good))`;
+          return { class: "heat clickable", "--shade": shade, ...to };
+        },
+      });
+    });
+    place.replaceChildren(table({ label: `${metric} of every sampler on every target`, columns, rows: samplers }).node);
+  };
+  const first = metrics.includes("energy_distance") ? "energy_distance" : usual(metrics);  // which every target has
+  if (!first) return [el("h2", {}, "Overview"), el("p", {}, "No run has been scored yet; the runs are all listed under Runs.")];
+  draw(first);
+  return [
+    el("h2", {}, "Overview"),
+    el("div", { class: "controls" }, choice("Score", metrics.map((m) => [m, headOf(m)]), first, draw)),
+    place,
+    el("p", { class: "soft" }, "Medians over seeds [smallest, largest]. ≈ at the floor, ▼ below it, bold: not told apart from the best. Colours compare within a target. A head sorts; a cell opens its target."),
+    DATA.misled.length ? [
+      el("h3", {}, "One-sided against two-sided"),
+      el("p", { class: "soft" }, "Runs that look good from their own side and bad from the target's, the worst first."),
+      el("ul", { class: "reasons" }, DATA.misled.map((s) => el("li", {}, s.replaceAll("**", "").replaceAll("`", "")))),
+    ] : null,
+  ];
+}
+
+// --- one target ---
+
+function leaderboard(board, group, samplers) {
+  const columns = [
+    { head: "sampler", order: (r) => r.sampler, show: (r) => [
+      el("button", { type: "button", class: "name", click: () => openRow(board, r.sampler) }, r.sampler),
+      el("span", { class: "small" }, `${r.finished} of ${r.runs} seeds`, Object.entries(r.ends).map(([end, n]) => [", ", badge(end, `${n} `)]))] },
+    { head: "place", hint: "by the distance to exact draws; / with a gradient priced at 2 values", order: (r) => r.place,
+      show: (r) => (r.place === null ? "–" : `${r.place} / ${r.priced ?? "–"}${r.priced !== null && r.priced !== r.place ? " ⇄" : ""}`) },
+  ];
+  const mine = runsOf(board), typical = (sampler, of) => median(mine.filter((r) => r.sampler === sampler && r.finished).map(of).filter(known));
+  const spent = (head, of, show, hint) => ({ head, hint, order: (r) => typical(r.sampler, of), show: (r) => show(typical(r.sampler, of)) });
+  columns.push(spent("calls", calls, whole, "the larger of values and gradients in training"));
+  if (group === "cost") {
+    columns.push(
+      spent("values", (r) => r.values, whole), spent("grads", (r) => r.grads, whole),
+      spent("drawing: values", (r) => r.draw_values, whole), spent("drawing: grads", (r) => r.draw_grads, whole),
+      spent("seconds", (r) => r.seconds, number, "of the whole run"), spent("training s", (r) => r.train_seconds, number),
+      spent("draws", (r) => r.draws, whole), spent("memory MB", (r) => r.memory, whole), spent("parameters", (r) => r.parameters, whole));
+  } else {
+    for (const metric of board.columns.filter((m) => DATA.metrics[m].group === group))
+      columns.push({
+        head: headOf(metric), hint: hintOf(metric),
+        order: (r) => sized(metric, r.cells[metric]), show: (r) => scoreCell(r.cells[metric]),
+        cell: (r) => ({ class: "clickable", click: () => openRow(board, r.sampler) }),
+      });
+  }
+  return table({ label: `leaderboard of ${board.target}`, columns, rows: board.rows.filter((r) => samplers.has(r.sampler)), sort: { column: 1, up: true } }).node;
+}
+
+function troubles(board, samplers) {
+  const items = [], seen = new Map();
+  const note = (key, run) => seen.set(key, [...(seen.get(key) ?? []), run]);
+  for (const run of runsOf(board)) {
+    if (!samplers.has(run.sampler)) continue;
+    if (!run.finished) note(`${run.status.replaceAll("_", " ")}: ${run.reason || "no message"}`, run);
+    for (const text of run.notes) note(text, run);
+  }
+  for (const [text, runs] of seen) {
+    const by = unique(runs.map((r) => r.sampler)).map((s) => `${s} (seed ${runs.filter((r) => r.sampler === s).map((r) => r.seed).join(", ")})`);
+    items.push(el("li", { class: tone(runs[0].status) }, `${by.join(", ")}: ${text}`));
+  }
+  return items.length ? [el("h3", {}, "Failures and notes"), el("ul", { class: "reasons" }, items)] : [];
+}
+
+const edgeOf = (floor) => (floor ? floor.mean + 2 * floor.sd : null);
+// Medians over seeds; spends of seeds are matched by rank.
+function curve(board, key, clock, samplers) {
+  const series = [];
+  let edge = null, measured = true;
+  for (const sampler of samplers) {
+    const places = [];
+    for (const run of runsOf(board).filter((r) => r.sampler === sampler && r.curve)) {
+      const c = run.curve, last = c.spend[c.spend.length - 1];
+      if (key === "distance") edge ??= edgeOf(c.floor);
+      c.spend.forEach((spend, i) => {
+        const v = c[key][i];
+        let x = spend;
+        if (clock === "seconds") {
+          measured &&= Boolean(c.seconds);
+          x = c.seconds ? c.seconds[i] : (run.train_seconds * spend) / last;
+        }
+        if (known(v) && known(x) && x > 0) (places[i] ??= []).push([x, Math.abs(v)]);
+      });
+    }
+    const points = places.filter(Boolean).map((at) => {
+      const ys = at.map((p) => p[1]);
+      return [median(at.map((p) => p[0])), median(ys), Math.min(...ys), Math.max(...ys)];
+    });
+    if (points.length) series.push({ sampler, points });
+  }
+  return { series, edge, measured };
+}
+
+function curves(board, samplers, clock) {
+  const name = runsOf(board).find((r) => r.curve)?.curve.metric ?? "energy_distance";
+  const xlabel = clock === "seconds" ? "seconds of training" : "calls (points spent in training)";
+  const made = [["log_Z_err", "|log Z error| (nats)"], ["distance", name]].map(([key, text]) => {
+    const { series, edge, measured } = curve(board, key, clock, samplers);
+    const note = clock === "seconds" && !measured ? "seconds in proportion to calls: these runs did not record them" : null;
+    return lines({ title: text, series, xlabel, edge, note });
+  }).filter(Boolean);
+  return made.length ? [el("div", { class: "wide" }, made), legend([...samplers])] : [el("p", { class: "soft" }, "No run has a learning curve.")];
+}
+
+function seedsFigure(board, metric, samplers) {
+  const rows = board.rows.filter((r) => samplers.has(r.sampler)).map((row) => ({
+    sampler: row.sampler,
+    values: runsOf(board).filter((r) => r.sampler === row.sampler).map((r) => value(r, metric)).filter(known),
+    edge: row.cells[metric] && known(row.cells[metric].fm) ? row.cells[metric].fm + 2 * row.cells[metric].fs : null,
+  }));
+  const floored = rows.some((row) => row.edge !== null);
+  const signed = DATA.metrics[metric].perfect === "0" && !floored;
+  const note = `${DATA.metrics[metric].better} is better${floored ? "; shaded: up to the floor + 2 sd" : ""}`;
+  return dots({ title: signed ? `|${metric}|` : metric, rows, note });
+}
+
+function pictures(board, view, samplers, seed, statistic) {
+  const runs = runsOf(board).filter((r) => r.seed === seed && samplers.has(r.sampler));
+  const parts = [], failed = (run) => figure(run.sampler, el("p", { class: `${tone(run.status)} small` }, run.reason ? `${run.status}: ${run.reason}` : run.status));
+  if (view.plane) {
+    const what = view.plane.contours.length ? "over the contours of the density (1, 2 and 3 sd from the highest mode)" : "first two coordinates, over exact draws (grey)";
+    parts.push(el("h3", {}, "Draws"), el("p", { class: "soft" }, `Seed ${seed}, ${what}.`));
+    parts.push(el("div", { class: "panels" }, view.plane.exact.points ? cloud(view.plane, null, view.plane.exact) : null,
+      runs.map((r) => (view.plane.runs[r.id] ? cloud(view.plane, r.sampler, view.plane.runs[r.id]) : failed(r)))));
+  }
+  const law = view.laws[statistic];
+  if (law) {
+    parts.push(el("h3", {}, `Marginals: ${law.title}`), el("p", { class: "soft" }, `Seed ${seed}; outlined: exact draws, where there are any.`));
+    parts.push(el("div", { class: "panels" }, runs.map((r) => {
+      const own = law.runs[r.id];
+      return own ? bars({ sampler: r.sampler, ...law, filled: own, outline: law.exact, note: share(1 - Math.min(1, own.reduce((a, b) => a + b, 0.5) / 1000)) }) : failed(r);
+    })));
+  }
+  const weighted = runs.filter((r) => view.weights[r.id]);
+  if (weighted.length) {
+    parts.push(el("h3", {}, view.known ? "log w − log Z, from both sides" : "log w"),
+      el("p", { class: "soft" }, `Seed ${seed}; filled: own paths, outlined: paths traced back from exact draws, in nats. They meet at 0 where the sampler is good.`));
+    parts.push(el("div", { class: "panels" }, weighted.map((r) => {
+      const w = view.weights[r.id];
+      return bars({ sampler: r.sampler, ...w, filled: w.forward, outline: w.backward, zero: true });
+    })));
+  }
+  return parts;
+}
+
+function target(i) {
+  const board = DATA.boards[i], view = DATA.views[i];
+  const samplers = board.rows.map((r) => r.sampler), runs = runsOf(board);
+  const seeds = unique(runs.map((r) => r.seed)).sort((a, b) => a - b);
+  const groups = Object.entries(DATA.groups).filter(([g]) => board.columns.some((m) => DATA.metrics[m].group === g));
+  const chosen = { group: groups[0]?.[0] ?? "cost", clock: "calls", metric: usual(board.columns), seed: seeds[0], law: 0, test: () => true };
+  const [top, middle, low, count] = [el("div"), el("div"), el("div"), el("p", { class: "soft", role: "status" })];
+  const draw = () => {
+    const shown = new Set(samplers.filter(chosen.test));
+    count.textContent = `${shown.size} of ${samplers.length} samplers shown. A head sorts; a name or a number opens the runs behind it with their provenance.`;
+    top.replaceChildren(leaderboard(board, chosen.group, shown), ...troubles(board, shown));
+    const probes = board.columns.filter((m) => DATA.metrics[m].group === "probes");
+    middle.replaceChildren(
+      el("div", { class: "controls" }, choice("Learning curves against", [["calls", "calls"], ["seconds", "seconds"]], chosen.clock, set("clock"))),
+      ...curves(board, shown, chosen.clock),
+      el("h3", {}, "Seeds"),
+      el("div", { class: "controls" }, board.columns.length ? choice("Score", board.columns.map((m) => [m, m]), chosen.metric, set("metric")) : null),
+      el("div", { class: "wide" }, chosen.metric ? seedsFigure(board, chosen.metric, shown) ?? "" : ""),
+      ...(probes.length ? [el("h3", {}, "Gradient variance and control error"),
+        el("div", { class: "wide" }, probes.map((m) => seedsFigure(board, m, shown)).filter(Boolean))] : []));
+    low.replaceChildren(
+      el("div", { class: "controls" }, choice("Seed of the pictures", seeds.map((s) => [s, s]), chosen.seed, (s) => set("seed")(Number(s))),
+        view.laws.length > 1 ? choice("Marginal of", view.laws.map((l, k) => [k, l.title]), chosen.law, (k) => set("law")(Number(k))) : null),
+      ...pictures(board, view, shown, chosen.seed, chosen.law));
+  };
+  const set = (key) => (v) => {
+    const label = document.activeElement?.closest?.("label")?.textContent;
+    chosen[key] = v;
+    draw();
+    // the control that was used is made anew: keep the keyboard on it
+    if (label && !document.activeElement?.closest?.("label"))
+      [...MAIN.querySelectorAll("label")].find((l) => l.textContent === label)?.control?.focus();
+  };
+  draw();
+  const facts = [`${whole(board.budget)} points`, view.dim ? `${view.dim} dimensions` : null,
+    known(view.log_Z) ? `log Z = ${number(view.log_Z)}` : null, view.source ? `truth: ${view.source}` : null].filter(Boolean);
+  return [
+    el("h2", {}, board.target), el("p", { class: "soft" }, facts.join(" · ")),
+    el("div", { class: "controls" },
+      textbox("Filter samplers", "part of a name", (text) => { const test = words(text); chosen.test = test; draw(); }),
+      choice("Columns", [...groups, ["cost", "Cost"]], chosen.group, set("group"))),
+    count, top,
+    el("h3", {}, "Learning curves"), middle, low,
+  ];
+}
+
+// --- two methods ---
+
+function compare() {
+  const state = { board: 0, a: null, b: null, clock: "calls" }, place = el("div"), controls = el("div", { class: "controls" });
+  const draw = () => {
+    const board = DATA.boards[state.board], view = DATA.views[state.board];
+    const names = board.rows.map((r) => r.sampler);
+    if (!names.includes(state.a)) state.a = names[0];
+    if (!names.includes(state.b)) state.b = names.find((n) => n !== state.a) ?? names[0];
+    const pick = (key) => choice(key === "a" ? "Method A" : "Method B", names.map((n) => [n, n]), state[key], (n) => { state[key] = n; again(key); });
+    controls.replaceChildren(choice("Target", DATA.boards.map((b, i) => [i, title(b)]), state.board, (i) => { state.board = Number(i); again("board"); }), pick("a"), pick("b"));
+    const of = (name) => board.rows.find((r) => r.sampler === name);
+    const rows = board.columns.map((metric) => {
+      const [ca, cb] = [of(state.a).cells[metric], of(state.b).cells[metric]];
+      const seedsOf = (name) => new Map(runsOf(board).filter((r) => r.sampler === name).map((r) => [r.seed, value(r, metric)]));
+      const [va, vb] = [seedsOf(state.a), seedsOf(state.b)];
+      const signed = DATA.metrics[metric].perfect === "0" && !known(ca?.fm) && !known(cb?.fm);
+      const merit = (v) => (signed ? Math.abs(v) : v);
+      const differences = [...va].filter(([s, v]) => known(v) && known(vb.get(s))).map(([s, v]) => merit(v) - merit(vb.get(s)));
+      const untested = !DATA.metrics[metric].perfect ? "reported, not ranked"
+        : ca?.is === "AT" && cb?.is === "AT" ? "both at the floor"
+        : [ca, cb].some((c) => c?.is === "BELOW") ? "a score below its floor is no merit"
+        : [ca, cb].some((c) => c?.is === "UNFIT") ? "floor too noisy" : null;
+      return { metric, ca, cb, test: paired(differences), untested };
+    });
+    const tested = rows.filter((r) => r.test.p !== null && !r.untested), rejected = holm(tested.map((r) => r.test.p));
+    tested.forEach((r, i) => { r.told = rejected.has(i); });
+    const verdict = (r) => {
+      if (r.untested) return r.untested;
+      if (r.test.p === null) return "fewer than three common seeds";
+      if (!r.told) return "not told apart";
+      return (r.test.mean < 0) === (DATA.metrics[r.metric].better === "lower") ? "A better" : "B better";
+    };
+    const columns = [
+      { head: "score", order: (r) => r.metric, show: (r) => headOf(r.metric) },
+      { head: "A", hint: state.a, order: (r) => sized(r.metric, r.ca), show: (r) => scoreCell(r.ca) },
+      { head: "B", hint: state.b, order: (r) => sized(r.metric, r.cb), show: (r) => scoreCell(r.cb) },
+      { head: "mean of A − B", hint: "over common seeds, with its 95 % interval; of errors of either sign, their sizes", order: (r) => r.test.mean,
+        show: (r) => [number(r.test.mean), r.test.half !== null ? el("span", { class: "small" }, ` ±${number(r.test.half)}`) : null] },
+      { head: "seeds", order: (r) => r.test.n, show: (r) => r.test.n },
+      { head: "p", hint: "paired t, two-sided, before correction", order: (r) => r.test.p, show: (r) => (r.test.p === null ? "–" : r.test.p < 1e-4 ? "< .0001" : r.test.p.toFixed(4)) },
+      { head: "verdict", order: verdict, words: true, show: (r) => el("span", { class: /better/.test(verdict(r)) ? "best" : null }, verdict(r)) },
+    ];
+    const both = new Set([state.a, state.b]);
+    place.replaceChildren(
+      el("p", {}, el("b", {}, "A"), ` ${state.a}, `, el("b", {}, "B"), ` ${state.b}, on ${title(board)}`),
+      table({ label: "paired tests", columns, rows }).node,
+      el("p", { class: "soft" }, `Paired t over common seeds, two-sided; verdicts after Holm's correction over the ${tested.length} scores tested here, at 5 %. With three seeds only large differences are told apart.`),
+      ...curves(board, both, "calls"), ...curves(board, both, "seconds"),
+      ...pictures(board, view, both, Math.min(...runsOf(board).map((r) => r.seed)), 0));
+  };
+  const again = (key) => { draw(); controls.querySelectorAll("select")[["board", "a", "b"].indexOf(key)].focus(); };
+  draw();
+  return [el("h2", {}, "Two methods side by side"), controls, place];
+}
+
+// --- every run ---
+
+function runs() {
+  const origin = (r) => DATA.origins[r.origin];
+  const columns = [
+    { head: "run", order: (r) => r.id, show: (r) => el("button", { type: "button", class: "name", click: () => openRuns(`run ${r.id}`, [r]) }, r.id) },
+    { head: "target", words: true, order: (r) => r.target, show: (r) => r.target },
+    { head: "sampler", words: true, order: (r) => r.sampler, show: (r) => r.sampler },
+    { head: "budget", order: (r) => r.budget, show: (r) => whole(r.budget) },
+    { head: "seed", order: (r) => r.seed, show: (r) => r.seed },
+    { head: "status", words: true, order: (r) => r.status, show: (r) => badge(r.status) },
+    { head: "calls", order: calls, show: (r) => whole(calls(r)) },
+    { head: "seconds", order: (r) => r.seconds, show: (r) => number(r.seconds) },
+    { head: "commit", words: true, order: (r) => origin(r).code.commit, show: (r) => commit(origin(r)) },
+    { head: "reason", words: true, order: (r) => r.reason, show: (r) => r.reason, cell: () => ({ class: "words break" }) },
+  ];
+  const made = table({ label: "every run", columns, rows: DATA.runs, tall: true });
+  const count = el("p", { class: "soft", role: "status" });
+  const state = { text: "", status: "" };
+  const filter = () => {
+    const test = words(state.text);
+    const shown = made.filter((r) => (!state.status || r.status === state.status) && test(`${r.id} ${r.target} ${r.sampler} seed ${r.seed} ${r.status} ${r.reason}`));
+    count.textContent = `${shown} of ${DATA.runs.length} runs shown`;
+  };
+  filter();
+  return [
+    el("h2", {}, "Runs"),
+    el("div", { class: "controls" },
+      textbox("Filter runs", "target, sampler, status, message", (text) => { state.text = text; filter(); }),
+      choice("Status", [["", "all"], ...unique(DATA.runs.map((r) => r.status)).map((s) => [s, s.replaceAll("_", " ")])], "", (s) => { state.status = s; filter(); })),
+    count, made.node,
+  ];
+}
+
+// --- where from ---
+
+const commit = ({ code }) => (code.commit ? `${String(code.commit).slice(0, 12)}${code.dirty ? " + changes" : ""}` : "no commit");
+function originList({ code, env }) {
+  const item = (name, text) => (text ? [el("dt", {}, name), el("dd", {}, text)] : []);
+  return el("dl", {},
+    item("commit", `${code.commit ?? "none"}${code.dirty ? " with local changes" : ""}`),
+    item("tiltbench", `${code.version ?? "?"}, source hash ${code.hash ?? "?"}`),
+    item("plug-ins", Object.entries(code.plugins ?? {}).map(([path, hash]) => `${path} ${hash}`).join(", ")),
+    item("libraries", ["torch", "numpy", "python"].filter((k) => env[k]).map((k) => `${k} ${env[k]}`).join(", ")),
+    item("machine", [env.device_name ?? env.device, env.cores ? `${env.cores} cores` : null, env.threads ? `${env.threads} thread(s) a run` : null, env.os].filter(Boolean).join(", ")));
+}
+
+function openRow(board, sampler) {
+  openRuns(`${sampler} on ${title(board)}`, runsOf(board).filter((r) => r.sampler === sampler));
+}
+function openRuns(head, chosen) {
+  const every = unique(chosen.flatMap((r) => Object.keys(r.scores)));
+  const metrics = every.filter((m) => chosen.some((r) => value(r, m) !== null));
+  const without = every.filter((m) => !metrics.includes(m)).map((m) =>
+    el("li", {}, `${m}: ${unique(chosen.map((r) => DATA.texts[r.scores[m]]).filter(Boolean)).join("; ")}`));
+  const shown = (run, metric) => {
+    const score = run.scores[metric];
+    if (score === undefined) return "–";
+    if (!Array.isArray(score)) return el("span", { class: "small", title: DATA.texts[score] }, DATA.texts[score] || "–");
+    return [number(score[0]), known(score[1]) ? ` ±${score[1].toPrecision(1)}` : "", el("span", { class: "small" }, ` n ${whole(score[2])}`)];
+  };
+  const columns = [{ head: "score", order: (m) => metrics.indexOf(m), show: (m) => m },
+    ...chosen.map((r) => ({ head: `seed ${r.seed}`, show: (m) => shown(r, m), order: (m) => value(r, m) }))];
+  const origins = unique(chosen.map((r) => r.origin));
+  const close = el("button", { type: "button", click: () => DIALOG.close() }, "Close");
+  DIALOG.replaceChildren(
+    el("header", {}, el("h2", { id: "dialog-title" }, head), close),
+    metrics.length ? table({ label: "scores by seed", columns, rows: metrics }).node : el("p", {}, "These runs have no scores."),
+    without.length ? el("details", {}, el("summary", {}, `${without.length} scores without a number`), el("ul", { class: "reasons" }, without)) : "",
+    el("h3", {}, "Provenance"),
+    ...origins.map((o) => originList(DATA.origins[o])),
+    ...chosen.map((r) => el("div", {},
+      el("p", { class: "soft" }, `seed ${r.seed}: run ${r.id}, `, badge(r.status), `, ${whole(r.values)} values and ${whole(r.grads)} gradients in training, ${number(r.seconds)} s, target version ${r.version}`),
+      r.reason ? el("p", { class: "failed" }, r.reason) : null,
+      r.notes.length ? el("p", { class: "soft" }, r.notes.join("; ")) : null,
+      r.traceback ? el("details", {}, el("summary", {}, "Traceback"), el("pre", {}, r.traceback)) : null,
+      r.command ? el("pre", {}, r.command) : null)),
+    DATA.command ? el("p", { class: "soft" }, "The command of the whole folder: ", el("code", {}, DATA.command)) : null);
+  DIALOG.showModal();
+  DIALOG.scrollTop = 0;
+}
+
+function reading() {
+  const sentences = DATA.legend.replaceAll("**", "").replaceAll("`", "").split(/(?<=\.) (?=[A-Z≈▼*–])/);
+  return [
+    el("h2", {}, "How to read this"), el("ul", { class: "reasons" }, sentences.map((s) => el("li", {}, s.replaceAll("*", "")))),
+    el("h2", {}, "Provenance"),
+    DATA.command ? [el("p", {}, "The command:"), el("pre", {}, DATA.command)] : null,
+    ...DATA.origins.map((o, i) => [el("p", { class: "soft" }, `${DATA.runs.filter((r) => r.origin === i).length} runs:`), originList(o)]).flat(),
+  ];
+}
+
+// --- which view ---
+
+const VIEWS = [["overview", "Overview", overview],
+  ...DATA.boards.map((board, i) => [`target-${i}`, title(board), () => target(i)]),
+  ["compare", "Compare", compare], ["runs", "Runs", runs], ["reading", "How to read", reading]];
+
+function show() {
+  const name = location.hash.slice(1) || "overview";
+  const [key, , view] = VIEWS.find(([k]) => k === name) ?? VIEWS[0];
+  document.querySelector("nav").replaceChildren(...VIEWS.map(([k, text]) => el("a", { href: `#${k}`, "aria-current": k === key ? "page" : null }, text)));
+  MAIN.replaceChildren(...view().flat(2).filter((part) => part !== null && part !== undefined));
+  document.querySelector("nav [aria-current]").scrollIntoView({ block: "nearest", inline: "nearest" });
+}
+addEventListener("hashchange", () => { show(); scrollTo(0, 0); MAIN.focus({ preventScroll: true }); });
+const endings = DATA.runs.map((r) => (r.finished ? "finished" : r.status.replaceAll("_", " ")));
+document.getElementById("counts").textContent =
+  `${DATA.runs.length} runs: ${unique(endings).map((end) => `${endings.filter((e) => e === end).length} ${end}`).join(", ")}; ${DATA.boards.length} leaderboards`;
+show();
