@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
+from tiltbench.check_device import devices
 from tiltbench.estimators import bar
 from tiltbench.findings import Finding, agrees, expect, is_frozen, mean_of, said, until_broken
 from tiltbench.samplers.weights import Estimate
@@ -33,6 +34,7 @@ def check(target: Target) -> list[Finding]:
             ("reading the fields", partial(_statement, target)),
             (called, partial(_shapes, target, f, called)),
             (called, partial(_values, target, f, called)),
+            (called, partial(devices, target, f, called)),
             (f"the gradient of {called}", partial(_gradients, target, f, called)),
             (f"the symmetries of {called}", partial(_symmetries, target, f, called)),
             ("truth", partial(_truth, target)),
