@@ -43,11 +43,9 @@ def check(name: str) -> list[Finding]:
 
 
 def _of_sampler(sampler: Sampler[Any]) -> list[Finding]:
-    """Of a loss what it does in training, then its optimum."""
-    found = check_sampler.check(sampler)
-    if not isinstance(sampler, Diffusion) or not all(finding.ok for finding in found):
-        return found
-    return [*found, *check_loss.check(sampler)]
+    """Of a loss its optimum, then what it does in training."""
+    found = check_loss.check(sampler) if isinstance(sampler, Diffusion) else []
+    return [*found, *check_sampler.check(sampler)] if all(f.ok for f in found) else found
 
 
 def _check_file(spec: Spec) -> list[Finding]:

@@ -18,6 +18,7 @@ from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.loss import Batch
 from tiltbench.samplers.networks import Model
 from tiltbench.samplers.recipe import Base
+from tiltbench.samplers.sampler import Unsupported
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
@@ -58,6 +59,12 @@ def check(sampler: Diffusion) -> list[Finding]:
         return [Finding(True, "its optimum was not tried: it steers a chain of its own")]
     if sampler.loss.staged:
         return [Finding(True, "its optimum was not tried: it moves from stage to stage")]
+    try:
+        _batch(sampler, Displaced(0.0), Meter(ENOUGH), 0)
+    except Unsupported as error:
+        return [Finding(True, f"its optimum was not tried: {error}")]
+    except Exception:  # told by the first step below
+        pass
     return until_broken(
         [
             ("label and value", partial(_functions, sampler)),

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from tiltbench.findings import Finding, expect, until_broken
-from tiltbench.floor import COMPARED, known, measure
+from tiltbench.findings import Finding, agrees, expect, until_broken
+from tiltbench.floor import COMPARED, REPETITIONS, known, measure
 from tiltbench.metric import KINDS, Metric
 from tiltbench.record import Outcome
 from tiltbench.samplers.sampler import Draws
@@ -23,7 +23,6 @@ NEEDS = {*COMPARED, *KINDS, "log_Z", "log_w", "reverse", "own_log_Z"}
 PERFECT = ("0", "1", "floor", "")
 TARGETS = ("gmm9", "gaussian", "dw4", "ising_hs[side=4]")  # the first that has what it needs
 N = 400
-REPETITIONS = 10
 CLOSE = 0.03  # of a number that knows no draws, for weights whose log has sd .01
 
 
@@ -142,14 +141,14 @@ def _perfect(metric: Metric, target: Target | None) -> Iterator[Finding]:
     if target is None or not metric.perfect:
         return
     if metric.needs & COMPARED and metric.needs <= {*COMPARED, *KINDS}:
-        floor = measure(target, {metric.name: metric}, N, repetitions=REPETITIONS)[metric.name]
+        floor = measure(target, {metric.name: metric}, N)[metric.name]
         if floor is None:
             yield Finding(False, f"it has no value between two exact sets of {N}", "see `fn`")
             return
         error = floor.sd / math.sqrt(REPETITIONS)
         stated = floor.mean if metric.perfect == "floor" else float(metric.perfect)
         yield expect(
-            abs(floor.mean - stated) < 10 * error + 1e-9,  # Student's t of 9, once in 10^6
+            agrees(Estimate(floor.mean, error, REPETITIONS), stated),
             f"exact draws score {floor.mean:.3g} +- {error:.1g}, as it says",
             f"exact draws score {floor.mean:.3g} +- {error:.1g}, and it says {metric.perfect}",
             'correct the bias (leave out pairs of a point with itself), or state perfect="floor"',

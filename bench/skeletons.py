@@ -104,7 +104,7 @@ def test_it_keeps_the_contract():
 
 
 def test_it_runs(tmp_path):
-    runs = run(cell(TARGET, SAMPLER, budget=2_000, draws=100), tmp_path)
+    runs = run(cell(TARGET, SAMPLER, budget=2_000, draws=40), tmp_path)
     assert runs["status"].isin(["spent", "done"]).all()
 '''
 
