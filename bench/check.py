@@ -6,13 +6,14 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from tiltbench import check_sampler, check_target
+from tiltbench import check_loss, check_metric, check_sampler, check_target
 from tiltbench.findings import Finding
-from tiltbench.samplers.diffusion import Preset
+from tiltbench.metric import Metric
+from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import Loss
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.samplers.sampler import Sampler
-from tiltbench.spec import BadSpec, Spec, build_sampler, build_target, parse
+from tiltbench.spec import METRICS, BadSpec, Spec, build_sampler, build_target, parse
 from tiltbench.targets.registry import TARGETS, UnknownName
 from tiltbench.targets.target import Target
 
@@ -20,7 +21,7 @@ __all__ = ["Finding", "check"]
 
 
 def check(name: str) -> list[Finding]:
-    """What holds and what does not of a target, loss or sampler.
+    """What holds and what does not of a target, loss, sampler or metric.
 
     `name` is a registered name, `name[key=value]` or path/to/file.py.  Every check is deterministic
     (fixed seeds); a statistical one fails a correct plug-in once in a million.  Raises UnknownName
@@ -32,11 +33,19 @@ def check(name: str) -> list[Finding]:
     if spec["name"] in TARGETS.entries:
         return check_target.check(build_target(spec))
     if spec["name"] in SAMPLERS.entries:
-        return check_sampler.check(build_sampler(spec))
-    known = [*TARGETS.entries, *SAMPLERS.entries]
+        return _of_sampler(build_sampler(spec))
+    if spec["name"] in METRICS.entries:
+        return check_metric.check(METRICS.load(spec["name"]))
+    known = [*TARGETS.entries, *SAMPLERS.entries, *METRICS.entries]
     near = difflib.get_close_matches(spec["name"], known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else "see `tiltbench list targets` and `samplers`"
-    raise UnknownName(f"no target, loss or sampler is called {spec['name']!r}; {hint}")
+    raise UnknownName(f"no target, loss, sampler or metric is called {spec['name']!r}; {hint}")
+
+
+def _of_sampler(sampler: Sampler[Any]) -> list[Finding]:
+    """Of a loss its optimum, then what it does in training."""
+    found = check_loss.check(sampler) if isinstance(sampler, Diffusion) else []
+    return [*found, *check_sampler.check(sampler)] if all(f.ok for f in found) else found
 
 
 def _check_file(spec: Spec) -> list[Finding]:
@@ -51,7 +60,9 @@ def _check_file(spec: Spec) -> list[Finding]:
         if _is(made, Target):
             return check_target.check(build_target(spec))
         if isinstance(made, Loss | Preset) or _is(made, Sampler):
-            return check_sampler.check(build_sampler(spec))
+            return _of_sampler(build_sampler(spec))
+        if isinstance(made, Metric):
+            return check_metric.check(made)
     except BadSpec as error:
         return [
             Finding(
@@ -61,8 +72,9 @@ def _check_file(spec: Spec) -> list[Finding]:
                 'what its base class leaves open (Truth("unknown") is an answer to `truth`)',
             )
         ]
-    what = f"{spec['name']} holds neither a target nor a loss nor a sampler"
-    return [Finding(False, what, "extend Density, Tilt or Sampler, or write `thing = Loss(...)`")]
+    what = f"{spec['name']} holds neither a target nor a loss nor a sampler nor a metric"
+    mend = "extend Density, Tilt or Sampler, or write `thing = Loss(...)` or `thing = Metric(...)`"
+    return [Finding(False, what, mend)]
 
 
 def _is(made: Any, kind: type) -> bool:

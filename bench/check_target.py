@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from tiltbench import check_truth
+from tiltbench.check_device import devices
 from tiltbench.check_symmetries import Function, symmetries
 from tiltbench.findings import Finding, expect, is_frozen, until_broken
 from tiltbench.spec import build_target, spec
@@ -26,6 +27,7 @@ def check(target: Target) -> list[Finding]:
             ("reading the fields", partial(_statement, target)),
             (called, partial(_shapes, target, f, called)),
             (called, partial(_values, target, f, called)),
+            (called, partial(devices, target, f, called)),
             (f"the gradient of {called}", partial(_gradients, target, f, called)),
             (f"the symmetries of {called}", partial(_symmetric, target, f, called)),
             ("truth", partial(check_truth.stated, target)),

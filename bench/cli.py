@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 RUN_END = """\
 Exit code: 0 when every cell finished (a cell whose method does not apply to its target is a dash
@@ -29,11 +31,22 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    add = commands.add_parser("list", help="what there is, one line each")
+    plugins = argparse.ArgumentParser(add_help=False)
+    plugins.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="use what this file names (metrics, losses, targets, samplers) by its own name; "
+        "may be repeated",
+    )
+
+    add = commands.add_parser("list", help="what there is, one line each", parents=[plugins])
     add.add_argument("kind", choices=["targets", "samplers", "metrics", "suites", "studies"])
 
     add = commands.add_parser(
         "run",
+        parents=[plugins],
         help="run cells, score them and report",
         description="Run a suite, or the product of targets, samplers and seeds; score; report.",
         epilog=RUN_END,
@@ -81,7 +94,9 @@ def parser() -> argparse.ArgumentParser:
         "score": "compute the metrics of recorded runs again, from their draws on disk",
         "report": "write the tables, plots and page of scored runs again",
     }.items():
-        add = commands.add_parser(name, help=what, description=what.capitalize() + ".")
+        add = commands.add_parser(
+            name, parents=[plugins], help=what, description=what.capitalize() + "."
+        )
         add.add_argument("results", metavar="SUITE|DIR")
         if name == "score":
             add.add_argument("--force", action="store_true", help="also runs already scored")
@@ -137,6 +152,8 @@ def parser() -> argparse.ArgumentParser:
     )
     add.add_argument("names", nargs="+", metavar="NAME|path/to/file.py")
 
+    _exchange(commands, plugins)
+
     add = commands.add_parser(
         "diff",
         help="what got better, worse or lost from one result set to another",
@@ -162,18 +179,64 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _exchange(commands: Any, plugins: argparse.ArgumentParser) -> None:
+    """Files from and for the world outside."""
+    add = commands.add_parser(
+        "new",
+        help="write a target or loss that works, with its test, to start from",
+        description="Write NAME.py and test_NAME.py: they pass as they are; change them step by "
+        "step.",
+    )
+    add.add_argument("kind", choices=["target", "loss"])
+    add.add_argument("name", metavar="NAME", help="small letters, digits and _")
+    add.add_argument("--out", metavar="DIR", default=".", help="default: this folder")
+
+    add = commands.add_parser(
+        "import",
+        parents=[plugins],
+        help="score draws made elsewhere, in the same tables",
+        description="Record, score and report draws made by other programs.  Their calls are what "
+        "you say, and every table marks them as self-reported.",
+    )
+    add.add_argument(
+        "file",
+        metavar="DRAWS.npz",
+        help="x, (n, dim) or (chains, n, dim); optionally log_w, group, log_Z, log_w_reverse; or "
+        "an .npy that holds x",
+    )
+    add.add_argument("--target", required=True, metavar="T", help="as in `run --targets`")
+    add.add_argument("--calls", required=True, metavar="N", help="points the draws have cost")
+    add.add_argument("--grads", metavar="N", help="gradients among them (default: as many)")
+    add.add_argument(
+        "--budget", metavar="N", help="the allowance to be compared at (default: the calls)"
+    )
+    add.add_argument("--name", metavar="NAME", help="of the method (default: that of the file)")
+    add.add_argument("--seed", default="0", metavar="N", help="number of the repetition")
+    add.add_argument("--out", metavar="DIR", help="results folder (default results/imported)")
+
+    add = commands.add_parser(
+        "export",
+        parents=[plugins],
+        help="tidy scores as CSV or Parquet, one row a run and metric",
+    )
+    add.add_argument("results", metavar="SUITE|DIR")
+    add.add_argument("file", metavar="FILE.csv|FILE.parquet")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 success, 1 a failed cell or check, 2 a wrong argument, 130 Ctrl-C."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_args(arguments)
 
-    from tiltbench import commands
+    from tiltbench import commands, exchange_commands
     from tiltbench.spec import BadSpec
     from tiltbench.targets.registry import UnknownName
     from tiltbench.words import Refused
 
     try:
-        return commands.COMMANDS[options.command](options, arguments)
+        with _plugged(getattr(options, "plugin", [])):
+            words = {**commands.COMMANDS, **exchange_commands.COMMANDS}
+            return words[options.command](options, arguments)
     except (BadSpec, UnknownName, Refused) as error:
         print(f"tiltbench: {error}", file=sys.stderr)
         return 2
@@ -183,6 +246,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `tiltbench list targets | head`
         sys.stderr.close()
         return 0
+
+
+def _plugged(files: Sequence[str]) -> AbstractContextManager[None]:
+    if not files:
+        return nullcontext()
+    from tiltbench.plugins import plugged
+
+    return plugged(files)
 
 
 if __name__ == "__main__":

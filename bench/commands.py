@@ -49,12 +49,12 @@ def run(options: Namespace, arguments: Sequence[str]) -> int:
     out = Path(options.out) if options.out else RESULTS / suite.name
     device = _device(options.device)
     cells = suite.cells(device)
-    with nullcontext() if options.dry_run else _alone(out):
+    with nullcontext() if options.dry_run else alone(out):
         return _run(suite, cells, device, out, options, arguments)
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def alone(out: Path) -> Iterator[None]:
     """Makes the folder and holds its lock, which the system drops however this process ends.
 
     Raises Refused where another run holds it or the folder cannot be written."""
@@ -115,7 +115,7 @@ def _run(
             file=sys.stderr,
         )
         return 130
-    _score_and_report(out)
+    score_and_report(out)
     return _verdict(cells, _recorded(cells, out / "runs"), arguments)
 
 
@@ -220,7 +220,7 @@ def _run_all(
     print(f"{len(todo)} cells in {duration(time.monotonic() - began)}")
 
 
-def _score_and_report(out: Path) -> None:
+def score_and_report(out: Path) -> None:
     from tiltbench.report import report
     from tiltbench.score import score
 
@@ -267,7 +267,7 @@ def _folder(name: str) -> Path:
     raise Refused(f"there are no results in {name} nor in {RESULTS / name}; run the suite first")
 
 
-def _filled(name: str) -> Path:
+def filled(name: str) -> Path:
     """The same, with at least one run that counts as done.  Raises Refused."""
     folder = _folder(name)
     from tiltbench.record import records
@@ -291,14 +291,13 @@ def status(options: Namespace, arguments: Sequence[str]) -> int:
 
 def _show_status(folder: Path) -> None:
     from tiltbench.provenance import code_identity
-    from tiltbench.record import records
+    from tiltbench.record import read_json, records
 
     found = {record.id: record for record in records(folder / "runs")}
     request = folder / "suite.json"
     try:
-        text = request.read_text(encoding="utf-8") if request.exists() else '{"cells": []}'
-        wanted = {row["id"]: row for row in json.loads(text)["cells"]}
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        wanted = {row["id"]: row for row in read_json(request)["cells"]} if request.exists() else {}
+    except (KeyError, TypeError, ValueError) as error:
         raise Refused(
             f"{request} is not readable ({error}); the same `tiltbench run` makes it anew"
         ) from error
@@ -324,7 +323,7 @@ def _show_status(folder: Path) -> None:
 def score_again(options: Namespace, arguments: Sequence[str]) -> int:
     from tiltbench.score import score
 
-    done = score(_filled(options.results), force=options.force, progress=_scored)
+    done = score(filled(options.results), force=options.force, progress=_scored)
     print(f"{done} runs scored" if done else "every run is scored; --force scores them again")
     return 0
 
@@ -332,7 +331,7 @@ def score_again(options: Namespace, arguments: Sequence[str]) -> int:
 def report_again(options: Namespace, arguments: Sequence[str]) -> int:
     from tiltbench.report import report
 
-    path = report(_filled(options.results))
+    path = report(filled(options.results))
     print(f"{_table(path)}\n{path}\n{_page(path.parent)}")
     return 0
 
@@ -402,7 +401,7 @@ def study(options: Namespace, arguments: Sequence[str]) -> int:
 
 
 def diff(options: Namespace, arguments: Sequence[str]) -> int:
-    metrics = _names(options.metrics, "--metrics")
+    metrics = listed(options.metrics, "--metrics")
     for name in metrics:
         METRICS.find(name.removesuffix("_weighted"))
     a, b = _folder(options.a), _folder(options.b)
@@ -422,7 +421,7 @@ def publish(options: Namespace, arguments: Sequence[str]) -> int:
     """Copies into a new folder first, so that what is published is never half old, half new.
 
     Raises Refused where there is nothing to publish, before anything is touched."""
-    source = _filled(options.results)
+    source = filled(options.results)
     if not (source / "table.md").is_file():
         raise Refused(f"{source} has no table.md; `tiltbench report {options.results}` writes it")
     from tiltbench.record import records

@@ -15,9 +15,10 @@ import torch
 from torch import Generator, Tensor
 
 from tiltbench import estimators
-from tiltbench.floor import COMPARED, Floor, compared, plugin_file, sample_metrics, short
+from tiltbench.floor import COMPARED, Floor, compared, sample_metrics, short
 from tiltbench.metric import KINDS, Metric, Unknown, of_kind
 from tiltbench.metrics._congruence import least
+from tiltbench.plugins import plugin_hash
 from tiltbench.record import Outcome, Record, read_arrays, read_outcome, read_record
 from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import ess, resample
@@ -262,7 +263,7 @@ def _stream(seed: int, purpose: str) -> Generator:
 def _source(record: Record) -> tuple[str, str]:
     """What decides a record's target here: its spec, and its file where that is a plug-in."""
     target = record.spec["target"]
-    return json.dumps(target, sort_keys=True), plugin_file(target)
+    return json.dumps(target, sort_keys=True), plugin_hash(target["name"])
 
 
 @lru_cache(maxsize=16)

@@ -7,7 +7,6 @@ measured on demand and kept with the results.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -19,7 +18,8 @@ import numpy as np
 from torch import Generator, Tensor
 
 from tiltbench.metric import KINDS, Metric, of_kind
-from tiltbench.record import Outcome, write_json
+from tiltbench.plugins import plugin_hash
+from tiltbench.record import Outcome, read_json, write_json
 from tiltbench.samplers.sampler import Draws
 from tiltbench.spec import METRICS, Spec, build_target
 from tiltbench.targets.target import Target, Truth
@@ -58,24 +58,20 @@ class Floor(NamedTuple):
         return distance and self.sd > self.mean / 3
 
 
-Page = dict[str, Floor | None]  # by metric; None: measured, and there is none
+Page = dict[str, Floor | None]  # by `shelf` of a metric; None: measured, and there is none
 Book = dict[str, Page]  # by target, version and number of draws
 
 
 def page(target: Spec, version: int, n: int, file: str = "") -> str:
-    """The key of a target's floors: its complete spec, its version, what `plugin_file` says of it
-    (nothing for registered targets) and the number of draws."""
+    """The key of a target's floors: its complete spec, its version, the `plugin_hash` of its name
+    (nothing for the package's own) and the number of draws."""
     return f"{json.dumps(target, sort_keys=True)} v{version}{file and f' file {file}'} n={n}"
 
 
-def plugin_file(target: Spec) -> str:
-    """16 hex digits over the file of a plug-in target, which may change without a new version; ""
-    for registered targets and files that are gone."""
-    stem, suffix, _ = str(target["name"]).partition(".py")
-    path = Path(stem + suffix)
-    if not suffix or not path.is_file():
-        return ""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+def shelf(metric: str) -> str:
+    """The name of a metric's floors in a book: one from outside the package may change, so that its
+    `plugin_hash` is added."""
+    return f"{metric} {plugin_hash(metric)}".strip()
 
 
 def sample_metrics() -> dict[str, Metric]:
@@ -151,7 +147,7 @@ def read_book(path: Path) -> Book:
     if not path.exists():
         return {}
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["floors"]
+        entries = read_json(path)["floors"]
         book: Book = {}
         for e in entries:
             floors = book.setdefault(page(e["target"], e["version"], e["n"], e.get("file", "")), {})
@@ -171,10 +167,10 @@ def entry(target: Spec, version: int, n: int, floors: Page) -> dict[str, Any]:
         "target": target,
         "version": version,
         "n": n,
-        **({"file": file} if (file := plugin_file(target)) else {}),
+        **({"file": file} if (file := plugin_hash(target["name"])) else {}),
         "repetitions": REPETITIONS,
         "metrics": {
-            name: [float(f"{floor.mean:.6g}"), float(f"{floor.sd:.6g}")] if floor else None
+            shelf(name): [float(f"{floor.mean:.6g}"), float(f"{floor.sd:.6g}")] if floor else None
             for name, floor in sorted(floors.items())
         },
     }

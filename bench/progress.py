@@ -76,13 +76,36 @@ class Plain:
         print(f"[{done}/{total}] {told(cell, record)}; {self.forecast.left}", flush=True)
 
 
+@dataclass
+class Notebook:
+    """The same, and what is running on a line of its own, written over every half second."""
+
+    forecast: Forecast
+    last: float = 0.0
+
+    def watch(self, event: Event) -> None:
+        self.forecast.note(event)
+        if time.monotonic() - self.last > 0.5:
+            self.last = time.monotonic()
+            said = f"{event.cell.title}: {event.phase}, {event.share:.0%}; {self.forecast.left}"
+            print(f"\r{said:100}", end="", flush=True)
+
+    def ended(self, cell: Cell, record: Record) -> None:
+        print("\r", end="")
+        Plain(self.forecast).ended(cell, record)
+
+
 @contextmanager
 def display(total: int, jobs: int) -> Iterator[Display]:
-    """Live on a terminal: one bar for the suite, one for each running cell."""
+    """Live on a terminal: one bar for the suite, one for each running cell.  In a notebook one line
+    that is written over, and a line for every cell that ends; elsewhere those lines only."""
     from rich.console import Console
 
     console = Console()
     forecast = Forecast(total, jobs)
+    if console.is_jupyter:
+        yield Notebook(forecast)
+        return
     if not console.is_terminal:
         yield Plain(forecast)
         return

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tiltbench.plugins import plugin_hash
 from tiltbench.suite import Cell
 
 HERE = Path(__file__).parent
@@ -37,10 +38,10 @@ def code_identity() -> dict[str, Any]:
 
 
 def code_of(cell: Cell, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """`identity` and {"plugins": {path: hash}}: files outside the package that the cell names."""
+    """`identity` and {"plugins": {name: hash}}: what the cell names outside the package."""
     names = (cell.target["name"], cell.sampler["name"])
-    paths = [Path(name.partition(".py")[0] + ".py") for name in names if ".py" in name]
-    return {**identity, "plugins": {str(path): _digest([path]) for path in paths}}
+    hashes = {name: plugin_hash(name) for name in names}
+    return {**identity, "plugins": {name: digest for name, digest in hashes.items() if digest}}
 
 
 def same_code(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -157,18 +157,60 @@ def write_record(folder: Path, record: Record) -> None:
     write_json(folder / f"{record.id}.json", asdict(record))
 
 
-def read_record(path: Path) -> Record:
-    """Raises ValueError, naming the file, where it is not a record of this schema."""
+def read_json(path: Path) -> Any:
+    """Raises ValueError, OSError included, for what is no JSON."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, RecursionError) as error:  # RecursionError: brackets without end
+        raise ValueError(str(error)) from error
+
+
+def read_record(path: Path) -> Record:
+    """Raises ValueError, naming the file, where it is not a record of this schema, or one that
+    would have code run from its own results folder."""
+    try:
+        data = read_json(path)
         if data["schema"] != SCHEMA:
             raise ValueError(f"schema {data['schema']}, this version reads {SCHEMA}")
         data["status"] = Status(data["status"])
-        return Record(**data)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        record = Record(**data)
+        _sound(record, path)
+        return record
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is not a readable record ({error}); the same `tiltbench run` makes it anew"
         ) from error
+
+
+def _sound(record: Record, path: Path) -> None:
+    """Raises KeyError, TypeError or ValueError where a part is missing, or not what it must be."""
+    spec, labels = record.spec, record.labels
+    texts = [spec["target"]["name"], spec["sampler"]["name"], labels["target"], labels["sampler"]]
+    if not all(isinstance(text, str) for text in [*texts, record.reason, record.traceback]):
+        raise TypeError("a name or sentence is no text")
+    counts = [spec["target_version"], spec["seed"], spec["draws"], *spec["budget"]["train"]]
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts):
+        raise TypeError("a count is no whole number")
+    if not all(isinstance(part, dict) for part in (record.cost, record.env, record.code)):
+        raise TypeError("cost, env or code is no table")
+    if path.stem != record.id:
+        raise ValueError(f"it is that of run {record.id}, under another name")
+    for name in texts[:2]:
+        if brings_code(name, path.parent):
+            raise ValueError(
+                f"it names code in its own results folder, {name}; keep plug-ins elsewhere"
+            )
+
+
+def brings_code(name: str, runs: Path) -> bool:
+    """Whether a target's or sampler's name is that of a file in the results folder around `runs`:
+    what came with results is data, and never imported.
+
+    Where one works inside that folder, only `runs` itself is out of bounds."""
+    stem, suffix, _ = name.partition(".py")
+    runs, here = runs.resolve(), Path.cwd()
+    folder = runs if here.is_relative_to(runs.parent) else runs.parent
+    return bool(suffix) and Path(stem + suffix).resolve().is_relative_to(folder)
 
 
 def done_record(path: Path) -> Record | None:

@@ -29,15 +29,16 @@ from tiltbench.floor import (
     entry,
     measure,
     page,
-    plugin_file,
     read_book,
     sample_metrics,
+    shelf,
     write_book,
 )
 from tiltbench.floor import Page as FloorsOfPage
-from tiltbench.record import Record, records, write_json
+from tiltbench.plugins import metric_sources, plug, plugged_files, plugin_hash
+from tiltbench.record import Record, read_json, records, write_json
 from tiltbench.samplers import weights
-from tiltbench.spec import Spec, build_target
+from tiltbench.spec import METRICS, Spec, build_target
 
 HERE = Path(__file__).parent
 FEW = 4  # runs that are scored in this process: starting others takes seconds
@@ -55,7 +56,7 @@ def score(
     A metric that fails is a null with its reason; other metrics and runs go on."""
     runs, code = folder / "runs", scoring_code()
     finished = [record for record in records(runs) if record.status.finished]
-    codes = {r.id: code + plugin_file(r.spec["target"]) for r in finished}
+    codes = {r.id: code + plugin_hash(r.spec["target"]["name"]) for r in finished}
     due = [r for r in finished if force or not _current(runs, r.id, codes[r.id])]
     due.sort(key=lambda r: (json.dumps(r.spec["target"], sort_keys=True), r.spec["seed"]))
     if not due:
@@ -77,7 +78,7 @@ def read_scores(runs: Path, run: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = read_json(path)
         found["scores"].items()
         return found
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
@@ -85,11 +86,11 @@ def read_scores(runs: Path, run: str) -> dict[str, Any] | None:
 
 
 def scoring_code() -> str:
-    """A hash of everything in the package that decides a score: metrics, targets, floors."""
+    """A hash of everything that decides a score: metrics, targets, floors."""
     names = ("estimators", "evaluate", "floor", "metric", "score")
     files = [*HERE.glob("metrics/*.py"), *(HERE / f"{name}.py" for name in names), SHIPPED]
     files += [*Path(str(targets.__file__)).parent.rglob("*.py"), Path(str(weights.__file__))]
-    return _digest(files)
+    return _digest([*files, *metric_sources()])
 
 
 def _score_run(task: tuple[Path, str, str, Floors]) -> None:
@@ -131,17 +132,17 @@ def _floors(path: Path, runs: Path, due: list[Record], each: Each) -> Book:
         n, of_curve = _counts(runs, record)
         for count, names in ((n, set(sample_metrics())), (of_curve, {*DISTANCES, ENERGY})):
             if count > 1:
-                key = page(target, version, count, plugin_file(target))
+                key = page(target, version, count, plugin_hash(target["name"]))
                 wanted.setdefault(key, (target, version, count, set()))[3].update(names)
     tasks = []
     for key, (target, version, n, names) in wanted.items():
-        lacking = names - set(book.get(key, {}))
+        lacking = {name for name in names if shelf(name) not in book.get(key, {})}
         if lacking:
             tasks.append((target, version, n, tuple(sorted(lacking))))
     fresh = [entry(*found) for found in each(_measure, tasks)]
     if fresh:
-        kept = json.loads(path.read_text(encoding="utf-8"))["floors"] if path.exists() else []
-        kept = [e for e in kept if e.get("file", "") == plugin_file(e["target"])]  # still valid
+        kept = read_json(path)["floors"] if path.exists() else []
+        kept = [e for e in kept if e.get("file", "") == plugin_hash(e["target"]["name"])]
         write_book(path, [*kept, *fresh])
     return _joined(book, read_book(path))
 
@@ -176,8 +177,14 @@ def _measure(task: tuple[Spec, int, int, tuple[str, ...]]) -> tuple[Spec, int, i
 def _pages(book: Book, record: Record) -> dict[int, FloorsOfPage]:
     """The floors of the record's target, by number of draws."""
     target = record.spec["target"]
-    start = page(target, record.spec["target_version"], 0, plugin_file(target)).removesuffix("0")
-    return {int(k.removeprefix(start)): v for k, v in book.items() if k.startswith(start)}
+    file = plugin_hash(target["name"])
+    start = page(target, record.spec["target_version"], 0, file).removesuffix("0")
+    names = {shelf(name): name for name in METRICS.entries}
+    return {
+        int(key.removeprefix(start)): {names[s]: floor for s, floor in found.items() if s in names}
+        for key, found in book.items()
+        if key.startswith(start)
+    }
 
 
 @contextmanager
@@ -190,7 +197,7 @@ def _workers(jobs: int, tasks: int) -> Iterator[Each]:
         return
     from tiltbench.engine import forkserver
 
-    with ProcessPoolExecutor(jobs, forkserver(), _begin) as pool:
+    with ProcessPoolExecutor(jobs, forkserver(), _begin, (plugged_files(),)) as pool:
         try:
             # neighbours share a target and a seed, hence a reference set: keep them in one process
             yield lambda f, items: pool.map(f, items, chunksize=max(len(items) // (8 * jobs), 1))
@@ -199,8 +206,9 @@ def _workers(jobs: int, tasks: int) -> Iterator[Each]:
             raise
 
 
-def _begin() -> None:
+def _begin(plugins: list[Path]) -> None:
     """A worker: one thread; the parent answers Ctrl-C; gone as soon as the parent is."""
+    list(plug(plugins))
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()

@@ -26,7 +26,9 @@ from tiltbench.targets.registry import (
 )
 
 PARTS = (REFERENCES, NETWORKS, RECIPES, ANNEALINGS, SCHEDULES, STEPPINGS)
-METRICS = Registry("metric", ((Path(__file__).parent / "metrics", "tiltbench.metrics"),))
+METRICS = Registry(
+    "metric", ((Path(__file__).parent / "metrics", "tiltbench.metrics"),), "tiltbench.metrics"
+)
 STUDIES = Registry("study", ((Path(__file__).parent / "studies", "tiltbench.studies"),))
 
 Spec = dict[str, Any]  # {"name": str, "params": {str: literal | Spec}}
@@ -208,7 +210,7 @@ def spec(x: Any) -> Spec:
     loss = fields.pop("loss", None)
     home = loss if loss is not None else type(x)
     params = {key: _plain(value) for key, value in fields.items()}
-    return {"name": _registered_name(home), "params": params}
+    return {"name": registered_name(home) or str(home.name), "params": params}
 
 
 def _plain(value: Any) -> Any:
@@ -221,19 +223,20 @@ def _plain(value: Any) -> Any:
     raise BadSpec(f"{value!r} cannot be written in a spec: use numbers, strings, tuples and parts")
 
 
-def _registered_name(thing: Any) -> str:
-    """The name a class or loss is registered by; `path/to/file.py:name` for a plug-in file."""
+def registered_name(thing: Any) -> str | None:
+    """The name a class or loss is registered by; `path/to/file.py:name` for a plug-in file; None
+    where it is neither."""
     # the package first: a plug-in file also holds what it imports
     for registry in (TARGETS, SAMPLERS, *PARTS):
         entry = registry.entries.get(thing.name)
-        if entry is not None and entry.load() is thing:
+        if entry is not None and entry.module is not None and entry.load() is thing:
             return entry.name
     for module_name, module in list(sys.modules.items()):
         if module_name.startswith("tiltbench_plugin_"):
             if any(value is thing for value in vars(module).values()):
                 path = os.path.relpath(str(module.__file__))
                 return f"{path}:{thing.name}"
-    return str(thing.name)
+    return None
 
 
 def label(made: Any, full: Spec | None = None) -> str:
@@ -241,8 +244,11 @@ def label(made: Any, full: Spec | None = None) -> str:
     full = full or spec(made)
     plain = build_sampler if "loss" in {f.name for f in dataclasses.fields(made)} else None
     name = full["name"]
-    base = spec(plain({"name": name, "params": {}}) if plain else type(made)())
-    return shorten(full, base)
+    if plain:
+        return shorten(full, spec(plain({"name": name, "params": {}})))
+    standard = {f.name: f.default for f in dataclasses.fields(made)}
+    stated = {k: _plain(v) for k, v in standard.items() if v is not dataclasses.MISSING}
+    return shorten(full, {"name": name, "params": stated})
 
 
 def shorten(full: Spec, base: Spec) -> str:

@@ -14,6 +14,7 @@ SAMPLERS = Registry(
         (HERE / "escorts", "tiltbench.samplers.escorts"),
         (HERE / "classical", "tiltbench.samplers.classical"),
     ),
+    "tiltbench.samplers",
 )
 NETWORKS = Registry(
     "network",

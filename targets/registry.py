@@ -3,6 +3,8 @@
 A file offers what it *names*: a top-level class with `name = "..."` in its body, or a top-level
 assignment `thing = Call("thing", ...)` whose first argument repeats the variable's name.  Files are
 read as text (`ast`), so that listing imports nothing; a plug-in is imported when it is asked for.
+Other installed packages offer things by entry point, `thing = "package.module:thing"` in the groups
+`tiltbench.targets`, `tiltbench.samplers` (losses too) and `tiltbench.metrics`.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ import importlib
 import importlib.util
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +34,37 @@ class BrokenFile(UnknownName):
     """A plug-in file that cannot be imported; the message holds what it raised."""
 
 
+class Clash(UnknownName):
+    """Two plug-ins that claim one name; the message says where both are."""
+
+
 @dataclass(frozen=True)
 class Entry:
-    """Where a named thing lives: module `module` (or the file `path`), attribute `attribute`."""
+    """Where a named thing lives: attribute `attribute` of module `module`, or of the file `path`
+    where that is None.
+
+    `package` is the distribution that offers it by entry point (`path` is then its top-level
+    module), "" for this package and for files."""
 
     name: str
     attribute: str
     summary: str
     path: Path
     module: str | None
+    package: str = ""
 
     def load(self) -> Any:
+        """The thing itself.  Raises BrokenFile where a plug-in cannot be imported."""
+        if self.package:
+            return _offered(self)
         module = importlib.import_module(self.module) if self.module else _import_file(self.path)
         return getattr(module, self.attribute)
+
+    def sources(self) -> list[Path]:
+        """The files outside this package that decide what the thing is."""
+        if self.package and self.path.name == "__init__.py":
+            return sorted(self.path.parent.rglob("*.py"))
+        return [self.path] if self.package or not self.module else []
 
 
 def scan(path: Path, module: str | None = None) -> Iterator[Entry]:
@@ -112,31 +133,78 @@ def _import_file(path: Path) -> Any:
     return sys.modules[name]
 
 
+def _entry_of_point(point: EntryPoint) -> Entry:
+    """What an installed package offers, without importing it."""
+    package = point.dist.name if point.dist else "?"
+    try:
+        top = importlib.util.find_spec(point.module.partition(".")[0])
+    except ValueError:  # a module that runs as a script
+        top = None
+    path = Path(top.origin) if top and top.origin else Path(point.module)
+    summary = f"from the package {package} {point.dist.version if point.dist else ''}".strip()
+    return Entry(point.name, point.attr, summary, path, point.module, package)
+
+
+def _offered(entry: Entry) -> Any:
+    """The thing behind an entry point.  Raises BrokenFile where it is not what the point says."""
+    where = f"{entry.module}:{entry.attribute}, which the package {entry.package} offers"
+    mend = f"mend or uninstall {entry.package}"
+    try:
+        thing = getattr(importlib.import_module(str(entry.module)), entry.attribute)
+    except (Exception, SystemExit) as error:
+        said = " ".join(str(error).split())
+        raise BrokenFile(
+            f"importing {where} as {entry.name!r}, raises {type(error).__name__}: {said}; {mend}"
+        ) from error
+    if getattr(thing, "name", None) != entry.name:
+        raise BrokenFile(
+            f"{where} as {entry.name!r}, has the name {getattr(thing, 'name', None)!r}; "
+            f"give both one name: {mend}"
+        )
+    return thing
+
+
 @dataclass(frozen=True)
 class Registry:
-    """Names of one kind.  `places` are (folder or file, module prefix) pairs, searched in order."""
+    """Names of one kind.  `places` are (folder or file, module prefix) pairs, searched in order;
+    `group` is that of other packages' entry points."""
 
     kind: str
     places: tuple[tuple[Path, str], ...]
+    group: str = ""
 
     @cached_property
     def entries(self) -> dict[str, Entry]:
-        """Name -> entry.  Raises ValueError where two files claim one name."""
+        """Name -> entry.  Raises Clash where two plug-ins claim one name."""
         found: dict[str, Entry] = {}
+        for entry in self._found():
+            self._refuse_twins(found, entry)
+            found[entry.name] = entry
+        return found
+
+    def _found(self) -> Iterator[Entry]:
         for place, prefix in self.places:
             files = sorted(place.glob("*.py")) if place.is_dir() else [place]
             for file in files:
-                if file.stem.startswith("_"):
-                    continue
-                module = f"{prefix}.{file.stem}" if place.is_dir() else prefix
-                for entry in scan(file, module):
-                    if entry.name in found:
-                        raise ValueError(
-                            f"two {self.kind}s are called {entry.name!r}: "
-                            f"{found[entry.name].path} and {entry.path}; rename one of them"
-                        )
-                    found[entry.name] = entry
-        return found
+                if not file.stem.startswith("_"):
+                    yield from scan(file, f"{prefix}.{file.stem}" if place.is_dir() else prefix)
+        if self.group:
+            yield from map(_entry_of_point, entry_points(group=self.group))
+
+    def _refuse_twins(self, found: Mapping[str, Entry], entry: Entry) -> None:
+        if entry.name in found:
+            raise Clash(
+                f"two {self.kind}s are called {entry.name!r}: "
+                f"{found[entry.name].path} and {entry.path}; rename one of them"
+            )
+
+    def add(self, entry: Entry) -> None:
+        """One name more in this process, until `remove`.  Raises Clash where it is taken."""
+        self._refuse_twins(self.entries, entry)
+        self.entries[entry.name] = entry
+
+    def remove(self, entry: Entry) -> None:
+        del self.entries[entry.name]
 
     def find(self, name: str) -> Entry:
         """The entry of a registered name, or of `path/to/file.py` (`path/to/file.py:name`).
@@ -158,7 +226,8 @@ class Registry:
         return self.find(name).load()
 
 
-def _entry_of_file(path: Path, inside: str) -> Entry:
+def entries_of_file(path: Path) -> list[Entry]:
+    """What a file outside the package names, one thing or more.  Raises UnknownName."""
     if not path.is_file():
         raise UnknownName(f"there is no file {path}; check the path of the plug-in")
     try:
@@ -167,15 +236,20 @@ def _entry_of_file(path: Path, inside: str) -> Entry:
         raise UnknownName(f"{path} is not valid Python: {error}") from error
     except OSError as error:
         raise UnknownName(f"{path} cannot be read: {error.strerror}") from error
-    chosen = [e for e in entries if e.name == inside] if inside else entries
-    if len(chosen) == 1:
-        return chosen[0]
-    names = ", ".join(e.name for e in entries)
     if not entries:
         raise UnknownName(
             f'{path} names no plug-in: give its class a line `name = "..."`, '
             'or write `thing = Loss("thing", ...)`'
         )
+    return entries
+
+
+def _entry_of_file(path: Path, inside: str) -> Entry:
+    entries = entries_of_file(path)
+    chosen = [e for e in entries if e.name == inside] if inside else entries
+    if len(chosen) == 1:
+        return chosen[0]
+    names = ", ".join(e.name for e in entries)
     raise UnknownName(f"{path} holds {names}; choose one as {path}:NAME")
 
 
@@ -185,6 +259,7 @@ TARGETS = Registry(
         (HERE / "densities", "tiltbench.targets.densities"),
         (HERE / "tilts", "tiltbench.targets.tilts"),
     ),
+    "tiltbench.targets",
 )
 REFERENCES = Registry(
     "reference process", ((HERE / "references.py", "tiltbench.targets.references"),)

@@ -6,10 +6,12 @@ import re
 
 import pytest
 
+from tiltbench import check_loss, skeletons
 from tiltbench.check import check
 from tiltbench.samplers.classical.smc import Smc
 from tiltbench.samplers.registry import SAMPLERS
-from tiltbench.spec import BadSpec
+from tiltbench.skeletons import write_skeleton
+from tiltbench.spec import METRICS, BadSpec, build_sampler
 from tiltbench.targets.registry import TARGETS, UnknownName
 
 TARGET = '''
@@ -64,10 +66,15 @@ WRONG_TARGETS = {  # what is changed, into what, and what the one sentence must 
     "syntax": ("def draw(", "def draw(:", "not valid Python"),
     "no name": ('name = "mine"', 'title = "mine"', "names no plug-in"),
     "import": ("import math", "import mathematics", "raises ModuleNotFoundError"),
-    "no density": ("(Density)", "", "neither a target nor a loss nor a sampler"),
+    "no density": ("(Density)", "", "neither a target nor a loss nor a sampler nor a metric"),
     "raises": ("-(x - 0.5)", "-(x - missing)", "log_rho raises NameError"),
     "dim": ("dim: int = 3", "dim: int = 0", "dim is 0, not a positive whole number"),
     "scale": ("scale = 2.0", "scale = -2.0", "scale is -2.0, not a positive number"),
+    "device": (
+        "-(x - 0.5).sq",
+        "-(x - torch.full((self.dim,), 0.5, dtype=x.dtype)).sq",
+        "fails for x on another device: Tensor on device cpu",
+    ),
     "dtype": ("sum(-1) / 8", "sum(-1).double() / 8", "at x of torch.float32 is torch.float64"),
     "batch": ("(x - 0.5).sq", "(x - 0.5 * x.std()).sq", "a batch differs|raises|NaN"),
     "noise": ("/ 8", "/ 8 + torch.rand(())", "batch differs|other values the second time"),
@@ -297,6 +304,12 @@ def test_registered_targets_pass(name):
     assert bad(findings) == [] and len(findings) > 10
 
 
+@pytest.mark.parametrize("name", sorted(METRICS.entries))
+def test_registered_metrics_pass(name):
+    findings = check(name)
+    assert bad(findings) == [] and len(findings) > 4
+
+
 @pytest.mark.parametrize("name", sorted(SAMPLERS.entries))
 def test_registered_samplers_pass(name):
     findings = check(name)
@@ -362,6 +375,107 @@ mine = Loss("mine", _variance.label, _variance.value, lambda paths, steps, guide
 def test_a_wrong_price_gets_one_sentence(tmp_path):
     (tmp_path / "mine.py").write_text(LOSS)
     one_sentence(tmp_path / "mine.py", r"unguided: 5 paths of 3 steps cost \(5, 0\) .* \(10, 0\)")
+
+
+WRITTEN = skeletons.LOSS.replace("NAME", "mine")
+WRONG_LOSSES = {
+    "graph": (
+        "problem.reward(path.x[-1]).detach())",
+        "(model.log_Z + 0 * problem.reward(path.x[-1])).detach() + 0 * model.log_Z)",
+        "label hands over r with a graph",
+    ),
+    "shape": ("batch).var()", "batch).square()", "grad can be implicitly created|value has shape"),
+    "detached": ("batch).var()", "batch).var().detach()", "not require grad|value has no gradient"),
+    "noise": (
+        "batch).var()",
+        "batch).var() * (1 + __import__('torch').rand(()))",
+        "value differs between two calls with one seed",
+    ),
+    "sign": ("batch).var()", "batch).var() * -1", "does not draw the control to the optimum"),
+    "beside": (
+        "log_weight(model, process, batch).var()",
+        "(log_weight(model, process, batch) - 0.5 * batch['x'][-1].sum(-1)).var()",
+        "does not draw the control to the optimum|at the optimum its slope is",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_LOSSES)
+def test_a_wrong_loss_gets_one_sentence(tmp_path, case):
+    old, new, said = WRONG_LOSSES[case]
+    assert old in WRITTEN
+    (tmp_path / "mine.py").write_text(WRITTEN.replace(old, new, 1))
+    one_sentence(tmp_path / "mine.py", said)
+
+
+def test_a_loss_on_a_base_that_it_does_not_serve_is_let_pass(tmp_path):
+    line = "    return path_batch(path, problem.reward(path.x[-1]).detach())"
+    assert line in WRITTEN
+    unfit = WRITTEN.replace(line, "    from tiltbench.samplers.sampler import Unsupported\n" + line)
+    (tmp_path / "mine.py").write_text(unfit.replace(line, "    raise Unsupported('no')"))
+    made = build_sampler({"name": str(tmp_path / "mine.py"), "params": {}})
+    (finding,) = check_loss.check(made)
+    assert finding.ok and "its optimum was not tried: no" in finding.what
+
+
+METRIC = """
+import torch
+from tiltbench.metric import Metric
+from tiltbench.samplers.weights import Estimate
+
+def fn(target, truth, outcome, generator):
+    x = outcome.draws.x
+    y = truth.sample(len(x), generator)
+    return Estimate(float((x.mean(0) - y.mean(0)).norm()), 0.1, len(x))
+
+mine = Metric("mine", frozenset({"sample"}), "lower", "length", "floor", fn)
+"""
+WRONG_METRICS = {
+    "needs": ('{"sample"}', '{"samples"}', "needs samples, which nothing provides"),
+    "better": ('"lower"', '"smaller"', "better is 'smaller'"),
+    "perfect": ('"floor"', '"none"', "perfect is 'none'"),
+    "unit": ('"length"', '""', "unit is ''"),
+    "returns": ("return Estimate(", "return max(", "fn returns "),
+    "tensor": ("float((x", "((x", "fn returns .*tensor"),
+    "error": ("0.1, len", "-0.1, len", "it says error -0.1 from"),
+    "count": ("0.1, len(x)", "0.1, 0", "from 0 points"),
+    "raises": ("x.mean(0) -", "x.mean(0) / missing -", "fn raises NameError"),
+    "in place": ("y = truth", "x += 1; y = truth", "changes the draws in place"),
+    "noise": ("float((x", "float(torch.rand(()) + (x", "equal seeds give other values"),
+    "zero": ('"floor"', '"0"', "exact draws score .*, and it says 0"),
+    "one-sided": ("y.mean(0)).norm()", "x.mean(0)).norm() + y.std()", "no wrong draws"),
+    "direction": ('"lower"', '"higher"', "no wrong draws .* with higher the better"),
+}
+
+
+def test_a_right_metric_passes(tmp_path):
+    (tmp_path / "mine.py").write_text(METRIC)
+    assert bad(check(str(tmp_path / "mine.py"))) == []
+
+
+@pytest.mark.parametrize("case", WRONG_METRICS)
+def test_a_wrong_metric_gets_one_sentence(tmp_path, case):
+    old, new, said = WRONG_METRICS[case]
+    assert old in METRIC
+    (tmp_path / "mine.py").write_text(METRIC.replace(old, new, 1))
+    one_sentence(tmp_path / "mine.py", said)
+
+
+@pytest.mark.parametrize("kind", ["target", "loss"])
+def test_a_skeleton_works_and_its_test_passes(tmp_path, kind, monkeypatch):
+    code, test = write_skeleton(kind, f"my_{kind}", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    scope = {"__file__": str(test)}
+    exec(test.read_text(), scope)  # as pytest does, in its folder
+    scope["test_it_keeps_the_contract"]()
+    (tmp_path / "out").mkdir()
+    scope["test_it_runs"](tmp_path / "out")
+    with pytest.raises(BadSpec, match="is there already"):
+        write_skeleton(kind, f"my_{kind}", tmp_path)
+    with pytest.raises(BadSpec, match="is taken by"):
+        write_skeleton(kind, "smc", tmp_path)
+    with pytest.raises(BadSpec, match="is no name for a"):
+        write_skeleton(kind, "Über-law", tmp_path)
 
 
 def test_a_name_that_is_nowhere_is_refused():

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tiltbench.cli import main
-from tiltbench.commands import _alone
+from tiltbench.commands import alone
 from tiltbench.record import Record, Status, write_record
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.spec import METRICS, STUDIES
@@ -318,7 +318,9 @@ def test_nothing_to_publish_leaves_what_was_published(broken, tmp_path, monkeypa
     for folder in (out / "runs", public):
         folder.mkdir(parents=True)
     (public / "table.md").write_text("precious")
-    record = Record({"target": {}, "seed": 0}, {"target": "t", "sampler": "s"}, Status.FAILED)
+    numbers = {"target_version": 1, "seed": 0, "draws": 1, "budget": {"train": [1, 1]}}
+    spec = {"target": {"name": "t"}, "sampler": {"name": "s"}, **numbers}
+    record = Record(spec, {"target": "t", "sampler": "s"}, Status.FAILED)
     if broken == "table.md":
         write_record(out / "runs", record)
     else:
@@ -334,8 +336,8 @@ def test_two_runs_do_not_share_a_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     out = tmp_path / RESULTS / "adhoc"
     hold = (
-        "import sys, time\nfrom pathlib import Path\nfrom tiltbench.commands import _alone\n"
-        "with _alone(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
+        "import sys, time\nfrom pathlib import Path\nfrom tiltbench.commands import alone\n"
+        "with alone(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
     )
     command = [sys.executable, "-c", hold, str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
@@ -347,7 +349,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path, monkeypatch, capsys):
             assert main([*RUN, "--dry-run"]) == 0
         finally:
             other.kill()
-    with _alone(out):  # the lock went with its process
+    with alone(out):  # the lock went with its process
         pass
 
 

@@ -787,7 +787,8 @@ class Shifted(Density):
 
 
 @pytest.fixture
-def plugin(tmp_path):
+def plugin(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "shifted.py"
     path.write_text(PLUGIN.replace("SIZE", "1"))
     return path, {"name": f"{path}:shifted", "params": {}}

@@ -530,7 +530,7 @@ def test_a_plug_in_is_one_file(tmp_path):
 def test_two_files_of_one_name_are_an_error(tmp_path):
     (tmp_path / "a.py").write_text(PLUG_IN)
     (tmp_path / "b.py").write_text(PLUG_IN)
-    with pytest.raises(ValueError, match="two targets are called 'mine'"):
+    with pytest.raises(UnknownName, match="two targets are called 'mine'"):
         Registry("target", ((tmp_path, "nowhere"),)).entries
 
 

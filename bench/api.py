@@ -1,0 +1,164 @@
+"""The suite from Python, in a script or a notebook:
+
+    from tiltbench.api import cell, run, score
+    run(cell("gmm9", "smc", budget=10_000))
+    score()
+
+Targets and samplers are given as on the command line ("gmm_weighted[dim=16]", "path/to/file.py"),
+or as objects: a target, a loss, a sampler, also of classes written in this session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tiltbench.commands import alone
+from tiltbench.engine import Event, run_cells
+from tiltbench.exported import inference_data
+from tiltbench.plugins import in_session, offer, plugged
+from tiltbench.progress import Display, display
+from tiltbench.provenance import code_identity, code_of, same_code
+from tiltbench.record import Record, done_record, records
+from tiltbench.report.frame import collect
+from tiltbench.run import run_cell
+from tiltbench.samplers.diffusion import Diffusion, Preset
+from tiltbench.samplers.loss import Loss
+from tiltbench.samplers.sampler import Sampler
+from tiltbench.score import score as score_folder
+from tiltbench.spec import BadSpec, label, registered_name, spec
+from tiltbench.suite import Cell, Choice, Limits, Suite
+from tiltbench.targets.target import Target
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+__all__ = ["Cell", "cell", "cells", "inference_data", "offer", "plugged", "run", "score"]
+
+FOLDER = Path("results/python")
+
+Given = str | Target | type[Target]
+Method = str | Loss | Preset | Sampler[Any] | type[Sampler[Any]]
+
+
+def cell(
+    target: Given,
+    sampler: Method,
+    budget: int = 40_000,
+    seed: int = 0,
+    draws: int = 1_000,
+    curve: int = 0,
+    device: str = "cpu",
+) -> Cell:
+    """One run: `budget` points to train, `draws` to score, `curve` draws at each of 8 points of the
+    learning curve (0: none).  Raises BadSpec or UnknownName for what cannot be built."""
+    return cells([target], [sampler], budget, [seed], draws, curve, device)[0]
+
+
+def cells(
+    targets: Iterable[Given],
+    samplers: Iterable[Method],
+    budget: int = 40_000,
+    seeds: Sequence[int] = (0, 1, 2),
+    draws: int = 1_000,
+    curve: int = 0,
+    device: str = "cpu",
+) -> list[Cell]:
+    """The product of targets, samplers and seeds, targets outermost; otherwise as `cell`."""
+    suite = Suite(
+        "python",
+        "",
+        int(budget),
+        draws,
+        tuple(seeds),
+        tuple(_choice(target) for target in targets),
+        tuple(_choice(sampler) for sampler in samplers),
+        curve=curve,
+    )
+    return suite.cells(device)
+
+
+def _choice(thing: Any) -> Choice:
+    if isinstance(thing, str):
+        return Choice.of(thing)
+    if isinstance(thing, Loss | Preset):
+        return Choice({"name": _home(thing), "params": {}}, thing.name)
+    made = thing() if isinstance(thing, type) else thing
+    _home(made.loss if isinstance(made, Diffusion) else type(made))
+    full = spec(made)
+    short = label(made, full)
+    return Choice(full, short.replace(full["name"], full["name"].rpartition(":")[2], 1))
+
+
+def _home(thing: Any) -> str:
+    """The name that a thing is registered by, in this session where it is nowhere else."""
+    name = registered_name(thing)
+    if name is None:
+        offer(thing)
+    return name or str(thing.name)
+
+
+def run(todo: Cell | Iterable[Cell], folder: str | Path = FOLDER, jobs: int = 1) -> DataFrame:
+    """Runs the cells, scores them, and returns a row for each (columns: `report.frame.COLUMNS`).
+
+    Cells that `folder` holds already, finished and by this very code, are not run again.  One job
+    runs them one after the other in this process, more of them in as many others, killed at the
+    limits of a suite.  Ctrl-C keeps what has ended.  Raises BadSpec where a cell of more jobs needs
+    what exists in this session only, and Refused where the folder cannot be used."""
+    wanted = [todo] if isinstance(todo, Cell) else list(todo)
+    hidden = [name for c in wanted for name in (c.target["name"], c.sampler["name"])]
+    hidden = [name for name in hidden if in_session(name)]
+    if jobs > 1 and hidden:
+        raise BadSpec(
+            f"{hidden[0]} exists in this session only, where other processes cannot see it; write "
+            "it in a file and name the file, or leave jobs at 1"
+        )
+    folder, code = Path(folder), code_identity()
+    with alone(folder):
+        due = [c for c in wanted if not _current(c, folder, code)]
+        with display(len(due), jobs) as shown:
+            ended = (
+                _one_by_one(due, folder / "runs", code, shown)
+                if jobs == 1
+                else run_cells(due, folder / "runs", jobs, Limits(), code, shown.watch)
+            )
+            for done, record in ended:
+                shown.ended(done, record)
+    _score(folder)
+    runs = collect(folder).runs
+    return runs[runs["id"].isin([c.id for c in wanted])].reset_index(drop=True)
+
+
+def _current(wanted: Cell, folder: Path, code: dict[str, Any]) -> bool:
+    record = done_record(folder / "runs" / f"{wanted.id}.json")
+    mine = record is not None and same_code(record.code, code_of(wanted, code))
+    return mine and record is not None and record.status.finished
+
+
+def _one_by_one(
+    due: Iterable[Cell], runs: Path, code: dict[str, Any], shown: Display
+) -> Iterator[tuple[Cell, Record]]:
+    threads = torch.get_num_threads()  # those of this process stay as they are
+    for c in due:
+        shown.watch(Event(c, "starting", 0.0))
+
+        def progress(phase: str, share: float, c: Cell = c) -> None:
+            shown.watch(Event(c, phase, share))
+
+        yield c, run_cell(c, runs, progress, threads, code_of(c, code))
+
+
+def score(folder: str | Path = FOLDER) -> DataFrame:
+    """Scores what is not scored yet, and returns a row for every run and metric (columns:
+    `report.frame.COLUMNS`); value is NaN where there is none, with its reason."""
+    _score(Path(folder))
+    return collect(Path(folder)).scores
+
+
+def _score(folder: Path) -> None:
+    """In this process where a target lives in this session only."""
+    found = records(folder / "runs")
+    score_folder(folder, jobs=int(any(in_session(r.spec["target"]["name"]) for r in found)))

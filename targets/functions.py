@@ -1,0 +1,155 @@
+"""Targets from plain functions, for a file that names them:
+
+    mine = from_torch("mine", log_density, dim=2)
+
+`tiltbench check path/to/file.py` then checks the target, and `run --targets path/to/file.py` runs
+it; a class that extends Density does the same and may have parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tiltbench.targets.problem import front
+from tiltbench.targets.target import Density, Truth
+
+Values = Callable[[np.ndarray], np.ndarray]  # (n, dim) -> (n,), float64
+Gradients = Callable[[np.ndarray], np.ndarray]  # (n, dim) -> (n, dim), float64
+
+STEP = np.finfo(np.float64).eps ** (1 / 3)  # of central differences, in scales
+
+
+def from_torch(
+    name: str,
+    log_density: Callable[[Tensor], Tensor],
+    dim: int,
+    scale: float = 1.0,
+    truth: Truth | None = None,
+) -> type[Density]:
+    """The target rho(x) = exp log_density(x), a PyTorch function (*b, dim) -> (*b) in nats.
+
+    `scale` is the rms coordinate, as far as it is known; `truth` what is known, nothing by default.
+    """
+    return _density(name, log_density, dim, scale, truth)
+
+
+def from_numpy(
+    name: str,
+    log_density: Values,
+    dim: int,
+    scale: float = 1.0,
+    gradient: Gradients | None = None,
+    truth: Truth | None = None,
+) -> type[Density]:
+    """The same of a NumPy function (n, dim) -> (n,), and of its gradient (n, dim) -> (n, dim).
+
+    Without a gradient central differences are taken: the meter counts one gradient, the machine
+    works for 2 dim values.  A function of one point, as Stan's and NumPyro's log densities are,
+    becomes one of many by `numpy.vectorize(f, signature="(d)->()")`, its gradient by
+    `signature="(d)->(d)"`.  There are no second derivatives, and no device but the CPU's."""
+    slope = gradient or _differences(log_density, scale)
+
+    def log_rho(x: Tensor) -> Tensor:
+        value: Tensor = _Foreign.apply(x, log_density, slope)
+        return value
+
+    return _density(name, log_rho, dim, scale, truth)
+
+
+def _density(
+    name: str, f: Callable[[Tensor], Tensor], dim: int, scale: float, truth: Truth | None
+) -> type[Density]:
+    known = truth or Truth("unknown")
+    body: dict[str, Any] = {
+        "__doc__": (getattr(f, "__doc__", None) or "A log density given as a function.").strip(),
+        "name": name,
+        "dim": dim,
+        "scale": scale,
+        "log_rho": lambda self, x: f(x),
+        "truth": lambda self: known,
+    }
+    return dataclass(frozen=True)(type(name, (Density,), body))
+
+
+def _differences(log_density: Values, scale: float) -> Gradients:
+    """(f(x + h e_i) - f(x - h e_i)) / 2h in every coordinate."""
+
+    def gradient(x: np.ndarray) -> np.ndarray:
+        n, dim = x.shape
+        steps = STEP * scale * np.eye(dim)
+        ahead, behind = (
+            np.asarray(log_density((x[:, None] + s * steps).reshape(-1, dim))).reshape(n, dim)
+            for s in (1, -1)
+        )
+        with np.errstate(invalid="ignore"):  # beyond an edge: -inf - -inf
+            slope: np.ndarray = (ahead - behind) / (2 * STEP * scale)
+        return slope
+
+    return gradient
+
+
+class _Foreign(torch.autograd.Function):
+    """A NumPy function of the points x (*b, dim), computed in float64, with the given gradient."""
+
+    @staticmethod
+    def forward(x: Tensor, f: Values, gradient: Gradients) -> Tensor:
+        flat = _array(x)
+        value = np.asarray(f(flat), dtype=np.float64)
+        if value.shape != flat.shape[:1]:
+            raise ValueError(
+                f"the log density maps {flat.shape} to {value.shape}, not to {flat.shape[:1]}; for "
+                'a function of one point use numpy.vectorize(f, signature="(d)->()")'
+            )
+        return torch.from_numpy(value.copy()).to(x).reshape(x.shape[:-1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.gradient = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return grad[0][..., None] * _Slope.apply(x, ctx.gradient), None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, f: Values, gradient: Gradients) -> Any:
+        return _Foreign.apply(front(info, in_dims[0], x), f, gradient), 0
+
+
+class _Slope(torch.autograd.Function):
+    """The gradient at the points, of which no more derivatives are known."""
+
+    @staticmethod
+    def forward(x: Tensor, gradient: Gradients) -> Tensor:
+        slope = np.asarray(gradient(_array(x)), dtype=np.float64)
+        if slope.size != x.numel():
+            raise ValueError(
+                f"the gradient at {x.numel() // x.shape[-1]} points of {x.shape[-1]} coordinates "
+                f"has shape {slope.shape}; it must have one number a coordinate"
+            )
+        return torch.from_numpy(slope.copy()).to(x).reshape(x.shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Any) -> Any:
+        raise RuntimeError(
+            "a NumPy log density has no second derivatives; write it in PyTorch for this method"
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, gradient: Gradients) -> Any:
+        return _Slope.apply(front(info, in_dims[0], x), gradient), 0
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.detach().cpu().double().reshape(-1, x.shape[-1]).numpy()
