@@ -123,18 +123,20 @@ def test_the_package_s_own_data_is_read_without_pickle(tmp_path, monkeypatch):
     import hashlib
 
     monkeypatch.setattr(target, "DATA", tmp_path)
-    monkeypatch.setattr(reference, "DATA", tmp_path)
     array = np.empty(3, dtype=object)
     array[:] = Payload()
     np.save("bad.npy", array)
     Path("bad_reference.npz").write_bytes(armed())
-    for file, about in (("bad.npy", "bad.json"), ("bad_reference.npz", "bad_reference.json")):
-        digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
-        Path(about).write_text(json.dumps({"sha256": digest, "certified": True}))
+    digest = hashlib.sha256(Path("bad.npy").read_bytes()).hexdigest()
+    Path("bad.json").write_text(json.dumps({"sha256": digest}))
     with pytest.raises(ValueError):
         target.table("bad", torch.zeros(1))
-    with pytest.raises(ValueError):
-        reference._stored("bad")
+    data, about = Path("bad_reference.npz"), Path("bad_reference.json")
+    facts = {"certified": True}
+    stamp = reference.checksum(data.read_bytes(), facts)
+    about.write_text(json.dumps({**facts, "sha256": stamp}))
+    with pytest.raises(ValueError, match="pickle"):
+        reference._loaded(data, about)
 
 
 PLUGIN = """

@@ -208,7 +208,7 @@ def _row(target, method, learned=True, cpu=100.0, **scores):
     rows = []
     for metric, found in scores.items():
         value, floor = found if isinstance(found, tuple) else (found, math.nan)
-        one = {"metric": metric, "value": value, "floor_mean": floor, "floor_sd": 0.1}
+        one = {"metric": metric, "value": value, "floor_mean": floor, "floor_sd": 0.1, "se": 0.05}
         rows += [one, one]
     return physics.Row(target, method, learned, 1000, cpu, DataFrame(rows))
 
