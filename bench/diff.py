@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tiltbench.record import Record, read_record
 from tiltbench.report.board import ranks
 from tiltbench.report.compare import LEVEL, Cell, Verdict, cell, holm, paired
-from tiltbench.report.frame import BLOCK, Frames, frames_of, metric_of, warn
+from tiltbench.report.frame import BLOCK, Frames, frames_of, metric_of, readable
 from tiltbench.report.provenance import facts
 from tiltbench.score import read_scores
 
@@ -97,7 +96,7 @@ def compare(a: Path, b: Path, metrics: Iterable[str] = ()) -> Comparison:
     (`perfect` is stated and the truth is needed).
 
     Raises FileNotFoundError where a folder holds no records."""
-    one, two = (frames_of(folder, _records(folder / "runs")) for folder in (a, b))
+    one, two = (frames_of(folder, readable(folder / "runs")) for folder in (a, b))
     for frames, folder in ((one, a), (two, b)):
         if frames.runs.empty:
             raise FileNotFoundError(f"{folder} holds no records; run the suite first")
@@ -118,18 +117,6 @@ def compare(a: Path, b: Path, metrics: Iterable[str] = ()) -> Comparison:
 def _valued(frames: Frames) -> dict[str, None]:
     """The metrics of which a set has a value, in order."""
     return dict.fromkeys(frames.scores[frames.scores["value"].notna()]["metric"])
-
-
-def _records(runs: Path) -> list[Record]:
-    """Every readable record: published sets have no draws beside them, and none are needed."""
-    found = []
-    for path in sorted(runs.glob("*.json")):
-        if path.name.count(".") == 1:
-            try:
-                found.append(read_record(path))
-            except ValueError as error:
-                warn(str(error))
-    return found
 
 
 def _rows(one: Frames, two: Frames, metrics: list[str]) -> Iterable[Row]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tiltbench.metric import Metric
-from tiltbench.record import Record, records
+from tiltbench.record import Record, read_record, records
 from tiltbench.score import read_scores
 from tiltbench.spec import METRICS
 
@@ -41,6 +41,18 @@ class Frames(NamedTuple):
 def collect(folder: Path) -> Frames:
     """What `folder`/runs holds.  Runs that have not been scored have no rows among the scores."""
     return frames_of(folder, records(folder / "runs"))
+
+
+def readable(runs: Path) -> list[Record]:
+    """Every readable record: published sets have no draws beside them, and none are needed."""
+    found = []
+    for path in sorted(runs.glob("*.json")):
+        if path.name.count(".") == 1:
+            try:
+                found.append(read_record(path))
+            except ValueError as error:
+                warn(str(error))
+    return found
 
 
 def frames_of(folder: Path, found: list[Record]) -> Frames:

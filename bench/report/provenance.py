@@ -6,9 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tiltbench.record import Record
-
-SUITES = Path(__file__).parent.parent / "suites"
+from tiltbench.record import Record, read_json
 
 
 def provenance(records: list[Record], folder: Path) -> str:
@@ -43,7 +41,12 @@ def _machine(env: Any) -> str:
 
 
 def _command(folder: Path) -> str:
-    return f"`make bench SUITE={folder.name}`" if (SUITES / f"{folder.name}.toml").exists() else ""
+    """The last `tiltbench run` into this folder, which its suite.json keeps."""
+    try:
+        said = read_json(folder / "suite.json")["command"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return f"`{said}`"
 
 
 def _each(values: Iterable[Any]) -> str:

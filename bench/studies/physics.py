@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tiltbench.report.frame import collect
+from tiltbench.report.frame import frames_of, readable
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.spec import build_sampler
 from tiltbench.studies._stored import folder_of
@@ -84,7 +84,7 @@ def run(folder: Path, device: str) -> Answer:
 
 
 def _rows(folder: Path) -> Iterator[Row]:
-    found = collect(folder)
+    found = frames_of(folder, readable(folder / "runs"))
     specs = {record.id: record.spec["sampler"] for record in found.records}
     for (target, method), runs in found.runs.groupby(["target", "sampler"], sort=False):
         scores = found.scores[found.scores["id"].isin(runs["id"])]
@@ -173,7 +173,8 @@ def _phases(every: list[Row]) -> Iterator[Claim]:
         return
     seen = {metric: sum(row.off(metric) > 2 for row in lost) for metric in SHOWN}
     names = "; ".join(
-        f"`{row.method}` {row.of(TWO_SIDED):+.2f} two-sided, {row.of('log_Z_err'):+.2f} one-sided"
+        f"`{row.method}` {_signed(row.of(TWO_SIDED))} two-sided, "
+        f"{_signed(row.of('log_Z_err'))} one-sided"
         for row in lost
     )
     yield Claim(
@@ -193,6 +194,10 @@ def _phases(every: list[Row]) -> Iterator[Claim]:
         "more than 2 sd off their floors: "
         + ", ".join(f"`{name}` {count} of {len(lost)}" for name, count in seen.items()),
     )
+
+
+def _signed(value: float) -> str:
+    return "none" if math.isnan(value) else f"{value:+.2f}"
 
 
 def _known(value: float) -> float:
