@@ -116,6 +116,10 @@ def _outcome(arrays: Mapping[str, Tensor], dim: int, file: Path) -> Outcome:
             + ", ".join(KEYS[1:])
         )
     x, group = arrays["x"], arrays.get("group")
+    if any(array.is_complex() for array in arrays.values()):
+        raise BadSpec(f"{file} holds complex numbers; write the real ones that are meant")
+    if x.dim() > 1 and x.shape[:-1].numel() < 2:
+        raise BadSpec(f"{file} holds fewer than two draws; no metric says anything of one")
     if x.dim() == 3:
         if group is not None:
             raise BadSpec(f"{file} has chains in x, and a group besides; leave one of them out")

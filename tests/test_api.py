@@ -173,6 +173,8 @@ def test_all_that_a_file_of_draws_may_hold(tmp_path):
 BAD = {
     "no x": (dict(y=np.zeros(3)), [], "holds x, y"),
     "a dimension": (dict(x=np.zeros((5, 3))), [], r"it has x of shape \(5, 3\); it must be \(n, 2"),
+    "complex": (dict(x=np.zeros((5, 2), complex)), [], "holds complex numbers"),
+    "one draw": (dict(x=np.zeros((1, 2))), [], "fewer than two draws"),
     "NaN": (dict(x=np.full((5, 2), np.nan)), [], "5 of 5 draws are not finite"),
     "weights": (dict(log_w=np.zeros(7)), [], r"log_w of shape \(7,\); it must be \(500,\)"),
     "group": (dict(group=np.zeros(500)), [], "whole numbers"),

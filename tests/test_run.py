@@ -462,6 +462,8 @@ def test_killed_at_any_moment_and_started_again(plugin, tmp_path, how, code):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # a shell that runs the tests in the background has them ignore SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for(lambda: len(pids(tmp_path)) == 2 and len(list(runs.glob("*.json"))) == 2)
     if how is signal.SIGINT:
