@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tiltbench.commands import alone
+from tiltbench.cell import Cell, Limits
 from tiltbench.engine import Event, run_cells
 from tiltbench.exported import inference_data
+from tiltbench.lock import alone
 from tiltbench.plugins import in_session, offer, plugged
+from tiltbench.product import Choice, Suite
 from tiltbench.progress import Display, display
 from tiltbench.provenance import code_identity, code_of, same_code
 from tiltbench.record import Record, done_record, records
@@ -30,7 +32,6 @@ from tiltbench.samplers.loss import Loss
 from tiltbench.samplers.sampler import Sampler
 from tiltbench.score import score as score_folder
 from tiltbench.spec import BadSpec, label, registered_name, spec
-from tiltbench.suite import Cell, Choice, Limits, Suite
 from tiltbench.targets.target import Target
 
 if TYPE_CHECKING:

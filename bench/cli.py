@@ -1,4 +1,4 @@
-"""The console command `tiltbench`.  Only the words are here; commands.py does the work.
+"""The console command `tiltbench`.  Only the words are here; commands.py says who does the work.
 
 Nothing below imports torch until a command needs it, so that `--help` and `list` answer at once.
 """
@@ -228,15 +228,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_args(arguments)
 
-    from tiltbench import commands, exchange_commands
+    from tiltbench.commands import COMMANDS
     from tiltbench.spec import BadSpec
     from tiltbench.targets.registry import UnknownName
     from tiltbench.words import Refused
 
     try:
         with _plugged(getattr(options, "plugin", [])):
-            words = {**commands.COMMANDS, **exchange_commands.COMMANDS}
-            return words[options.command](options, arguments)
+            return COMMANDS[options.command](options, arguments)
     except (BadSpec, UnknownName, Refused) as error:
         print(f"tiltbench: {error}", file=sys.stderr)
         return 2

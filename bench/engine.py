@@ -21,10 +21,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from tiltbench.cell import Cell, Limits
 from tiltbench.provenance import code_of
 from tiltbench.record import Record, Status, read_record, write_record
 from tiltbench.run import forget
-from tiltbench.suite import Cell, Limits
 
 # torch._dynamo: the first optimiser of a process imports it, which takes longer than a small cell.
 PRELOAD = ["tiltbench.run", "tiltbench.samplers.presets", "torch._dynamo"]

@@ -6,7 +6,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from tiltbench.commands import alone, filled, score_and_report
+from tiltbench.lock import alone
+from tiltbench.results_commands import filled, score_and_report
 from tiltbench.words import RESULTS, Refused, seeds, whole
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tiltbench.budget import Budget
 from tiltbench.plugins import plugin_hash
+from tiltbench.product import Choice
 from tiltbench.provenance import code_identity, environment
 from tiltbench.record import (
     SCHEMA,
@@ -29,7 +30,6 @@ from tiltbench.run import forget, sound
 from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import Estimate
 from tiltbench.spec import BadSpec, build_target, spec
-from tiltbench.suite import Choice
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Diverged
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tiltbench.cell import Cell
 from tiltbench.engine import Event
 from tiltbench.record import Record
-from tiltbench.suite import Cell
 
 
 class Display(Protocol):

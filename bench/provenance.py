@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from tiltbench.cell import Cell
 from tiltbench.plugins import plugin_hash
-from tiltbench.suite import Cell
 
 HERE = Path(__file__).parent
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tiltbench.cell import Limits
 from tiltbench.spec import build_target, parse
-from tiltbench.suite import Limits
 from tiltbench.targets.registry import TARGETS
 from tiltbench.words import RESULTS, Refused, command, seeds, setting, whole
 

@@ -20,6 +20,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from tiltbench.budget import Budget, BudgetExceeded, Meter
+from tiltbench.cell import CURVE_POINTS, Cell
 from tiltbench.control_gap import control_gap
 from tiltbench.provenance import code_identity, code_of, environment, peak_memory
 from tiltbench.record import (
@@ -34,7 +35,6 @@ from tiltbench.record import (
 from tiltbench.samplers.networks import Model
 from tiltbench.samplers.sampler import Draws, Sampler, Traced, Unsupported
 from tiltbench.spec import build_sampler, build_target
-from tiltbench.suite import CURVE_POINTS, Cell
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Diverged, Problem, pose
 from tiltbench.targets.target import Target

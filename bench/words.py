@@ -87,3 +87,14 @@ def setting(text: str) -> tuple[str, str, list[Any]]:
 
 def command(arguments: Sequence[str], *extra: str) -> str:
     return shlex.join(["tiltbench", *arguments, *extra])
+
+
+def chosen_device(name: str) -> str:
+    """auto, cpu or cuda -> cpu or cuda.  Raises Refused where there is no GPU to choose."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise Refused("torch finds no CUDA device here; use --device cpu or auto")
+    return name
