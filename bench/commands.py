@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tiltbench.engine_command import WHOLE, Shard, engine, shard
 from tiltbench.reference_command import reference
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.spec import METRICS, STUDIES, build_target, parse, spec
@@ -24,6 +25,7 @@ from tiltbench.targets.registry import TARGETS
 from tiltbench.words import RESULTS, Refused, command, listed, seeds, setting, whole
 
 if TYPE_CHECKING:
+    from tiltbench.engine import Engine
     from tiltbench.record import Record
 
 
@@ -47,53 +49,66 @@ def show_list(options: Namespace, arguments: Sequence[str]) -> int:
 def run(options: Namespace, arguments: Sequence[str]) -> int:
     suite = _suite(options)
     out = Path(options.out) if options.out else RESULTS / suite.name
-    device = _device(options.device)
+    elsewhere = options.engine != "local" and options.device == "cuda"
+    device = "cuda" if elsewhere else _device(options.device)
+    part, chosen = shard(options.shard), engine(options, device, suite.limits)
     cells = suite.cells(device)
-    with nullcontext() if options.dry_run else alone(out):
-        return _run(suite, cells, device, out, options, arguments)
+    with nullcontext() if options.dry_run else alone(out, part):
+        return _run(suite, cells, part, chosen, device, out, options, arguments)
 
 
 @contextmanager
-def alone(out: Path) -> Iterator[None]:
+def alone(out: Path, part: Shard = WHOLE) -> Iterator[None]:
     """Makes the folder and holds its lock, which the system drops however this process ends.
+    Shards share the lock, and have one of their own each.
 
     Raises Refused where another run holds it or the folder cannot be written."""
+    whole = part == WHOLE
+    own = ".lock" if whole else f".lock.{part.which}-of-{part.parts}"
     try:
         (out / "runs").mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
+        lock, mine = (out / ".lock").open("a"), (out / own).open("a")
     except OSError as error:
         raise Refused(
             f"results cannot be written to {out} ({error.strerror}); name another folder with --out"
         ) from error
-    with lock:
+    with lock, mine:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_EX if whole else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            if not whole:
+                fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Refused(
                 f"another run is at work in {out}; wait for it, or name another folder with --out"
+            ) from error
+        except OSError as error:
+            raise Refused(
+                f"files cannot be locked in {out} ({error.strerror}); name a folder with --out "
+                "whose file system has locks"
             ) from error
         yield
 
 
 def _run(
     suite: Suite,
-    cells: list[Cell],
+    every: list[Cell],
+    part: Shard,
+    chosen: Engine,
     device: str,
     out: Path,
     options: Namespace,
     arguments: Sequence[str],
 ) -> int:
-    from tiltbench.engine import jobs_for
     from tiltbench.provenance import code_identity
 
-    identity = code_identity()
+    identity, cells = code_identity(), part.of(every)
     recorded = _recorded(cells, out / "runs")
     todo = [cell for cell in cells if _wanted(cell, recorded.get(cell.id), identity, options)]
-    jobs = jobs_for(options.jobs, device, suite.limits)
     points = sum(cell.budget.train.values for cell in todo)
+    ours = "" if part == WHOLE else f"{len(cells)} of them in shard {part}, "
     print(
-        f"{suite.name}: {len(cells)} cells ({len(suite.targets)} targets x {len(suite.samplers)} "
-        f"samplers x {len(suite.seeds)} seeds), {len(todo)} to run on {device}, {jobs} at a time, "
+        f"{suite.name}: {len(every)} cells ({len(suite.targets)} targets x {len(suite.samplers)} "
+        f"samplers x {len(suite.seeds)} seeds), {ours}{len(todo)} to run on {device}, {chosen}, "
         f"{points:,} training points in all; results in {out}"
     )
     other = sum(_is_stale(cell, recorded.get(cell.id), identity) for cell in cells)
@@ -104,9 +119,9 @@ def _run(
             state = "to run" if cell in todo else f"recorded: {recorded[cell.id].status}"
             print(f"  {cell.id}  {cell.title}  {state}")
         return 0
-    _write_request(out, suite, cells, arguments)
+    _write_request(out, suite, every, arguments)
     try:
-        _run_all(todo, out / "runs", jobs, suite.limits, identity)
+        _run_all(todo, out / "runs", chosen, identity)
     except KeyboardInterrupt:
         kept = len(_recorded(cells, out / "runs"))
         print(
@@ -115,7 +130,13 @@ def _run(
             file=sys.stderr,
         )
         return 130
-    score_and_report(out)
+    if part == WHOLE:
+        score_and_report(out)
+    else:
+        print(
+            f"When all shards are there: {command(['score', str(out)])}; "
+            f"{command(['report', str(out)])}"
+        )
     return _verdict(cells, _recorded(cells, out / "runs"), arguments)
 
 
@@ -205,17 +226,14 @@ def _write_request(out: Path, suite: Suite, cells: list[Cell], arguments: Sequen
     write_json(out / "suite.json", {**head, "cells": rows})
 
 
-def _run_all(
-    todo: list[Cell], runs: Path, jobs: int, limits: Limits, identity: Mapping[str, Any]
-) -> None:
+def _run_all(todo: list[Cell], runs: Path, chosen: Engine, identity: Mapping[str, Any]) -> None:
     if not todo:
         return
-    from tiltbench.engine import run_cells
     from tiltbench.progress import display, duration
 
     began = time.monotonic()
-    with display(len(todo), jobs) as shown:
-        for cell, record in run_cells(todo, runs, jobs, limits, identity, shown.watch):
+    with display(len(todo)) as shown:
+        for cell, record in chosen.run(todo, runs, identity, shown.watch):
             shown.ended(cell, record)
     print(f"{len(todo)} cells in {duration(time.monotonic() - began)}")
 
@@ -382,7 +400,7 @@ def study(options: Namespace, arguments: Sequence[str]) -> int:
     names = list(dict.fromkeys([*every, *(name for name in options.names if name != "all")]))
     for name in names:
         STUDIES.find(name)
-    from tiltbench.engine import jobs_for
+    from tiltbench.local import jobs_for
     from tiltbench.study import conduct_all
 
     device = _device(options.device)
