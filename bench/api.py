@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tiltbench.cell import Cell, Limits
-from tiltbench.engine import Event, run_cells
+from tiltbench.engine import Event
 from tiltbench.exported import inference_data
+from tiltbench.local import Local
 from tiltbench.lock import alone
 from tiltbench.plugins import in_session, offer, plugged
 from tiltbench.product import Choice, Suite
@@ -120,11 +121,11 @@ def run(todo: Cell | Iterable[Cell], folder: str | Path = FOLDER, jobs: int = 1)
     folder, code = Path(folder), code_identity()
     with alone(folder):
         due = [c for c in wanted if not _current(c, folder, code)]
-        with display(len(due), jobs) as shown:
+        with display(len(due)) as shown:
             ended = (
                 _one_by_one(due, folder / "runs", code, shown)
                 if jobs == 1
-                else run_cells(due, folder / "runs", jobs, Limits(), code, shown.watch)
+                else Local(("",) * jobs, Limits()).run(due, folder / "runs", code, shown.watch)
             )
             for done, record in ended:
                 shown.ended(done, record)

@@ -78,7 +78,20 @@ def parser() -> argparse.ArgumentParser:
         help="a parameter of a target or sampler; several values span a grid; may be repeated",
     )
     add.add_argument(
-        "--jobs", default="auto", help="cells at a time (default: one a core, or a GPU)"
+        "--jobs", default="auto", help="cells at a time (default: one a core, or as the GPUs hold)"
+    )
+    add.add_argument("--engine", choices=["local", "ray"], default="local", help="where cells run")
+    add.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT|auto|local",
+        help="the Ray cluster to join (default auto: that of this machine), or a new local one",
+    )
+    add.add_argument("--gpus", metavar="0,1", help="the GPUs to use (default: all visible)")
+    add.add_argument(
+        "--gpu-share", metavar="F", help="of a GPU that a cell gets (default 1: one cell at a time)"
+    )
+    add.add_argument(
+        "--shard", metavar="I/N", help="the I-th of N parts of the cells, for arrays of jobs"
     )
     add.add_argument("--time-limit", metavar="S", help="seconds a cell may take")
     add.add_argument("--memory-limit", metavar="MB", help="memory a cell may take")

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiltbench import exchange_commands, registry_commands, results_commands
-from tiltbench.cell import Cell, Limits
+from tiltbench.cell import Cell
+from tiltbench.engine_command import WHOLE, Shard, engine, shard
 from tiltbench.lock import alone
 from tiltbench.product import Choice, Suite
 from tiltbench.recorded import counts_as_good, is_stale, recorded_cells
@@ -23,37 +24,41 @@ from tiltbench.suite import load_suite
 from tiltbench.words import RESULTS, Refused, chosen_device, command, listed, seeds, setting, whole
 
 if TYPE_CHECKING:
+    from tiltbench.engine import Engine
     from tiltbench.record import Record
 
 
 def run(options: Namespace, arguments: Sequence[str]) -> int:
     suite = _suite(options)
     out = Path(options.out) if options.out else RESULTS / suite.name
-    device = chosen_device(options.device)
+    elsewhere = options.engine != "local" and options.device == "cuda"
+    device = "cuda" if elsewhere else chosen_device(options.device)
+    part, chosen = shard(options.shard), engine(options, device, suite.limits)
     cells = suite.cells(device)
-    with nullcontext() if options.dry_run else alone(out):
-        return _run(suite, cells, device, out, options, arguments)
+    with nullcontext() if options.dry_run else alone(out, part):
+        return _run(suite, cells, part, chosen, device, out, options, arguments)
 
 
 def _run(
     suite: Suite,
-    cells: list[Cell],
+    every: list[Cell],
+    part: Shard,
+    chosen: Engine,
     device: str,
     out: Path,
     options: Namespace,
     arguments: Sequence[str],
 ) -> int:
-    from tiltbench.engine import jobs_for
     from tiltbench.provenance import code_identity
 
-    identity = code_identity()
+    identity, cells = code_identity(), part.of(every)
     recorded = recorded_cells(cells, out / "runs")
     todo = [cell for cell in cells if _wanted(cell, recorded.get(cell.id), identity, options)]
-    jobs = jobs_for(options.jobs, device, suite.limits)
     points = sum(cell.budget.train.values for cell in todo)
+    ours = "" if part == WHOLE else f"{len(cells)} of them in shard {part}, "
     print(
-        f"{suite.name}: {len(cells)} cells ({len(suite.targets)} targets x {len(suite.samplers)} "
-        f"samplers x {len(suite.seeds)} seeds), {len(todo)} to run on {device}, {jobs} at a time, "
+        f"{suite.name}: {len(every)} cells ({len(suite.targets)} targets x {len(suite.samplers)} "
+        f"samplers x {len(suite.seeds)} seeds), {ours}{len(todo)} to run on {device}, {chosen}, "
         f"{points:,} training points in all; results in {out}"
     )
     other = sum(is_stale(cell, recorded.get(cell.id), identity) for cell in cells)
@@ -64,9 +69,9 @@ def _run(
             state = "to run" if cell in todo else f"recorded: {recorded[cell.id].status}"
             print(f"  {cell.id}  {cell.title}  {state}")
         return 0
-    _write_request(out, suite, cells, arguments)
+    _write_request(out, suite, every, arguments)
     try:
-        _run_all(todo, out / "runs", jobs, suite.limits, identity)
+        _run_all(todo, out / "runs", chosen, identity)
     except KeyboardInterrupt:
         kept = len(recorded_cells(cells, out / "runs"))
         print(
@@ -75,7 +80,13 @@ def _run(
             file=sys.stderr,
         )
         return 130
-    score_and_report(out)
+    if part == WHOLE:
+        score_and_report(out)
+    else:
+        print(
+            f"When all shards are there: {command(['score', str(out)])}; "
+            f"{command(['report', str(out)])}"
+        )
     return _verdict(cells, recorded_cells(cells, out / "runs"), arguments)
 
 
@@ -135,17 +146,14 @@ def _write_request(out: Path, suite: Suite, cells: list[Cell], arguments: Sequen
     write_json(out / "suite.json", {**head, "cells": rows})
 
 
-def _run_all(
-    todo: list[Cell], runs: Path, jobs: int, limits: Limits, identity: Mapping[str, Any]
-) -> None:
+def _run_all(todo: list[Cell], runs: Path, chosen: Engine, identity: Mapping[str, Any]) -> None:
     if not todo:
         return
-    from tiltbench.engine import run_cells
     from tiltbench.progress import display, duration
 
     began = time.monotonic()
-    with display(len(todo), jobs) as shown:
-        for cell, record in run_cells(todo, runs, jobs, limits, identity, shown.watch):
+    with display(len(todo)) as shown:
+        for cell, record in chosen.run(todo, runs, identity, shown.watch):
             shown.ended(cell, record)
     print(f"{len(todo)} cells in {duration(time.monotonic() - began)}")
 

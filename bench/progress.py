@@ -26,7 +26,6 @@ class Forecast:
     """Time left: work is counted in cells, running ones by the share of their allowance spent."""
 
     total: int
-    jobs: int
     done: int = 0
     shares: dict[str, float] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
@@ -96,13 +95,13 @@ class Notebook:
 
 
 @contextmanager
-def display(total: int, jobs: int) -> Iterator[Display]:
+def display(total: int) -> Iterator[Display]:
     """Live on a terminal: one bar for the suite, one for each running cell.  In a notebook one line
     that is written over, and a line for every cell that ends; elsewhere those lines only."""
     from rich.console import Console
 
     console = Console()
-    forecast = Forecast(total, jobs)
+    forecast = Forecast(total)
     if console.is_jupyter:
         yield Notebook(forecast)
         return

@@ -32,7 +32,7 @@ from tiltbench._reference_tests import (
     two_ways,
     virial,
 )
-from tiltbench.engine import forkserver
+from tiltbench.child import forkserver
 from tiltbench.provenance import code_identity, environment
 from tiltbench.record import strict, write_bytes, write_json
 from tiltbench.samplers.classical._leapfrog import spread_out, unknown

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def reference(options: Namespace, arguments: Sequence[str]) -> int:
-    from tiltbench.engine import jobs_for
+    from tiltbench.local import jobs_for
     from tiltbench.reference import conduct_all
     from tiltbench.samplers.sampler import Unsupported
 

@@ -80,7 +80,7 @@ def study(options: Namespace, arguments: Sequence[str]) -> int:
     names = list(dict.fromkeys([*every, *(name for name in options.names if name != "all")]))
     for name in names:
         STUDIES.find(name)
-    from tiltbench.engine import jobs_for
+    from tiltbench.local import jobs_for
     from tiltbench.study import conduct_all
 
     device = chosen_device(options.device)

@@ -195,7 +195,7 @@ def _workers(jobs: int, tasks: int) -> Iterator[Each]:
     if jobs < 2 or tasks <= FEW:
         yield lambda f, items: map(f, items)
         return
-    from tiltbench.engine import forkserver
+    from tiltbench.child import forkserver
 
     with ProcessPoolExecutor(jobs, forkserver(), _begin, (plugged_files(),)) as pool:
         try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from tiltbench.engine import forkserver
+from tiltbench.child import forkserver
 from tiltbench.provenance import code_identity, environment
 from tiltbench.record import write_bytes
 from tiltbench.spec import STUDIES

@@ -96,17 +96,17 @@ def test_a_failed_cell_is_a_row():
 def test_a_notebook_shows_one_line_that_is_written_over(monkeypatch, capsys):
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     one = cell("gmm9", "smc", 600, draws=60)
-    with display(1, 1) as shown:
+    with display(1) as shown:
         assert isinstance(shown, Notebook)
         shown.watch(Event(one, "training", 0.25))
         shown.watch(Event(one, "training", 0.26))  # too soon to be shown
     said = capsys.readouterr().out
     assert said.startswith("\rgmm9 · smc · seed 0: training, 25%") and said.count("\r") == 1
     assert "\n" not in said
-    with display(1, 1) as shown:
+    with display(1) as shown:
         shown.ended(one, Record(one.spec, one.labels, Status.DONE))
     assert "\r[1/1] gmm9 · smc · seed 0: done" in capsys.readouterr().out
-    assert Forecast(1, 1).left == "time left unknown yet"
+    assert Forecast(1).left == "time left unknown yet"
 
 
 # draws made elsewhere

@@ -24,13 +24,13 @@ def copy(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
 
 
-def here(cells, runs, jobs, limits, code, watch):
+def here(engine, cells, runs, code, watch):
     """Without processes, which take seconds to start."""
     return ((cell, run_cell(cell, runs, code=code_of(cell, code))) for cell in cells)
 
 
 def test_the_commands_run(monkeypatch, capsys):
-    monkeypatch.setattr("tiltbench.engine.run_cells", here)
+    monkeypatch.setattr("tiltbench.local.Local.run", here)
     (block,) = re.findall(r"```\n(tiltbench .*?)```", SECTION, re.S)
     np.savez("draws.npz", x=np.random.default_rng(0).normal(size=(500, 2)) * 5)
     for line in block.splitlines():

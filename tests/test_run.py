@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tiltbench.engine import run_cells
+from tiltbench.local import Local
 from tiltbench.provenance import code_identity
 from tiltbench.record import Status, read_arrays, read_outcome, read_record, records
 from tiltbench.run import STREAMS, generator, run_cell
@@ -380,9 +380,8 @@ def test_streams_are_independent_and_fixed():
 
 def engine(cells, seconds=30.0, megabytes=4096, jobs=2, folder=Path("runs")):
     limits = Limits(seconds, megabytes)
-    return {
-        c.labels["sampler"]: r for c, r in run_cells(cells, folder, jobs, limits, code_identity())
-    }
+    local = Local(("",) * jobs, limits)
+    return {c.labels["sampler"]: r for c, r in local.run(cells, folder, code_identity())}
 
 
 def test_one_bad_cell_leaves_the_others(plugin):
@@ -419,7 +418,7 @@ def test_a_cell_over_its_time_is_stopped(plugin):
 def test_leaving_the_engine_kills_what_runs(plugin):
     cells = suite("honest", "slow[pause=60]").cells("cpu")
     limits = Limits(60.0, 4096)
-    for _, record in run_cells(cells, Path("runs"), 2, limits, code_identity()):
+    for _, record in Local(("", ""), limits).run(cells, Path("runs"), code_identity()):
         assert record.status is Status.SPENT
         wait_for(lambda: pids(Path()))
         break
