@@ -14,7 +14,7 @@ from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.spec import METRICS, STUDIES, build_target, parse, spec
 from tiltbench.suite import suite_names
 from tiltbench.targets.registry import TARGETS
-from tiltbench.words import RESULTS, Refused, listed, whole
+from tiltbench.words import RESULTS, Refused, chosen_device, listed, whole
 
 
 def show_list(options: Namespace, arguments: Sequence[str]) -> int:
