@@ -1,9 +1,13 @@
 """One torch thread a process: pytest-xdist uses the cores (stack.md).  Pictures in one format: the
-second doubles their price, and one test makes both."""
+second doubles their price, and one test makes both.  Hypothesis does not judge by the clock: on a
+shared machine that says nothing of the code."""
 
 import torch
+from hypothesis import HealthCheck, settings
 
 from tiltbench.report import style
 
 torch.set_num_threads(1)
 style.FORMATS = ("png",)
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")

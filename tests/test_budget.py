@@ -34,7 +34,7 @@ def test_values_count_by_points(shape):
     assert meter.spent == Cost(n, 0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6))
 def test_spending_adds_up(sizes):
     meter, f = watched()
