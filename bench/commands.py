@@ -405,7 +405,8 @@ def diff(options: Namespace, arguments: Sequence[str]) -> int:
     for name in metrics:
         METRICS.find(name.removesuffix("_weighted"))
     a, b = _folder(options.a), _folder(options.b)
-    from tiltbench.diff import compare, sentences
+    from tiltbench.diff import compare
+    from tiltbench.diff_sentences import sentences
 
     try:
         found = compare(a, b, metrics)
