@@ -221,11 +221,15 @@ def _run_all(
 
 
 def score_and_report(out: Path) -> None:
+    from tiltbench.floor import BrokenFloors
     from tiltbench.report import report
     from tiltbench.score import score
 
     print("scoring ...", flush=True)
-    score(out, progress=_scored)
+    try:
+        score(out, progress=_scored)
+    except BrokenFloors as error:
+        raise Refused(str(error)) from error
     print(f"writing the report ...\n\n{_table(report(out))}")
     print(_page(out))
 
@@ -247,6 +251,8 @@ def _table(path: Path) -> str:
 
 def _verdict(cells: list[Cell], recorded: dict[str, Record], arguments: Sequence[str]) -> int:
     failed = [cell for cell in cells if cell.id not in recorded or not _good(recorded[cell.id])]
+    if cells and not failed and not any(recorded[cell.id].status.finished for cell in cells):
+        print("No cell ran: every method named is unsupported on these targets, as the table says.")
     if not failed:
         return 0
     print(f"{len(failed)} of {len(cells)} cells failed:")
@@ -321,9 +327,13 @@ def _show_status(folder: Path) -> None:
 
 
 def score_again(options: Namespace, arguments: Sequence[str]) -> int:
+    from tiltbench.floor import BrokenFloors
     from tiltbench.score import score
 
-    done = score(filled(options.results), force=options.force, progress=_scored)
+    try:
+        done = score(filled(options.results), force=options.force, progress=_scored)
+    except BrokenFloors as error:
+        raise Refused(str(error)) from error
     print(f"{done} runs scored" if done else "every run is scored; --force scores them again")
     return 0
 
@@ -338,7 +348,7 @@ def report_again(options: Namespace, arguments: Sequence[str]) -> int:
 
 def floor(options: Namespace, arguments: Sequence[str]) -> int:
     """Other targets and sizes of the shipped file stay as they are; it is written once."""
-    names = listed(options.targets, "--targets") or sorted(TARGETS.entries)
+    names = [*options.names, *listed(options.targets, "--targets")] or sorted(TARGETS.entries)
     sizes = [whole(n, "--draws") for n in options.draws.split(",")]
     if min(sizes) < 2:
         raise Refused("--draws 1 has no spread to measure; write sizes from 2 on, such as 500,1000")
