@@ -30,6 +30,8 @@ def check(name: str) -> list[Finding]:
     stem = spec["name"].partition(".py:")[0].removesuffix(".py") + ".py"
     if Path(stem).is_file():
         return _check_file(spec)
+    if ".py" in spec["name"]:
+        raise UnknownName(f"there is no file {stem}; check the path")
     if spec["name"] in TARGETS.entries:
         return check_target.check(build_target(spec))
     if spec["name"] in SAMPLERS.entries:

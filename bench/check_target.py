@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from tiltbench import check_truth
+from tiltbench import check_truth, check_unknown
 from tiltbench.check_device import devices
 from tiltbench.check_symmetries import Function, symmetries
 from tiltbench.findings import Finding, expect, is_frozen, until_broken
@@ -32,6 +32,7 @@ def check(target: Target) -> list[Finding]:
             (f"the symmetries of {called}", partial(_symmetric, target, f, called)),
             ("truth", partial(check_truth.stated, target)),
             ("truth", partial(check_truth.against_density, target, f)),
+            ("truth", partial(check_unknown.without_draws, target, f)),
             ("truth", partial(check_truth.against_gaussians, target)),
             ("truth", partial(check_truth.along, target)),
         ]

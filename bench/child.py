@@ -53,7 +53,7 @@ def live(
     threading.Thread(target=_die_with_parent, args=(pipe,), daemon=True).start()
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # CUDA reads it when it is first used, below
-    _redirect((folder / f"{cell.id}.log").open("w"))
+    _redirect(opened(folder / f"{cell.id}.log"))
     import faulthandler
 
     from tiltbench.run import run_cell
@@ -79,6 +79,13 @@ def _die_with_parent(pipe: Connection) -> None:
         pipe.recv()
     except (EOFError, OSError):
         os._exit(1)
+
+
+def opened(log: Path) -> TextIO:
+    """A new file at `log`, never what a link there points to."""
+    log.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    return os.fdopen(os.open(log, flags, 0o666), "w")
 
 
 def _redirect(log: TextIO) -> None:

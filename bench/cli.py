@@ -117,7 +117,8 @@ def parser() -> argparse.ArgumentParser:
     add = commands.add_parser(
         "floor", help="what exact samples score: measure the shipped noise floors again"
     )
-    add.add_argument("--targets", metavar="A,B", help="default: every target")
+    add.add_argument("names", nargs="*", metavar="NAME", help="targets; default: every one")
+    add.add_argument("--targets", metavar="A,B", help="the same, as `run` takes them")
     add.add_argument("--draws", metavar="N,M", default="250,500,600,1000,2000", help="sample sizes")
 
     add = commands.add_parser(

@@ -162,6 +162,8 @@ def _verdict(cells: list[Cell], recorded: dict[str, Record], arguments: Sequence
     failed = [
         cell for cell in cells if cell.id not in recorded or not counts_as_good(recorded[cell.id])
     ]
+    if cells and not failed and not any(recorded[cell.id].status.finished for cell in cells):
+        print("No cell ran: every method named is unsupported on these targets, as the table says.")
     if not failed:
         return 0
     print(f"{len(failed)} of {len(cells)} cells failed:")

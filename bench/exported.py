@@ -20,7 +20,10 @@ def write_scores(folder: Path, file: Path) -> int:
     """The tidy scores of a results folder as `file`, .csv or .parquet: a row for every run and
     metric (columns: `report.frame.COLUMNS`).  Returns the number of rows.
 
-    Raises BadSpec for another ending, and where a library for Parquet is missing."""
+    Raises BadSpec for another ending, for a folder that is not there, and where a library for
+    Parquet is missing."""
+    if not file.parent.is_dir():
+        raise BadSpec(f"there is no folder {file.parent} for {file.name}; make it, or name another")
     scores = collect(folder).scores
     write_bytes(file, table_bytes(scores, file.suffix))
     return len(scores)

@@ -142,8 +142,12 @@ def _first(points: Tensor, n: int, generator: Generator) -> Tensor:
     return points[:n]
 
 
+class BrokenFloors(ValueError):
+    """A file of floors that cannot be used; the message names it and the remedy."""
+
+
 def read_book(path: Path) -> Book:
-    """The floors of a file; none where there is no file.  Raises ValueError where it is broken."""
+    """The floors of a file; none where there is no file.  Raises BrokenFloors."""
     if not path.exists():
         return {}
     try:
@@ -155,8 +159,8 @@ def read_book(path: Path) -> Book:
                 mean, sd = pair or (math.nan, math.nan)
                 floors[name] = Floor(mean, sd, e["n"], e["repetitions"]) if pair else None
         return book
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BrokenFloors(
             f"{path} holds no floors ({error}); delete it: they are made anew"
         ) from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -100,10 +99,9 @@ def _arrays(file: Path) -> dict[str, Tensor]:
             return {"x": torch.as_tensor(np.load(file, allow_pickle=False))}
         return read_arrays(file)
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        said = re.sub(r"\s+", " ", str(error))
         raise BadSpec(
-            f"{file} cannot be read ({said}); write it with numpy.savez(file, x=draws), and only "
-            "numbers"
+            f"{file} cannot be read as arrays of numbers; write draws, (n, dim) floats, with "
+            "numpy.savez(file, x=draws), or with numpy.save"
         ) from error
 
 

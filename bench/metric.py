@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -31,6 +32,7 @@ class Metric(NamedTuple):
     unit: str  # "nats", "length", "length^2", "1"
     perfect: str
     fn: Callable[[Target, Truth, Outcome, Generator], Estimate]
+    widest: float = math.inf  # a value whose standard error is larger is shown as a dash
 
 
 KINDS = {

@@ -36,7 +36,7 @@ def show_list(options: Namespace, arguments: Sequence[str]) -> int:
 
 def floor(options: Namespace, arguments: Sequence[str]) -> int:
     """Other targets and sizes of the shipped file stay as they are; it is written once."""
-    names = listed(options.targets, "--targets") or sorted(TARGETS.entries)
+    names = [*options.names, *listed(options.targets, "--targets")] or sorted(TARGETS.entries)
     sizes = [whole(n, "--draws") for n in options.draws.split(",")]
     if min(sizes) < 2:
         raise Refused("--draws 1 has no spread to measure; write sizes from 2 on, such as 500,1000")

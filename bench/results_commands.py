@@ -75,9 +75,13 @@ def _show_status(folder: Path) -> None:
 
 
 def score_again(options: Namespace, arguments: Sequence[str]) -> int:
+    from tiltbench.floor import BrokenFloors
     from tiltbench.score import score
 
-    done = score(filled(options.results), force=options.force, progress=_scored)
+    try:
+        done = score(filled(options.results), force=options.force, progress=_scored)
+    except BrokenFloors as error:
+        raise Refused(str(error)) from error
     print(f"{done} runs scored" if done else "every run is scored; --force scores them again")
     return 0
 
@@ -91,11 +95,15 @@ def report_again(options: Namespace, arguments: Sequence[str]) -> int:
 
 
 def score_and_report(out: Path) -> None:
+    from tiltbench.floor import BrokenFloors
     from tiltbench.report import report
     from tiltbench.score import score
 
     print("scoring ...", flush=True)
-    score(out, progress=_scored)
+    try:
+        score(out, progress=_scored)
+    except BrokenFloors as error:
+        raise Refused(str(error)) from error
     print(f"writing the report ...\n\n{_table(report(out))}")
     print(_page(out))
 
@@ -120,7 +128,8 @@ def diff(options: Namespace, arguments: Sequence[str]) -> int:
     for name in metrics:
         METRICS.find(name.removesuffix("_weighted"))
     a, b = _folder(options.a), _folder(options.b)
-    from tiltbench.diff import compare, sentences
+    from tiltbench.diff import compare
+    from tiltbench.diff_sentences import sentences
 
     try:
         found = compare(a, b, metrics)

@@ -155,9 +155,8 @@ def _construct(cls: Any, spec: Spec, **given: Any) -> Any:
             names = [k for k in known if k != "loss"]
             near = difflib.get_close_matches(key, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise BadSpec(
-                f"{spec['name']} has no parameter {key!r}{hint} It has: {', '.join(names)}"
-            )
+            has = f"It has: {', '.join(names)}" if names else "It takes none; write it plainly"
+            raise BadSpec(f"{spec['name']} has no parameter {key!r}{hint} {has}")
         standard = given.get(key, known[key].default)
         values[key] = _convert(value, standard, f"{spec['name']}.{key}")
     try:

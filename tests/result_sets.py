@@ -24,6 +24,7 @@ def put(
     made_by=MALA,
     commit="a" * 40,
     version=1,
+    draws=40,
     **cost,
 ):
     """One run of `folder`: its record, 40 draws with weights and, where it finished, `scores`: a
@@ -36,7 +37,7 @@ def put(
             "sampler": {**made_by, "params": {**made_by["params"], "label": sampler}},
             "seed": seed,
             "device": "cpu",
-            "draws": 40,
+            "draws": draws,
             "budget": {"train": [1000, 1000], "draw": [8000, 8000], "measure": [9, 9]},
         },
         {"target": target, "sampler": sampler},

@@ -219,6 +219,12 @@ def test_scores_as_csv_and_parquet(chained, capsys, monkeypatch):
     want = collect(chained).scores
     assert list(read.columns) == COLUMNS["scores"] and len(read) == len(want) > 20
     assert np.allclose(read["value"], want["value"], equal_nan=True)
+    assert main(["export", "imported", "new/scores.csv"]) == 2 and not Path("new").exists()
+    assert "there is no folder new for scores.csv" in capsys.readouterr().err
+    (OUT / "floors.json").write_text('{"floors": [3]}')
+    assert main(["score", "imported", "--force"]) == 2
+    error = capsys.readouterr().err
+    assert "floors.json holds no floors" in error and error.count("\n") == 1
     assert main(["export", "imported", "scores.xlsx"]) == 2
     assert "not as '.xlsx'" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "pyarrow", None)

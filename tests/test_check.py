@@ -157,7 +157,7 @@ PAIRS = "-((y[..., :, None, :] - y[..., None, :, :]).square().sum((-3, -2, -1)))
 THREE = ("particles = (3, 2)", "(3, 2)")
 TORUS = ("lattice = (2, 3)", "(2, 3)")
 CLAIMS = {
-    "particles": (*THREE, PAIRS, ""),
+    "particles": (THREE[0] + "\n    scale = 0.3", "(3, 2)", PAIRS, ""),
     "lattice": (*TORUS, "-y.square().square().sum((-2, -1))", ""),
     "a chain": (*THREE, "-y.diff(dim=-2).square().sum((-2, -1))", "permutations of the particles"),
     "an axis": (*THREE, PAIRS.replace("sum((-3, -2, -1))", "sum((-3, -2))[..., 0]"), "rotations"),
@@ -189,6 +189,41 @@ def test_stated_symmetries_are_tried(tmp_path, claim):
     else:
         assert bad(check(str(tmp_path / "mine.py"))) == []
 
+
+@pytest.mark.parametrize("old, new, expected", [
+    ("", "", ""),
+    ("scale = 2.0", "scale = 9.0", "scale is 9, the rms coordinate of trial draws is [12]"),
+    ('"unknown"', '"unknown", observables={"square": Observable(torch.square, 4.0, 5.0)}',
+     "observable square of .* has shape"),
+])  # fmt: skip
+def test_a_target_without_a_truth_is_tried_all_the_same(tmp_path, old, new, expected):
+    assert old in UNKNOWN
+    (tmp_path / "mine.py").write_text(UNKNOWN.replace(old, new) if old else UNKNOWN)
+    if expected:
+        one_sentence(tmp_path / "mine.py", expected)
+    else:
+        found = check(str(tmp_path / "mine.py"))
+        assert bad(found) == [] and "rms coordinate of trial draws is 2" in found[-1].what
+
+
+UNKNOWN = '''
+from dataclasses import dataclass
+import torch
+from tiltbench.targets.target import Density, Observable, Truth
+
+@dataclass(frozen=True)
+class Mine(Density):
+    """N(0, 4 I) in six dimensions, of which nothing is known."""
+    name = "mine"
+    dim = 6
+    scale = 2.0
+
+    def log_rho(self, x):
+        return -x.square().sum(-1) / 8
+
+    def truth(self):
+        return Truth("unknown")
+'''
 
 TWINS = '''
 from dataclasses import dataclass

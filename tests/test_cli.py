@@ -104,7 +104,10 @@ ANY = ["--targets", "gmm9", "--samplers", "mala"]
         (["report", "nothing"], "there are no results in nothing"),
         (["publish", "nothing"], "there are no results in nothing"),
         (["floor", "--targets", "gmm8"], "did you mean 'gmm9'"),
+        (["floor", "gmm8"], "did you mean 'gmm9'"),
         (["check", "gmm8"], "did you mean 'gmm9'"),
+        (["check", "no/such.py:it"], "there is no file no/such.py; check the path"),
+        (["check", "gmm9[foo=1]"], "no parameter 'foo'. It takes none"),
     ],
 )
 def test_wrong_arguments_end_with_one_sentence(arguments, said, capsys, tmp_path, monkeypatch):

@@ -9,7 +9,8 @@ from scipy import stats
 
 from tests.result_sets import FLOOR, GMM9, put
 from tiltbench.cli import main
-from tiltbench.diff import Change, compare, sentences
+from tiltbench.diff import Change, compare
+from tiltbench.diff_sentences import sentences
 from tiltbench.record import Status
 
 SEEDS = range(5)

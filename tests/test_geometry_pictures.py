@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 
 from tiltbench.record import Outcome, Record, Status, write_arrays, write_outcome, write_record
 from tiltbench.report import report, strips
+from tiltbench.report.board import PLACED, _cells, ranked
 from tiltbench.report.frame import collect
 from tiltbench.report.particles import HALF, _look, particles
 from tiltbench.report.strips import Sample, gathered, histogram, reference
-from tiltbench.report.style import COLOURS, colours
-from tiltbench.report.tables import ranked
+from tiltbench.report.style import HUES
 from tiltbench.samplers.sampler import Draws
 from tiltbench.score import read_scores, score
 from tiltbench.spec import build_target
@@ -149,7 +149,9 @@ def test_a_target_of_another_kind_has_none(folder, tmp_path):
     path = tmp_path / "none.png"
     target = build_target({"name": "gmm9", "params": {}})
     every = records(folder / "runs")
-    assert not particles(path, folder / "runs", target, every, colours(["good", "wide"]))
+    assert not particles(
+        path, folder / "runs", target, every, dict.fromkeys(["good", "wide"], HUES[0])
+    )
     assert not path.exists()
 
 
@@ -190,8 +192,10 @@ def test_places_and_curves_of_particles_go_by_config_w2(folder, table):
     assert metrics == {"balls": "config_w2", "sea": "energy_distance"}
     frames = collect(folder)
     for name, metric in metrics.items():
-        runs, scores = (f[f["target"] == name] for f in (frames.runs, frames.scores))
-        (placed,) = set(ranked(runs, scores).values())  # the other sampler has a draw of NaN
+        scores = frames.scores[frames.scores["target"] == name]
+        cells = _cells(scores)
+        (placed,) = set(ranked(cells, metric).values())  # the other sampler has a draw of NaN
+        assert next(n for n in PLACED if n in cells) == metric
         known = scores[(scores["metric"] == metric) & scores["value"].notna()]["value"]
         assert placed.median == float(known.iloc[0])
     overview = table.split("## Overview")[1].split("##")[0]
@@ -291,6 +295,6 @@ def test_few_draws_leave_panels_empty(n, places, tmp_path):
         torch.empty(0, 2, dtype=torch.float64),
         [strips.Measure("nothing", lambda panel, x, colour: None)],
         ("draws", lambda panel, x, colour: shown.append(colour)),
-        {"a": COLOURS[0]},
+        {"a": HUES[0]},
     )
-    assert shown == [COLOURS[0]] * n and (tmp_path / "few.png").exists()
+    assert shown == [HUES[0]] * n and (tmp_path / "few.png").exists()

@@ -12,6 +12,7 @@ import torch
 
 import tiltbench
 from tiltbench.cli import main
+from tiltbench.engine import opened
 from tiltbench.floor import read_book
 from tiltbench.record import (
     Record,
@@ -205,6 +206,15 @@ def test_brackets_without_end_are_one_sentence(capsys):
     Path("results/theirs/suite.json").write_text(DEEP)
     assert main(["status", "theirs"]) == 2
     assert "suite.json is not readable" in capsys.readouterr().err
+
+
+def test_a_link_in_the_results_is_not_written_through(tmp_path):
+    mine, link = tmp_path / "precious", tmp_path / "run.log"
+    mine.write_text("kept")
+    link.symlink_to(mine)
+    with opened(link) as log:
+        log.write("noise")
+    assert mine.read_text() == "kept" and link.read_text() == "noise" and not link.is_symlink()
 
 
 def test_names_that_are_paths_stay_inside_the_folder(tmp_path):

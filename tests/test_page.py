@@ -206,7 +206,7 @@ def test_every_record_is_shown_with_its_end(shown, folder):
     shown.show("target-0")
     page = shown.run("document.querySelector('main').innerText")
     assert "1 of 3 seeds, 2 diverged" in page
-    assert "broken (seed 1, 2): diverged: log rho is nan" in page
+    assert "diverged: log rho is nan: broken (seed 1, 2)" in page
     assert "floor 0.01±0.005" in page
 
 

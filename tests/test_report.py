@@ -13,6 +13,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from tests.result_sets import put
 from tiltbench import evaluate
 from tiltbench.metric import KINDS
 from tiltbench.record import (
@@ -25,17 +26,22 @@ from tiltbench.record import (
     write_record,
 )
 from tiltbench.report import report, style
-from tiltbench.report.board import Board, Row, boards
+from tiltbench.report.board import Board, Row, Spent, _cells, boards
+from tiltbench.report.compare import Verdict, best
 from tiltbench.report.frame import collect
 from tiltbench.report.latex import escaped, latex
+from tiltbench.report.misled import misled
 from tiltbench.report.page import inert
+from tiltbench.report.reasons import merged
 from tiltbench.report.summary import _heat
+from tiltbench.report.tables import markdown
 from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import Estimate
 from tiltbench.score import read_scores, score
 from tiltbench.spec import METRICS, build_target, spec
 
 EVIL = r"\immediate\write18{touch owned}} & % \end{tabular} $x^2_ ~ #1 \\"
+UNSPENT = Spent(*[math.nan] * 8, False, False, None)
 N = 200
 GENERATOR = 17
 
@@ -425,7 +431,7 @@ def places(cells, curves, values=1000, trained=True):
         }
         for name in cells
     ]
-    return orders(DataFrame(rows), cells, curves)
+    return {name: tuple(o[:2]) for name, o in orders(DataFrame(rows), cells, curves).items()}
 
 
 def curve(last, middle):
@@ -460,10 +466,10 @@ def test_places_go_by_the_scores_of_the_table_not_by_the_curves():
         "at too": made_cell([-0.01], 0.0, 0.01),
     }
     found = places(cells, dict.fromkeys(cells, curve(0.0, 0.0)))
-    assert {name: order.place for name, order in found.items()} == {
+    assert {name: place for name, (place, _) in found.items()} == {
         **{"a": 4, "b": 3, "at": 1, "at too": 1}
     }
-    assert all(order.place == order.priced for order in found.values())
+    assert all(place == priced for place, priced in found.values())
 
 
 def test_a_score_below_its_floor_has_no_place():
@@ -495,9 +501,10 @@ def test_the_table_names_every_run_and_its_end(table):
     for name in MADE:
         assert f"| `{name}` |" in table
     assert "0 of 5, 5 DIVERGED" in table
-    assert "`broken` DIVERGED (seed 0, 1, 2, 3, 4): log rho of gmm9 is nan" in table
+    said = "- DIVERGED: log rho of gmm9 is nan at 3 of 512 points: `broken` (seed 0, 1, 2, 3, 4)"
+    assert said in table
     assert "UNSUPPORTED" in table and "5 of 5" in table
-    assert "no ess_model, log_Z_err" in table and "the method gives no weights" in table
+    assert "- the method gives no weights: `chains` (no ess_model, log_Z_err" in table
 
 
 def test_the_table_shows_where_one_side_misleads(table):
@@ -582,7 +589,7 @@ def test_latex_and_html_escape_every_sign():
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
 def test_the_tables_typeset(folder, table, tmp_path):
-    hostile = Board(EVIL, 9, (), (Row(EVIL, None, 1, 0, {EVIL: 1}, {}, frozenset()),))
+    hostile = Board(EVIL, 9, (), (Row(EVIL, None, 1, 0, {EVIL: 1}, {}, frozenset(), UNSPENT),))
     frames = collect(folder)
     text = latex(EVIL, [*boards(frames), hostile])
     head = r"\documentclass{article}\usepackage{booktabs,amssymb,graphicx}\begin{document}"
@@ -676,6 +683,7 @@ def test_ties_for_the_best_are_bold_and_of_one_colour_in_the_summary():
                 "se": 0.1,
                 "floor_mean": math.nan,
                 "floor_sd": math.nan,
+                "floor_n": math.nan,
                 "unfit": False,
             }
             for seed, value in enumerate(values)
@@ -691,8 +699,17 @@ def test_ties_for_the_best_are_bold_and_of_one_colour_in_the_summary():
         [r for n, v in zip(names, (near, also, far), strict=True) for r in rows(n, v)]
     )
     panel = Figure().subplots()
-    _heat(panel, scores, names, ["gmm9"], ("log_Z_err", "log_Z_own_err"))
-    assert [text.get_weight() for text in panel.texts] == ["bold", "bold", "normal"]
+    cells = _cells(scores)["log_Z_err"]
+    spent = Spent(*[9.0] * 8, False, False, None)
+    board_rows = [
+        Row(n, None, 5, 5, {}, {"log_Z_err": cells[n]},
+            frozenset({"log_Z_err"} & ({"log_Z_err"} if n in best(cells) else set())), spent)
+        for n in names
+    ]  # fmt: skip
+    board = Board("gmm9", 9, (), tuple(board_rows))
+    _heat(panel, [board], names, ("log_Z_err", "log_Z_own_err"), lambda row: "")
+    shown = [text.get_weight() for text in panel.texts if text.get_text()]
+    assert shown == ["bold", "bold", "normal"]
     assert panel.images[0].get_array().flatten().tolist() == [0.0, 0.0, 1.0]
 
 
@@ -709,8 +726,8 @@ def test_notes_of_runs_are_printed_and_no_training_is_no_place(tmp_path):
     write(tmp_path / "runs", "chains", 0, notes=["no probes: oh"])
     score(tmp_path, jobs=1)
     table = report(tmp_path).read_text(encoding="utf-8")
-    assert f"- `exact` (1 of 2 seeds): {UNTRAINED}\n" in table
-    assert table.count("no probes: oh") == 1 and "- `biased`, `chains`: no probes: oh" in table
+    assert f"- {UNTRAINED}: `exact` (seed 0)\n" in table
+    assert table.count("no probes: oh") == 1 and "- no probes: oh: `biased`, `chains`" in table
     rows = cost_rows(table)
     assert rows["exact"]["place"] == "–" and rows["biased"]["place"].startswith(("1", "2"))
 
@@ -725,7 +742,7 @@ def test_a_score_below_its_floor_is_marked_in_the_overview_and_has_no_place(tmp_
     path.write_text(json.dumps(found))
     table = report(tmp_path).read_text(encoding="utf-8")
     overview = table.split("## Overview")[1].split("\n## ")[0]
-    assert "| `biased` | ▼ -9 |" in overview
+    assert "| `biased` | ▼ -9 · 1.0k |" in overview
     assert cost_rows(table)["biased"]["place"] == "–" and cost_rows(table)["exact"]["place"] != "–"
 
 
@@ -845,3 +862,119 @@ def test_a_target_that_raises_in_plots_is_a_sentence(tmp_path, plugin, monkeypat
     report(tmp_path)
     assert "no draws either" in capsys.readouterr().err
     assert (tmp_path / "plots" / "gmm9.draws.png").exists()
+
+
+# --- rules of the board, on scores made up -------------------------------------------------------
+
+
+def floored(mean, sd, n):
+    return {"mean": mean, "sd": sd, "n": n, "unfit": False}
+
+
+def test_fewer_draws_gain_nothing_from_their_wider_floor(tmp_path):
+    """Lowest of all and at its own floor: neither first, nor bold, nor level with the others'."""
+    for seed in range(5):
+        put(tmp_path, "few", seed, {"energy_distance": (0.02, floored(0.03, 0.05, 100))})
+        put(tmp_path, "at", seed, {"energy_distance": (0.011, floored(0.01, 0.005, 1000))})
+        put(tmp_path, "near", seed, {"energy_distance": (0.1, floored(0.01, 0.005, 1000))})
+    (board,) = boards(collect(tmp_path))
+    rows = {row.sampler: row for row in board.rows}
+    cells = {name: row.cells["energy_distance"] for name, row in rows.items()}
+    assert cells["few"].verdict is Verdict.FEW and cells["few"].few
+    assert [rows[n].place.place for n in ("at", "near", "few")] == [1, 2, 3]  # 0.03 + 2 * 0.05
+    assert rows["at"].best and not rows["few"].best and not rows["near"].best
+    text = markdown(collect(tmp_path), [board], tmp_path)
+    assert "∼ 0.02 [0.02, 0.02] \\| 0.03±0.05, n 100" in text
+    assert r"$\sim$ $0.020$" in latex("x", [board]) or r"$\sim$ $0.02$" in latex("x", [board])
+
+
+def test_a_place_that_does_not_see_what_is_far_off_is_marked(tmp_path):
+    floor = floored(0.01, 0.005, 40)  # edge 0.02
+    for seed in range(5):
+        for name, other in (("off", 2e16), ("fair", 0.19)):
+            scores = {"energy_distance": (0.011, floor), "w2": (other, floor)}
+            put(tmp_path, name, seed, scores)
+        put(tmp_path, "bad", seed, {"energy_distance": (3.0, floor), "w2": (9.0, floor)})
+    (board,) = boards(collect(tmp_path))
+    rows = {row.sampler: row for row in board.rows}
+    assert "hardly sees w2 2.0e+16" in rows["off"].caveat and not rows["off"].best
+    assert not rows["fair"].caveat and "energy_distance" in rows["fair"].best
+    assert not rows["bad"].caveat  # its place says it
+    text = markdown(collect(tmp_path), [board], tmp_path)
+    assert "| 1 / 1 † |" in text and "0.01 +- 0.005): `off`" in text
+    assert r"$^\dagger$\texttt{off}: the place is by" in latex("x", [board])
+
+
+def test_what_a_row_spent_stands_beside_what_it_might(tmp_path):
+    put(tmp_path, "some", 0, {"energy_distance": 1.0}, train=[700, 90])
+    put(tmp_path, "all", 0, {"energy_distance": 1.0})
+    (board,) = boards(collect(tmp_path))
+    assert board.allowance == "allowance: 1,000 points; spent in training: 700 to 1,000 calls"
+    text = markdown(collect(tmp_path), [board], tmp_path)
+    assert "| `some` | 1 · 700 |" in text and "| `all` | 1 · 1.0k |" in text
+
+
+def test_own_estimates_of_log_z_must_own_their_errors(tmp_path):
+    """-10.05 +- 0.34, as smc states on the cold lattice; an honest error bar is no finding."""
+    record = put(tmp_path, "sure", 0, {"log_Z_own_err": -10.05})
+    put(tmp_path, "honest", 0, {"log_Z_own_err": -0.02})
+    path = tmp_path / "runs" / f"{record.id}.scores.json"
+    found = json.loads(path.read_text())
+    found["scores"]["log_Z_own_err"]["se"] = 0.34
+    path.write_text(json.dumps(found))
+    (one,) = misled(collect(tmp_path))
+    assert one.sampler == "sure" and "it states log Z to ±0.34" in one.sentence
+    assert "its own log Z is off by -10.05 nats (30 of its standard errors)" in one.sentence
+
+
+def test_every_side_of_log_z_stands_in_the_overview_and_no_overlap_is_a_dash(tmp_path):
+    sides = {"log_Z_err": -1.0, "log_Z_rev_err": 2.0, "log_Z_bar_err": 0.5}
+    put(tmp_path, "meets", 0, sides)
+    record = put(tmp_path, "apart", 0, sides)
+    path = tmp_path / "runs" / f"{record.id}.scores.json"
+    found = json.loads(path.read_text())
+    found["scores"]["log_Z_bar_err"]["se"] = 1e53
+    path.write_text(json.dumps(found))
+    frames = collect(tmp_path)
+    text = markdown(frames, boards(frames), tmp_path)
+    assert "| `meets` | -1 / 2 / 0.5 |" in text and "| `apart` | -1 / 2 / – |" in text
+    assert "a standard error above 1 nats is no estimate: `apart` (no log_Z_bar_err)" in text
+
+
+def test_a_seed_run_twice_is_two_rows_not_two_seeds(tmp_path):
+    put(tmp_path, "it", 0, {"w2": 1.0})
+    put(tmp_path, "it", 0, {"w2": 9.0}, draws=80)
+    put(tmp_path, "it", 1, {"w2": 2.0}, draws=80)
+    put(tmp_path, "other", 0, {"w2": 2.0})
+    runs = collect(tmp_path).runs.groupby("sampler").size().to_dict()
+    assert runs == {"it (40 draws)": 1, "it (80 draws)": 2, "other": 1}
+
+
+def test_sentences_that_differ_in_numbers_are_said_once():
+    assert merged(["3 of 1,000 draws", "12 of 1,000 draws"]) == "3 to 12 of 1,000 draws"
+    assert merged(["-1.5 +- 2e+03 of x1a", "-2 +- 4 of x1a"]) == "-2 to -1.5 +- 4 to 2e+03 of x1a"
+
+
+def test_scores_of_metrics_that_are_gone_are_named(tmp_path, capsys):
+    put(tmp_path, "it", 0, {"w2": 1.0, "worst_mean": 2.0})
+    assert set(collect(tmp_path).scores["metric"]) == {"w2"}
+    said = capsys.readouterr().err
+    assert "worst_mean are left out" in said and "1 of 1 runs were scored by other code" in said
+
+
+def test_no_two_samplers_look_alike():
+    made = style.looks(f"s{i:02}" for i in range(40))
+    assert len({(look.colour, look.marker) for look in made.values()}) == 40
+    first = list(made.values())[:28]
+    assert len({(look.colour, look.dash) for look in first}) == 28
+    light, dark = luminance("#ffffff"), luminance("#14181c")
+    for colour in style.HUES:  # as the page tints them in either scheme
+        assert (light + 0.05) / (luminance(colour, 0.0, 0.12) + 0.05) > 2.8
+        assert (luminance(colour, 255.0, 0.42) + 0.05) / (dark + 0.05) > 4.5
+
+
+def luminance(colour, towards=0.0, share=0.0):
+    """Relative luminance (WCAG 2) of a colour mixed with black (0) or white (255)."""
+    parts = [int(colour[i : i + 2], 16) * (1 - share) + towards * share for i in (1, 3, 5)]
+    linear = [((c / 255 + 0.055) / 1.055) ** 2.4 if c > 10 else c / 255 / 12.92 for c in parts]
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

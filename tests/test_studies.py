@@ -204,12 +204,14 @@ def test_the_oracle_judges_from_stored_scores(tmp_path, monkeypatch):
 
 
 def _row(target, method, learned=True, cpu=100.0, **scores):
-    """A method's scores on two seeds; a pair is a value with its floor, of sd 0.1."""
+    """A method's scores on two seeds, alike unless a list has one for each; a pair is a value with
+    its floor, of sd 0.1."""
     rows = []
     for metric, found in scores.items():
         value, floor = found if isinstance(found, tuple) else (found, math.nan)
-        one = {"metric": metric, "value": value, "floor_mean": floor, "floor_sd": 0.1, "se": 0.05}
-        rows += [one, one]
+        one = {"metric": metric, "floor_mean": floor, "floor_sd": 0.1, "se": 0.05}
+        values = value if isinstance(value, list) else [value, value]
+        rows += [{**one, "seed": seed, "value": v} for seed, v in enumerate(values)]
     return physics.Row(target, method, learned, 1000, cpu, DataFrame(rows))
 
 
@@ -224,10 +226,14 @@ def test_physics_judges_what_was_wanted(monkeypatch, tmp_path, well):
         ],
         "physics": [
             _row("lj13", "net", energy_w2=5.0, energy_w2_weighted=1.5),
+            # lucky on the seed that chooses, and judged by the other
+            _row("lj13", "lucky", energy_w2=[1.0, 9.0]),
+            _row("lj13", "unlucky", energy_w2=[9.0, 1.0]),
             _row("lj13", "pt", learned=False, energy_w2=0.5),
             *(_row(at, "net", log_Z_bar_err=-0.05, energy_w2=1.0) for at in physics.PHASES),
             _row(physics.PHASES[0], "pt", learned=False, log_Z_own_err=0.02),
-            _row(physics.PHASES[1], "pt", learned=False, log_Z_own_err=0.3),
+            _row(physics.PHASES[1], "pt", learned=False, log_Z_own_err=[0.01, 0.3]),
+            _row(physics.PHASES[1], "smc", learned=False, log_Z_own_err=[0.2, 0.01]),
             _row(
                 physics.BROKEN,
                 "one",
@@ -244,6 +250,7 @@ def test_physics_judges_what_was_wanted(monkeypatch, tmp_path, well):
     made = physics.run(tmp_path, "cpu")
     found = [str(claim.verdict) for claim in made.claims]
     assert found == [expected, "refuted", "supported", "refuted", "supported", "supported"]
+    assert "on the others as drawn 9 (`lucky`" in made.claims[1].measured
     assert "1 of 2 methods" in made.claims[4].measured
     assert "`two_point_err` 0 of 1" in made.claims[5].measured
     assert "dw4" in made.table["target"].tolist()

@@ -66,7 +66,8 @@ log_Z_err = Metric("log_Z_err", _WEIGHTS, "lower", "nats", "0", _forward)
 log_Z_rev_err = Metric("log_Z_rev_err", _REVERSE, "lower", "nats", "0", _reverse)
 """-log mean exp(-log_w) - log Z over paths traced back from exact draws"""
 
-log_Z_bar_err = Metric("log_Z_bar_err", _WEIGHTS | _REVERSE, "lower", "nats", "0", _bar)
+# Beyond an error of 1 nat there is less than one path of information in the overlap.
+log_Z_bar_err = Metric("log_Z_bar_err", _WEIGHTS | _REVERSE, "lower", "nats", "0", _bar, 1.0)
 """Bennett's acceptance ratio estimate from both sides, minus log Z"""
 
 overlap = Metric("overlap", frozenset({"log_w", "reverse"}), "higher", "1", "1", _overlap)

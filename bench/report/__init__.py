@@ -23,9 +23,9 @@ def report(folder: Path) -> Path:
     if frames.runs.empty:
         raise FileNotFoundError(f"{folder} holds no records; run the suite first")
     table, made = folder / "table.md", boards(frames)
-    write_bytes(table, markdown(frames, folder).encode())
+    write_bytes(table, markdown(frames, made, folder).encode())
     write_bytes(folder / "table.csv", frames.scores.to_csv(index=False).encode())
     write_bytes(folder / "table.tex", latex(folder.resolve().name, made).encode())
     write_bytes(folder / "report.html", page(frames, made, folder).encode())
-    plots(frames, folder)
+    plots(frames, made, folder)
     return table

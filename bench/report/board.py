@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from tiltbench.report.compare import Cell, Order, best, cell, orders
+from tiltbench.evaluate import DISTANCES
+from tiltbench.report.compare import Cell, Order, Verdict, best, cell, levelled, orders
 from tiltbench.report.frame import BLOCK, SUFFIX, Frames, metric_of
-from tiltbench.report.tables import TRUTH, columns_of, ranked
+from tiltbench.report.legend import FAR, SIDES, brief, number
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
+PLACED = (*DISTANCES, "log_Z_err")  # by the first of these that anybody has
+TRUTH = {"sample", "modes", "observables", "log_Z", "reverse"}  # needs that only the target meets
 GROUPS = {
     "drawn": "Draws, as they are",
     "weighted": "Draws, after weighting",
@@ -26,6 +29,26 @@ class Column(NamedTuple):
     group: str  # a key of GROUPS
 
 
+class Spent(NamedTuple):
+    """Medians over the runs that finished; NaN where none did."""
+
+    calls: float  # the larger of values and grads
+    values: float
+    grads: float
+    draw_values: float
+    draw_grads: float
+    seconds: float
+    parameters: float
+    draws: float
+    fewer: bool  # some run made fewer draws than were asked for
+    dear: bool  # some run took more points to draw than to train
+    own: int | None  # the budget, where it is a smaller one than the table's
+
+    @property
+    def text(self) -> str:
+        return brief(self.calls) + ("°" if self.own else "")
+
+
 class Row(NamedTuple):
     sampler: str
     place: Order | None
@@ -34,6 +57,18 @@ class Row(NamedTuple):
     ends: Mapping[str, int]  # how many runs ended in each status that is no success
     cells: Mapping[str, Cell]  # by metric; absent where no seed has a value
     best: frozenset[str]  # metrics in which it is not told apart from the best
+    spent: Spent
+    caveat: str = ""  # what the score of its place does not see
+
+    def first(self, metrics: tuple[str, ...]) -> str | None:
+        """The first of these of which it has a value."""
+        return next((name for name in metrics if name in self.cells), None)
+
+    def sides(self) -> dict[str, Cell]:
+        """Errors of log Z by SIDES; the method's own where it has no other."""
+        found = {name: self.cells[name] for name in SIDES if name in self.cells}
+        two = {name: c for name, c in found.items() if name != "log_Z_own_err"}
+        return two or found
 
 
 class Board(NamedTuple):
@@ -43,6 +78,16 @@ class Board(NamedTuple):
     budget: int
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+
+    @property
+    def allowance(self) -> str:
+        """What might be spent, and what was."""
+        calls = sorted(row.spent.calls for row in self.rows if row.finished)
+        ends = dict.fromkeys(f"{n:,.0f}" for n in (calls[:1] + calls[-1:]))
+        spent = f"; spent in training: {' to '.join(ends)} calls" if calls else ""
+        own = ", ".join(f"{r.sampler} ({r.spent.own:,})" for r in self.rows if r.spent.own)
+        smaller = f"; budgets of their own (°): {own}" if own else ""
+        return f"allowance: {self.budget:,} points{spent}{smaller}"
 
 
 def boards(frames: Frames) -> list[Board]:
@@ -57,29 +102,91 @@ def boards(frames: Frames) -> list[Board]:
 
 
 def _board(target: str, budget: int, runs: DataFrame, scores: DataFrame, frames: Frames) -> Board:
-    cells: dict[str, dict[str, Cell]] = {}  # by metric, by sampler
-    for name in columns_of(scores):
-        rows = scores[scores["metric"] == name].groupby("sampler")
-        made = {str(sampler): cell(own, metric_of(name)) for sampler, own in rows}
-        cells[name] = {sampler: c for sampler, c in made.items() if c is not None}
-    bold = {name: best(found) for name, found in cells.items() if ranks(name)}
-    places = orders(runs, ranked(runs, scores), frames.curves)
+    cells = _cells(scores)
+    placed = next((name for name in PLACED if name in cells), None)
+    caveats = _caveats(cells, placed) if placed else {}
+    fair = {n: {s: c for s, c in own.items() if s not in caveats} for n, own in cells.items()}
+    bold = {name: best(found) for name, found in fair.items() if ranks(name)}
+    places = orders(runs, ranked(cells, placed), frames.curves)
     rows = []
     for sampler, own in runs.groupby("sampler", sort=False):
-        ends = Counter(own[~own["finished"]]["status"])
+        name = str(sampler)
         rows.append(
             Row(
-                str(sampler),
-                places.get(str(sampler)),
+                name,
+                places.get(name),
                 len(own),
                 int(own["finished"].sum()),
-                dict(ends),
-                {name: found[sampler] for name, found in cells.items() if sampler in found},
-                frozenset(name for name, names in bold.items() if sampler in names),
+                dict(Counter(own[~own["finished"]]["status"])),
+                {metric: found[name] for metric, found in cells.items() if name in found},
+                frozenset(metric for metric, names in bold.items() if name in names),
+                _spent(own, budget),
+                caveats.get(name, ""),
             )
         )
     columns = tuple(Column(name, group(name)) for name in cells)
     return Board(target, budget, columns, tuple(rows))
+
+
+def _cells(scores: DataFrame) -> dict[str, dict[str, Cell]]:
+    """By metric, by sampler; the metrics that a run has a value for, in the registry's order."""
+    found = {}
+    for name in dict.fromkeys(scores[scores["value"].notna()]["metric"]):
+        rows = scores[scores["metric"] == name].groupby("sampler")
+        made = {str(sampler): cell(own, metric_of(str(name))) for sampler, own in rows}
+        found[str(name)] = levelled({s: c for s, c in made.items() if c is not None})
+    order = dict.fromkeys(str(name) for name in scores["metric"] if name in found)
+    return {name: found[name] for name in order}
+
+
+def ranked(cells: Mapping[str, Mapping[str, Cell]], placed: str | None) -> Mapping[str, Cell]:
+    """The cells that places go by: the distance to exact draws or, where nobody has one, the size
+    of the error of log Z."""
+    if placed is None:
+        return {}
+    signed = placed not in DISTANCES
+    return {
+        name: c._replace(median=abs(c.median)) if signed else c for name, c in cells[placed].items()
+    }
+
+
+def _caveats(cells: Mapping[str, Mapping[str, Cell]], placed: str) -> dict[str, str]:
+    """By sampler: distances between laws that are far off, where the one of its place is not."""
+    laws = [n for n in cells if group(n) == "drawn" and "sample" in metric_of(n).needs]
+    found = {}
+    for sampler, own in cells[placed].items():
+        far = [n for n in laws if sampler in cells[n] and _far(cells[n][sampler])]
+        if far and not _far(own):
+            far.sort(key=lambda n: -cells[n][sampler].median / cells[n][sampler].edge)
+            nor = f", nor {', '.join(far[1:])}" if far[1:] else ""
+            said = _beside(far[0], cells[far[0]][sampler]) + nor
+            found[sampler] = f"the place is by {placed}, which hardly sees {said}"
+    return found
+
+
+def _far(c: Cell) -> bool:
+    return c.verdict is Verdict.ABOVE and c.median > FAR * c.edge
+
+
+def _beside(name: str, c: Cell) -> str:
+    return f"{name} {number(c.median)} (exact draws: {number(c.floor_mean)} +- {c.floor_sd:.1g})"
+
+
+def _spent(runs: DataFrame, budget: int) -> Spent:
+    good = runs[runs["finished"]]
+    training, drawing = ["values", "grads"], ["draw_values", "draw_grads"]
+    own = int(runs["own"].max())
+    return Spent(
+        _median(good[training].max(axis=1)),
+        *(_median(good[key]) for key in (*training, *drawing, "seconds", "parameters", "draws")),
+        bool((good["draws"] < good["asked"]).any()),
+        bool((good[drawing].max(axis=1) > good[training].max(axis=1)).any()),
+        own if own < budget else None,
+    )
+
+
+def _median(values: Series) -> float:
+    return float(values.astype(float).median())
 
 
 def ranks(name: str) -> bool:

@@ -26,6 +26,7 @@ class Verdict(Enum):
     BELOW = "below the floor"  # correlated draws, contracted tails or a biased truth: never best
     ABOVE = "above the floor"
     UNFIT = "unfit"  # the floor is too noisy to compare with
+    FEW = "at a wider floor"  # of fewer draws than others in the column have
 
 
 class Cell(NamedTuple):
@@ -40,6 +41,13 @@ class Cell(NamedTuple):
     verdict: Verdict
     seeds: tuple[int, ...]
     merits: tuple[float, ...]  # by seed; smaller is better
+    draws: float = math.nan  # of the floor, by which scores are compared
+    few: bool = False  # fewer than others in its column: see `levelled`
+
+    @property
+    def edge(self) -> float:
+        """The largest value that is still at the floor."""
+        return self.floor_mean + 2 * self.floor_sd
 
 
 def cell(rows: DataFrame, metric: Metric) -> Cell | None:
@@ -60,7 +68,20 @@ def cell(rows: DataFrame, metric: Metric) -> Cell | None:
         verdict(float(values.median()), float(mean), float(sd), bool(rows["unfit"].any())),
         tuple(rows["seed"]),
         tuple(float(m) for m in merits),
+        float(rows["floor_n"].astype(float).median()),
     )
+
+
+def levelled(cells: Mapping[str, Cell]) -> dict[str, Cell]:
+    """The cells of one column (a metric, by sampler) on one footing.  A floor of fewer draws is
+    wider, so that whoever has them would reach it sooner: such a cell is `few`, and at most FEW."""
+    most = max((c.draws for c in cells.values() if not math.isnan(c.draws)), default=math.nan)
+    return {
+        name: c._replace(few=True, verdict=Verdict.FEW if c.verdict is Verdict.AT else c.verdict)
+        if c.draws < most
+        else c
+        for name, c in cells.items()
+    }
 
 
 def verdict(value: float, mean: float, sd: float, unfit: bool = False) -> Verdict:
@@ -77,11 +98,14 @@ def best(cells: Mapping[str, Cell]) -> set[str]:
     """The samplers not distinguishable from the best: paired t over common seeds, two-sided, Holm's
     correction over the comparisons, level 5 %.  Empty with fewer than five seeds.
 
-    Scores at the floor are all best and not told apart; those below it, or unfit, never are."""
+    Scores at the floor are all best and not told apart; those below it, unfit, or of fewer draws
+    than others have, never are."""
     fit = {
         name: c
         for name, c in cells.items()
-        if c.verdict not in (Verdict.BELOW, Verdict.UNFIT) and len(c.seeds) >= SEEDS_FOR_BOLD
+        if c.verdict not in (Verdict.BELOW, Verdict.UNFIT)
+        and not c.few
+        and len(c.seeds) >= SEEDS_FOR_BOLD
     }
     if not fit:
         return set()
@@ -126,6 +150,7 @@ class Order(NamedTuple):
 
     place: int | None
     priced: int | None  # with a gradient priced at 2 values
+    why: str = ""  # there is no place, or none of the two
 
 
 def orders(
@@ -135,7 +160,9 @@ def orders(
     an equal bill.
 
     Scores at the floor tie for the first place.  None for scores below it, nor for a sampler of
-    which a run has made no training step.
+    which a run has made no training step.  A score of fewer draws than others have (`few`) counts
+    as the upper edge of its own, wider floor where it is better than that, and never as at the
+    floor.
 
     The equal bill counts max(values, grads) + grads: a value and a gradient taken together cost 2,
     a value alone 1.  Where it exceeds the allowance, the learning curve (a few draws) says by how
@@ -144,7 +171,8 @@ def orders(
     second place where the curve is missing."""
     trained = runs.groupby("sampler")["trained"].all()
     fit = {n: c for n, c in cells.items() if c.verdict is not Verdict.BELOW and trained[n]}
-    full = {n: _key(c.verdict is Verdict.AT, c.median) for n, c in fit.items()}
+    scores = {n: max(c.median, c.edge) if c.few else c.median for n, c in fit.items()}
+    full = {n: _key(c.verdict is Verdict.AT, scores[n]) for n, c in fit.items()}
     priced = {}
     for name, c in fit.items():
         mine = runs[(runs["sampler"] == name) & runs["finished"]]
@@ -153,8 +181,24 @@ def orders(
         if not math.isnan(worse):
             worse = max(worse, 0.0)  # what is left of a curve that falls back is mostly noise
             still = 2 * sum(at for _, at in rises) > len(rises)
-            priced[name] = _key(c.verdict is Verdict.AT and still, c.median + worse)
-    return {n: Order(_place(full, n), _place(priced, n)) for n in trained.index}
+            priced[name] = _key(c.verdict is Verdict.AT and still, scores[name] + worse)
+    made = {}
+    for name in trained.index:
+        if name not in cells:
+            why = "no score to go by"
+        elif name not in fit:
+            why = "a run did not train for a step" if not trained[name] else BELOW
+        else:
+            why = "" if name in priced else UNPRICED
+        made[name] = Order(_place(full, name), _place(priced, name), why)
+    return made
+
+
+BELOW = "below the floor, which correlated draws, contracted tails or a biased truth can do"
+UNPRICED = (
+    "no place with a gradient at 2 values: that bill exceeds the allowance, and without a learning "
+    "curve nobody knows the score where it ends"
+)
 
 
 Key = tuple[bool, float]  # what places go by, smaller first

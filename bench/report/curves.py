@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tiltbench.report.style import GREY, PALE, picture
+from tiltbench.report.style import GREY, PALE, Look, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ NAMES = {"energy_distance": "energy distance", "config_w2": "W2 of configuration
 
 
 def learning(
-    path: Path, runs: DataFrame, curves: Mapping[str, Curve], colour: Mapping[str, str]
+    path: Path, runs: DataFrame, curves: Mapping[str, Curve], looks: Mapping[str, Look]
 ) -> bool:
     """Median over seeds with the band of all seeds; False where no run has a curve."""
     by_sampler: dict[str, list[Curve]] = {}
@@ -40,7 +40,7 @@ def learning(
             edge = _edge(every, "floor" if key == "distance" else f"floor_{key}")
             least = max(edge / 4, 1e-6) if edge is not None else 1e-3
             for name, group in by_sampler.items():
-                _line(axes, name, group, key, least, colour[name])
+                _line(axes, name, group, key, least, looks[name])
             if edge is not None and edge > 0:
                 axes.axhspan(least / 1.5, edge, color=PALE, zorder=0)
                 across = axes.get_yaxis_transform()
@@ -63,7 +63,7 @@ def _edge(curves: Iterable[Curve], key: str) -> float | None:
 
 
 def _line(
-    axes: Axes, name: str, group: Iterable[Curve], key: str, least: float, colour: str
+    axes: Axes, name: str, group: Iterable[Curve], key: str, least: float, look: Look
 ) -> None:
     """One sampler; spends of seeds are matched by rank.  Values below `least` sit on it."""
     points: dict[int, list[tuple[float, float]]] = {}
@@ -76,7 +76,7 @@ def _line(
         return
     rows = [np.array(points[place], dtype=float).T for place in sorted(points)]
     spend = [float(np.median(s)) for s, _ in rows]
-    axes.plot(spend, [np.median(v) for _, v in rows], color=colour, marker="o", ms=3, lw=1.5,
-              label=name)  # fmt: skip
+    axes.plot(spend, [np.median(v) for _, v in rows], color=look.colour, marker=look.marker,
+              ls=look.line, ms=4, lw=1.5, label=name)  # fmt: skip
     axes.fill_between(spend, [v.min() for _, v in rows], [v.max() for _, v in rows],
-                      color=colour, alpha=0.12, linewidth=0)  # fmt: skip
+                      color=look.colour, alpha=0.12, linewidth=0)  # fmt: skip

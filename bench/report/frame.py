@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tiltbench.metric import Metric
-from tiltbench.record import Record, read_record, records
-from tiltbench.score import read_scores
+from tiltbench.plugins import plugin_hash
+from tiltbench.record import Record, read_record
+from tiltbench.score import read_scores, scoring_code
 from tiltbench.spec import METRICS
 
 if TYPE_CHECKING:
@@ -20,7 +26,7 @@ UNTRAINED = "the allowance did not pay for a single step"  # the note of `run`
 
 COLUMNS = {
     "runs": [*BLOCK, "sampler", "seed", "id", "status", "finished", "reason", "notes", "trained",
-             "draws", "asked", "values", "grads", "draw_values", "draw_grads",
+             "code", "own", "draws", "asked", "values", "grads", "draw_values", "draw_grads",
              "seconds", "cpu_seconds", "parameters"],
     "scores": [*BLOCK, "sampler", "seed", "id", "metric", "value", "se", "n",
                "floor_mean", "floor_sd", "floor_n", "unfit", "reason",
@@ -30,21 +36,39 @@ COLUMNS = {
 
 class Frames(NamedTuple):
     """runs and scores (tidy, see COLUMNS; value NaN where unknown, with its reason), the learning
-    curves by run id, and the records themselves."""
+    curves by run id, the records themselves, and what scores name that is no metric here."""
 
     runs: DataFrame
     scores: DataFrame
     curves: dict[str, dict[str, Any]]
     records: list[Record]
+    strange: frozenset[str] = frozenset()
 
 
 def collect(folder: Path) -> Frames:
-    """What `folder`/runs holds.  Runs that have not been scored have no rows among the scores."""
-    return frames_of(folder, records(folder / "runs"))
+    """What `folder`/runs holds.  Runs that have not been scored have no rows among the scores.
+
+    Scores by other code or other metrics than the present ones are named on stderr."""
+    frames = frames_of(folder, readable(folder / "runs"))
+    now = scoring_code()
+    hashes = {r.id: plugin_hash(r.spec["target"]["name"]) for r in frames.records}
+    scored = frames.runs[frames.runs["code"] != ""]
+    other = sum(run["code"] != now + hashes[run["id"]] for _, run in scored.iterrows())
+    if other:
+        warn(
+            f"{other} of {len(scored)} runs were scored by other code or other metrics; "
+            f"`tiltbench score` makes their scores anew from the draws"
+        )
+    if frames.strange:
+        named = ", ".join(sorted(frames.strange))
+        warn(f"scores of {named} are left out: no such metric is known; --plugin FILE lends one")
+    return frames
 
 
 def readable(runs: Path) -> list[Record]:
-    """Every readable record: published sets have no draws beside them, and none are needed."""
+    """Every readable record.  Whoever reads scores (report, diff, export, studies) goes by this
+    rule: a published set has no draws, and needs none.  Whoever has draws to make or to score (run,
+    status, score, publish) goes by `record.records`, for which a finished run has whole draws."""
     found = []
     for path in sorted(runs.glob("*.json")):
         if path.name.count(".") == 1:
@@ -59,6 +83,7 @@ def frames_of(folder: Path, found: list[Record]) -> Frames:
     """The same of some records of the folder."""
     from pandas import DataFrame
 
+    found, strange = _told_apart(found), set()
     runs, rows, curves = [], [], {}
     for record in found:
         scored = _scored(folder / "runs", record)
@@ -75,6 +100,8 @@ def frames_of(folder: Path, found: list[Record]) -> Frames:
         for name, score in scored["scores"].items():
             if name.removesuffix(SUFFIX) in METRICS.entries:
                 rows.append({**head, **_score(name, score), **_spent(record)})
+            else:
+                strange.add(name.removesuffix(SUFFIX))
         if scored.get("curve"):
             curves[record.id] = scored["curve"]
     order = [*BLOCK, "sampler", "seed"]
@@ -82,7 +109,8 @@ def frames_of(folder: Path, found: list[Record]) -> Frames:
     scores = DataFrame(rows, columns=COLUMNS["scores"])
     for column in ("value", "se", "floor_mean", "floor_sd"):
         scores[column] = scores[column].astype(float)
-    return Frames(frame, scores.sort_values(order, ignore_index=True), curves, found)
+    scores = scores.sort_values(order, ignore_index=True)
+    return Frames(frame, scores, curves, found, frozenset(strange))
 
 
 def _scored(runs: Path, record: Record) -> dict[str, Any] | None:
@@ -116,6 +144,8 @@ def _run(record: Record, scored: dict[str, Any] | None) -> dict[str, Any]:
         "status": record.status.value,
         "finished": record.status.finished,
         "reason": record.reason,
+        "code": (scored.get("code") or "") if scored else "",
+        "own": int(record.spec["budget"]["train"][0]),
         "draws": scored.get("draws") if scored else None,
         "asked": record.spec["draws"],
         "notes": notes,
@@ -132,12 +162,58 @@ def _score(name: str, found: dict[str, Any]) -> dict[str, Any]:
     floor = found.get("floor") or {}
     return {
         "metric": name,
-        **{key: found.get(key) for key in ("value", "se", "n")},
+        **_value(metric_of(name), found),
         "floor_mean": floor.get("mean"),
         "floor_sd": floor.get("sd"),
         "floor_n": floor.get("n"),
         "unfit": bool(floor.get("unfit", False)),
-        "reason": found.get("reason") or found.get("no_floor", ""),
+    }
+
+
+def _value(metric: Metric, found: dict[str, Any]) -> dict[str, Any]:
+    """Value, error and reason; no value where its error is too wide for it to say anything."""
+    value, se, reason = found.get("value"), found.get("se"), found.get("reason")
+    if value is not None and (math.inf if se is None else se) > metric.widest:
+        value, se = None, None
+        reason = f"a standard error above {metric.widest:g} {metric.unit} is no estimate"
+    why = reason or found.get("no_floor", "")
+    return {"value": value, "se": se, "n": found.get("n"), "reason": why}
+
+
+def _told_apart(found: list[Record]) -> list[Record]:
+    """Where one leaderboard has a seed of a sampler twice (other draws, another device, other
+    settings under one label), what differs is added to the label: they are two rows, not two seeds.
+    """
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for record in found:
+        budget = record.labels.get("budget") or record.spec["budget"]["train"][0]
+        key = (record.labels["target"], int(budget), record.labels["sampler"])
+        groups.setdefault(key, []).append(record)
+    labels: dict[str, str] = {}
+    for own in groups.values():
+        if len({record.spec["seed"] for record in own}) < len(own):
+            parts = [_settings(record.spec) for record in own]
+            differ = [key for key in parts[0] if len({part[key] for part in parts}) > 1]
+            for record, part in zip(own, parts, strict=True):
+                said = ", ".join(part[key] for key in differ)
+                labels[record.id] = f"{record.labels['sampler']} ({said})"
+    return [
+        replace(r, labels={**r.labels, "sampler": labels[r.id]}) if r.id in labels else r
+        for r in found
+    ]
+
+
+def _settings(spec: Mapping[str, Any]) -> dict[str, str]:
+    """All of a spec but its seed, in words."""
+    rest = json.dumps([spec["target"], spec["sampler"]], sort_keys=True)
+    seconds = spec["budget"].get("seconds")
+    return {
+        "draws": f"{spec['draws']:,} draws",
+        "device": str(spec.get("device")),
+        "version": f"target version {spec['target_version']}",
+        "budget": f"{spec['budget']['train'][0]:,} points",
+        "seconds": f"{seconds:g} s" if seconds else "no time limit",
+        "rest": f"settings {hashlib.sha256(rest.encode()).hexdigest()[:4]}",
     }
 
 

@@ -5,29 +5,33 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from tiltbench.evaluate import DISTANCES
 from tiltbench.report.board import GROUPS, Board, Row
 from tiltbench.report.compare import Cell, Verdict
 from tiltbench.report.frame import SUFFIX, metric_of
+from tiltbench.report.legend import brief
+from tiltbench.report.reasons import places
 
 ARROW = {"lower": r"$\downarrow$", "higher": r"$\uparrow$"}
-MARK = {Verdict.AT: r"$\approx$", Verdict.BELOW: r"$\blacktriangledown$"}
+MARK = {
+    Verdict.AT: r"$\approx$",
+    Verdict.BELOW: r"$\blacktriangledown$",
+    Verdict.FEW: r"$\sim$",
+}
+CAVEAT, OWN = r"$^\dagger$", r"$^\circ$"
 ESCAPED = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
     "%": r"\%", "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"{\char34}",
     "'": r"{\char39}", "`": r"{\char96}",
 }  # fmt: skip
-OVERVIEW = (
-    ("distance", "Distance to exact draws", DISTANCES),
-    ("logz", r"Error of $\log Z$ in nats", ("log_Z_err", "log_Z_own_err")),
-)
 HEAD = r"""% Tables of {name}, written by `tiltbench report`.
 % In the preamble: \usepackage{{booktabs,amssymb,graphicx}}
 % Score: median over seeds [smallest, largest].  Last row: what exact draws score, mean +- sd.
-% \approx at that floor, within 2 sd; \blacktriangledown below it; bold: not told apart from the best.
+% \approx at that floor, within 2 sd; \sim at a wider one, of fewer draws; \blacktriangledown below it;
+% bold: not told apart from the best; \dagger: the score of the place hardly sees what is far off.
 """  # noqa: E501
 
 
@@ -41,22 +45,32 @@ def escaped(text: str) -> str:
 def latex(name: str, boards: Sequence[Board]) -> str:
     """The whole of table.tex: overviews of samplers against targets, then every leaderboard."""
     parts = [HEAD.format(name=_slug(name))]
-    parts += [_overview(name, *found, boards) for found in OVERVIEW]
+    parts += [
+        _overview(
+            f"{name}-distance",
+            "Distance to exact draws: medians over seeds; small, the calls spent in training, "
+            + OWN
+            + " of a smaller budget of their own.",
+            _distance,
+            boards,
+        ),
+        _overview(
+            f"{name}-logz",
+            r"Error of $\log Z$ in nats, medians over seeds: forward / reverse / Bennett; slanted, "
+            "a method's own estimate.",
+            _sides,
+            boards,
+        ),
+    ]
     parts += [_grid(name, board, group) for board in boards for group in GROUPS]
     return "\n".join(part for part in parts if part)
 
 
-def _overview(
-    name: str, label: str, title: str, choices: tuple[str, ...], boards: Sequence[Board]
-) -> str:
-    """The first of `choices` that each sampler has on each target."""
+def _overview(label: str, caption: str, text: Callable[[Row], str], boards: Sequence[Board]) -> str:
+    """Samplers against targets."""
     many = len({board.budget for board in boards}) > 1
     heads = [_title(b.target, b.budget if many else None) for b in boards]
-    found = {
-        (i, row.sampler): next((_short(row, m) for m in choices if m in row.cells), "--")
-        for i, board in enumerate(boards)
-        for row in board.rows
-    }
+    found = {(i, row.sampler): text(row) for i, board in enumerate(boards) for row in board.rows}
     samplers = sorted({sampler for _, sampler in found})
     if all(text == "--" for text in found.values()):
         return ""
@@ -64,11 +78,25 @@ def _overview(
         [_code(sampler), *(found.get((i, sampler), "--") for i in range(len(boards)))]
         for sampler in samplers
     ]
-    return _table(f"{name}-{label}", f"{title}: medians over seeds.", ["", *heads], [rows])
+    return _table(label, caption, ["", *heads], [rows])
 
 
-def _short(row: Row, metric: str) -> str:
-    return _value(row.cells[metric], metric in row.best)
+def _distance(row: Row) -> str:
+    metric = row.first(DISTANCES)
+    if metric is None:
+        return "--"
+    value = _value(row.cells[metric], metric in row.best)
+    spent = brief(row.spent.calls).replace("–", "--") + (OWN if row.spent.own else "")
+    return rf"{value}{CAVEAT if row.caveat else ''} {{\scriptsize {spent}}}"
+
+
+def _sides(row: Row) -> str:
+    found = row.sides()
+    texts = {name: _value(c, name in row.best) for name, c in found.items()}
+    if "log_Z_own_err" in texts:
+        return rf"\textit{{{texts['log_Z_own_err']}}}"
+    sides = [texts.get(name, "--") for name in ("log_Z_err", "log_Z_rev_err", "log_Z_bar_err")]
+    return " / ".join(sides) if sides[1:] != ["--", "--"] else sides[0]
 
 
 def _grid(name: str, board: Board, group: str) -> str:
@@ -79,14 +107,21 @@ def _grid(name: str, board: Board, group: str) -> str:
     rows = []
     for row in board.rows:
         texts = [_text(row, metric, floors[metric]) for metric in columns]
-        rows.append([_code(row.sampler), _seeds(row), *texts])
+        mark = CAVEAT if row.caveat else ""
+        rows.append([_code(row.sampler) + mark, _seeds(row), _calls(row), *texts])
     heads = [rf"\texttt{{{escaped(m.removesuffix(SUFFIX))}}} {ARROW[metric_of(m).better]}"
              for m in columns]  # fmt: skip
-    last = [["exact draws", "", *(_pair(*floor) if floor else "" for floor in floors.values())]]
+    last = [["exact draws", "", "", *(_pair(*floor) if floor else "" for floor in floors.values())]]
     body = [rows, last] if any(floors.values()) else [rows]
     caption = f"{_title(board.target, board.budget)}. {GROUPS[group]}."
+    if group == "drawn":
+        marked = [said for said in places(board) if said.text.startswith("†")]
+        caption += "".join(
+            f" {CAVEAT}{', '.join(map(_code, about))}: {escaped(text[2:])}."
+            for text, about, _ in marked
+        )
     label = f"{name}-{board.target}-{board.budget}-{group}"
-    return _table(label, caption, ["", "seeds", *heads], body)
+    return _table(label, caption, ["", "seeds", "calls", *heads], body)
 
 
 def _title(target: str, budget: int | None) -> str:
@@ -105,6 +140,11 @@ def _code(text: str) -> str:
 def _seeds(row: Row) -> str:
     ends = "".join(f", {n} {escaped(end.replace('_', ' '))}" for end, n in row.ends.items())
     return f"{row.finished} of {row.runs}{ends}"
+
+
+def _calls(row: Row) -> str:
+    calls = "--" if math.isnan(row.spent.calls) else f"{row.spent.calls:,.0f}"
+    return calls + (OWN if row.spent.own else "")
 
 
 Floor = tuple[float, float]  # mean, sd
@@ -126,7 +166,8 @@ def _text(row: Row, metric: str, shared: Floor | None) -> str:
         text += rf" {{\scriptsize$[{_number(c.low)},\,{_number(c.high)}]$}}"
     own = (c.floor_mean, c.floor_sd)
     if not math.isnan(c.floor_mean) and own != shared:
-        text += rf" {{\scriptsize({_pair(*own)})}}"
+        few = f", $n = {c.draws:.0f}$" if c.few else ""
+        text += rf" {{\scriptsize({_pair(*own)}{few})}}"
     return text
 
 

@@ -10,6 +10,7 @@ from tiltbench.report.frame import Frames
 HEALTHY = 0.5  # ess_model above this is read as success
 NATS = 0.1  # an error of log Z worth naming
 ERRORS = 5  # standard errors
+OWN = "log_Z_own_err"
 MASS = 0.2  # share of the target's mass in the wrong mode
 
 
@@ -41,10 +42,12 @@ class Misled(NamedTuple):
 def misled(frames: Frames) -> list[Misled]:
     """The runs that a one-sided score misleads about, the worst first.
 
-    One-sided signs of success: ess_model above 1/2, or log Z stated to better than 0.1 nats.
+    One-sided signs of success: ess_model above 1/2, log Z stated to better than 0.1 nats, or an own
+    estimate of log Z (SMC, tempering, learned) with an error bar that hides its error.
     Contradictions: mode_tv (after weighting, where there are weights) above its floor by 0.2 and
     2 sd; ess_target a tenth of ess_model or less; log Z off by more than 0.1 nats and 5 of its own
-    standard errors."""
+    standard errors.  The other side needs no test of its own: where its estimate of log Z exists
+    the truth is known, and an own estimate that is off it is off the other side's too."""
     found = []
     keys = ["target", "sampler", "seed", "id"]
     for (target, sampler, seed, _), rows in frames.scores.groupby(keys, sort=False):
@@ -63,17 +66,27 @@ def _own(scores: dict[str, Number]) -> tuple[str, ...]:
         signs.append(f"ess_model {scores['ess_model'].value:.2f}")
     if "log_Z_err" in scores and scores["log_Z_err"].se < NATS:
         signs.append(f"log Z stated to ±{scores['log_Z_err'].se:.2g}")
+    if OWN in scores and _off(scores[OWN]):  # without weights there is nothing else to be warned by
+        signs.append(f"it states log Z to ±{scores[OWN].se:.2g}")
     return tuple(signs)
+
+
+def _off(error: Number) -> bool:
+    """An error of log Z that its own error bar hides; an unknown one (NaN) says nothing."""
+    return abs(error.value) > NATS and abs(error.value) > ERRORS * error.se
 
 
 def _against(scores: dict[str, Number]) -> tuple[tuple[str, ...], float]:
     signs, severity = [], 0.0
-    if "log_Z_err" in scores:
-        value, se, _, _ = scores["log_Z_err"]
-        if abs(value) > NATS and abs(value) > ERRORS * se:  # an unknown error (NaN) says nothing
-            many = f" ({abs(value) / se:,.0f} of its standard errors)" if se > 0 else ""
-            signs.append(f"log Z is off by {value:+.2f} nats{many}")
-            severity += abs(value)
+    stated = [name for name in ("log_Z_err", OWN) if name in scores and _off(scores[name])]
+    if len(stated) == 2 and abs(scores[OWN].value - scores["log_Z_err"].value) < NATS:
+        stated.pop()  # SMC's own estimate is that of its weights
+    for name in stated:
+        value, se, _, _ = scores[name]
+        many = f" ({abs(value) / se:,.0f} of its standard errors)" if se > 0 else ""
+        whose = "its own log Z" if name == OWN else "log Z"
+        signs.append(f"{whose} is off by {value:+.2f} nats{many}")
+        severity += abs(value)
     if "ess_model" in scores and "ess_target" in scores:
         model, target = scores["ess_model"].value, scores["ess_target"].value
         if target <= model / 10 and model > HEALTHY:

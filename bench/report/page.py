@@ -19,13 +19,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tiltbench.evaluate import DISTANCES
 from tiltbench.record import Record, read_outcome
-from tiltbench.report.board import GROUPS, Board, group
+from tiltbench.report.board import GROUPS, PLACED, Board, Row, group
 from tiltbench.report.frame import Frames, metric_of, warn
+from tiltbench.report.legend import LEGEND, PHYSICS, SIDES
 from tiltbench.report.misled import misled
 from tiltbench.report.plots import targets_of
-from tiltbench.report.style import colours
-from tiltbench.report.tables import LEGEND, PHYSICS
+from tiltbench.report.reasons import dashes, ends, notes, places
+from tiltbench.report.style import looks
 from tiltbench.report.views import views
 from tiltbench.spec import Spec, shorten
 
@@ -88,9 +90,15 @@ def data(frames: Frames, boards: Sequence[Board], folder: Path) -> Json:
         "legend": f"{LEGEND} {PHYSICS}",
         "groups": GROUPS,
         "metrics": {name: _metric(name) for name in names},
-        "colours": colours(frames.runs["sampler"]),
+        "placed": PLACED,
+        "distances": DISTANCES,
+        "sides": SIDES,
+        "looks": {
+            name: {"colour": look.colour, "marker": look.marker, "dash": list(look.dash)}
+            for name, look in looks(frames.runs["sampler"]).items()
+        },
         "misled": list(worst.values()),
-        "boards": [_board(board) for board in boards],
+        "boards": [_board(board, frames) for board in boards],
         "views": _views(frames, boards, folder),
         "runs": [
             _run(by_id[run["id"]], run, frames, scores.get(run["id"], {}), origins) for run in runs
@@ -125,35 +133,49 @@ def _metric(name: str) -> Json:
     }
 
 
-def _board(board: Board) -> Json:
+def _board(board: Board, frames: Frames) -> Json:
+    runs, scores = (
+        every[(every["target"] == board.target) & (every["budget"] == board.budget)]
+        for every in (frames.runs, frames.scores)
+    )
+    said = [*places(board), *ends(runs), *dashes(runs, scores), *notes(runs)]
     return {
         "target": board.target,
         "budget": board.budget,
+        "allowance": board.allowance,
         "columns": [column.metric for column in board.columns],
-        "rows": [
-            {
-                "sampler": row.sampler,
-                "place": row.place.place if row.place else None,
-                "priced": row.place.priced if row.place else None,
-                "runs": row.runs,
-                "finished": row.finished,
-                "ends": dict(row.ends),
-                "cells": {
-                    name: {
-                        "v": c.median,
-                        "lo": c.low,
-                        "hi": c.high,
-                        "se": c.se,
-                        "fm": c.floor_mean,
-                        "fs": c.floor_sd,
-                        "is": c.verdict.name,
-                        "b": name in row.best,
-                    }
-                    for name, c in row.cells.items()
-                },
+        "rows": [_row(row) for row in board.rows],
+        "said": [one._asdict() for one in said],
+    }
+
+
+def _row(row: Row) -> Json:
+    return {
+        "sampler": row.sampler,
+        "place": row.place.place if row.place else None,
+        "priced": row.place.priced if row.place else None,
+        "why": row.place.why if row.place else "",
+        "caveat": row.caveat,
+        "runs": row.runs,
+        "finished": row.finished,
+        "ends": dict(row.ends),
+        "calls": row.spent.calls,
+        "own": row.spent.own,
+        "spent": row.spent.text,
+        "cells": {
+            name: {
+                "v": c.median,
+                "lo": c.low,
+                "hi": c.high,
+                "se": c.se,
+                "fm": c.floor_mean,
+                "fs": c.floor_sd,
+                "n": c.draws if c.few else None,
+                "is": c.verdict.name,
+                "b": name in row.best,
             }
-            for row in board.rows
-        ],
+            for name, c in row.cells.items()
+        },
     }
 
 

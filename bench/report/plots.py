@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from tiltbench.record import Record
+from tiltbench.report.board import Board
 from tiltbench.report.curves import learning
 from tiltbench.report.frame import BLOCK, Frames, warn
 from tiltbench.report.lattice import lattice
 from tiltbench.report.particles import particles
 from tiltbench.report.scatter import scatter
-from tiltbench.report.style import colours
+from tiltbench.report.style import looks
 from tiltbench.report.summary import summary
 from tiltbench.report.weights import weights
 from tiltbench.spec import build_target
 from tiltbench.targets.target import Target
 
 
-def plots(frames: Frames, folder: Path) -> list[Path]:
+def plots(frames: Frames, boards: Sequence[Board], folder: Path) -> list[Path]:
     """folder/plots/summary.png and, for each target and budget, `<target>.draws.png` (2-D targets),
     `.particles.png`, `.lattice.png`, `.curves.png` and `.weights.png`, where there is something to
     show; each as .pdf too."""
     place, runs = folder / "plots", folder / "runs"
-    colour = colours(frames.runs["sampler"])
+    look = looks(frames.runs["sampler"])
+    colour = {name: own.colour for name, own in look.items()}
     targets = targets_of(frames.records)
     many = frames.runs["budget"].nunique() > 1
     made = []
@@ -37,7 +39,7 @@ def plots(frames: Frames, folder: Path) -> list[Path]:
             for kind in ("curves", "draws", "weights", "particles", "lattice")
         )
         tries: dict[Path, Callable[[], bool]] = {
-            curves: partial(learning, curves, rows, frames.curves, colour)
+            curves: partial(learning, curves, rows, frames.curves, look)
         }
         if name in targets:
             target, log_Z = targets[name], targets[name].truth().log_Z
@@ -47,7 +49,7 @@ def plots(frames: Frames, folder: Path) -> list[Path]:
             tries[fields] = partial(lattice, fields, runs, target, mine, colour)
         made += [path for path, draw in tries.items() if _drawn(path, draw)]
     whole = place / "summary.png"
-    if _drawn(whole, partial(summary, whole, folder, frames, targets, colour)):
+    if _drawn(whole, partial(summary, whole, folder, frames, boards, targets, colour)):
         made.append(whole)
     return made
 

@@ -1,4 +1,4 @@
-"""How every picture looks: one colour a sampler, quiet axes, written whole."""
+"""How every picture looks: one look a sampler, quiet axes, written whole."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tiltbench.record import write_bytes
 
@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "pdf")
 INK, GREY, PALE = "#1f2933", "#8a94a0", "#e4e8ec"
-COLOURS = (  # Tol's "muted" scheme and two more: told apart by colour-blind readers too
+COLOURS = (  # of the studies: Tol's "muted" scheme and two more
     "#332288", "#cc6677", "#117733", "#ddaa33", "#88ccee", "#882255", "#44aa99",
     "#999933", "#aa4499", "#e07b39", "#4477aa", "#777777",
 )  # fmt: skip
+# Of samplers: Okabe and Ito's, but for the yellow, which white paper swallows.  Seven colours and
+# six markers have no common divisor: of 42 samplers no two share both, and neighbours share none.
+HUES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255")
+MARKERS = ("o", "s", "^", "D", "v", "X")
+DASHES = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))  # on, off, ... in line widths
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -36,10 +41,29 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def colours(samplers: Iterable[str]) -> dict[str, str]:
-    """The colour of each sampler, the same in every picture of a folder."""
-    names = sorted(set(samplers))
-    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+class Look(NamedTuple):
+    """How one sampler is drawn: told apart without its colour too."""
+
+    colour: str
+    marker: str
+    dash: tuple[float, ...]
+
+    @property
+    def line(self) -> Any:
+        """The dash as matplotlib takes it."""
+        return (0, self.dash) if self.dash else "solid"
+
+
+def looks(samplers: Iterable[str]) -> dict[str, Look]:
+    """The look of each sampler, the same in every picture of a folder."""
+    return {
+        name: Look(
+            HUES[i % len(HUES)],
+            MARKERS[i % len(MARKERS)],
+            DASHES[i // len(HUES) % len(DASHES)],
+        )
+        for i, name in enumerate(sorted(set(samplers)))
+    }
 
 
 @contextmanager

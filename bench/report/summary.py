@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from tiltbench.evaluate import DISTANCES
-from tiltbench.report.compare import SEEDS_FOR_BOLD, Verdict, best, cell
-from tiltbench.report.frame import Frames, metric_of, warn
+from tiltbench.report.board import Board, Row
+from tiltbench.report.compare import SEEDS_FOR_BOLD, Verdict
+from tiltbench.report.frame import Frames, warn
 from tiltbench.report.scatter import EXACT, MOST, View, first_runs, outcomes, panel, view
 from tiltbench.report.style import GREY, INK, PALE, STYLE, save
 from tiltbench.targets.target import Target
@@ -20,7 +21,6 @@ from tiltbench.targets.target import Target
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
-    from pandas import DataFrame
 
 PANELS, COLUMNS, HEIGHT = 10, 5, 2.45  # HEIGHT: inches a row
 GOOD, BAD = "#1b7f79", "#c8553d"
@@ -30,12 +30,13 @@ def summary(
     path: Path,
     folder: Path,
     frames: Frames,
+    boards: Sequence[Board],
     targets: Mapping[str, Target],
     colour: Mapping[str, str],
 ) -> bool:
     """Above: draws on the 2-D target whose modes are best counted by eye.  Below: distance to exact
-    draws and |log Z error| of every sampler on every target, at the largest budget; bold and in one
-    colour what the tables have in bold."""
+    draws with the calls it took, and |log Z error| from every side, of every sampler on every
+    target, at the largest budget; bold and in one colour what the tables have in bold."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -51,9 +52,9 @@ def summary(
     seen = _view(targets[shown]) if chosen else None
     draws = {n: o.draws.x for n, o in outcomes(folder / "runs", chosen).items()} if seen else {}
     samplers = list(dict.fromkeys(sorted(runs["sampler"])))
-    names = list(dict.fromkeys(runs["target"]))
+    kept = [board for board in boards if board.budget == budget]
     above = HEIGHT * math.ceil((len(draws) + 1) / COLUMNS) if draws else 0.01
-    below = 0.32 * len(samplers) + 1.5
+    below = 0.42 * len(samplers) + 1.5
     with matplotlib.rc_context(STYLE):
         figure = Figure((12, above + below), layout="constrained")
         parts: Any = figure.subfigures(2, 1, height_ratios=[above, below])
@@ -64,16 +65,20 @@ def summary(
             )
             _gallery(upper, seen, draws, colour)
         left, right = lower.subplots(1, 2)
-        kept = frames.scores[frames.scores["budget"] == budget]
-        _heat(left, kept, samplers, names, DISTANCES)
-        _heat(right, kept, samplers, names, ("log_Z_err", "log_Z_own_err"))
+        _heat(left, kept, samplers, DISTANCES, _calls)
+        _heat(right, kept, samplers, ("log_Z_err", "log_Z_own_err"), _other_sides)
         ties = "; bold: tied for best" if runs["seed"].nunique() >= SEEDS_FOR_BOLD else ""
         left.set_title(
-            f"Distance to exact draws  (● at the floor, ▼ below it{ties})",
+            f"Distance to exact draws, calls below it  (● at the floor, ∼ at a wider one, ▼ below"
+            f"{ties})",
             loc="left",
-            fontsize=10,
+            fontsize=8,
         )
-        right.set_title(f"|log Z error|, nats  (median over seeds{ties})", loc="left", fontsize=10)
+        right.set_title(
+            f"|log Z error|, nats: forward or own; below it reverse, Bennett{ties}",
+            loc="left",
+            fontsize=8,
+        )
         right.set_yticklabels([])
         save(figure, path)
     return True
@@ -110,26 +115,41 @@ def _shown(targets: Mapping[str, Target], names: set[str]) -> str:
     return min(flat, key=lambda name: (abs(modes(name) - 9), name), default="")
 
 
+def _calls(row: Row) -> str:
+    return row.spent.text
+
+
+def _other_sides(row: Row) -> str:
+    """Reverse and Bennett, where there are."""
+    found = [row.cells.get(name) for name in ("log_Z_rev_err", "log_Z_bar_err")]
+    return ", ".join(_brief(abs(c.median)) if c else "–" for c in found) if any(found) else ""
+
+
 def _heat(
     axes: Axes,
-    scores: DataFrame,
+    boards: Sequence[Board],
     samplers: list[str],
-    names: list[str],
     choices: tuple[str, ...],
+    below_it: Callable[[Row], str],
 ) -> None:
-    """Numbers on a coloured grid: each column (target) scaled by itself, on a log scale; of each
-    cell the first of `choices` that it has."""
+    """Numbers on a coloured grid, each with a small line `below_it`: each column (target) scaled by
+    itself, on a log scale; of each cell the first of `choices` that it has."""
+    names = [board.target for board in boards]
     values = np.full((len(samplers), len(names)), np.nan)
     floor, below, tied = (np.zeros(values.shape, dtype=bool) for _ in range(3))
-    for j, target in enumerate(names):
-        for choice in reversed(choices):
-            mine = scores[(scores["target"] == target) & (scores["metric"] == choice)]
-            made = {s: cell(rows, metric_of(choice)) for s, rows in mine.groupby("sampler")}
-            found = {str(s): c for s, c in made.items() if c}
-            for sampler, c in found.items():
-                i = samplers.index(sampler)
-                values[i, j], tied[i, j] = c.median, sampler in best(found)
-                floor[i, j], below[i, j] = c.verdict is Verdict.AT, c.verdict is Verdict.BELOW
+    marks, lines = np.full(values.shape, "", dtype="<U1"), np.full(values.shape, "", dtype="<U40")
+    for j, board in enumerate(boards):
+        for row in board.rows:
+            name = row.first(choices)
+            if name is None or row.sampler not in samplers:
+                continue
+            i, c = samplers.index(row.sampler), row.cells[name]
+            values[i, j], tied[i, j] = c.median, name in row.best
+            floor[i, j], below[i, j] = c.verdict is Verdict.AT, c.verdict is Verdict.BELOW
+            marks[i, j] = (
+                "∼" if c.verdict is Verdict.FEW else "†" if row.caveat and name in DISTANCES else ""
+            )
+            lines[i, j] = below_it(row)
     shade = _shade(np.where(below, np.nan, np.abs(values)), floor | tied)
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -140,15 +160,18 @@ def _heat(
     for i, j in np.ndindex(values.shape):
         text, colour = "–", GREY
         if np.isfinite(values[i, j]):
-            text, colour = _brief(abs(float(values[i, j]))), INK
+            text, colour = marks[i, j] + _brief(abs(float(values[i, j]))), INK
             if floor[i, j]:
-                text, colour = "●", "white"
+                text, colour = "●" + marks[i, j], "white"
             elif below[i, j]:
                 text = "▼"
             elif shade[i, j] < 0.2 or shade[i, j] > 0.85:
                 colour = "white"
         weight = "bold" if tied[i, j] else "normal"
-        axes.text(j, i, text, ha="center", va="center", fontsize=8, color=colour, weight=weight)
+        up = 0.16 if lines[i, j] else 0
+        axes.text(j, i - up, text, ha="center", va="center", fontsize=8, color=colour,
+                  weight=weight)  # fmt: skip
+        axes.text(j, i + 0.25, lines[i, j], ha="center", va="center", fontsize=5.5, color=colour)
     axes.set_xticks(range(len(names)), names, rotation=28, ha="right", fontsize=8, color=INK)
     axes.set_yticks(range(len(samplers)), samplers, fontsize=8, color=INK)
     axes.tick_params(length=0)
@@ -174,5 +197,5 @@ def _shade(values: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 def _brief(value: float) -> str:
     if value >= 99.5:
-        return f"{value:.0f}"
+        return f"{value:.0f}" if value < 1e5 else f"{value:.0e}"
     return f"{value:.2g}" if value >= 0.01 else f"{value:.3f}" if value >= 0.0005 else "<.001"

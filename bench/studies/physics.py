@@ -30,7 +30,10 @@ TWO_SIDED = "log_Z_bar_err"
 
 
 class Row(NamedTuple):
-    """One method on one target: medians over its seeds."""
+    """One method on one target: medians over its seeds.
+
+    The best of several methods is chosen on the first seed and judged on the others (`later`): the
+    smallest of many errors is small by luck too."""
 
     target: str
     method: str
@@ -62,6 +65,17 @@ class Row(NamedTuple):
     def log_Z_err(self) -> float:
         """The largest |error| over seeds."""
         return max((abs(value) for value, _ in self.errors()), default=math.nan)
+
+    def first(self) -> Row:
+        """The same on the seed that methods are chosen by."""
+        return self._replace(scores=self.scores[self.scores["seed"] == self._seed()])
+
+    def later(self) -> Row:
+        """The same on the other seeds."""
+        return self._replace(scores=self.scores[self.scores["seed"] != self._seed()])
+
+    def _seed(self) -> int:
+        return int(self.scores["seed"].min())
 
     def _column(self, metric: str, key: str) -> Series:
         return self.scores.loc[self.scores["metric"] == metric, key]
@@ -128,28 +142,32 @@ def _dw4(row: Row) -> Claim:
 
 
 def _lj13(every: list[Row]) -> Claim:
-    learned = [row for row in every if row.target == "lj13" and row.learned]
-    drawn = min(learned, key=lambda row: _known(row.of("energy_w2")))
-    weighted = min(learned, key=lambda row: _known(row.of("energy_w2_weighted")))
-    classical = min(
-        (row for row in every if row.target == "lj13" and not row.learned),
-        key=lambda row: _known(row.of("energy_w2")),
-    )
+    here = [row for row in every if row.target == "lj13"]
+    learned = [row for row in here if row.learned]
+    drawn = _chosen(learned, "energy_w2")
+    weighted = _chosen(learned, "energy_w2_weighted")
+    classical = _chosen([row for row in here if not row.learned], "energy_w2")
     best = drawn.of("energy_w2")
     return Claim(
         f"lj13: a learned sampler draws with `energy_w2` below the published {PUBLISHED}",
         verdict(best < PUBLISHED, best >= PUBLISHED),
-        f"as drawn {best:.3g} (`{drawn.method}`, {drawn.cpu_seconds:.0f} CPU-s); after weighting "
-        f"{weighted.of('energy_w2_weighted'):.3g} (`{weighted.method}`); `{classical.method}` "
-        f"{classical.of('energy_w2'):.3g}, floor {classical.floor('energy_w2')[0]:.2f}",
+        f"methods chosen on the first seed; on the others as drawn {best:.3g} (`{drawn.method}`, "
+        f"{drawn.cpu_seconds:.0f} CPU-s); after weighting {weighted.of('energy_w2_weighted'):.3g} "
+        f"(`{weighted.method}`); `{classical.method}` {classical.of('energy_w2'):.3g}, "
+        f"floor {classical.floor('energy_w2')[0]:.2f}",
     )
+
+
+def _chosen(rows: list[Row], metric: str) -> Row:
+    """The method with the smallest score on the first seed, on its other seeds."""
+    return min(rows, key=lambda row: _known(row.first().of(metric))).later()
 
 
 def _log_Z(every: list[Row], target: str) -> Claim:
     found = {}
     for learned in (True, False):
         rows = [row for row in every if row.target == target and row.learned is learned]
-        found[learned] = min(rows, key=lambda row: _known(row.log_Z_err()))
+        found[learned] = min(rows, key=lambda row: _known(row.first().log_Z_err())).later()
     every_error = [error for row in found.values() for error in row.errors()]
     said = "; ".join(
         f"`{row.method}` " + ", ".join(f"{value:+.3f} ± {se:.3f}" for value, se in row.errors())
@@ -157,9 +175,9 @@ def _log_Z(every: list[Row], target: str) -> Claim:
     )
     return Claim(
         f"`{target}`: |Bennett log Z error| below {CLOSE} on every seed for a learned and for a "
-        "classical method",
+        "classical method, chosen on a seed that is left out",
         verdict(
-            all(abs(value) < CLOSE for value, _ in every_error),
+            bool(every_error) and all(abs(value) < CLOSE for value, _ in every_error),
             any(abs(value) - 2 * se > CLOSE for value, se in every_error),
         ),
         said,

@@ -1,10 +1,15 @@
 // Figures in SVG, each made of its numbers alone.
 
-const colour = (sampler) => DATA.colours[sampler];
-const dash = (sampler) => {
-  const place = Object.keys(DATA.colours).indexOf(sampler); // twelve colours, then the same dashed
-  return place >= 12 ? (place >= 24 ? "1 3" : "5 3") : null;
-};
+const colour = (sampler) => DATA.looks[sampler].colour;
+const dash = (sampler) => DATA.looks[sampler].dash.map((length) => 2 * length).join(" ") || null;
+// The marker of a sampler, of radius r: matplotlib's letters, so that all figures agree.
+const MARKERS = { s: "M-1-1H1V1H-1Z", "^": "M0-1.2L1.2 1H-1.2Z", v: "M0 1.2L1.2-1H-1.2Z", D: "M0-1.3L1.3 0L0 1.3L-1.3 0Z",
+  X: "M-1.2-.7L-.7-1.2L0-.5L.7-1.2L1.2-.7L.5 0L1.2 .7L.7 1.2L0 .5L-.7 1.2L-1.2 .7L-.5 0Z" };
+function marker(sampler, x, y, r, attributes = {}) {
+  const shape = MARKERS[DATA.looks[sampler].marker], more = { fill: "currentColor", ...attributes };
+  return shape ? svg("path", { d: shape, transform: `translate(${x.toFixed(1)} ${y.toFixed(1)}) scale(${r})`, ...more })
+    : svg("circle", { cx: x.toFixed(1), cy: y.toFixed(1), r, ...more });
+}
 
 const figure = (title, drawing, note = null) =>
   el("figure", {}, el("figcaption", {}, el("b", {}, title), note ? ` ${note}` : null), drawing);
@@ -15,7 +20,7 @@ function legend(samplers) {
   return el("ul", { class: "legend" }, samplers.map((name) =>
     el("li", { class: "series", "--c": colour(name) },
       svg("svg", { viewBox: "0 0 26 10", "aria-hidden": "true" },
-        svg("line", { x1: 0, x2: 26, y1: 5, y2: 5, stroke: "currentColor", "stroke-width": 2.5, "stroke-dasharray": dash(name) })),
+        svg("line", { x1: 0, x2: 26, y1: 5, y2: 5, stroke: "currentColor", "stroke-width": 2, "stroke-dasharray": dash(name) }), marker(name, 13, 5, 4)),
       el("span", {}, name))));
 }
 
@@ -72,7 +77,7 @@ function lines({ title, series, xlabel, edge, note }) {
     parts.push(svg("g", { class: "series", "--c": colour(sampler) }, svg("title", {}, sampler),
       svg("path", { d: `M${d((p) => p[2]).join("L")}L${d((p) => p[3]).reverse().join("L")}Z`, fill: "currentColor", opacity: 0.13 }),
       svg("path", { d: `M${d((p) => p[1]).join("L")}`, fill: "none", stroke: "currentColor", "stroke-width": 2, "stroke-dasharray": dash(sampler) }),
-      own.map((p) => svg("circle", { cx: X(p[0]).toFixed(1), cy: Y(p[1]).toFixed(1), r: 2.6, fill: "currentColor" }))));
+      own.map((p) => marker(sampler, X(p[0]), Y(p[1]), 3.4))));
   }
   return figure(title, canvas(W, H, `${title} against ${xlabel}`, parts), note);
 }
@@ -103,7 +108,7 @@ function dots({ title, rows, note }) {
       svg("title", {}, `${row.sampler}: ${row.values.map(number).join(", ")}`),
       svg("line", { x1: Math.min(...at), x2: Math.max(...at), y1: y, y2: y, stroke: "currentColor", "stroke-width": 2.5 }),
       at.map((x) => svg("circle", { cx: x, cy: y, r: 2.5, fill: "currentColor", opacity: 0.6 })),
-      svg("circle", { cx: X(Math.max(Math.abs(median(row.values)), least)), cy: y, r: 5, fill: "currentColor" })));
+      marker(row.sampler, X(Math.max(Math.abs(median(row.values)), least)), y, 5)));
   });
   parts.push(svg("path", { class: "axis", d: `M${L} ${T}V${H - 34}H${W - 12}` }));
   return figure(title, canvas(W, H, title, parts), note);

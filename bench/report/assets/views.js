@@ -1,8 +1,8 @@
 // The views of the page, by the part of its address after #.
 
 const MAIN = document.querySelector("main"), DIALOG = document.querySelector("dialog");
-const MARKS = { AT: "≈ ", BELOW: "▼ " };
-const KINDS = { AT: "at", BELOW: "below", UNFIT: "unfit" };
+const MARKS = { AT: "≈ ", BELOW: "▼ ", FEW: "∼ " };
+const KINDS = { AT: "at", BELOW: "below", UNFIT: "unfit", FEW: "few" };
 const ARROW = { lower: "↓", higher: "↑" };
 const several = unique(DATA.boards.map((b) => b.budget)).length > 1;
 const title = (board) => (several ? `${board.target} · ${whole(board.budget)}` : board.target);
@@ -21,9 +21,11 @@ function scoreCell(cell) {
   return [
     el("span", { class: kind }, `${MARKS[cell.is] ?? ""}${number(cell.v)}`),
     spread ? el("span", { class: "small" }, spread) : null,
-    known(cell.fm) ? el("span", { class: "small" }, `floor ${number(cell.fm)}±${number(Number(cell.fs.toPrecision(1)))}`) : null,
+    known(cell.fm) ? el("span", { class: "small" }, `floor ${number(cell.fm)}±${number(Number(cell.fs.toPrecision(1)))}${known(cell.n) ? `, n ${cell.n}` : ""}`) : null,
   ];
 }
+// A long name breaks after these signs, if it must.
+const broken = (name) => name.split(/(?<=[_,[=])/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
 // What a column is sorted by: errors of either sign by their size.
 const sized = (metric, cell) => (!cell ? null : DATA.metrics[metric].perfect === "0" && !known(cell.fm) ? Math.abs(cell.v) : cell.v);
 const headOf = (metric) => `${metric} ${ARROW[DATA.metrics[metric].better]}`;
@@ -32,27 +34,38 @@ function metricsNamed() {
   const have = unique(DATA.boards.flatMap((b) => b.columns));
   return Object.keys(DATA.metrics).filter((m) => have.includes(m));
 }
-const usual = (metrics) => ["config_w2", "energy_distance", "log_Z_err"].find((m) => metrics.includes(m)) ?? metrics[0];
+const usual = (metrics) => DATA.placed.find((m) => metrics.includes(m)) ?? metrics[0];
+const firstOf = (row, metrics) => metrics.find((m) => row?.cells[m]);
+// The choices of the overview that are no single metric: what a cell is made of, and shows.
+const EVERY = {
+  "the distance of the place": { of: () => DATA.distances, show: (row, m) => scoreCell(row.cells[m]) },
+  "log Z from every side": { of: () => Object.keys(DATA.sides), show: (row) => Object.entries(DATA.sides).filter(([m]) => row.cells[m])
+    .map(([m, side]) => el("span", { class: row.cells[m].b ? "score best" : "score" }, el("span", { class: "side" }, side), ` ${number(row.cells[m].v)}`)) },
+};
 
 // --- overview ---
 
 function overview() {
   const metrics = metricsNamed(), place = el("div");
   const draw = (metric) => {
-    const samplers = Object.keys(DATA.colours);
-    const cellOf = (board, sampler) => board.rows.find((r) => r.sampler === sampler)?.cells[metric];
-    const columns = [{ head: "sampler", order: (s) => s, show: (s) => s }];
+    const samplers = Object.keys(DATA.looks), every = EVERY[metric], choices = every ? every.of() : [metric];
+    const rowOf = (board, sampler) => board.rows.find((r) => r.sampler === sampler);
+    const named = (board, sampler) => firstOf(rowOf(board, sampler), choices);
+    const cellOf = (board, sampler) => rowOf(board, sampler)?.cells[named(board, sampler)];
+    const columns = [{ head: "sampler", order: (s) => s, show: broken }];
     DATA.boards.forEach((board, i) => {
-      const sizes = board.rows.map((r) => r.cells[metric]).filter(Boolean).map((c) => Math.log(Math.max(Math.abs(c.v), 1e-4)));
+      const sizes = board.rows.map((r) => cellOf(board, r.sampler)).filter(Boolean).map((c) => Math.log(Math.max(Math.abs(c.v), 1e-4)));
       const [low, high] = [Math.min(...sizes), Math.max(...sizes)];
-      const up = DATA.metrics[metric].better === "higher";
+      const up = DATA.metrics[choices.find((m) => DATA.metrics[m])]?.better === "higher";
       columns.push({
         head: title(board),
-        order: (s) => sized(metric, cellOf(board, s)),
+        order: (s) => sized(named(board, s), cellOf(board, s)),
         show: (s) => {
-          const row = board.rows.find((r) => r.sampler === s);
-          if (row && !row.cells[metric] && row.finished < row.runs) return badge(Object.keys(row.ends)[0] ?? "–");
-          return scoreCell(cellOf(board, s));
+          const row = rowOf(board, s), c = cellOf(board, s);
+          if (row && !c && row.finished < row.runs) return badge(Object.keys(row.ends)[0] ?? "–");
+          if (!c) return "–";
+          const marked = row.caveat && DATA.distances.includes(named(board, s)) ? " · †" : "";
+          return [every ? every.show(row, named(board, s)) : scoreCell(c), el("span", { class: "small", title: row.caveat || null }, `${row.spent} calls${marked}`)];
         },
         cell: (s) => {
           const c = cellOf(board, s), to = { click: () => { location.hash = `target-${i}`; } };
@@ -66,14 +79,15 @@ function overview() {
     });
     place.replaceChildren(table({ label: `${metric} of every sampler on every target`, columns, rows: samplers }).node);
   };
-  const first = metrics.includes("energy_distance") ? "energy_distance" : usual(metrics);  // which every target has
+  const joint = Object.keys(EVERY).filter((name) => EVERY[name].of().some((m) => metrics.includes(m)));
+  const first = joint[0] ?? usual(metrics);
   if (!first) return [el("h2", {}, "Overview"), el("p", {}, "No run has been scored yet; the runs are all listed under Runs.")];
   draw(first);
   return [
     el("h2", {}, "Overview"),
-    el("div", { class: "controls" }, choice("Score", metrics.map((m) => [m, headOf(m)]), first, draw)),
+    el("div", { class: "controls" }, choice("Score", [...joint.map((m) => [m, m]), ...metrics.map((m) => [m, headOf(m)])], first, draw)),
     place,
-    el("p", { class: "soft" }, "Medians over seeds [smallest, largest]. ≈ at the floor, ▼ below it, bold: not told apart from the best. Colours compare within a target. A head sorts; a cell opens its target."),
+    el("p", { class: "soft" }, "Medians over seeds [smallest, largest]. ≈ at the floor, ∼ at a wider one of fewer draws, ▼ below it; bold: not told apart from the best; † off in what the score of the place hardly sees. Calls are those of training, ° of a smaller budget of their own. Colours compare within a target. A head sorts; a cell opens its target."),
     DATA.misled.length ? [
       el("h3", {}, "One-sided against two-sided"),
       el("p", { class: "soft" }, "Runs that look good from their own side and bad from the target's, the worst first."),
@@ -87,14 +101,16 @@ function overview() {
 function leaderboard(board, group, samplers) {
   const columns = [
     { head: "sampler", order: (r) => r.sampler, show: (r) => [
-      el("button", { type: "button", class: "name", click: () => openRow(board, r.sampler) }, r.sampler),
+      el("button", { type: "button", class: "name", click: () => openRow(board, r.sampler) }, broken(r.sampler)),
       el("span", { class: "small" }, `${r.finished} of ${r.runs} seeds`, Object.entries(r.ends).map(([end, n]) => [", ", badge(end, `${n} `)]))] },
     { head: "place", hint: "by the distance to exact draws; / with a gradient priced at 2 values", order: (r) => r.place,
-      show: (r) => (r.place === null ? "–" : `${r.place} / ${r.priced ?? "–"}${r.priced !== null && r.priced !== r.place ? " ⇄" : ""}`) },
+      show: (r) => [el("span", { class: "score", title: r.caveat || null }, r.place === null ? "–" : `${r.place} / ${r.priced ?? "–"}${r.priced !== null && r.priced !== r.place ? " ⇄" : ""}${r.caveat ? " †" : ""}`),
+        r.why ? el("span", { class: "small", title: r.why }, "why: see below") : null] },
   ];
   const mine = runsOf(board), typical = (sampler, of) => median(mine.filter((r) => r.sampler === sampler && r.finished).map(of).filter(known));
   const spent = (head, of, show, hint) => ({ head, hint, order: (r) => typical(r.sampler, of), show: (r) => show(typical(r.sampler, of)) });
-  columns.push(spent("calls", calls, whole, "the larger of values and gradients in training"));
+  columns.push({ head: "calls", hint: "the larger of values and gradients in training", order: (r) => r.calls,
+    show: (r) => [whole(r.calls), r.own ? el("span", { class: "small" }, `of its own ${whole(r.own)}`) : null] });
   if (group === "cost") {
     columns.push(
       spent("values", (r) => r.values, whole), spent("grads", (r) => r.grads, whole),
@@ -113,18 +129,15 @@ function leaderboard(board, group, samplers) {
 }
 
 function troubles(board, samplers) {
-  const items = [], seen = new Map();
-  const note = (key, run) => seen.set(key, [...(seen.get(key) ?? []), run]);
-  for (const run of runsOf(board)) {
-    if (!samplers.has(run.sampler)) continue;
-    if (!run.finished) note(`${run.status.replaceAll("_", " ")}: ${run.reason || "no message"}`, run);
-    for (const text of run.notes) note(text, run);
-  }
-  for (const [text, runs] of seen) {
-    const by = unique(runs.map((r) => r.sampler)).map((s) => `${s} (seed ${runs.filter((r) => r.sampler === s).map((r) => r.seed).join(", ")})`);
-    items.push(el("li", { class: tone(runs[0].status) }, `${by.join(", ")}: ${text}`));
-  }
-  return items.length ? [el("h3", {}, "Failures and notes"), el("ul", { class: "reasons" }, items)] : [];
+  const items = board.said.map(({ text, about, status }) => {
+    const groups = new Map();
+    for (const [name, what] of Object.entries(about)) if (samplers.has(name)) groups.set(what, [...(groups.get(what) ?? []), name]);
+    const by = [...groups].map(([what, names]) => names.join(", ") + (what ? ` (${what})` : "")).join("; ");
+    return by ? el("li", { class: status ? tone(status) : null }, `${status ? `${status.replaceAll("_", " ")}: ` : ""}${text}: ${by}`) : null;
+  }).filter(Boolean);
+  const long = items.length > 6;
+  return items.length ? [el("h3", {}, "Marks, failures, dashes and notes"),
+    long ? el("details", { open: true }, el("summary", {}, `${items.length} sentences`), el("ul", { class: "reasons" }, items)) : el("ul", { class: "reasons" }, items)] : [];
 }
 
 const edgeOf = (floor) => (floor ? floor.mean + 2 * floor.sd : null);
@@ -242,7 +255,7 @@ function target(i) {
       [...MAIN.querySelectorAll("label")].find((l) => l.textContent === label)?.control?.focus();
   };
   draw();
-  const facts = [`${whole(board.budget)} points`, view.dim ? `${view.dim} dimensions` : null,
+  const facts = [board.allowance, view.dim ? `${view.dim} dimensions` : null,
     known(view.log_Z) ? `log Z = ${number(view.log_Z)}` : null, view.source ? `truth: ${view.source}` : null].filter(Boolean);
   return [
     el("h2", {}, board.target), el("p", { class: "soft" }, facts.join(" · ")),
@@ -363,8 +376,12 @@ function openRow(board, sampler) {
 function openRuns(head, chosen) {
   const every = unique(chosen.flatMap((r) => Object.keys(r.scores)));
   const metrics = every.filter((m) => chosen.some((r) => value(r, m) !== null));
-  const without = every.filter((m) => !metrics.includes(m)).map((m) =>
-    el("li", {}, `${m}: ${unique(chosen.map((r) => DATA.texts[r.scores[m]]).filter(Boolean)).join("; ")}`));
+  const whys = new Map();
+  for (const m of every.filter((m) => !metrics.includes(m))) {
+    const why = unique(chosen.map((r) => DATA.texts[r.scores[m]]).filter(Boolean)).join("; ");
+    whys.set(why, [...(whys.get(why) ?? []), m]);
+  }
+  const without = [...whys].map(([why, names]) => el("li", {}, `${why}: ${names.join(", ")}`));
   const shown = (run, metric) => {
     const score = run.scores[metric];
     if (score === undefined) return "–";
@@ -378,7 +395,7 @@ function openRuns(head, chosen) {
   DIALOG.replaceChildren(
     el("header", {}, el("h2", { id: "dialog-title" }, head), close),
     metrics.length ? table({ label: "scores by seed", columns, rows: metrics }).node : el("p", {}, "These runs have no scores."),
-    without.length ? el("details", {}, el("summary", {}, `${without.length} scores without a number`), el("ul", { class: "reasons" }, without)) : "",
+    without.length ? el("details", {}, el("summary", {}, `${every.length - metrics.length} scores without a number`), el("ul", { class: "reasons" }, without)) : "",
     el("h3", {}, "Provenance"),
     ...origins.map((o) => originList(DATA.origins[o])),
     ...chosen.map((r) => el("div", {},

@@ -1,0 +1,103 @@
+"""Why there is a dash, what became of runs that did not finish, what runs noted: each said once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from tiltbench.metric import KINDS
+from tiltbench.report.board import Board
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
+
+
+class Said(NamedTuple):
+    """One sentence, and whom it is about."""
+
+    text: str
+    about: dict[str, str]  # by sampler: which seeds, which scores
+    status: str = ""  # where runs ended with it
+
+
+def merged(texts: Sequence[str]) -> str:
+    """Sentences that differ in their numbers only, as one: each number as the range it has."""
+    texts = list(dict.fromkeys(texts))
+    columns = list(zip(*(NUMBER.findall(text) for text in texts), strict=True))
+    ranges = (_range(column) for column in columns)
+    return NUMBER.sub(lambda _: next(ranges), texts[0])
+
+
+def _range(numbers: Sequence[str]) -> str:
+    ends = sorted(numbers, key=lambda text: float(text.replace(",", "")))
+    return ends[0] if len(set(numbers)) == 1 else f"{ends[0]} to {ends[-1]}"
+
+
+def _alike(text: str) -> str:
+    return NUMBER.sub("#", text)
+
+
+def ends(runs: DataFrame) -> list[Said]:
+    """Of runs that did not finish."""
+    bad = runs[~runs["finished"]]
+    rows = [(r["sampler"], r["seed"], r["reason"] or "no message", r["status"])
+            for _, r in bad.iterrows()]  # fmt: skip
+    return list(_gathered(rows, {}))
+
+
+def notes(runs: DataFrame) -> list[Said]:
+    """What runs noted."""
+    rows = [(run["sampler"], run["seed"], note, "") for _, run in runs.iterrows()
+            for note in dict.fromkeys(run["notes"])]  # fmt: skip
+    return list(_gathered(rows, runs.groupby("sampler").size().to_dict()))
+
+
+def _gathered(rows: Sequence[tuple[str, int, str, str]], counts: dict[str, int]) -> Iterator[Said]:
+    groups: dict[tuple[str, str], list[tuple[str, int, str, str]]] = {}
+    for row in rows:
+        groups.setdefault((_alike(row[2]), row[3]), []).append(row)
+    for (_, status), own in groups.items():
+        seeds: dict[str, set[int]] = {}
+        for sampler, seed, *_ in own:
+            seeds.setdefault(sampler, set()).add(seed)
+        about = {
+            name: ""
+            if len(mine) == counts.get(name)
+            else f"seed {', '.join(map(str, sorted(mine)))}"
+            for name, mine in seeds.items()
+        }
+        yield Said(merged([row[2] for row in own]), about, status)
+
+
+def dashes(runs: DataFrame, scores: DataFrame) -> list[Said]:
+    """Of scores without a value, or without a floor; what is made for other kinds of targets is no
+    dash."""
+    missing = scores[(scores["reason"] != "") & ~scores["reason"].isin(KINDS.values())]
+    counts = runs[runs["finished"]].groupby("sampler").size()
+    made = []
+    for _, alike in missing.groupby(missing["reason"].map(_alike), sort=False):
+        about = {}
+        for name, mine in alike.groupby("sampler", sort=False):
+            names = ", ".join(dict.fromkeys(mine["metric"]))
+            seeds = mine["seed"].nunique()
+            some = f", {seeds} of {counts[name]} seeds" if seeds < counts[name] else ""
+            no = "" if mine["value"].notna().any() else "no "
+            about[str(name)] = f"{no}{names}{some}"
+        made.append(Said(merged([str(reason) for reason in alike["reason"]]), about))
+    return made
+
+
+def places(board: Board) -> list[Said]:
+    """Why a row has no place, or only one; what the score of a place does not see."""
+    rows = [
+        *((row.sampler, 0, f"† {row.caveat}", "") for row in board.rows if row.caveat),
+        *(
+            (r.sampler, 0, r.place.why, "")
+            for r in board.rows
+            if r.place and r.place.why and r.finished
+        ),
+    ]
+    return list(_gathered(rows, {row.sampler: 1 for row in board.rows}))
