@@ -87,6 +87,8 @@ def parser() -> argparse.ArgumentParser:
     add.add_argument("--stale", action="store_true", help="run cells recorded by other code again")
     add.add_argument("--force", action="store_true", help="run every cell again")
 
+    _tune(commands, plugins)
+
     add = commands.add_parser("status", help="how far a suite has come")
     add.add_argument("results", nargs="?", metavar="SUITE|DIR", help="default: all in results/")
 
@@ -177,6 +179,26 @@ def parser() -> argparse.ArgumentParser:
     )
     add.add_argument("results", metavar="SUITE|DIR")
     return top
+
+
+def _tune(commands: Any, plugins: argparse.ArgumentParser) -> None:
+    add = commands.add_parser(
+        "tune",
+        parents=[plugins],
+        help="give every method of a suite the same random search, scored without the truth",
+        description="Run trials of every method, choose one for all targets by its mean rank, and "
+        "write a copy of the suite with what was chosen.  Trial 0 is the method as it is.  Trials "
+        "on record are not run again.",
+    )
+    add.add_argument("suite", metavar="NAME|FILE.toml", help="a suite; it is not changed")
+    add.add_argument("--trials", default="16", metavar="N", help="of every method (default 16)")
+    add.add_argument("--targets", metavar="A,B", help="choose for these of its targets only")
+    add.add_argument("--samplers", metavar="C,D", help="tune these of its samplers only")
+    add.add_argument("--seed", default="0", metavar="N", help="of the search (default 0)")
+    add.add_argument("--write", metavar="FILE.toml", help="default: SUITE_tuned.toml")
+    add.add_argument("--out", metavar="DIR", help="records (default results/SUITE-tuning)")
+    add.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add.add_argument("--jobs", default="auto", help="trials at a time (default: one a core)")
 
 
 def _exchange(commands: Any, plugins: argparse.ArgumentParser) -> None:

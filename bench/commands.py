@@ -20,6 +20,7 @@ from tiltbench.recorded import counts_as_good, is_stale, recorded_cells
 from tiltbench.reference_command import reference
 from tiltbench.results_commands import score_and_report
 from tiltbench.suite import load_suite
+from tiltbench.tune_command import tune
 from tiltbench.words import RESULTS, Refused, chosen_device, command, listed, seeds, setting, whole
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ def _verdict(cells: list[Cell], recorded: dict[str, Record], arguments: Sequence
 COMMANDS: dict[str, Callable[[Namespace, Sequence[str]], int]] = {
     "run": run,
     "reference": reference,
+    "tune": tune,
     **registry_commands.COMMANDS,
     **results_commands.COMMANDS,
     **exchange_commands.COMMANDS,
