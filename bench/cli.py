@@ -68,7 +68,6 @@ def parser() -> argparse.ArgumentParser:
     add.add_argument("--budget", metavar="N", help="training points, e.g. 1e6 (default 40,000)")
     add.add_argument("--draws", metavar="N", help="draws to score (default 1,000)")
     add.add_argument("--seeds", metavar="0:5|0,3", help="a range or a list (default 0:3)")
-    add.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     add.add_argument("--out", metavar="DIR", help="results folder (default results/SUITE)")
     add.add_argument(
         "--set",
@@ -77,19 +76,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME.KEY=A,B",
         help="a parameter of a target or sampler; several values span a grid; may be repeated",
     )
-    add.add_argument(
-        "--jobs", default="auto", help="cells at a time (default: one a core, or as the GPUs hold)"
-    )
-    add.add_argument("--engine", choices=["local", "ray"], default="local", help="where cells run")
-    add.add_argument(
-        "--ray-address",
-        metavar="HOST:PORT|auto|local",
-        help="the Ray cluster to join (default auto: that of this machine), or a new local one",
-    )
-    add.add_argument("--gpus", metavar="0,1", help="the GPUs to use (default: all visible)")
-    add.add_argument(
-        "--gpu-share", metavar="F", help="of a GPU that a cell gets (default 1: one cell at a time)"
-    )
+    _engines(add)
     add.add_argument(
         "--shard", metavar="I/N", help="the I-th of N parts of the cells, for arrays of jobs"
     )
@@ -99,6 +86,8 @@ def parser() -> argparse.ArgumentParser:
     add.add_argument("--retry", action="store_true", help="run failed cells again")
     add.add_argument("--stale", action="store_true", help="run cells recorded by other code again")
     add.add_argument("--force", action="store_true", help="run every cell again")
+
+    _tune(commands, plugins)
 
     add = commands.add_parser("status", help="how far a suite has come")
     add.add_argument("results", nargs="?", metavar="SUITE|DIR", help="default: all in results/")
@@ -191,6 +180,43 @@ def parser() -> argparse.ArgumentParser:
     )
     add.add_argument("results", metavar="SUITE|DIR")
     return top
+
+
+def _engines(add: argparse.ArgumentParser) -> None:
+    """Where cells run: see tiltbench.engine_command."""
+    add.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add.add_argument(
+        "--jobs", default="auto", help="cells at a time (default: one a core, or as the GPUs hold)"
+    )
+    add.add_argument("--engine", choices=["local", "ray"], default="local", help="where cells run")
+    add.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT|auto|local",
+        help="the Ray cluster to join (default auto: that of this machine), or a new local one",
+    )
+    add.add_argument("--gpus", metavar="0,1", help="the GPUs to use (default: all visible)")
+    add.add_argument(
+        "--gpu-share", metavar="F", help="of a GPU that a cell gets (default 1: one cell at a time)"
+    )
+
+
+def _tune(commands: Any, plugins: argparse.ArgumentParser) -> None:
+    add = commands.add_parser(
+        "tune",
+        parents=[plugins],
+        help="give every method of a suite the same random search, scored without the truth",
+        description="Run trials of every method, choose one for all targets by its mean rank, and "
+        "write a copy of the suite with what was chosen.  Trial 0 is the method as it is.  Trials "
+        "on record are not run again.",
+    )
+    add.add_argument("suite", metavar="NAME|FILE.toml", help="a suite; it is not changed")
+    add.add_argument("--trials", default="16", metavar="N", help="of every method (default 16)")
+    add.add_argument("--targets", metavar="A,B", help="choose for these of its targets only")
+    add.add_argument("--samplers", metavar="C,D", help="tune these of its samplers only")
+    add.add_argument("--seed", default="0", metavar="N", help="of the search (default 0)")
+    add.add_argument("--write", metavar="FILE.toml", help="default: SUITE_tuned.toml")
+    add.add_argument("--out", metavar="DIR", help="records (default results/SUITE-tuning)")
+    _engines(add)
 
 
 def _exchange(commands: Any, plugins: argparse.ArgumentParser) -> None:

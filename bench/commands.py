@@ -21,6 +21,7 @@ from tiltbench.recorded import counts_as_good, is_stale, recorded_cells
 from tiltbench.reference_command import reference
 from tiltbench.results_commands import score_and_report
 from tiltbench.suite import load_suite
+from tiltbench.tune_command import tune
 from tiltbench.words import RESULTS, Refused, chosen_device, command, listed, seeds, setting, whole
 
 if TYPE_CHECKING:
@@ -122,8 +123,6 @@ def _suite(options: Namespace) -> Suite:
         limits = replace(limits, seconds=float(whole(options.time_limit, "--time-limit")))
     if options.memory_limit is not None:
         limits = replace(limits, megabytes=whole(options.memory_limit, "--memory-limit"))
-    if options.jobs != "auto":
-        whole(options.jobs, "--jobs")
     return replace(suite, limits=limits).spanned(setting(text) for text in options.set)
 
 
@@ -179,6 +178,7 @@ def _verdict(cells: list[Cell], recorded: dict[str, Record], arguments: Sequence
 COMMANDS: dict[str, Callable[[Namespace, Sequence[str]], int]] = {
     "run": run,
     "reference": reference,
+    "tune": tune,
     **registry_commands.COMMANDS,
     **results_commands.COMMANDS,
     **exchange_commands.COMMANDS,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tiltbench.cell import Cell, Limits
 from tiltbench.gpus import picked, places, visible
-from tiltbench.words import Refused, listed
+from tiltbench.words import Refused, listed, whole
 
 if TYPE_CHECKING:
     from tiltbench.engine import Engine
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 def engine(options: Namespace, device: str, limits: Limits) -> Engine:
     """The engine that the options describe.  Raises Refused for those that do not go together."""
+    if options.jobs != "auto":
+        whole(options.jobs, "--jobs")
     return {"local": _local, "ray": _ray}[options.engine](options, device, limits)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tiltbench.cell import CURVE_POINTS, Cell, Limits
+from tiltbench.samplers.search import Search
 from tiltbench.spec import BadSpec, Spec, build_sampler, build_target, parse, shorten, spec
 from tiltbench.targets.registry import UnknownName
 
@@ -56,6 +57,31 @@ class Override:
 
 
 @dataclass(frozen=True)
+class Searched:
+    """The laws that a suite gives to the parameters of these samplers; none given: of every one."""
+
+    samplers: tuple[str, ...]
+    laws: Search
+
+    def hits(self, sampler: Choice) -> bool:
+        return not self.samplers or any(sampler.answers_to(name) for name in self.samplers)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What `tiltbench tune` chose in `trials` trials for one sampler on these targets, all by their
+    exact labels; it comes after every override."""
+
+    targets: tuple[str, ...]
+    sampler: str
+    trials: int
+    params: Mapping[str, Any]
+
+    def hits(self, target: Choice, sampler: Choice) -> bool:
+        return target.label in self.targets and sampler.label == self.sampler
+
+
+@dataclass(frozen=True)
 class Suite:
     name: str
     description: str
@@ -67,6 +93,27 @@ class Suite:
     overrides: tuple[Override, ...] = ()
     limits: Limits = field(default_factory=Limits)
     curve: int = 0
+    searches: tuple[Searched, ...] = ()
+    tuned: tuple[Tuned, ...] = ()
+
+    def varied(self, target: Choice, sampler: Choice) -> Spec:
+        """The sampler as it is to run on the target.  Raises BadSpec."""
+        chosen = sampler.spec
+        rows: tuple[Override | Tuned, ...] = (*self.overrides, *self.tuned)
+        for row in rows:
+            if row.hits(target, sampler):
+                chosen = overlaid(chosen, row.params, build_sampler)
+        return chosen
+
+    def laws(self, sampler: Choice) -> Search:
+        """What `tune` may vary: of the last [[search]] for it, else what the method declares."""
+        stated = [search.laws for search in self.searches if search.hits(sampler)]
+        declared: Search = build_sampler(sampler.spec).search()
+        return stated[-1] if stated else declared
+
+    def trials(self, target: Choice, sampler: Choice) -> int:
+        """How many trials chose the sampler's parameters on the target; 0: it is untuned."""
+        return max((row.trials for row in self.tuned if row.hits(target, sampler)), default=0)
 
     def cells(self, device: str) -> list[Cell]:
         """Every cell, targets outermost and seeds innermost.
@@ -75,16 +122,16 @@ class Suite:
         holds too few draws."""
         cells = []
         for target, sampler in itertools.product(self.targets, self.samplers):
-            made, chosen = build_target(target.spec), sampler.spec
+            made = build_target(target.spec)
             _holds(made, self.draws)
-            for override in self.overrides:
-                if override.hits(target, sampler):
-                    chosen = overlaid(chosen, override.params, build_sampler)
-            target_spec, sampler_spec = spec(made), spec(build_sampler(chosen))
+            target_spec = spec(made)
+            sampler_spec = spec(build_sampler(self.varied(target, sampler)))
             budget = self._allowance(sampler.budget or self.budget)
             labels = {"target": target.label, "sampler": sampler.label}
             if sampler.budget and sampler.budget < self.budget:  # --budget may have lowered that
                 labels["budget"] = str(self.budget)
+            if trials := self.trials(target, sampler):
+                labels["tuned"] = f"{trials} trials"
             cells += [
                 Cell(
                     target_spec,

@@ -8,6 +8,10 @@
                 (the label is "NAME at BUDGET" where none is given)
     [[override]] target, sampler (labels or names, each one or a list; every one where left out);
                 params of the sampler for those cells
+    [[search]]  sampler (as above); params = { lr = [1e-4, 1e-2, "log"], leaps = [1, 20, "linear"],
+                acceptance = [0.6, 0.8] }: what `tiltbench tune` varies in the place of what the
+                method declares; a list without "log" or "linear" holds the values themselves
+    [[tuned]]   target (list of labels), sampler (label), trials, params: what `tune` has chosen
 
 Reading a suite imports no torch; `Suite.cells` (product.py) builds what it names.
 """
@@ -20,11 +24,22 @@ from pathlib import Path
 from typing import Any
 
 from tiltbench.cell import Cell, Limits
-from tiltbench.product import Choice, Override, Suite, nearest, overlaid, typed
+from tiltbench.product import Choice, Override, Searched, Suite, Tuned, nearest, overlaid, typed
+from tiltbench.samplers.search import Among, Law, LogUniform, Uniform
 from tiltbench.spec import BadSpec, build_sampler, build_target, parse
 from tiltbench.targets.registry import UnknownName
 
-__all__ = ["SUITES", "Cell", "Choice", "Limits", "Override", "Suite", "load_suite", "suite_names"]
+__all__ = [
+    "SUITES",
+    "Cell",
+    "Choice",
+    "Limits",
+    "Override",
+    "Suite",
+    "load_suite",
+    "suite_names",
+    "suite_path",
+]
 
 SUITES = Path(__file__).parent / "suites"
 
@@ -37,10 +52,8 @@ def suite_names() -> dict[str, str]:
     }
 
 
-def load_suite(name: str) -> Suite:
-    """A suite by its name or by the path of its TOML file.
-
-    Raises UnknownName (nearest match) or BadSpec (what is wrong in the file)."""
+def suite_path(name: str) -> Path:
+    """The file of a suite's name, or of a path.  Raises UnknownName (nearest match)."""
     path = Path(name) if name.endswith(".toml") else SUITES / f"{name}.toml"
     if not path.is_file():
         known = sorted(p.stem for p in SUITES.glob("*.toml"))
@@ -49,8 +62,16 @@ def load_suite(name: str) -> Suite:
             if not name.endswith(".toml")
             else f"there is no file {path}; check the path of the suite"
         )
+    return path
+
+
+def load_suite(name: str) -> Suite:
+    """A suite by its name or by the path of its TOML file.
+
+    Raises UnknownName or BadSpec (what is wrong in the file)."""
+    path = suite_path(name)
     data = _read(path)
-    _known(data, {"suite", "target", "sampler", "override"}, path.name)
+    _known(data, {"suite", "target", "sampler", "override", "search", "tuned"}, path.name)
     head = data["suite"]
     defaults = {"name": path.stem, "description": "", "seeds": 3, "curve": 0}
     limits = {"threads": 1, "time_limit": 600, "memory_limit": 8192}
@@ -76,6 +97,8 @@ def load_suite(name: str) -> Suite:
         tuple(_overrides(data, path.name)),
         Limits(float(head["time_limit"]), head["memory_limit"], head["threads"]),
         head["curve"],
+        tuple(_searches(data, path.name)),
+        tuple(_tuned(data, path.name)),
     )
 
 
@@ -157,18 +180,83 @@ def _own_budget(row: Mapping[str, Any], head: Mapping[str, Any], where: str) -> 
 
 
 def _overrides(data: dict[str, Any], where: str) -> Iterable[Override]:
-    rows = data.get("override", [])
-    for row in rows if isinstance(rows, list) else [rows]:
-        _words(row, (), f"{where} [[override]]")
-        _known(row, {"target", "sampler", "params"}, f"{where} [[override]]")
+    for row in _rows(data, "override", ("target", "sampler", "params"), where):
         if not row.get("params"):
             raise BadSpec(f"{where}: an [[override]] has no params, so it changes nothing")
         targets, samplers = (_chosen(row, kind, data, where) for kind in ("target", "sampler"))
         yield Override(targets, samplers, _params(row, f"{where} [[override]]"))
 
 
-def _chosen(row: Mapping[str, Any], kind: str, data: dict[str, Any], where: str) -> tuple[str, ...]:
-    """The targets or samplers that an [[override]] names.  Raises BadSpec for any that the suite
+def _searches(data: dict[str, Any], where: str) -> Iterable[Searched]:
+    for row in _rows(data, "search", ("sampler", "params"), where):
+        laws = dict(_laws(row.get("params", {}), f"{where} [[search]]"))
+        if not laws:
+            raise BadSpec(f"{where}: a [[search]] has no params, so it searches nothing")
+        yield Searched(_chosen(row, "sampler", data, where, "search"), laws)
+
+
+def _laws(params: Any, where: str, before: str = "") -> Iterable[tuple[str, Law]]:
+    if not isinstance(params, dict):
+        raise BadSpec(f"{where} params is {params!r}; it must be a table of ranges")
+    for key, value in params.items():
+        if isinstance(value, dict):  # { reference = { steps = [...] } } or reference.steps = [...]
+            yield from _laws(value, where, f"{before}{key}.")
+            continue
+        try:
+            yield before + key, _law(value)
+        except ValueError as error:
+            raise BadSpec(f"{where} {before}{key}: {error}") from error
+
+
+def _law(value: Any) -> Law:
+    """Raises ValueError for what is no law."""
+    match value:
+        case [low, high, "log"] if _number(low) and _number(high):
+            return LogUniform(low, high)
+        case [low, high, "linear"] if _number(low) and _number(high):
+            return Uniform(low, high)
+        case [_, _, *_] if not any(isinstance(part, dict) for part in value):
+            return Among(tuple(_parts(part) for part in value))
+    raise ValueError(
+        f'{value!r} is no law; write [low, high, "log"], [low, high, "linear"] or a list of values'
+    )
+
+
+def _number(value: Any) -> bool:
+    return _whole(value) or isinstance(value, float)
+
+
+def _tuned(data: dict[str, Any], where: str) -> Iterable[Tuned]:
+    for row in _rows(data, "tuned", ("target", "sampler", "trials", "params"), where):
+        names = {"target": row.get("target"), "sampler": [row.get("sampler")]}
+        for kind, labels in names.items():
+            known = [choice.label for choice in _choices(data, kind, where)]
+            if not isinstance(labels, list) or not labels or any(n not in known for n in labels):
+                raise BadSpec(
+                    f"{where} [[tuned]] {kind} is {row.get(kind)!r}; it must hold labels of the "
+                    f"suite: {', '.join(known)}"
+                )
+        trials: Any = row.get("trials")
+        if not _whole(trials) or trials < 1:
+            raise BadSpec(f"{where} [[tuned]] trials is {trials!r}; it must be whole and positive")
+        params = _params(row, f"{where} [[tuned]]")
+        yield Tuned(tuple(row["target"]), row["sampler"], trials, params)
+
+
+def _rows(
+    data: dict[str, Any], kind: str, keys: tuple[str, ...], where: str
+) -> Iterable[Mapping[str, Any]]:
+    rows = data.get(kind, [])
+    for row in rows if isinstance(rows, list) else [rows]:
+        _words(row, (), f"{where} [[{kind}]]")
+        _known(row, set(keys), f"{where} [[{kind}]]")
+        yield row
+
+
+def _chosen(
+    row: Mapping[str, Any], kind: str, data: dict[str, Any], where: str, table: str = "override"
+) -> tuple[str, ...]:
+    """The targets or samplers that a row of `table` names.  Raises BadSpec for any that the suite
     does not have."""
     names = row.get(kind, "")
     names = [names] if names and isinstance(names, str) else names
@@ -176,16 +264,14 @@ def _chosen(row: Mapping[str, Any], kind: str, data: dict[str, Any], where: str)
         return ()
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise BadSpec(
-            f"{where} [[override]] {kind} is {names!r}; it must be text or a list of texts, or be "
+            f"{where} [[{table}]] {kind} is {names!r}; it must be text or a list of texts, or be "
             f"left out for every {kind}"
         )
     choices = list(_choices(data, kind, where))
     for name in names:
         if not any(c.answers_to(name) for c in choices):
             near = nearest(name, [c.label for c in choices])
-            raise BadSpec(
-                f"{where}: an [[override]] is for {kind} {name!r}, not in the suite{near}"
-            )
+            raise BadSpec(f"{where}: [[{table}]] is for {kind} {name!r}, not in the suite{near}")
     return tuple(names)
 
 

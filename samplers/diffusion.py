@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from tiltbench.samplers.loss import Batch, Loss
 from tiltbench.samplers.networks import Mlp, Model, Network
 from tiltbench.samplers.recipe import Base, Recipe
 from tiltbench.samplers.sampler import Draws, Sampler, Traced
+from tiltbench.samplers.search import LogUniform, Search
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.linear import Linear
@@ -190,6 +191,15 @@ class Diffusion(Sampler[Trained]):
             rows.append(torch.cat([g.flatten().double() for g in grads if g is not None]))
         matrix = torch.stack(rows)
         return {"gradient_gram": matrix @ matrix.T}
+
+    def search(self) -> Search:
+        """On a tilt, whose base brings its own steps, those of the reference change nothing."""
+        laws: dict[str, LogUniform] = {"lr": LogUniform(3e-4, 3e-2), "paths": LogUniform(32, 512)}
+        if not self.loss.through_path:
+            laws |= {"repeats": LogUniform(1, 16), "memory": LogUniform(1, 32)}
+        if any(part.name == "steps" for part in fields(cast(Any, self.reference))):
+            laws["reference.steps"] = LogUniform(16, 64)
+        return laws
 
     def tensors(self, state: Trained) -> dict[str, Tensor]:
         return dict(state.model.state_dict())

@@ -8,6 +8,7 @@ from typing import ClassVar, Generic, NamedTuple, TypeVar
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from tiltbench.samplers.search import Search
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.linear import Linear
@@ -76,6 +77,10 @@ class Sampler(ABC, Generic[State]):
 
     def probe(self, problem: Problem, state: State, generator: Generator) -> dict[str, Tensor]:
         """Diagnostics on the measuring allowance, stored with the draws (e.g. `gradient_gram`)."""
+        return {}
+
+    def search(self) -> Search:
+        """What `tiltbench tune` may vary, and the law of each; nothing: it is never tuned."""
         return {}
 
     def tensors(self, state: State) -> dict[str, Tensor]:

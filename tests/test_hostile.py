@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import tiltbench
+from tiltbench.child import opened
 from tiltbench.cli import main
-from tiltbench.engine import opened
 from tiltbench.floor import read_book
 from tiltbench.record import (
     Record,

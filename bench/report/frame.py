@@ -26,7 +26,8 @@ UNTRAINED = "the allowance did not pay for a single step"  # the note of `run`
 
 COLUMNS = {
     "runs": [*BLOCK, "sampler", "seed", "id", "status", "finished", "reason", "notes", "trained",
-             "code", "own", "draws", "asked", "values", "grads", "draw_values", "draw_grads",
+             "code", "own", "tuned", "draws", "asked", "values", "grads", "draw_values",
+             "draw_grads",
              "seconds", "cpu_seconds", "parameters"],
     "scores": [*BLOCK, "sampler", "seed", "id", "metric", "value", "se", "n",
                "floor_mean", "floor_sd", "floor_n", "unfit", "reason",
@@ -94,7 +95,8 @@ def frames_of(folder: Path, found: list[Record]) -> Frames:
             "seed": record.spec["seed"],
             "id": record.id,
         }
-        runs.append({**head, **_run(record, scored)})
+        tuned = record.labels.get("tuned", "")  # "16 trials"; "": untuned (`tiltbench tune`)
+        runs.append({**head, **_run(record, scored), "tuned": tuned})
         if scored is None:
             continue
         for name, score in scored["scores"].items():

@@ -29,7 +29,7 @@ def markdown(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
     seen = {column.metric for board in boards for column in board.columns}
     if any(metric_of(name).needs & {"particles", "lattice"} for name in seen):
         parts.append(PHYSICS)
-    parts += [_overview(boards), _misled(misled(frames)), _unmet(frames)]
+    parts += [_tuning(frames.runs), _overview(boards), _misled(misled(frames)), _unmet(frames)]
     for board in boards:
         runs, scores = (
             every[(every["target"] == board.target) & (every["budget"] == board.budget)]
@@ -38,6 +38,17 @@ def markdown(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
         parts.append(_leaderboard(board, runs, scores))
     parts.append(provenance(frames.records, folder))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _tuning(runs: DataFrame) -> str:
+    """Which methods had the same random search, and which have their parameters by hand."""
+    each = {s: set(rows["tuned"]) for s, rows in runs.groupby("sampler", sort=False)}
+    tuned = [f"`{s}` ({', '.join(sorted(t - {''}))})" for s, t in each.items() if t != {""}]
+    by_hand = [f"`{s}`" for s, t in each.items() if "" in t]
+    if not tuned:
+        return "Untuned: every method has default or hand-chosen parameters (`tiltbench tune`)."
+    said = f"Tuned by `tiltbench tune`: {', '.join(tuned)}."
+    return f"{said} Untuned on a target or on all: {', '.join(by_hand)}." if by_hand else said
 
 
 def _unmet(frames: Frames) -> str:

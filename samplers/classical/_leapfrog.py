@@ -148,4 +148,4 @@ def spread_out(groups: int, each: int, n: int, generator: Generator) -> Tensor:
     flat = ((k + start) * (total / n)).long().clamp(max=total - 1)
     offset = torch.randint(each, (groups,), generator=generator, device=device)
     group = flat // each
-    return group * each + (flat + offset[group]) % each
+    return (group * each + (flat + offset[group]) % each).sort().values

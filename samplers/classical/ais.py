@@ -12,6 +12,7 @@ from tiltbench.samplers.classical import _anneal
 from tiltbench.samplers.classical._anneal import Annealed
 from tiltbench.samplers.classical._fields import COUNT, INSIDE, RATIO, require
 from tiltbench.samplers.sampler import Draws, Sampler
+from tiltbench.samplers.search import Search, Uniform
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.linear import Linear
 from tiltbench.targets.problem import Problem
@@ -59,6 +60,9 @@ class Ais(Sampler[Annealed]):
             return draws
         own = _anneal.log_mean_weight(torch.cat(state.log_w))
         return draws._replace(group=None, log_Z=own)
+
+    def search(self) -> Search:
+        return {"ess": Uniform(0.8, 0.98), "warm_up": Uniform(0.05, 0.3)}
 
     def tensors(self, state: Annealed) -> dict[str, Tensor]:
         return _anneal.tensors(state)

@@ -11,6 +11,7 @@ from tiltbench.samplers.classical import _chains
 from tiltbench.samplers.classical._chains import Chains
 from tiltbench.samplers.classical._fields import COUNT, INSIDE, SHARE, require
 from tiltbench.samplers.sampler import Draws, Sampler
+from tiltbench.samplers.search import Search, Uniform
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.linear import Linear
 from tiltbench.targets.problem import Problem
@@ -45,6 +46,9 @@ class Mala(Sampler[Chains]):
 
     def draw(self, problem: Problem, state: Chains, n: int, generator: Generator) -> Draws:
         return _chains.pick(state, n, generator)
+
+    def search(self) -> Search:
+        return {"acceptance": Uniform(0.3, 0.9), "warm_up": Uniform(0.1, 0.5)}
 
     def tensors(self, state: Chains) -> dict[str, Tensor]:
         return _chains.tensors(state)

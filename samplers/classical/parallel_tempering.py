@@ -12,6 +12,7 @@ from tiltbench.samplers.classical import _replicas
 from tiltbench.samplers.classical._fields import COUNT, INSIDE, require
 from tiltbench.samplers.classical._replicas import Replicas
 from tiltbench.samplers.sampler import Draws, Sampler
+from tiltbench.samplers.search import LogUniform, Search, Uniform
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.linear import Linear
 from tiltbench.targets.problem import Problem
@@ -58,6 +59,13 @@ class ParallelTempering(Sampler[Replicas]):
 
     def draw(self, problem: Problem, state: Replicas, n: int, generator: Generator) -> Draws:
         return _replicas.draws(problem, state, n, generator)
+
+    def search(self) -> Search:
+        return {
+            "leaps": LogUniform(1, 20),
+            "acceptance": Uniform(0.5, 0.95),
+            "ess": Uniform(0.3, 0.8),
+        }
 
     def tensors(self, state: Replicas) -> dict[str, Tensor]:
         return _replicas.tensors(state)

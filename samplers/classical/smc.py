@@ -12,6 +12,7 @@ from tiltbench.samplers.classical import _anneal
 from tiltbench.samplers.classical._anneal import Annealed
 from tiltbench.samplers.classical._fields import COUNT, FRACTION, INSIDE, RATIO, require
 from tiltbench.samplers.sampler import Draws, Sampler
+from tiltbench.samplers.search import Search, Uniform
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.linear import Linear
 from tiltbench.targets.problem import Problem
@@ -65,6 +66,13 @@ class Smc(Sampler[Annealed]):
             return draws
         islands = torch.stack([log_w[0] for log_w in state.log_w])
         return draws._replace(log_Z=_anneal.log_mean_weight(islands))
+
+    def search(self) -> Search:
+        return {
+            "ess": Uniform(0.8, 0.98),
+            "resample": Uniform(0.2, 0.9),
+            "warm_up": Uniform(0.05, 0.3),
+        }
 
     def tensors(self, state: Annealed) -> dict[str, Tensor]:
         return _anneal.tensors(state)
