@@ -203,7 +203,7 @@ def test_values_are_written_as_toml():
         (["mine.toml", "--write", "mine.toml"], "exists and is no work of tune"),
         (["mine.toml", "--write", "away/x.toml"], "there is no folder away"),
         (["mine.toml", "--write", "x.txt"], "goes to a .toml file of your own"),
-        (["smoke", "--write", str(Path(engine.__file__).parent / "suites" / "x.toml")], "your own"),
+        (["smoke", "--write", str(Path(tuning.__file__).parent / "suites" / "x.toml")], "your own"),
     ],
 )
 def test_refusals(suite, capsys, arguments, sentence):
