@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from tiltbench.commands import alone, filled, score_and_report
+from tiltbench.commands import alone, readable_folder, score_and_report
 from tiltbench.words import RESULTS, Refused, seeds, whole
 
 
@@ -36,7 +36,7 @@ def _count(text: str) -> int:
 def export(options: Namespace, arguments: Sequence[str]) -> int:
     from tiltbench.exported import write_scores
 
-    rows = write_scores(filled(options.results), Path(options.file))
+    rows = write_scores(readable_folder(options.results), Path(options.file))
     print(f"{rows:,} scores in {options.file}")
     return 0
 
