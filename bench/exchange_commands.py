@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tiltbench.lock import alone
-from tiltbench.results_commands import filled, score_and_report
+from tiltbench.results_commands import readable_folder, score_and_report
 from tiltbench.words import RESULTS, Refused, seeds, whole
 
 
@@ -37,7 +37,7 @@ def _count(text: str) -> int:
 def export(options: Namespace, arguments: Sequence[str]) -> int:
     from tiltbench.exported import write_scores
 
-    rows = write_scores(filled(options.results), Path(options.file))
+    rows = write_scores(readable_folder(options.results), Path(options.file))
     print(f"{rows:,} scores in {options.file}")
     return 0
 

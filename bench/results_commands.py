@@ -31,6 +31,16 @@ def filled(name: str) -> Path:
     return folder
 
 
+def readable_folder(name: str) -> Path:
+    """The same where records are readable: scores are read without draws.  Raises Refused."""
+    from tiltbench.report.frame import readable
+
+    folder = _folder(name)
+    if not readable(folder / "runs"):
+        raise Refused(f"{folder} holds no records of runs; run the suite first")
+    return folder
+
+
 def status(options: Namespace, arguments: Sequence[str]) -> int:
     if options.results:
         folders = [_folder(options.results)]
@@ -89,7 +99,7 @@ def score_again(options: Namespace, arguments: Sequence[str]) -> int:
 def report_again(options: Namespace, arguments: Sequence[str]) -> int:
     from tiltbench.report import report
 
-    path = report(filled(options.results))
+    path = report(readable_folder(options.results))
     print(f"{_table(path)}\n{path}\n{_page(path.parent)}")
     return 0
 

@@ -5,60 +5,25 @@ adjoint sampling takes them; drawing is the control alone at 512 paths of 200 st
 prints the table and writes it to results/published/networks.md.
 """
 
-import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.perf_page import publish
+from tests.worlds import Cloud, Field
 from tiltbench.samplers.convolutional import Convolutional
 from tiltbench.samplers.equivariant import Equivariant
 from tiltbench.samplers.networks import Mlp
 from tiltbench.targets.confined import Confined
 from tiltbench.targets.references import Brownian
-from tiltbench.targets.target import Target, Truth
 
 pytestmark = pytest.mark.perf
 
 PAGE = Path(__file__).resolve().parent.parent / "results" / "published" / "networks.md"
 POINTS, STEPS = 512, 200
 TABLE: dict[str, tuple[int, float, float]] = {}
-
-
-@dataclass(frozen=True)
-class Cloud(Target):
-    n: int
-    d: int
-
-    @property
-    def particles(self):
-        return self.n, self.d
-
-    @property
-    def dim(self):
-        return self.n * self.d
-
-    def truth(self):
-        return Truth("unknown")
-
-
-@dataclass(frozen=True)
-class Field(Target):
-    sides: tuple[int, ...]
-
-    @property
-    def lattice(self):
-        return self.sides
-
-    @property
-    def dim(self):
-        return math.prod(self.sides)
-
-    def truth(self):
-        return Truth("unknown")
 
 
 def cloud(n, d):

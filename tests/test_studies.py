@@ -209,7 +209,7 @@ def _row(target, method, learned=True, cpu=100.0, **scores):
     rows = []
     for metric, found in scores.items():
         value, floor = found if isinstance(found, tuple) else (found, math.nan)
-        one = {"metric": metric, "floor_mean": floor, "floor_sd": 0.1, "se": 0.05}
+        one = {"metric": metric, "floor_mean": floor, "floor_sd": 0.1, "se": 0.02}
         values = value if isinstance(value, list) else [value, value]
         rows += [{**one, "seed": seed, "value": v} for seed, v in enumerate(values)]
     return physics.Row(target, method, learned, 1000, cpu, DataFrame(rows))

@@ -2,59 +2,22 @@
 
 import copy
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.worlds import rng
+from tests.worlds import Cloud, Field, rng
 from tiltbench.samplers.convolutional import Convolutional, ConvolutionalGuided
 from tiltbench.samplers.equivariant import Equivariant, EquivariantGuided
 from tiltbench.samplers.networks import MOST, Mlp
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.confined import Confined
 from tiltbench.targets.references import Brownian
-from tiltbench.targets.target import Target, Truth, centred
+from tiltbench.targets.target import centred
 
 STEPS = 6
 SHAKE = 0.06  # of the parameters
-
-
-@dataclass(frozen=True)
-class Cloud(Target):
-    """n particles in d dimensions."""
-
-    n: int
-    d: int
-
-    @property
-    def particles(self):
-        return self.n, self.d
-
-    @property
-    def dim(self):
-        return self.n * self.d
-
-    def truth(self):
-        return Truth("unknown")
-
-
-@dataclass(frozen=True)
-class Field(Target):
-    """A field on a periodic lattice of these sides."""
-
-    sides: tuple[int, ...]
-
-    @property
-    def lattice(self):
-        return self.sides
-
-    @property
-    def dim(self):
-        return math.prod(self.sides)
-
-    def truth(self):
-        return Truth("unknown")
 
 
 def cloud(n, d):

@@ -1,6 +1,7 @@
 """Problems with known everything, shared by the tests."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 
@@ -8,6 +9,7 @@ from tiltbench.targets.mixture_flow import MixtureFlow
 from tiltbench.targets.optimal import Optimal
 from tiltbench.targets.problem import Problem
 from tiltbench.targets.process import Controlled
+from tiltbench.targets.target import Target, Truth
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -110,3 +112,40 @@ class Mixture(Controlled):
 
 def weights_of(problem, path):
     return problem.reward(path.x[-1]).double() - problem.base.log_ratio(path)
+
+
+@dataclass(frozen=True)
+class Cloud(Target):
+    """n particles in d dimensions."""
+
+    n: int
+    d: int
+
+    @property
+    def particles(self):
+        return self.n, self.d
+
+    @property
+    def dim(self):
+        return self.n * self.d
+
+    def truth(self):
+        return Truth("unknown")
+
+
+@dataclass(frozen=True)
+class Field(Target):
+    """A field on a periodic lattice of these sides."""
+
+    sides: tuple[int, ...]
+
+    @property
+    def lattice(self):
+        return self.sides
+
+    @property
+    def dim(self):
+        return math.prod(self.sides)
+
+    def truth(self):
+        return Truth("unknown")

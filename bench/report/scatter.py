@@ -105,9 +105,12 @@ def first_runs(records: list[Record]) -> dict[str, Record]:
 
 
 def outcomes(runs: Path, chosen: Mapping[str, Record]) -> dict[str, Outcome]:
-    """What the chosen runs gave; those whose files cannot be read are named and left out."""
+    """What the chosen runs gave; those whose files cannot be read are named and left out, as are,
+    silently, those of published sets, which have none."""
     found = {}
     for name, record in chosen.items():
+        if not (runs / f"{record.id}.npz").exists():
+            continue
         try:
             found[name] = read_outcome(runs, record.id)
         except Exception as error:
