@@ -17,7 +17,7 @@ READY := .venv/.ready
 TYPES := build/types
 EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: bench test shapes report smoke oracle studies perf quality slow mutants readme lint fmt clean
+.PHONY: bench test shapes report smoke oracle studies tuning perf quality slow mutants readme lint fmt clean
 
 bench: $(READY)
 	$(BIN)/tiltbench run --suite $(SUITE) --device $(DEVICE)
@@ -53,6 +53,11 @@ oracle: $(READY)
 # Tables and pictures of the studies, into the tracked folder; the oracle suite must have been run.
 studies: $(READY)
 	$(BIN)/tiltbench study all --device $(DEVICE) --out results/published/studies
+
+# The example of docs/tuning.md.
+tuning: $(READY)
+	$(BIN)/tiltbench tune results/published/tuning/small.toml --trials 4
+	cp results/small-tuning/tuning.md results/published/tuning/tuning.md
 
 slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -q -s

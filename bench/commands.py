@@ -17,7 +17,7 @@ from tiltbench.cell import Cell
 from tiltbench.engine_command import WHOLE, Shard, engine, shard
 from tiltbench.lock import alone
 from tiltbench.product import Choice, Suite
-from tiltbench.recorded import counts_as_good, is_stale, recorded_cells
+from tiltbench.recorded import counts_as_good, is_stale, namesakes, recorded_cells
 from tiltbench.reference_command import reference
 from tiltbench.results_commands import score_and_report
 from tiltbench.suite import load_suite
@@ -65,6 +65,13 @@ def _run(
     other = sum(is_stale(cell, recorded.get(cell.id), identity) for cell in cells)
     if other and not (options.stale or options.force):
         print(f"{other} recorded cells come from other code; --stale runs them again")
+    if twins := namesakes(cells, out / "runs"):
+        draws = ", ".join(f"{n:,}" for n in sorted({record.spec["draws"] for record in twins}))
+        print(
+            f"{len(twins)} other records in {out} carry the names and seeds of cells here, with "
+            f"other draws ({draws}), parameters or versions: tables count them as seeds of their "
+            "own, so name another folder with --out"
+        )
     if options.dry_run:
         for cell in cells:
             state = "to run" if cell in todo else f"recorded: {recorded[cell.id].status}"
@@ -164,6 +171,9 @@ def _verdict(cells: list[Cell], recorded: dict[str, Record], arguments: Sequence
     if cells and not failed and not any(recorded[cell.id].status.finished for cell in cells):
         print("No cell ran: every method named is unsupported on these targets, as the table says.")
     if not failed:
+        reasons = {record.reason for record in recorded.values() if not record.status.finished}
+        if not any(record.status.finished for record in recorded.values()):
+            print(f"Nothing ran, as no method here applies to its target: {'; '.join(reasons)}")
         return 0
     print(f"{len(failed)} of {len(cells)} cells failed:")
     for cell in failed:

@@ -118,9 +118,16 @@ class Suite:
     def cells(self, device: str) -> list[Cell]:
         """Every cell, targets outermost and seeds innermost.
 
-        Raises BadSpec or UnknownName, naming the part that cannot be built or the reference that
-        holds too few draws."""
+        Raises BadSpec or UnknownName, naming the part that cannot be built, the reference that
+        holds too few draws, or the sampler that would outspend its table."""
         cells = []
+        for sampler in self.samplers:
+            if sampler.budget and sampler.budget >= self.budget:  # --budget may have lowered that
+                raise BadSpec(
+                    f"{sampler.label} has a budget of its own, {sampler.budget:,}, which is not "
+                    f"below the suite's {self.budget:,}: raise --budget, or leave it out by "
+                    "--samplers"
+                )
         for target, sampler in itertools.product(self.targets, self.samplers):
             made = build_target(target.spec)
             _holds(made, self.draws)
@@ -128,7 +135,7 @@ class Suite:
             sampler_spec = spec(build_sampler(self.varied(target, sampler)))
             budget = self._allowance(sampler.budget or self.budget)
             labels = {"target": target.label, "sampler": sampler.label}
-            if sampler.budget and sampler.budget < self.budget:  # --budget may have lowered that
+            if sampler.budget:
                 labels["budget"] = str(self.budget)
             if trials := self.trials(target, sampler):
                 labels["tuned"] = f"{trials} trials"

@@ -20,6 +20,26 @@ def recorded_cells(cells: Sequence[Cell], runs: Path) -> dict[str, Record]:
     return {run: record for run, record in found.items() if record is not None}
 
 
+def namesakes(cells: Sequence[Cell], runs: Path) -> list[Record]:
+    """Records of other runs that tables would take for one more seed of a cell here: the same
+    target, sampler and allowance by name, with other draws, parameters or versions."""
+    from tiltbench.record import done_record
+
+    mine = {cell.id for cell in cells}
+    names = {_name(cell.labels, cell.spec) for cell in cells}
+    others = [
+        done_record(path)
+        for path in sorted(runs.glob("*.json"))
+        if path.name.count(".") == 1 and path.stem not in mine
+    ]
+    return [r for r in others if r is not None and _name(r.labels, r.spec) in names]
+
+
+def _name(labels: Mapping[str, str], spec: Mapping[str, Any]) -> tuple[Any, ...]:
+    seed, points = spec["seed"], spec["budget"]["train"][0]
+    return labels["target"], labels["sampler"], seed, labels.get("budget") or str(points)
+
+
 def is_stale(cell: Cell, record: Record | None, identity: Mapping[str, Any]) -> bool:
     from tiltbench.provenance import code_of, same_code
 

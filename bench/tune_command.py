@@ -67,7 +67,7 @@ def tune(options: Namespace, arguments: Sequence[str]) -> int:
     from tiltbench.record import write_bytes
     from tiltbench.tuned_file import tuned_text
 
-    write_bytes(out / "tuning.md", f"{command(arguments)}\n\n{text}\n".encode())
+    write_bytes(out / "tuning.md", f"`{command(arguments)}`\n\n{text}\n".encode())
     kept = tuned_text(source.read_text(encoding="utf-8"), found, count, f"{MADE}: ", arguments)
     write_bytes(goal, kept.encode())
     print(f"\n{goal} is {source.name} with what was chosen; `tiltbench run --suite {goal}` runs it")

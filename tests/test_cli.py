@@ -5,11 +5,13 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from tiltbench.cli import main
-from tiltbench.commands import alone
+from tiltbench.commands import _verdict, alone
+from tiltbench.product import Choice, Suite
 from tiltbench.record import Record, Status, write_record
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.spec import METRICS, STUDIES
@@ -17,13 +19,20 @@ from tiltbench.suite import suite_names
 from tiltbench.targets.registry import TARGETS
 from tiltbench.words import RESULTS, seeds, setting, split, whole
 
+SMALL = Suite("s", "", 1000, 50, (0,), (Choice.of("gaussian"),), (Choice.of("mala"),), curve=250)
 HEAVY = {"torch", "numpy", "scipy", "ot", "pandas", "matplotlib"}
 
 
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["run", "--help"], ["list", "targets"], ["list", "samplers"]]
-    + [["list", "metrics"], ["list", "suites"], ["run"], ["publish", "nowhere"]],
+    + [
+        ["list", "metrics"],
+        ["list", "suites"],
+        ["run"],
+        ["publish", "nowhere"],
+        ["tune", "nowhere"],
+    ],
 )
 def test_words_need_no_torch(arguments, tmp_path):
     code = (
@@ -36,7 +45,7 @@ def test_words_need_no_torch(arguments, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-COMMANDS = "list run status score report floor check study diff publish".split()
+COMMANDS = "list run tune status score report floor check study diff publish".split()
 
 
 def test_every_command_has_help(capsys):
@@ -157,6 +166,32 @@ def test_dry_run_shows_the_grid_and_runs_nothing(capsys, tmp_path, monkeypatch):
     for title in ("mala[chains=5] · seed 0", "mala[chains=10] · seed 1"):
         assert title in said
     assert not list(tmp_path.iterdir())
+
+
+def test_namesakes_of_other_draws_are_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = "run --targets gaussian --samplers mala --seeds 0 --budget 1e3 --device cpu --dry-run"
+    for draws, seed, said in ((50, 0, False), (20, 1, False), (20, 0, True)):
+        (cell,) = SMALL.cells("cpu")
+        cell = replace(cell, draws=draws, seed=seed)
+        write_record(RESULTS / "adhoc/runs", Record(cell.spec, cell.labels, Status.FAILED))
+        assert main([*command.split(), "--draws", "50"]) == 0
+        found = "1 other records in results/adhoc carry the names" in capsys.readouterr().out
+        assert found == said
+
+
+@pytest.mark.parametrize("status", [Status.UNSUPPORTED, Status.SPENT])
+def test_a_run_of_which_nothing_applies_says_so(status, capsys):
+    cells = replace(SMALL, seeds=(0, 1)).cells("cpu")
+    statuses = (Status.UNSUPPORTED, status)
+    made = {
+        cell.id: Record(cell.spec, cell.labels, each, "it never does")
+        for cell, each in zip(cells, statuses, strict=True)
+    }
+    assert _verdict(cells, made, []) == 0
+    said = capsys.readouterr().out
+    nothing = "Nothing ran, as no method here applies to its target: it never does\n"
+    assert said == (nothing if status is Status.UNSUPPORTED else "")
 
 
 BAD = """

@@ -256,8 +256,9 @@ def test_a_sampler_with_a_smaller_budget_of_its_own(tmp_path):
     assert [c.id for c in rest] == [c.id for c in suite_of(tmp_path, HEAD + BODY).cells("cpu")]
     assert {c.labels.get("budget") for c in few} == {"1000"}  # of the table it stands in
     assert all("budget" not in c.labels for c in rest)
-    low = dataclasses.replace(suite_of(tmp_path, text), budget=300)  # by --budget
-    assert all("budget" not in c.labels for c in low.cells("cpu"))  # a table of its own
+    low = dataclasses.replace(suite_of(tmp_path, text), budget=400)  # by --budget
+    with pytest.raises(BadSpec, match="budget of its own, 400, which is not below the suite's 400"):
+        low.cells("cpu")
     grid = load_suite(str(tmp_path / "mine.toml")).only((), ["lv"]).spanned([("lv", "lr", [0.1])])
     assert len(grid.cells("cpu")) == 2
     own = suite_of(tmp_path, text).spanned([("log_variance", "lr", [0.1])])
