@@ -1,6 +1,7 @@
 """Engines, as far as they go without a cluster: places on GPUs, shards, locks, words refused."""
 
 import os
+import shutil
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -10,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiltbench import cluster
+from tiltbench.cli import main
 from tiltbench.commands import alone
 from tiltbench.engine_command import WHOLE, Shard, engine, shard
 from tiltbench.gpus import picked, places, roomiest, visible
 from tiltbench.hold import Hold
 from tiltbench.local import Local
-from tiltbench.provenance import code_identity
-from tiltbench.record import Status
+from tiltbench.provenance import code_identity, code_of
+from tiltbench.record import Status, records
 from tiltbench.run import run_cell
 from tiltbench.suite import Choice, Limits, Suite
 from tiltbench.supervisor import Order
@@ -161,6 +163,28 @@ def test_shards_are_disjoint_and_complete(parts, seeds):
 def test_a_wrong_shard_is_one_sentence(text):
     with pytest.raises(Refused, match="is no part of a suite; write I/N"):
         shard(text)
+
+
+def test_shards_of_two_machines_are_joined_by_copying(tmp_path, monkeypatch, capsys):
+    def here(engine, cells, runs, code, watch):
+        return ((cell, run_cell(cell, runs, code=code_of(cell, code))) for cell in cells)
+
+    monkeypatch.setattr(Local, "run", here)
+    monkeypatch.chdir(tmp_path)
+    words = "run --targets gmm9 --samplers mala --budget 400 --draws 20 --seeds 0:5 --device cpu"
+    for k in (1, 2):
+        assert main([*words.split(), "--shard", f"{k}/2", "--out", f"part{k}"]) == 0
+        said = capsys.readouterr().out
+        mine = len(records(Path(f"part{k}/runs")))
+        assert (
+            0 < mine < 5 and f"5 cells (1 targets x 1 samplers x 5 seeds), {mine} of them" in said
+        )
+        assert f"tiltbench score part{k}; tiltbench report part{k}" in said
+        assert not Path(f"part{k}/table.md").exists()
+    shutil.copytree("part2/runs", "part1/runs", dirs_exist_ok=True)
+    assert main(["status", "part1"]) == 0 and "5 of 5" in capsys.readouterr().out
+    assert main([*words.split(), "--out", "part1", "--dry-run"]) == 0
+    assert "0 to run" in capsys.readouterr().out
 
 
 # words
