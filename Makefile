@@ -17,7 +17,8 @@ READY := .venv/.ready
 TYPES := build/types
 EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: bench test shapes report smoke oracle studies tuning perf quality slow mutants readme lint fmt clean
+.PHONY: bench test shapes report smoke oracle studies tuning perf quality slow cluster mutants readme \
+  lint fmt clean
 
 bench: $(READY)
 	$(BIN)/tiltbench run --suite $(SUITE) --device $(DEVICE)
@@ -61,6 +62,13 @@ tuning: $(READY)
 
 slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -q -s
+
+# Real Ray clusters and a real SLURM on this machine; what cannot be had is skipped with a sentence.
+cluster: $(READY)
+	@$(BIN)/python -c 'import ray' 2>/dev/null || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRA_INDEX) \
+	  -c constraints.txt -e '.[cluster]' || echo 'no Ray: its tests are skipped'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m cluster -q -rs
 
 # Breaks the mathematics line by line and shows which test notices (about 10 minutes).
 mutants: $(READY)

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 from tiltbench.cell import Cell, Limits
 from tiltbench.engine import Engine, Event, Watch, unwatched
+from tiltbench.hold import Hold
 from tiltbench.local import sweep
 from tiltbench.provenance import code_of, source_hash
-from tiltbench.record import Record, Status, write_bytes, write_record
+from tiltbench.record import Record, Status, write_record
 from tiltbench.supervisor import Order, Supervisor, stamp, wait
 from tiltbench.words import Refused
 
@@ -118,8 +119,8 @@ def _connected(address: str) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         said = " ".join(str(error).split())
         raise Refused(
-            f"no Ray cluster can be joined at {address} ({said}); start one on this machine with "
-            "`ray start`, or name another --ray-address"
+            f"no Ray cluster can be joined at {address} ({said}); this machine must be one of its "
+            "nodes (`ray start`), and have RAY_AUTH_MODE=token set where the cluster has"
         ) from error
     try:
         yield
@@ -131,18 +132,17 @@ class Mark(NamedTuple):
     """By which a task knows that its node sees the driver's folder, and where it was started."""
 
     path: Path
-    text: str
     here: Path
 
 
 @contextlib.contextmanager
 def _marked(folder: Path) -> Iterator[Mark]:
-    mark = Mark(folder / f".{uuid.uuid4().hex}.seen", uuid.uuid4().hex, Path.cwd())
-    write_bytes(mark.path, mark.text.encode())
+    hold = Hold.take(folder, uuid.uuid4().hex)  # `sweep` knows whether its driver is alive
+    assert hold is not None  # nobody else has the name
     try:
-        yield mark
+        yield Mark(hold.path, Path.cwd())
     finally:
-        mark.path.unlink(missing_ok=True)
+        hold.release()
 
 
 def _submit(order: Order, mark: Mark, need: Mapping[str, float]) -> Any:
@@ -240,7 +240,7 @@ def _check(order: Order, mark: Mark) -> None:
             f"{order.code['hash']}); install the same version on every node"
         )
     end = time.monotonic() + PATIENCE
-    while not _reads(mark):
+    while not mark.path.exists():
         if time.monotonic() > end:
             raise Refused(
                 f"node {node} does not see the results folder {order.folder}; name one with --out "
@@ -255,10 +255,3 @@ def _check(order: Order, mark: Mark) -> None:
                 f"node {node} does not see the plug-in {file}; keep it in a folder that every node "
                 "shares"
             )
-
-
-def _reads(mark: Mark) -> bool:
-    try:
-        return mark.path.read_text() == mark.text
-    except OSError:
-        return False

@@ -29,7 +29,7 @@ def picked(names: Sequence[str], there: Sequence[str]) -> tuple[str, ...]:
 
 def places(devices: Sequence[str], share: float) -> tuple[str, ...]:
     """`--gpu-share`: every device as often as cells of that share fit on it, in turns."""
-    return tuple(devices) * int(1 / share + 1e-9)  # three cells of .3333333333
+    return tuple(devices) * int(1 / share + 1e-6)  # six cells of .1666666667
 
 
 def roomiest(free: Sequence[str]) -> str:
