@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -83,8 +84,9 @@ def _run(
     options: Namespace,
     arguments: Sequence[str],
 ) -> int:
-    from tiltbench.engine import jobs_for
+    from tiltbench.engine import FULL, jobs_for
     from tiltbench.provenance import code_identity
+    from tiltbench.record import CHECKPOINT
 
     identity = code_identity()
     recorded = _recorded(cells, out / "runs")
@@ -104,9 +106,12 @@ def _run(
             state = "to run" if cell in todo else f"recorded: {recorded[cell.id].status}"
             print(f"  {cell.id}  {cell.title}  {state}")
         return 0
-    _write_request(out, suite, cells, arguments)
+    for cell in todo if options.force else ():
+        (out / "runs" / f"{cell.id}{CHECKPOINT}").unlink(missing_ok=True)
     try:
+        _write_request(out, suite, cells, arguments)
         _run_all(todo, out / "runs", jobs, suite.limits, identity)
+        score_and_report(out)
     except KeyboardInterrupt:
         kept = len(_recorded(cells, out / "runs"))
         print(
@@ -115,7 +120,14 @@ def _run(
             file=sys.stderr,
         )
         return 130
-    score_and_report(out)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        kept = len(_recorded(cells, out / "runs"))
+        raise Refused(
+            f"{out} cannot be written to ({os.strerror(error.errno)}): make room, then the same "
+            f"command carries on; {kept} of {len(cells)} cells are recorded"
+        ) from error
     return _verdict(cells, _recorded(cells, out / "runs"), arguments)
 
 
@@ -290,8 +302,9 @@ def status(options: Namespace, arguments: Sequence[str]) -> int:
 
 
 def _show_status(folder: Path) -> None:
+    from tiltbench.checkpoint import glance
     from tiltbench.provenance import code_identity
-    from tiltbench.record import read_json, records
+    from tiltbench.record import CHECKPOINT, read_json, records
 
     found = {record.id: record for record in records(folder / "runs")}
     request = folder / "suite.json"
@@ -313,7 +326,11 @@ def _show_status(folder: Path) -> None:
     if wanted and extra:
         print(f"  {extra} records belong to earlier versions of the suite")
     for row in missing:
-        print(f"  missing: {row['target']} · {row['sampler']} · seed {row['seed']}")
+        title = f"{row['target']} · {row['sampler']} · seed {row['seed']}"
+        saved = glance(folder / "runs" / f"{row['id']}{CHECKPOINT}")
+        begun = saved is not None and saved.code == now
+        share = f", saved at {saved.share:.0%} of its training" if saved and begun else ""
+        print(f"  missing: {title}{share}")
     for record in found.values():
         if not _good(record):
             title = f"{record.labels['target']} · {record.labels['sampler']}"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.context
@@ -21,13 +22,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from tiltbench.checkpoint import seconds_before
 from tiltbench.provenance import code_of
-from tiltbench.record import Record, Status, read_record, write_record
-from tiltbench.run import forget
+from tiltbench.record import Record, Status, forget, read_record, write_record
 from tiltbench.suite import Cell, Limits
 
 # torch._dynamo: the first optimiser of a process imports it, which takes longer than a small cell.
 PRELOAD = ["tiltbench.run", "tiltbench.samplers.presets", "torch._dynamo"]
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no fault of the cell: the run stops
 POLL = 0.2  # seconds between two looks at the clocks
 
 
@@ -62,8 +64,9 @@ def run_cells(
 
     A cell over its time is killed (OUT_OF_TIME); one over its memory gets an allocation error
     (OUT_OF_MEMORY); a process that dies of a signal costs that cell only.  SIGKILL and SIGTERM from
-    outside are no fault of the cell: it is tried once more and the death counted in
-    `cost["deaths"]`.  Leaving the iterator, by Ctrl-C too, kills what still runs."""
+    outside are no fault of the cell: it goes on from its checkpoint, once, and the death is counted
+    in `cost["deaths"]`.  Leaving the iterator, by Ctrl-C too, kills what still runs.
+    Raises OSError where the disk is full."""
     context = forkserver()
     context.set_forkserver_preload(PRELOAD)
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,6 +109,7 @@ class _Worker:
     limits: Limits
     code: Mapping[str, Any]
     oom_kills: int
+    before: float  # seconds of the attempts that its checkpoint continues
     began: float = field(default_factory=time.monotonic)
 
     @staticmethod
@@ -114,17 +118,18 @@ class _Worker:
     ) -> _Worker:
         forget(folder, cell.id)
         code = code_of(cell, code)
+        before = seconds_before(folder, cell, code)
         ours, theirs = context.Pipe()
         process = context.Process(
             target=_child, args=(cell, folder, limits, code, theirs), name=cell.title, daemon=True
         )
         process.start()
         theirs.close()
-        return _Worker(cell, process, ours, folder, limits, code, _oom_kills())
+        return _Worker(cell, process, ours, folder, limits, code, _oom_kills(), before)
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.began
+        return self.before + time.monotonic() - self.began
 
     def listen(self, watch: Watch) -> bool:
         """Passes on what the child said; False once it has ended."""
@@ -157,6 +162,8 @@ class _Worker:
         if path.exists():
             return self._count(read_record(path), deaths)
         code = self.process.exitcode or 0
+        if code in FULL:
+            raise OSError(code, os.strerror(code), str(path))
         if late:
             status = Status.OUT_OF_TIME
             reason = f"stopped after its limit of {self.limits.seconds:g} s"
@@ -206,7 +213,10 @@ def _child(
             said = now
             pipe.send((phase, share))
 
-    run_cell(cell, folder, progress, limits.threads, code)
+    try:
+        run_cell(cell, folder, progress, limits.threads, code, limits.checkpoint)
+    except OSError as error:
+        sys.exit(error.errno if error.errno in FULL else 1)
 
 
 def _die_with_parent(pipe: Connection) -> None:
