@@ -12,15 +12,18 @@ if TYPE_CHECKING:
     from tiltbench.budget import Budget
 
 CURVE_POINTS = 8
+SAVED_EVERY = 600.0  # seconds from one checkpoint of a cell to the next
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one cell may use of the machine: seconds of wall time, MB of memory, CPU threads."""
+    """What one cell may use of the machine: seconds of wall time, MB of memory, CPU threads; and
+    how often it saves itself."""
 
     seconds: float = 600.0
     megabytes: int = 8192
     threads: int = 1
+    checkpoint: float = SAVED_EVERY  # seconds from one saved state to the next
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ def live(
     _redirect(opened(folder / f"{cell.id}.log"))
     import faulthandler
 
+    from tiltbench.failures import FULL
     from tiltbench.run import run_cell
 
     faulthandler.enable()
@@ -70,7 +71,10 @@ def live(
             said = now
             pipe.send((phase, share))
 
-    run_cell(cell, folder, progress, limits.threads, code)
+    try:
+        run_cell(cell, folder, progress, limits.threads, code, limits.checkpoint)
+    except OSError as error:
+        sys.exit(error.errno if error.errno in FULL else 1)
 
 
 def _die_with_parent(pipe: Connection) -> None:

@@ -3,6 +3,7 @@ COMMANDS.  Heavy imports wait until they are needed."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from argparse import Namespace
@@ -50,7 +51,9 @@ def _run(
     options: Namespace,
     arguments: Sequence[str],
 ) -> int:
+    from tiltbench.failures import FULL
     from tiltbench.provenance import code_identity
+    from tiltbench.record import CHECKPOINT
 
     identity, cells = code_identity(), part.of(every)
     recorded = recorded_cells(cells, out / "runs")
@@ -77,9 +80,18 @@ def _run(
             state = "to run" if cell in todo else f"recorded: {recorded[cell.id].status}"
             print(f"  {cell.id}  {cell.title}  {state}")
         return 0
-    _write_request(out, suite, every, arguments)
+    for cell in todo if options.force else ():
+        (out / "runs" / f"{cell.id}{CHECKPOINT}").unlink(missing_ok=True)
     try:
+        _write_request(out, suite, every, arguments)
         _run_all(todo, out / "runs", chosen, identity)
+        if part == WHOLE:
+            score_and_report(out)
+        else:
+            print(
+                f"When all shards are there: {command(['score', str(out)])}; "
+                f"{command(['report', str(out)])}"
+            )
     except KeyboardInterrupt:
         kept = len(recorded_cells(cells, out / "runs"))
         print(
@@ -88,13 +100,14 @@ def _run(
             file=sys.stderr,
         )
         return 130
-    if part == WHOLE:
-        score_and_report(out)
-    else:
-        print(
-            f"When all shards are there: {command(['score', str(out)])}; "
-            f"{command(['report', str(out)])}"
-        )
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        kept = len(recorded_cells(cells, out / "runs"))
+        raise Refused(
+            f"{out} cannot be written to ({os.strerror(error.errno)}): make room, then the same "
+            f"command carries on; {kept} of {len(cells)} cells are recorded"
+        ) from error
     return _verdict(cells, recorded_cells(cells, out / "runs"), arguments)
 
 

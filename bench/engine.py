@@ -43,9 +43,9 @@ class Engine(ABC):
 
         A cell over its time is killed (OUT_OF_TIME); one over its memory gets an allocation error
         (OUT_OF_MEMORY); a process that dies of a signal costs that cell only.  What dies without
-        fault of the cell (SIGKILL or SIGTERM from outside, a worker, a node) is tried again, a
-        stated number of times, and counted in `cost["deaths"]`.  A cell that another engine is
-        running in the same folder is waited for, and its record taken.
+        fault of the cell (SIGKILL or SIGTERM from outside, a worker, a node) is tried again from
+        its checkpoint, a stated number of times, and counted in `cost["deaths"]`.  A cell that
+        another engine is running in the same folder is waited for, and its record taken.
 
         Leaving the iterator, by Ctrl-C too, ends what still runs.  `code` is that of
         `code_identity`."""

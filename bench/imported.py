@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tiltbench.budget import Budget
+from tiltbench.drawn import sound
 from tiltbench.plugins import plugin_hash
 from tiltbench.product import Choice
 from tiltbench.provenance import code_identity, environment
@@ -21,11 +22,11 @@ from tiltbench.record import (
     Outcome,
     Record,
     Status,
+    forget,
     read_arrays,
     write_outcome,
     write_record,
 )
-from tiltbench.run import forget, sound
 from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import Estimate
 from tiltbench.spec import BadSpec, build_target, spec

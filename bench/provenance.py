@@ -23,7 +23,21 @@ from tiltbench.plugins import plugin_hash
 HERE = Path(__file__).parent
 
 # Of bench/ only what a run passes through: a new table must not make old runs look out of date.
-RUNNERS = ("budget.py", "control_gap.py", "record.py", "run.py", "spec.py")
+RUNNERS = (
+    "budget.py",
+    "checkpoint.py",
+    "control_gap.py",
+    "curve.py",
+    "drawn.py",
+    "ledger.py",
+    "pack.py",
+    "record.py",
+    "run.py",
+    "spec.py",
+    "states.py",
+    "streams.py",
+    "training.py",
+)
 
 
 def code_identity() -> dict[str, Any]:

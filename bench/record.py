@@ -22,6 +22,8 @@ from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import Estimate
 
 SCHEMA = 1
+CHECKPOINT = ".checkpoint.safetensors"
+FILES = (".json", ".npz", ".curve.npz", ".state.safetensors", ".scores.json")
 
 
 class Status(StrEnum):
@@ -123,6 +125,13 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
         return {key: torch.as_tensor(data[key]) for key in data.files}
 
 
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """As safetensors; clones, because tensors that share memory are refused."""
+    from safetensors.torch import save
+
+    write_bytes(path, save({key: value.clone() for key, value in tensors.items()}))
+
+
 def write_outcome(folder: Path, run: str, outcome: Outcome) -> None:
     """`<run>.npz`: the draws, the reverse weights and the probes."""
     draws = outcome.draws
@@ -153,8 +162,19 @@ def read_outcome(folder: Path, run: str) -> Outcome:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """`<id>.json`, last of a run's files: a run counts as done once it exists."""
+    """`<id>.json`, last of a run's files: a run counts as done once it exists, and needs its
+    checkpoint no more."""
     write_json(folder / f"{record.id}.json", asdict(record))
+    (folder / f"{record.id}{CHECKPOINT}").unlink(missing_ok=True)
+
+
+def forget(folder: Path, run: str) -> None:
+    """Removes a run's files, the record first, lest a new try stand beside an old half.
+
+    The checkpoint stays where there is no record: a killed try has left it, to be gone on from."""
+    again = (folder / f"{run}.json").exists()
+    for suffix in (*FILES, CHECKPOINT) if again else FILES:
+        (folder / f"{run}{suffix}").unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:

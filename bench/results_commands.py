@@ -54,8 +54,9 @@ def status(options: Namespace, arguments: Sequence[str]) -> int:
 
 
 def _show_status(folder: Path) -> None:
+    from tiltbench.checkpoint import glance
     from tiltbench.provenance import code_identity
-    from tiltbench.record import read_json, records
+    from tiltbench.record import CHECKPOINT, read_json, records
 
     found = {record.id: record for record in records(folder / "runs")}
     request = folder / "suite.json"
@@ -77,7 +78,11 @@ def _show_status(folder: Path) -> None:
     if wanted and extra:
         print(f"  {extra} records belong to earlier versions of the suite")
     for row in missing:
-        print(f"  missing: {row['target']} · {row['sampler']} · seed {row['seed']}")
+        title = f"{row['target']} · {row['sampler']} · seed {row['seed']}"
+        saved = glance(folder / "runs" / f"{row['id']}{CHECKPOINT}")
+        begun = saved is not None and saved.code == now
+        share = f", saved at {saved.share:.0%} of its training" if saved and begun else ""
+        print(f"  missing: {title}{share}")
     for record in found.values():
         if not counts_as_good(record):
             title = f"{record.labels['target']} · {record.labels['sampler']}"

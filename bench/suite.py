@@ -1,7 +1,8 @@
 """What to run: a suite is a TOML file, its cells the product of targets, samplers and seeds.
 
     [suite]     description, budget, draws, seeds (a number or a list), threads, curve (draws at
-                each of 8 points), time_limit (s) and memory_limit (MB) of a cell
+                each of 8 points), time_limit (s) and memory_limit (MB) of a cell, checkpoint
+                (s from one saved state of a cell to the next)
     [[target]]  name = "gmm9" or "gmm_weighted[dim=16]"; params; label
     [[sampler]] the same; parts as "Brownian[steps=32]" or { name = "Brownian", steps = 32 };
                 budget, where the sampler is to have a smaller one and yet stand beside the others
@@ -23,7 +24,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tiltbench.cell import Cell, Limits
+from tiltbench.cell import SAVED_EVERY, Cell, Limits
 from tiltbench.product import Choice, Override, Searched, Suite, Tuned, nearest, overlaid, typed
 from tiltbench.samplers.search import Among, Law, LogUniform, Uniform
 from tiltbench.spec import BadSpec, build_sampler, build_target, parse
@@ -74,7 +75,7 @@ def load_suite(name: str) -> Suite:
     _known(data, {"suite", "target", "sampler", "override", "search", "tuned"}, path.name)
     head = data["suite"]
     defaults = {"name": path.stem, "description": "", "seeds": 3, "curve": 0}
-    limits = {"threads": 1, "time_limit": 600, "memory_limit": 8192}
+    limits = {"threads": 1, "time_limit": 600, "memory_limit": 8192, "checkpoint": SAVED_EVERY}
     _known(head, {*defaults, *limits, "budget", "draws"}, f"{path.name} [suite]")
     for key in ("budget", "draws"):
         if key not in head:
@@ -95,7 +96,12 @@ def load_suite(name: str) -> Suite:
         tuple(_choices(data, "target", path.name)),
         tuple(_choices(data, "sampler", path.name)),
         tuple(_overrides(data, path.name)),
-        Limits(float(head["time_limit"]), head["memory_limit"], head["threads"]),
+        Limits(
+            float(head["time_limit"]),
+            head["memory_limit"],
+            head["threads"],
+            float(head["checkpoint"]),
+        ),
         head["curve"],
         tuple(_searches(data, path.name)),
         tuple(_tuned(data, path.name)),
@@ -107,9 +113,11 @@ def _sound(head: Mapping[str, Any], where: str) -> None:
     for key in ("budget", "draws", "threads", "memory_limit", "curve"):
         if not _whole(head[key]) or head[key] < (key != "curve"):
             raise BadSpec(f"{where} {key} is {head[key]!r}; it must be whole and positive")
-    limit = head["time_limit"]
-    if not (_whole(limit) or isinstance(limit, float)) or not 0 < limit < float("inf"):
-        raise BadSpec(f"{where} time_limit is {limit!r}; it must be a number of seconds above 0")
+    for key, least in (("time_limit", "above 0"), ("checkpoint", "from 0 on")):
+        limit = head[key]
+        sound = (_whole(limit) or isinstance(limit, float)) and 0 <= limit < float("inf")
+        if not sound or (limit == 0 and least == "above 0"):
+            raise BadSpec(f"{where} {key} is {limit!r}; it must be a number of seconds {least}")
     name = head["name"]
     if not isinstance(name, str) or not name.strip(". ") or set(name) & set("/\\\0"):
         raise BadSpec(f"{where} name is {name!r}; it names a folder, so it must be one word or two")

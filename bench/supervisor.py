@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing.connection
+import os
 import signal
 import time
 from collections.abc import Iterable, Mapping
@@ -15,12 +16,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tiltbench.cell import Cell, Limits
+from tiltbench.checkpoint import seconds_before
 from tiltbench.child import live, preloaded
 from tiltbench.engine import Event, Watch
+from tiltbench.failures import FULL
 from tiltbench.hold import Hold
 from tiltbench.provenance import code_of
-from tiltbench.record import Record, Status, read_record, write_record
-from tiltbench.run import forget
+from tiltbench.record import Record, Status, forget, read_record, write_record
 
 POLL = 0.2  # seconds between two looks at the clocks
 RETRIES = 1  # of a process that was killed from outside
@@ -104,6 +106,7 @@ class _Life:
     hold: Hold
     code: Mapping[str, Any]
     oom_kills: int
+    before: float  # seconds of the attempts that its checkpoint continues
     began: float = field(default_factory=time.monotonic)
 
     @staticmethod
@@ -111,17 +114,18 @@ class _Life:
         cell, folder = order.cell, order.folder
         forget(folder, cell.id)
         code = code_of(cell, order.code)
+        before = seconds_before(folder, cell, code)
         context = preloaded()
         ours, theirs = context.Pipe()
         told = (cell, folder, order.limits, code, gpu, theirs, hold)
         process = context.Process(target=live, args=told, name=cell.title, daemon=True)
         process.start()
         theirs.close()
-        return _Life(order, process, ours, hold, code, _oom_kills())
+        return _Life(order, process, ours, hold, code, _oom_kills(), before)
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.began
+        return self.before + time.monotonic() - self.began
 
     def listen(self, watch: Watch) -> bool:
         """Passes on what the child said; False once it has ended."""
@@ -149,7 +153,9 @@ class _Life:
 
     def end(self, late: bool, again: bool) -> Record | None:
         """The record of the cell, written here where the child could not; None where it was killed
-        from outside and is to be tried `again`."""
+        from outside and is to go on from its checkpoint, tried `again`.
+
+        Raises OSError where the disk is full."""
         cell, folder = self.order.cell, self.order.folder
         if not late:
             self.process.join(5)  # its pipe has ended, so it is about to
@@ -158,6 +164,8 @@ class _Life:
         if path.exists():
             return read_record(path)
         code = self.process.exitcode or 0
+        if code in FULL:
+            raise OSError(code, os.strerror(code), str(path))
         if late:
             status = Status.OUT_OF_TIME
             reason = f"stopped after its limit of {self.order.limits.seconds:g} s"

@@ -202,7 +202,8 @@ class Diffusion(Sampler[Trained]):
         return laws
 
     def tensors(self, state: Trained) -> dict[str, Tensor]:
-        return dict(state.model.state_dict())
+        found = state.model.state_dict()  # with what is no tensor: the model's extra state
+        return {key: value for key, value in found.items() if isinstance(value, Tensor)}
 
 
 class Preset(NamedTuple):

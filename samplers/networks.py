@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -40,6 +41,21 @@ class Model(nn.Module, Controlled):
         self.log_Z = nn.Parameter(torch.zeros((), dtype=torch.float64))
         self.bend = nn.Parameter(torch.zeros(BENDS, dtype=torch.float64))
         self.correction: nn.Module | None = None  # h, given by `Corrected`
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The counts and the earlier stage, beside the parameters in a `state_dict`."""
+        points, past = [self.forward_points, self.backward_points], self.earlier
+        stage = None if past is None else [past.tilt, past.goal, past.model.state_dict()]
+        return {"points": points, "earlier": stage}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.earlier = None
+        if state["earlier"] is not None:
+            tilt, goal, parameters = state["earlier"]
+            past = copy.deepcopy(self).requires_grad_(False)
+            past.load_state_dict(parameters)
+            self.earlier = Earlier(past, float(tilt), float(goal))
+        self.forward_points, self.backward_points = map(int, state["points"])
 
     def free_energy(self, t: Tensor) -> Tensor:
         """-t log_Z + sum_j bend_j sin(j pi t) / (j pi), BENDS terms, differentiable in t: the

@@ -349,8 +349,8 @@ def test_samplers_of_one_seed_meet_the_same_reference(tmp_path, monkeypatch):
 
 
 def test_scoring_streams_are_not_those_of_the_run():
-    run = pytest.importorskip("tiltbench.run")
-    assert not set(run.STREAMS.values()) & set(evaluate.STREAMS.values())
+    streams = pytest.importorskip("tiltbench.streams")
+    assert not set(streams.STREAMS.values()) & set(evaluate.STREAMS.values())
 
 
 # --- comparison ----------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ import torch
 from tiltbench.local import Local
 from tiltbench.provenance import code_identity
 from tiltbench.record import Status, read_arrays, read_outcome, read_record, records
-from tiltbench.run import STREAMS, generator, run_cell
+from tiltbench.run import run_cell
 from tiltbench.samplers.registry import SAMPLERS
+from tiltbench.streams import STREAMS, generator
 from tiltbench.suite import Choice, Limits, Suite
 from tiltbench.targets.cost import Cost
 
@@ -145,13 +146,23 @@ class Endless(Honest):
 
 
 @dataclass(frozen=True)
+class Sealed(Honest):
+    """Its state cannot be written to a file."""
+    name: ClassVar[str] = "sealed"
+    def step(self, problem, state, generator):
+        state = Honest.step(self, problem, state, generator)
+        state.reward = lambda: None
+        return state
+
+
+@dataclass(frozen=True)
 class Killed(Honest):
-    """Killed from outside, the first time only where `once`."""
+    """Killed from outside in its third step, the first time only where `once`."""
     name: ClassVar[str] = "killed"
     once: bool = False
     def step(self, problem, state, generator):
         mark = pathlib.Path("killed_once")
-        if not self.once or not mark.exists():
+        if state.steps == 2 and not (self.once and mark.exists()):
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return Honest.step(self, problem, state, generator)
@@ -341,23 +352,66 @@ def test_nothing_measured_reaches_the_sampler(plugin):
     assert one.draws.x.abs().max() < 50  # a state that had been drawn from before would be at 100
 
 
+class Gone(BaseException):
+    """The process is no more."""
+
+
+def killed(sampler, at, folder=Path("other"), **options):
+    """A run that saves itself at every step and dies in step number n, for each n in `at`; at last
+    it ends, and is returned."""
+    for step in at:
+        made = 0
+
+        def progress(phase, share):
+            nonlocal made
+            made += 1
+            if made == step:
+                raise Gone
+
+        with pytest.raises(Gone):
+            run_cell(cell(sampler, **options), folder, progress, 1, {"hash": "h"}, 0.0)
+        assert not list(folder.glob("*.json"))
+    return run_cell(cell(sampler, **options), folder, code={"hash": "h"})
+
+
+def same_run(one, other):
+    """Two runs of one cell, each a record and its folder: bitwise, all but the clocks."""
+    (first, here), (second, there) = one, other
+    for key in ("train", "draw", "measure", "network_forward", "network_backward", "notes"):
+        assert first.cost[key] == second.cost[key], key
+    assert first.spec == second.spec and first.status == second.status
+    for end in ("", ".curve"):
+        a, b = (read_arrays(f / f"{first.id}{end}.npz") for f in (here, there))
+        a.pop("seconds", 0), b.pop("seconds", 0)
+        assert list(a) == list(b)
+        assert all(torch.equal(a[k].nan_to_num(), b[k].nan_to_num()) for k in a), end
+
+
 @pytest.mark.parametrize("name", SAMPLERS.entries)
 def test_every_sampler_runs_within_its_budget(name, plugin):
-    """Real samplers: reproducible, curve-neutral, never over any allowance."""
+    """Real samplers: reproducible, killed and resumed or not, never over any allowance."""
     small = {"paths": 16, "chains": 8, "particles": 8, "temperatures": 4, "leaps": 2}
     fields = {f.name for f in dataclasses.fields(built(name))}
     params = ",".join(f"{k}={v}" for k, v in small.items() if k in fields)
     reference = type(built(name).reference).__name__  # a start that the method can use
     text = f"{name}[{params + ',' if params else ''}reference={reference}[steps=4]]"
     first = run(text, budget=600, draws=40, curve=10)
-    again = run(text, Path("other"), budget=600, draws=40)
     assert first.status.finished, first.reason
+    again = killed(text, (2,), budget=600, draws=40, curve=10)
+    assert (first.cost["resumed"], again.cost["resumed"]) == (0, 1)
+    same_run((first, Path("runs")), (again, Path("other")))
     budget, cost = first.spec["budget"], first.cost
     for phase in ("train", "draw", "measure"):
         assert Cost(*budget[phase]).covers(Cost(*cost[phase])), phase
-    one, other = read_outcome(Path("runs"), first.id), read_outcome(Path("other"), again.id)
-    assert torch.equal(one.draws.x, other.draws.x)
-    assert again.cost["train"] == cost["train"]
+
+
+@pytest.mark.parametrize("name", ["mala", "smc", "parallel_tempering", "log_variance"])
+def test_no_curve_changes_a_draw(name, plugin):
+    """One sampler of each kind of state."""
+    text = f"{name}[reference=Brownian[steps=4]]"
+    made = [run(text, budget=600, draws=40, curve=curve) for curve in (10, 0)]
+    one, other = (read_outcome(Path("runs"), record.id).draws.x for record in made)
+    assert torch.equal(one, other) and made[0].cost["train"] == made[1].cost["train"]
 
 
 def built(name):
