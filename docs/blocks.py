@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import math
 import os
 import re
@@ -78,9 +79,8 @@ def blocks(text: str) -> Iterator[Block]:
     """The pieces of a page in order.  Raises ValueError for one in a language not known here, and
     for output that follows no code."""
     pieces = list(PIECE.finditer(text))
-    after: list[re.Match[str] | None] = [*pieces[1:], None]
     before: re.Match[str] | None = None
-    for piece, following in zip(pieces, after, strict=True):
+    for piece, following in itertools.zip_longest(pieces, pieces[1:]):
         line = text.count("\n", 0, piece.start()) + 1
         if _is_output(piece):
             if before is None or _is_output(before):

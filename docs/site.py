@@ -25,6 +25,7 @@ API = ROOT / "build" / "api" / "tiltbench"
 SHOWN = {".py": "python", ".toml": "toml"}  # files that become a page with their text
 LINK = re.compile(r"(?<=\]\()(?!\w+:)([^()#\s]+)(#[^()\s]*)?(?=\))")
 MATHS = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
+SPACED = {r"\log": r"\log\,", r"\sim": r"\;\sim\;"}  # spaces that the conversion leaves out
 NAME = re.compile(r"(?<!\[)`(tiltbench(?:\.\w+){2,})`")
 PACKAGE = re.compile(r"^::: (tiltbench[\w.]*)\.\*$", re.M)
 
@@ -101,6 +102,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     markdown = LINK.sub(moved, markdown)
     markdown = markdown.replace("<details>", '<details markdown="1">')
     markdown = PACKAGE.sub(_modules, markdown)
+    markdown = re.sub(r'^```text from=".*"$', "```text", markdown, flags=re.M)  # docs/blocks.py's
     return NAME.sub(r"[`\1`][\1]", markdown)
 
 
@@ -116,6 +118,9 @@ def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
 
     def drawn(maths: re.Match[str]) -> str:
         display = "block" if maths[1] == "div" else "inline"
-        return convert(html.unescape(maths[2]).strip(), display=display)
+        tex = html.unescape(maths[2]).strip()
+        for word, spaced in SPACED.items():
+            tex = tex.replace(word, spaced)
+        return convert(tex, display=display)
 
     return MATHS.sub(drawn, content)
