@@ -32,11 +32,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Everything in the pages that is not run as it stands there.  A page's `tiltbench run` whose output
 # is not shown is run `briefly` as well.
+ON_A_TILT = "--targets tilt_linear --samplers log_variance"
 INSTEAD = {
     "make bench": "tiltbench run --suite quick --targets gmm9 --samplers smc",  # minutes
-    "make smoke": "tiltbench run --suite oracle-smoke --targets tilt_linear --samplers pis",  # CI's
-    "make oracle": "tiltbench run --suite oracle --targets tilt_linear --samplers pis",  # an hour
-    "make studies": "tiltbench list studies",  # a quarter of an hour, from the suite above
+    "make smoke": f"tiltbench run --suite oracle-smoke {ON_A_TILT}",  # a step of .ci/run
+    "make oracle": f"tiltbench run --suite oracle {ON_A_TILT}",  # an hour
+    "make studies": "tiltbench list studies",  # a quarter of an hour, on the suite above
 }
 NOT_RUN = {
     "make test": "these blocks are run by a test",

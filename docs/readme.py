@@ -29,7 +29,8 @@ PAGES = (
     "docs/physics.md",
 )
 PART = re.compile(
-    r"(<!-- (?P<kind>show|rows|claims|references): (?P<file>\S+)(?P<titles>.*?) -->\n).*?(<!-- end -->)",
+    r"(<!-- (?P<kind>show|rows|claims|references): (?P<file>\S+)(?P<titles>.*?) -->\n)"
+    r".*?(<!-- end -->)",
     re.S,
 )
 
@@ -94,7 +95,7 @@ def _references(folder: str) -> str:
 
 
 def _rows(file: str, titles: str) -> str:
-    """Part of a table or list: the first as many rows as names are given where one is empty."""
+    """Rows of a table by name; of a list its first lines, one for each name given."""
     section, start, *wanted = (
         title.strip() for title in titles.strip().removeprefix("##").split("##")
     )
