@@ -14,11 +14,12 @@ TORCH_INDEX ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
+DOCS_READY := .venv/.docs-ready
 TYPES := build/types
 EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .PHONY: bench test shapes report smoke oracle studies tuning perf quality slow cluster mutants readme \
-  lint fmt clean
+  docs docs-test outputs lint fmt clean
 
 bench: $(READY)
 	$(BIN)/tiltbench run --suite $(SUITE) --device $(DEVICE)
@@ -78,6 +79,19 @@ mutants: $(READY)
 readme: $(READY)
 	$(BIN)/python docs/readme.py
 
+# The site, into site/: broken links are errors, and nothing is fetched.
+docs: $(DOCS_READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Runs every block of code in README.md and docs/, page by page, and compares what it prints.
+docs-test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m docs -n 2 -q
+
+# Writes what the blocks print into the pages: PAGES=docs/tutorials/loss.md for one of them.
+PAGES ?=
+outputs: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python docs/blocks.py $(PAGES)
+
 # mypy cannot see the editable mapping of the three folders, so it reads the package as installed;
 # the comparison shows any file that the package would lack.
 lint: $(READY)
@@ -95,7 +109,7 @@ fmt: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf .venv build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml setup.py constraints.txt
@@ -105,4 +119,9 @@ $(READY): pyproject.toml setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRA_INDEX) \
 	  -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(DOCS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRA_INDEX) \
+	  -c constraints.txt -e '.[docs]'
 	@touch $@

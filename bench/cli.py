@@ -223,11 +223,11 @@ def _exchange(commands: Any, plugins: argparse.ArgumentParser) -> None:
     """Files from and for the world outside."""
     add = commands.add_parser(
         "new",
-        help="write a target or loss that works, with its test, to start from",
+        help="write a target, loss or metric that works, with its test, to start from",
         description="Write NAME.py and test_NAME.py: they pass as they are; change them step by "
         "step.",
     )
-    add.add_argument("kind", choices=["target", "loss"])
+    add.add_argument("kind", choices=["target", "loss", "metric"])
     add.add_argument("name", metavar="NAME", help="small letters, digits and _")
     add.add_argument("--out", metavar="DIR", default=".", help="default: this folder")
 

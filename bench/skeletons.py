@@ -1,4 +1,4 @@
-"""`tiltbench new`: a target or a loss that works as it is, with its test, to start from."""
+"""`tiltbench new`: a target, loss or metric that works as it is, with its test, to start from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tiltbench.record import write_bytes
 from tiltbench.samplers.registry import SAMPLERS
-from tiltbench.spec import BadSpec
+from tiltbench.spec import METRICS, BadSpec
 from tiltbench.targets.registry import TARGETS
 
 TARGET = '''\
@@ -83,14 +83,38 @@ def price(paths, steps, guided):
 NAME = Loss("NAME", label, value, price)
 '''
 
-TEST = '''\
+METRIC = '''\
+"""A metric in one file: try it with `tiltbench check NAME.py`, use it with --plugin."""
+
+from tiltbench.estimators import average
+from tiltbench.metric import Metric
+from tiltbench.samplers.weights import Estimate
+
+
+def fn(target, truth, outcome, generator):
+    """|E |X|^2 / E |Y|^2 - 1|, Y exact draws: put your own distance here.
+
+    Returns value, standard error and number of points; raise `Unknown` (tiltbench.metric) with one
+    sentence where these draws have no such number."""
+    x = outcome.draws.x.double().square().sum(-1)
+    y = truth.sample(len(x), generator).square().sum(-1).mean()
+    of_runs = average(x, outcome.draws.group)  # its error resamples independent chains
+    return Estimate(float((x.mean() / y - 1).abs()), of_runs.se / float(y), len(x))
+
+
+# what it needs of the truth, which direction is better, its unit, and what exact draws score
+NAME = Metric("NAME", frozenset({"sample"}), "lower", "1", "floor", fn)
+"""relative error of the mean square"""
+'''
+
+CONTRACT = '''\
 """The contract of NAME, as `tiltbench check` tries it, and a short run."""
 
 from pathlib import Path
 
 import pytest
 
-from tiltbench.api import cell, run
+from tiltbench.api import IMPORTED
 from tiltbench.check import check
 
 
@@ -101,16 +125,32 @@ def here(monkeypatch):
 
 def test_it_keeps_the_contract():
     assert [finding for finding in check("NAME.py") if not finding.ok] == []
+'''
+
+RUNS = """\
 
 
 def test_it_runs(tmp_path):
     runs = run(cell(TARGET, SAMPLER, budget=2_000, draws=40), tmp_path)
     assert runs["status"].isin(["spent", "done"]).all()
-'''
+"""
 
+SCORES = """\
+
+
+def test_it_scores_a_run(tmp_path):
+    with plugged(["NAME.py"]):
+        run(cell("gaussian", "smc", budget=2_000, draws=40), tmp_path)
+        scores = score(tmp_path)
+    found = scores[scores["metric"] == "NAME"]
+    assert len(found) == 1 and found["value"].notna().all(), found["reason"]
+"""
+
+TEST = CONTRACT.replace("IMPORTED", "cell, run") + RUNS
 KINDS = {
-    "target": (TARGET, '"NAME.py"', '"smc"'),
-    "loss": (LOSS, '"gaussian"', '"NAME.py"'),
+    "target": (TARGET, TEST.replace("TARGET", '"NAME.py"').replace("SAMPLER", '"smc"')),
+    "loss": (LOSS, TEST.replace("TARGET", '"gaussian"').replace("SAMPLER", '"NAME.py"')),
+    "metric": (METRIC, CONTRACT.replace("IMPORTED", "cell, plugged, run, score") + SCORES),
 }
 
 
@@ -120,11 +160,10 @@ def write_skeleton(kind: str, name: str, folder: Path) -> list[Path]:
     Raises BadSpec for a name that cannot be used, and where one of the files is there already."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise BadSpec(f"{name!r} is no name for a {kind}; use small letters, digits and _")
-    taken = {**TARGETS.entries, **SAMPLERS.entries}
+    taken = {**TARGETS.entries, **SAMPLERS.entries, **METRICS.entries}
     if name in taken:
         raise BadSpec(f"{name!r} is taken by {taken[name].path.name}; choose another name")
-    text, target, sampler = KINDS[kind]
-    test = TEST.replace("TARGET", target).replace("SAMPLER", sampler)
+    text, test = KINDS[kind]
     title = "".join(word.capitalize() for word in name.split("_"))
     files = {folder / f"{name}.py": text, folder / f"test_{name}.py": test}
     for path in files:

@@ -2,6 +2,8 @@
 
 `<!-- show: FILE -->` becomes the file as a code block, or as it is where it is Markdown;
 `<!-- show: FILE ## A ## B -->` the sections of a Markdown file whose titles begin with A and B;
+`<!-- rows: FILE ## A ## START ## P ## Q -->` of section A the first table whose head begins with
+START (or that follows a line that does), and of that the rows that begin with P or Q;
 `<!-- claims: FOLDER -->` one table of what all the studies in the folder claim, by study;
 `<!-- references: FOLDER -->` one of the certified references in the folder;
 everything up to `<!-- end -->` is replaced.
@@ -18,6 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     "README.md",
+    "docs/examples.md",
+    "docs/reading.md",
     "docs/quality.md",
     "docs/performance.md",
     "docs/oracle.md",
@@ -26,7 +30,8 @@ PAGES = (
     "docs/tuning.md",
 )
 PART = re.compile(
-    r"(<!-- (?P<kind>show|claims|references): (?P<file>\S+)(?P<titles>.*?) -->\n).*?(<!-- end -->)",
+    r"(<!-- (?P<kind>show|rows|claims|references): (?P<file>\S+)(?P<titles>.*?) -->\n)"
+    r".*?(<!-- end -->)",
     re.S,
 )
 
@@ -41,6 +46,8 @@ def filled(page: str) -> str:
                 made = _claims(part["file"])
             case "references":
                 made = _references(part["file"])
+            case "rows":
+                made = _rows(part["file"], part["titles"])
             case _:
                 made = _shown(part["file"], part["titles"])
         return part[1] + made + part[5]
@@ -88,6 +95,24 @@ def _references(folder: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _rows(file: str, titles: str) -> str:
+    """Rows of a table by name; of a list its first lines, one for each name given."""
+    section, start, *wanted = (
+        title.strip() for title in titles.strip().removeprefix("##").split("##")
+    )
+    text = (ROOT / file).read_text(encoding="utf-8")
+    chosen = next(s for s in re.split(r"^## ", text, flags=re.M) if s.startswith(section))
+    lines = chosen.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith(start))
+    if not start.startswith("|"):
+        first = next((i for i in range(first, len(lines)) if lines[i].startswith("|")), first)
+    body = lines[first : next((i for i in range(first, len(lines)) if not lines[i]), len(lines))]
+    if not body[0].startswith("|"):
+        return "\n" + "\n".join(body[: len(wanted)]) + "\n\n"
+    rows = [row for name in wanted for row in body[2:] if row.startswith(f"| {name} ")]
+    return "\n" + "\n".join([*body[:2], *rows]) + "\n\n"
+
+
 def _shown(file: str, titles: str) -> str:
     content = (ROOT / file).read_text(encoding="utf-8").rstrip("\n")
     wanted = [title.strip() for title in titles.split("##") if title.strip()]
@@ -95,7 +120,8 @@ def _shown(file: str, titles: str) -> str:
         return re.sub(r"^# ", "### ", content, flags=re.M) + "\n"
     if not wanted:
         language = {".py": "python", ".toml": "toml"}.get(Path(file).suffix, "")
-        return f"```{language}\n{content}\n```\n"
+        title = f' title="{file}"' if language == "python" else ""
+        return f"```{language}{title}\n{content}\n```\n"
     sections = re.split(r"^## ", content, flags=re.M)
     chosen = [next(s for s in sections if s.startswith(title)) for title in wanted]
     return "\n".join(f"### {section.rstrip()}\n" for section in chosen)
