@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -35,9 +37,27 @@ class Loss(NamedTuple):
     learns_log_Z: bool = False  # value trains the model's log Z, the method's own estimate
     staged: bool = False  # its fixed point depends on a frozen stage of the model, Model.earlier
     behaviour: Callable[[Model], Model] = lambda model: model
+    options: Options | None = None  # what it was made with, where it can be varied
 
     def __repr__(self) -> str:
         return self.name
+
+
+class Options(ABC):
+    """The numbers a loss is made with: a frozen dataclass.
+
+    `Preset("name", Diffusion(made(MyOptions())))` offers the loss; a spec states its fields beside
+    those of the Diffusion."""
+
+    @abstractmethod
+    def loss(self) -> Loss:
+        """The loss, with options=self."""
+
+
+@lru_cache(maxsize=256)
+def made(options: Options) -> Loss:
+    """`options.loss()`, one and the same loss for equal options."""
+    return options.loss()
 
 
 def reward_and_grad(
