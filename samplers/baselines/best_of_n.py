@@ -28,6 +28,7 @@ class BestOfN(Sampler[Pool]):
     """
 
     name: ClassVar[str] = "best_of_n"
+    consistent: ClassVar[bool] = False
     reference: Linear = Brownian()
     candidates: int = 16
     keep: int = 20_000
