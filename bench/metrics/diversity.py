@@ -28,7 +28,7 @@ def _diversity(target: Target, truth: Truth, outcome: Outcome, generator: Genera
 def _error(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
     x, y = both(truth, outcome, generator)
     mine, exact = spread(target, x, outcome.draws.group), spread(target, y, None)
-    return Estimate(mine.value - exact.value, math.hypot(mine.se, exact.se), mine.n)
+    return Estimate(abs(mine.value - exact.value), math.hypot(mine.se, exact.se), mine.n)
 
 
 def spread(target: Target, x: Float[Tensor, "n d"], group: Group) -> Estimate:
@@ -43,6 +43,6 @@ diversity = Metric("diversity", frozenset({"tilt"}), "higher", "length", "", _di
 """mean distance between the features of two draws: not ranked, for a tilt narrows its base"""
 
 diversity_err = Metric(
-    "diversity_err", frozenset({"sample", "tilt"}), "lower", "length", "0", _error
+    "diversity_err", frozenset({"sample", "tilt"}), "lower", "length", "floor", _error
 )
-"""diversity of the draws minus that of exact draws: below 0 is collapse"""
+"""|diversity of the draws - that of exact draws|; less diversity is collapse"""

@@ -23,11 +23,11 @@ def _expected(target: Target, truth: Truth, outcome: Outcome, generator: Generat
 def _error(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
     x, y = both(truth, outcome, generator)
     mine, exact = average(rewards(target, x), outcome.draws.group), average(rewards(target, y))
-    return Estimate(mine.value - exact.value, math.hypot(mine.se, exact.se), mine.n)
+    return Estimate(abs(mine.value - exact.value), math.hypot(mine.se, exact.se), mine.n)
 
 
 expected_reward = Metric("expected_reward", frozenset({"tilt"}), "higher", "nats", "", _expected)
 """E r over the draws, the reward as the tilt has it: not ranked, for more of it may be too much"""
 
-reward_err = Metric("reward_err", frozenset({"sample", "tilt"}), "lower", "nats", "0", _error)
-"""E r over the draws minus E r over exact draws: above 0 is over-optimised"""
+reward_err = Metric("reward_err", frozenset({"sample", "tilt"}), "lower", "nats", "floor", _error)
+"""|E r over the draws - E r over exact draws|; expected_reward tells which is larger"""

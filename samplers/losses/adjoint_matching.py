@@ -16,7 +16,16 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from tiltbench.samplers.diffusion import Diffusion, Preset
-from tiltbench.samplers.loss import Batch, Loss, Options, hints, made, regress, reward_and_grad
+from tiltbench.samplers.loss import (
+    Batch,
+    Loss,
+    Options,
+    hints,
+    made,
+    regress,
+    reward_and_grad,
+    squared_errors,
+)
 from tiltbench.samplers.networks import Model
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.cost import Cost
@@ -112,8 +121,7 @@ class Tricks(Options):
         k = self.chosen(len(batch["x"]), generator)
         x, t, y = (batch[key][k] for key in ("x", "t", "y"))
         hint = batch["hint"][k] if "hint" in batch else None
-        far = (model.control(x, t, hint) - y).square().sum(-1)
-        return far.clamp(max=self.threshold).mean()
+        return squared_errors(model, x, t, y, hint).clamp(max=self.threshold).mean()
 
 
 adjoint_matching_tricks = Preset("adjoint_matching_tricks", Diffusion(made(Tricks())))
