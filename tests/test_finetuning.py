@@ -14,7 +14,7 @@ from tiltbench.samplers.baselines.best_of_n import BestOfN
 from tiltbench.samplers.baselines.guidance import Guidance, _Ahead
 from tiltbench.samplers.baselines.importance_resampling import ImportanceResampling
 from tiltbench.samplers.diffusion import Diffusion
-from tiltbench.samplers.loss import made
+from tiltbench.samplers.loss import made, regress
 from tiltbench.samplers.losses.adjoint_matching import Tricks, adjoint_matching
 from tiltbench.samplers.losses.relative_entropy import relative_entropy
 from tiltbench.samplers.losses.trajectory_balance import trajectory_balance
@@ -22,8 +22,19 @@ from tiltbench.samplers.networks import Mlp, Model
 from tiltbench.samplers.recipe import Base, Truncated
 from tiltbench.samplers.sampler import Draws, Unsupported
 from tiltbench.spec import METRICS, BadSpec, build_sampler, build_target, label, parse, spec
+from tiltbench.studies._memoryless import (
+    Bell,
+    Ends,
+    Silent,
+    optimum,
+    remembered,
+    siblings,
+    steered,
+)
+from tiltbench.studies.memory import peak
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.images import ink, likelihood, pooled, sharpness
+from tiltbench.targets.interpolant import Constant
 from tiltbench.targets.mixture_flow import MixtureFlow
 from tiltbench.targets.problem import Problem
 from tiltbench.targets.process import simulate
@@ -374,3 +385,89 @@ def test_expected_reward_and_diversity():
     assert scored("diversity_err", target, Draws(copies)).value > 1
     with pytest.raises(Unknown, match="at least two"):
         scored("diversity", target, Draws(x[:1]))
+
+
+# what the studies rest on
+
+
+def test_a_regression_in_parts_is_the_same_and_holds_less(monkeypatch):
+    """Value and gradient, with and without hints; the graph of a part in the place of all."""
+    source = rng(1)
+    model = Mlp(width=16).build(2, Stationary(steps=8), source)
+    torch.nn.init.normal_(model.out.weight, generator=source)
+    x, y = torch.randn(2, 64, 200, 2, generator=source)
+    t = torch.linspace(0, 1, 64)[:, None]
+    found = []
+    for most in (10**6, 10 * 200):
+        monkeypatch.setattr("tiltbench.samplers.loss.AT_ONCE", most)
+
+        def work():
+            value = regress(model, x, t, y)
+            grads = torch.autograd.grad(value, list(model.hidden.parameters()))
+            found.append([value.detach(), *grads])
+
+        found.append(peak(work))
+    (whole, large, parts, small) = found
+    assert all(
+        torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(whole, parts, strict=True)
+    )
+    assert small < 0.35 * large
+
+
+def test_peak_is_what_was_held_at_once():
+    def work():
+        a = torch.ones(2**20)  # 4 MB
+        b = a + 1
+        del a
+        return b * 2
+
+    assert peak(work) == pytest.approx(8, abs=0.01)
+
+
+def test_where_an_optimum_with_memory_ends():
+    """Figures of math.md 2; without memory the tilt; without noise the base for no gain and the
+    largest reward for much of it.  Draws made of siblings agree with the closed form."""
+    assert remembered(0.456) == pytest.approx((1.1124, 0.3037), abs=1e-4)
+    assert remembered(0.0) == pytest.approx((1.2, 0.3))
+    assert steered(1e-3) == pytest.approx((0.0, 1.0), abs=1e-4)
+    assert steered(1e3) == pytest.approx((1.2 / 0.7, 0.0), abs=1e-4)
+    assert _climbed() == pytest.approx(steered(), rel=0.03)
+    for stepping, expected in ((Constant(), remembered(0.456)), (Bell().stepping, Ends(1.2, 0.3))):
+        bell = Bell(stepping, steps=30)
+        ends = siblings(bell.base, 400, 200, "cpu")
+        x = optimum(ends, bell.reward(ends), rng(2)).double()
+        assert abs(z_score(x.flatten(), expected.mean)) < 4.5
+        assert float(x.var(0).mean()) == pytest.approx(expected.variance, rel=0.15)
+
+
+def _climbed():
+    """Mean and variance of X_1 = slope X_0 + shift with the open-loop controls that maximise
+    r(X_1) - |u|^2 / 2 from X_0 = 0 and 1, by Newton: everything is linear and quadratic."""
+    silent = Silent(Bell(steps=200).base)
+
+    def end(u):  # one start a row, u (2, K)
+        x = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+        for k in range(silent.steps):
+            mean, gain = silent.base(x, k)
+            x = mean + gain * math.sqrt(1 / silent.steps) * u[:, k, None]
+        return x[:, 0]
+
+    nothing = torch.zeros(2, silent.steps, dtype=torch.float64, requires_grad=True)
+    free = end(nothing)
+    (reach,) = torch.autograd.grad(free.sum(), nothing)  # dX_1 / du, the same from both
+    gramian = reach[0].square().sum() * silent.steps  # u costs |u|^2 dt / 2
+    y = (free.detach() / gramian + 4.0) / (1 / gramian + 7 / 3)
+    return float(y[0]), float((y[1] - y[0]) ** 2)
+
+
+def test_a_silent_base_is_the_probability_flow():
+    """u = 0 ends in the base's law with no noise; a constant u moves every path alike."""
+    silent = Silent(Bell(steps=100).base, gain=0.5)
+    with torch.no_grad():
+        free, moved = (simulate(silent, Bent(c, c), (4000, 2), rng(3)) for c in (0.0, 0.4))
+    assert abs(z_score(free.x[-1][:, 0], 0)) < 4
+    assert float(free.x[-1].var(0).mean()) == pytest.approx(1, abs=0.06)
+    assert torch.equal(free.x[0], moved.x[0]) and torch.allclose(free.x[1:], free.mean)
+    step = free.t.diff()[0]
+    lift = 0.5 * step * 0.4 * (1 + torch.sin(moved.x[0]))
+    assert torch.allclose(moved.x[1] - moved.mean[0], lift, atol=1e-6)

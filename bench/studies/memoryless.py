@@ -44,6 +44,7 @@ STEPS = 50
 METHOD = "adjoint_matching[paths=256,lr=0.01]"
 POINTS, DRAWS = 30_000, 1_000
 SIBLINGS = 256
+WORLDS = ("gaussian", "tilt_linear", *SHAPES)
 LEARNT = ("gaussian", "tilt_linear", "cross", "ring")  # where a control is trained as well
 PICTURED = ("cross", "ring")
 
@@ -123,7 +124,7 @@ def _learnt(target: Tilt, device: str) -> tuple[Tensor, Tensor]:
 def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
-    found = [row for world in (*LEARNT[:2], *SHAPES) for row in rows(world, device)]
+    found = [row for world in WORLDS for row in rows(world, device)]
     _draw(folder / "memoryless.png", found)
     words = (
         "Energy distance to exact draws of the tilt, with the noise of the base varied; all of "
