@@ -98,6 +98,7 @@ SHRUNK = {
             "relative_entropy, last 10 steps": "relative_entropy[paths=8,recipe=Truncated[last=2]]",
         },
     },
+    "truncation": {"STEPS": 4, "LAST": (2, 4), "PATHS": 16, "POINTS": 100, "DRAWS": 100},
     "memoryless": {
         "POINTS": 200,
         "DRAWS": 100,
