@@ -21,7 +21,13 @@ from tiltbench.targets.target import Target
 
 NEEDS = {*COMPARED, *KINDS, "log_Z", "log_w", "reverse", "own_log_Z"}
 PERFECT = ("0", "1", "floor", "")
-TARGETS = ("gmm9", "gaussian", "dw4", "ising_hs[side=4]")  # the first that has what it needs
+TARGETS = (
+    "gmm9",
+    "gaussian",
+    "dw4",
+    "ising_hs[side=4]",
+    "tilt_linear",
+)  # the first that has what it needs
 N = 400
 CLOSE = 0.03  # of a number that knows no draws, for weights whose log has sd .01
 

@@ -178,6 +178,9 @@ def _draws(sampler: Sampler[Any], trials: list[Trial]) -> Iterator[Finding]:
         f"group is of shape {tuple(group.shape)}, {group.dtype}, not whole numbers of ({n},)",
         "number the chain or island of each draw, or leave group None",
     )
+    if not sampler.consistent:
+        yield Finding(True, "its draws are not compared with the target: it claims no such law")
+        return
     if log_w is None:
         yield from _moments(x, group)
         return

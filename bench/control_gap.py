@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tiltbench.samplers.diffusion import Diffusion
-from tiltbench.samplers.recipe import Base
+from tiltbench.samplers.recipe import Base, Truncated
 from tiltbench.samplers.sampler import Sampler, Traced, Unsupported
 from tiltbench.targets.noising import Noising
 from tiltbench.targets.optimal import Optimal
@@ -28,7 +28,7 @@ def control_gap(
     score share one drift, and no u* is theirs.  Raises Unsupported on a base that remembers its
     start: the closed form is the optimum of a memoryless one."""
     truth, base = target.truth(), pose(target, sampler.reference).base
-    steered = isinstance(sampler, Diffusion) and sampler.recipe == Base()
+    steered = isinstance(sampler, Diffusion) and isinstance(sampler.recipe, Base | Truncated)
     if truth.noised_score is None or not steered or not isinstance(base, Noising):
         return None
     if base.memory > REMEMBERED:

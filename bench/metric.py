@@ -10,7 +10,7 @@ from torch import Generator
 
 from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
-from tiltbench.targets.target import Density, Target, Truth
+from tiltbench.targets.target import Density, Target, Tilt, Truth
 
 # What a metric may need: "sample" (exact draws), "log_Z", "modes", "observables" of the truth;
 # "log_w", "reverse" (log_w_reverse), "own_log_Z" of the outcome; "probe.NAME"; of the target, what
@@ -37,6 +37,7 @@ class Metric(NamedTuple):
 
 KINDS = {
     "density": "the target is a tilt, whose density is not known",
+    "tilt": "the target is a density: it has no base model and no reward of its own",
     "particles": "the target has no particles",
     "lattice": "the target is not a lattice",
 }  # why a metric made for one kind of target has no number on another
@@ -46,6 +47,8 @@ def of_kind(need: str, target: Target) -> bool:
     """Whether the target is of the kind that a metric asks for."""
     if need == "density":
         return isinstance(target, Density)
+    if need == "tilt":
+        return isinstance(target, Tilt)
     return (target.particles if need == "particles" else target.lattice) is not None
 
 

@@ -136,8 +136,23 @@ def build_sampler(spec: Spec) -> Any:
     if isinstance(made, Loss):
         return _construct(Diffusion, spec, loss=made)
     if isinstance(made, Preset):
-        return _construct(type(made.sampler), spec, **_fields(made.sampler))
+        given = _fields(made.sampler)
+        spec, given["loss"] = _varied(made.sampler.loss, spec)
+        return _construct(type(made.sampler), spec, **given)
     return _construct(made, spec)
+
+
+def _varied(loss: Any, spec: Spec) -> tuple[Spec, Any]:
+    """(what the spec says of the sampler, the loss with what it says of the loss's options)."""
+    from tiltbench.samplers.loss import made
+
+    if loss.options is None:
+        return spec, loss
+    own = _fields(loss.options)
+    params = spec.get("params", {})
+    mine = {"name": spec["name"], "params": {k: v for k, v in params.items() if k in own}}
+    rest = {"name": spec["name"], "params": {k: v for k, v in params.items() if k not in own}}
+    return rest, made(_construct(type(loss.options), mine, **own))
 
 
 def _fields(x: Any) -> dict[str, Any]:
@@ -153,6 +168,8 @@ def _construct(cls: Any, spec: Spec, **given: Any) -> Any:
     for key, value in spec.get("params", {}).items():
         if key not in known or (key in given and key == "loss"):
             names = [k for k in known if k != "loss"]
+            options = getattr(given.get("loss"), "options", None)
+            names += _fields(options) if options is not None else []
             near = difflib.get_close_matches(key, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else "."
             has = f"It has: {', '.join(names)}" if names else "It takes none; write it plainly"
@@ -208,6 +225,8 @@ def spec(x: Any) -> Spec:
     fields = _fields(x)
     loss = fields.pop("loss", None)
     home = loss if loss is not None else type(x)
+    if loss is not None and loss.options is not None:
+        fields = {**_fields(loss.options), **fields}
     params = {key: _plain(value) for key, value in fields.items()}
     return {"name": registered_name(home) or str(home.name), "params": params}
 

@@ -28,6 +28,7 @@ PAGES = (
     "docs/studies.md",
     "docs/physics.md",
     "docs/tuning.md",
+    "docs/finetune_methods.md",
 )
 PART = re.compile(
     r"(<!-- (?P<kind>show|rows|claims|references): (?P<file>\S+)(?P<titles>.*?) -->\n)"

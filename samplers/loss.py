@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
+from torch.utils.checkpoint import checkpoint
 
 from tiltbench.samplers.networks import Model
 from tiltbench.targets.cost import Cost
@@ -35,9 +38,27 @@ class Loss(NamedTuple):
     learns_log_Z: bool = False  # value trains the model's log Z, the method's own estimate
     staged: bool = False  # its fixed point depends on a frozen stage of the model, Model.earlier
     behaviour: Callable[[Model], Model] = lambda model: model
+    options: Options | None = None  # what it was made with, where it can be varied
 
     def __repr__(self) -> str:
         return self.name
+
+
+class Options(ABC):
+    """The numbers a loss is made with: a frozen dataclass.
+
+    `Preset("name", Diffusion(made(MyOptions())))` offers the loss; a spec states its fields beside
+    those of the Diffusion."""
+
+    @abstractmethod
+    def loss(self) -> Loss:
+        """The loss, with options=self."""
+
+
+@lru_cache(maxsize=256)
+def made(options: Options) -> Loss:
+    """`options.loss()`, one and the same loss for equal options."""
+    return options.loss()
 
 
 def reward_and_grad(
@@ -73,7 +94,35 @@ def regress(
     model: Model, x: Tensor, t: Tensor, y: Tensor, hint: Tensor | None = None
 ) -> Float[Tensor, ""]:
     """E |u(x, t) - y|^2, the mean over points of the sum over coordinates."""
-    return (model.control(x, t, hint) - y).square().sum(-1).mean()
+    return squared_errors(model, x, t, y, hint).mean()
+
+
+def squared_errors(
+    model: Model,
+    x: Float[Tensor, "n *b d"],
+    t: Tensor,
+    y: Float[Tensor, "n *b d"],
+    hint: Tensor | None = None,
+) -> Float[Tensor, " n *b"]:
+    """|u(x, t) - y|^2, t (n, ...) broadcastable to x.shape[:-1].
+
+    Above AT_ONCE points the network is evaluated in parts, and again in the backward pass: the
+    graph of one part is held at a time, whatever the number of steps."""
+
+    def of(x: Tensor, t: Tensor, y: Tensor, hint: Tensor | None) -> Tensor:
+        return (model.control(x, t, hint) - y).square().sum(-1)
+
+    rows = max(AT_ONCE * len(x) // max(x.shape[:-1].numel(), 1), 1)
+    if rows >= len(x) or not torch.is_grad_enabled():
+        return of(x, t, y, hint)
+    hints = [None] * len(x) if hint is None else hint.split(rows)
+    parts = zip(x.split(rows), t.split(rows), y.split(rows), hints, strict=False)
+    return torch.cat(
+        [checkpoint(of, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+    )
+
+
+AT_ONCE = 2**15  # points of a regression whose graph is held
 
 
 def regress_on_grid(

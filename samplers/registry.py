@@ -13,6 +13,7 @@ SAMPLERS = Registry(
         (HERE / "presets.py", "tiltbench.samplers.presets"),
         (HERE / "escorts", "tiltbench.samplers.escorts"),
         (HERE / "classical", "tiltbench.samplers.classical"),
+        (HERE / "baselines", "tiltbench.samplers.baselines"),
     ),
     "tiltbench.samplers",
 )

@@ -51,6 +51,9 @@ class Sampler(ABC, Generic[State]):
 
     name: ClassVar[str]
     reference: Linear  # for densities; a Tilt brings its own base
+    consistent: ClassVar[bool] = True
+    # whether draws, weighted where they have weights, tend to p* as the allowance grows; a baseline
+    # that aims at another law says False, and its draws are held against nothing
 
     @abstractmethod
     def init(self, problem: Problem, allowance: Cost, generator: Generator) -> State:

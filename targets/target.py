@@ -130,6 +130,11 @@ class Tilt(Target):
     def reward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
         """r in nats; positive is good."""
 
+    def features(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b f"]:
+        """What the diversity of draws is measured in: x itself, or say a classifier's last layer.
+        Euclidean distances between features are to mean something."""
+        return x
+
 
 def centred(x: Float[Tensor, "*b D"], space: int) -> Float[Tensor, "*b D"]:
     """Particles in `space` dimensions less their mean position."""

@@ -64,6 +64,8 @@ class Everything(Plain):
 
 def target_for(name):
     """One of the kind that the metric asks for."""
+    if "tilt" in ALL[name].needs:
+        return build_target({"name": "tilt_linear"})
     return Everything() if ALL[name].needs & set(KINDS) else Plain()
 
 
@@ -132,11 +134,9 @@ def measure_here(name, n):
 def test_scores_grow_with_the_error_of_the_law(name):
     """Shifted by 0.3, 1 and 3, or widened where a shift is no error: worse each time, and far above
     the floor in the end."""
-    blind = ALL[name].needs & {"density", "particles"}
-    laws = [
-        normal(N, 2) * (1 + error) if blind else normal(N, 2) + error
-        for error in (0.0, 0.3, 1.0, 3.0)
-    ]
+    wider = 1.0 if ALL[name].needs & {"density", "particles", "tilt"} else 0.0
+    further = 0.0 if ALL[name].needs & {"density", "particles"} else 1.0
+    laws = [normal(N, 2) * (1 + wider * error) + further * error for error in (0.0, 0.3, 1.0, 3.0)]
     scores = [value(name, outcome(x)).value for x in laws]
     assert scores == sorted(scores) and len(set(scores)) == 4
     floor = measure_here(name, N)

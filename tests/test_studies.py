@@ -89,7 +89,25 @@ def test_a_verdict_is_open_unless_one_condition_holds():
 
 
 SHRUNK = {
-    "memory": {"POINTS": 500, "DRAWS": 100, "METHOD": "adjoint_matching[paths=64]"},
+    "memory": {
+        "STEPS": (2, 4),
+        "METHODS": {
+            "adjoint_matching": "adjoint_matching[paths=8]",
+            "adjoint_matching_tricks": "adjoint_matching_tricks[paths=8]",
+            "relative_entropy": "relative_entropy[paths=8]",
+            "relative_entropy, last 10 steps": "relative_entropy[paths=8,recipe=Truncated[last=2]]",
+        },
+    },
+    "truncation": {"STEPS": 4, "LAST": (2, 4), "PATHS": 16, "POINTS": 100, "DRAWS": 100},
+    "memoryless": {
+        "POINTS": 200,
+        "DRAWS": 100,
+        "SIBLINGS": 4,
+        "STEPS": 4,
+        "METHOD": "adjoint_matching[paths=32]",
+        "WORLDS": ("gaussian", "cross"),
+        "PICTURED": ("cross",),
+    },
     "fluctuation": {
         "CASES": {"tilt_linear": ("cmcd_lv[paths=8]", 2_000)},
         "PATHS": 500,

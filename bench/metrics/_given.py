@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TypeVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from tiltbench.metric import Unknown
 from tiltbench.samplers.sampler import Draws
+from tiltbench.targets.target import Target, Tilt
 
 T = TypeVar("T")
 
@@ -32,3 +35,15 @@ def per_path(draws: Draws) -> Draws:
         if torch.equal(last[index], log_w):
             raise Unknown("weights are per island, not per path")
     return draws
+
+
+def tilt(target: Target) -> Tilt:
+    """The target, which is a tilt because the metric needs one."""
+    assert isinstance(target, Tilt)
+    return target
+
+
+@torch.no_grad()
+def rewards(target: Target, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """r of draws as they are scored: after the run, off its meter."""
+    return tilt(target).reward(target.project(x)).double()

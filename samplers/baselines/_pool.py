@@ -1,0 +1,44 @@
+"""Draws of the base with their rewards: what baselines without a control choose from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from tiltbench.targets.problem import Problem
+from tiltbench.targets.process import Controlled, simulate
+
+CHUNK = 2048  # paths simulated at once: bounds the memory
+
+
+class Uncontrolled(Controlled):
+    """u = 0."""
+
+    def control(
+        self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
+    ) -> Float[Tensor, "*b d"]:
+        return torch.zeros_like(x)
+
+
+class Pool(NamedTuple):
+    """Points bought so far, in the order of purchase."""
+
+    x: tuple[Tensor, ...]  # (n, D) each
+    r: tuple[Tensor, ...]  # (n,) each
+    left: int  # values of the reward still to be had
+
+    @property
+    def size(self) -> int:
+        return sum(len(x) for x in self.x)
+
+
+@torch.no_grad()
+def bought(
+    problem: Problem, n: int, generator: Generator
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, " n"]]:
+    """n ends of the base's own chain and their rewards, for a value each."""
+    path = simulate(problem.base, Uncontrolled(), (n, problem.dim), generator)
+    return path.x[-1], problem.reward(path.x[-1])

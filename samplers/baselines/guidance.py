@@ -1,0 +1,116 @@
+"""Guidance by the reward of the denoised estimate: no training, a gradient at every step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from tiltbench.samplers.baselines._pool import CHUNK
+from tiltbench.samplers.loss import sound
+from tiltbench.samplers.sampler import Draws, Sampler, Traced, Unsupported
+from tiltbench.targets.cost import Cost
+from tiltbench.targets.linear import Linear
+from tiltbench.targets.noising import Noising
+from tiltbench.targets.problem import Problem
+from tiltbench.targets.process import Controlled, Path, Stepper, retrace, simulate
+from tiltbench.targets.references import Brownian
+
+
+@dataclass(frozen=True)
+class Guidance(Sampler[None]):
+    """The base's chain with u_k = strength std_k / sqrt(dt_k) grad_y r(E_base[X_1 | X_{k+1} = y]),
+    y the base's mean of the step (in the manner of DPS, arXiv 2209.14687).
+
+    It puts the reward of the mean in the place of log E_base[exp r(X_1) | y], which makes it exact
+    for a Gaussian base with a linear reward and wrong elsewhere; path weights, log_w = r(x_K) -
+    log dP^u/dP^base, are exact and repair it as far as their ess allows.  Nothing is spent in
+    training; a draw costs a gradient a step, and a value more.  Raises Unsupported where the base
+    has no denoiser.
+    """
+
+    name: ClassVar[str] = "guidance"
+    reference: Linear = Brownian()
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength < math.inf:
+            raise ValueError(f"strength is {self.strength}; it must be at least 0 and finite")
+
+    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> None:
+        noising(problem)
+
+    def step(self, problem: Problem, state: None, generator: Generator) -> None:
+        """There is nothing to learn."""
+
+    def done(self, state: None) -> bool:
+        return True
+
+    @torch.no_grad()
+    def draw(self, problem: Problem, state: None, n: int, generator: Generator) -> Draws:
+        ahead, parts = _Ahead(problem, self.strength), []
+        for start in range(0, n, CHUNK):
+            shape = (min(CHUNK, n - start), problem.dim)
+            parts.append(_weighed(problem, simulate(ahead.base, ahead, shape, generator)))
+        xs, log_ws = zip(*parts, strict=True)
+        return Draws(torch.cat(xs), torch.cat(log_ws))
+
+    @torch.no_grad()
+    def reverse(
+        self, problem: Problem, state: None, x: Float[Tensor, "n d"], generator: Generator
+    ) -> Traced:
+        ahead, log_ws, xs, us = _Ahead(problem, self.strength), [], [], []
+        for part in x.float().split(CHUNK):
+            path = retrace(ahead.base, ahead, part, generator)
+            log_ws.append(_weighed(problem, path)[1])
+            xs.append(path.x)
+            us.append(path.u)
+        return Traced(torch.cat(log_ws), path.t, torch.cat(xs, 1), torch.cat(us, 1))
+
+
+def noising(problem: Problem) -> Noising:
+    if not isinstance(problem.base, Noising):
+        raise Unsupported("guidance needs a base with a denoiser (Noising)")
+    return problem.base
+
+
+def _weighed(problem: Problem, path: Path) -> tuple[Tensor, Tensor]:
+    x = path.x[-1]
+    return x, problem.reward(x).double() - problem.base.log_ratio(path)
+
+
+class _Ahead(Controlled):
+    def __init__(self, problem: Problem, strength: float) -> None:
+        self.base, self.reward, self.strength = noising(problem), problem.reward, strength
+
+    def at(self, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
+        """u(x, t_k)."""
+        mean, std = self.base.base(x, k)
+        with torch.enable_grad():
+            y = mean.detach().requires_grad_()
+            clean = self.base.denoise(y, k + 1) if self.base.noises[k + 1] else y
+            r = self.reward(clean)
+            (g,) = torch.autograd.grad(r.sum(), y)
+        dt = self.base.times[k + 1] - self.base.times[k]
+        return self.strength * std / math.sqrt(dt) * sound(g, r.detach(), y)
+
+    def on_grid(self, t: Float[Tensor, " k"]) -> Stepper:
+        def step(x: Tensor, k: int | Tensor, hint: Tensor | None) -> Tensor:
+            assert isinstance(k, int)
+            return self.at(x, k)
+
+        return step
+
+    def control(
+        self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
+    ) -> Float[Tensor, "*b d"]:
+        middle = self.base.grid(x)[:-1] + self.base.grid(x).diff() / 2
+        k = torch.bucketize(t.expand(x.shape[:-1]).contiguous(), middle)
+        u = torch.empty_like(x)
+        for i in k.unique().tolist():
+            u[k == i] = self.at(x[k == i], i)
+        return u

@@ -1,0 +1,58 @@
+"""Importance resampling: no training, draws of the base chosen by exp r."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Generator, Tensor
+
+from tiltbench.samplers.baselines._pool import CHUNK, Pool, bought
+from tiltbench.samplers.sampler import Draws, Sampler, Unsupported
+from tiltbench.samplers.weights import Estimate, ess, log_mean_exp, resample
+from tiltbench.targets.cost import Cost
+from tiltbench.targets.linear import Linear
+from tiltbench.targets.problem import Problem
+from tiltbench.targets.references import Brownian
+
+
+@dataclass(frozen=True)
+class ImportanceResampling(Sampler[Pool]):
+    """The whole allowance buys N draws of the base; n of them are drawn by systematic resampling
+    with weights exp r (Rubin 1988): p* up to O(1/N).
+
+    Copies of one draw form a group, so that errors count what is different.  `log_Z` is the
+    log-mean-exp of the N rewards, its standard error sqrt((1/ess - 1) / N).  Values only.
+    """
+
+    name: ClassVar[str] = "importance_resampling"
+    reference: Linear = Brownian()
+    paths: int = CHUNK
+
+    def __post_init__(self) -> None:
+        if self.paths < 1:
+            raise ValueError(f"paths is {self.paths}; it must be 1 or more")
+
+    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Pool:
+        return Pool((), (), allowance.values)
+
+    def step(self, problem: Problem, state: Pool, generator: Generator) -> Pool:
+        n = min(self.paths, state.left)
+        x, r = bought(problem, n, generator)
+        return Pool((*state.x, x), (*state.r, r), state.left - n)
+
+    def done(self, state: Pool) -> bool:
+        return state.left == 0
+
+    def draw(self, problem: Problem, state: Pool, n: int, generator: Generator) -> Draws:
+        if not state.x:
+            raise Unsupported("nothing has been drawn yet: the allowance paid for no step")
+        x, r = torch.cat(state.x), torch.cat(state.r)
+        chosen = resample(r, n, generator)
+        se = math.sqrt((1 / ess(r) - 1) / len(r))
+        return Draws(x[chosen], group=chosen, log_Z=Estimate(log_mean_exp(r), se, len(r)))
+
+    def tensors(self, state: Pool) -> dict[str, Tensor]:
+        return {"x": torch.cat(state.x), "r": torch.cat(state.r)} if state.x else {}
