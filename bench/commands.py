@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tiltbench.base_command import base
 from tiltbench.reference_command import reference
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.spec import METRICS, STUDIES, build_target, parse, spec
@@ -452,6 +453,7 @@ COMMANDS: dict[str, Callable[[Namespace, Sequence[str]], int]] = {
     "floor": floor,
     "check": check,
     "study": study,
+    "base": base,
     "reference": reference,
     "diff": diff,
     "publish": publish,
