@@ -17,7 +17,7 @@ READY := .venv/.ready
 TYPES := build/types
 EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: bench test shapes report smoke oracle studies perf quality slow mutants readme lint fmt clean
+.PHONY: bench test shapes report smoke oracle studies perf quality slow pipelines mutants readme lint fmt clean
 
 bench: $(READY)
 	$(BIN)/tiltbench run --suite $(SUITE) --device $(DEVICE)
@@ -56,6 +56,12 @@ studies: $(READY)
 
 slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -q -s
+
+# Stable Diffusion as a base, on tiny random pipelines; installs the extra `finetune`.
+pipelines: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRA_INDEX) \
+	  -c constraints.txt -e '.[finetune]'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m pipelines -q
 
 # Breaks the mathematics line by line and shows which test notices (about 10 minutes).
 mutants: $(READY)

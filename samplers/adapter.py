@@ -32,15 +32,15 @@ class Adapter(Network):
         """Raises Unsupported where the base is no pretrained network."""
         if not isinstance(process, Pretrained):
             raise Unsupported("the base has no network to adapt: use model=Mlp")
-        return _Adapted(process, generator.device)
+        return _Adapted(process, generator)
 
 
 class _Adapted(Model):
-    def __init__(self, base: Pretrained, device: torch.device) -> None:
+    def __init__(self, base: Pretrained, generator: Generator) -> None:
         super().__init__()
         self.base = base
-        self.tuned = base.trainable(base.placed(device))
-        self.to(device)
+        self.tuned = base.trainable(base.placed(generator.device), generator)
+        self.to(generator.device)
 
     def control(
         self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None

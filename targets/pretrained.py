@@ -61,7 +61,7 @@ def levels(schedule: Schedule, t: float) -> Levels:
     return Levels(schedule.signal(t), noise, schedule.signal_rate(t), rate)
 
 
-def trainable_copy(network: nn.Module) -> nn.Module:
+def trainable_copy(network: nn.Module, generator: Generator) -> nn.Module:
     return copy.deepcopy(network).requires_grad_(True)
 
 
@@ -89,7 +89,7 @@ class Pretrained(Interpolant):
     schedule: Schedule = RectifiedFlow()
     stepping: Stepping = Ancestral()
     steps: int = 50
-    trainable: Callable[[nn.Module], nn.Module] = trainable_copy
+    trainable: Callable[[nn.Module, Generator], nn.Module] = trainable_copy
     _placed: dict[torch.device, nn.Module] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
