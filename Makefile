@@ -18,8 +18,8 @@ DOCS_READY := .venv/.docs-ready
 TYPES := build/types
 EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: bench test shapes report smoke oracle studies tuning perf quality slow cluster mutants readme \
-  docs docs-test outputs lint fmt clean
+.PHONY: bench test shapes report smoke oracle studies tuning perf quality slow cluster pipelines \
+  mutants readme docs docs-test outputs lint fmt clean
 
 bench: $(READY)
 	$(BIN)/tiltbench run --suite $(SUITE) --device $(DEVICE)
@@ -70,6 +70,12 @@ cluster: $(READY)
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRA_INDEX) \
 	  -c constraints.txt -e '.[cluster]' || echo 'no Ray: its tests are skipped'
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m cluster -q -rs
+
+# Stable Diffusion as a base, on tiny random pipelines; installs the extra `finetune`.
+pipelines: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRA_INDEX) \
+	  -c constraints.txt -e '.[finetune]'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m pipelines -q
 
 # Breaks the mathematics line by line and shows which test notices (about 10 minutes).
 mutants: $(READY)

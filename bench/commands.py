@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiltbench import exchange_commands, registry_commands, results_commands
+from tiltbench.base_command import base
 from tiltbench.cell import Cell
 from tiltbench.engine_command import WHOLE, Shard, engine, shard
 from tiltbench.lock import alone
@@ -200,6 +201,7 @@ def _verdict(cells: list[Cell], recorded: dict[str, Record], arguments: Sequence
 
 COMMANDS: dict[str, Callable[[Namespace, Sequence[str]], int]] = {
     "run": run,
+    "base": base,
     "reference": reference,
     "tune": tune,
     **registry_commands.COMMANDS,

@@ -23,6 +23,7 @@ NETWORKS = Registry(
         (HERE / "networks.py", "tiltbench.samplers.networks"),
         (HERE / "equivariant.py", "tiltbench.samplers.equivariant"),
         (HERE / "convolutional.py", "tiltbench.samplers.convolutional"),
+        (HERE / "adapter.py", "tiltbench.samplers.adapter"),
     ),
 )
 RECIPES = Registry(

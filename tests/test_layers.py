@@ -17,7 +17,7 @@ ROOTS = {
         "bench": tiltbench,
     }.items()
 }
-LIBRARIES = {"torch", "jaxtyping", "numpy"}  # numpy reads frozen arrays
+LIBRARIES = {"torch", "jaxtyping", "numpy", "safetensors"}  # the last two read frozen arrays
 
 
 def imported(path):

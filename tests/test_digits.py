@@ -1,0 +1,118 @@
+"""The digits base: data, checkpoints, what they are worth, and the tilts that stand on them."""
+
+import json
+
+import pytest
+import torch
+
+from tests.worlds import rng
+from tiltbench.digit_quality import quality, sheet
+from tiltbench.pretrain import store, train_field
+from tiltbench.samplers.redraw import Uncontrolled, by_ode
+from tiltbench.spec import BadSpec, build_target, parse
+from tiltbench.targets import checkpoint as stored
+from tiltbench.targets.digits import DDPM, DIM, FLOW, SPREAD, digits, images, log_classes, split
+from tiltbench.targets.pretrained import doubts
+from tiltbench.targets.process import simulate
+
+kinds = pytest.mark.parametrize("kind", [FLOW, DDPM], ids=["flow", "ddpm"])
+
+
+def test_images_are_grey_levels_and_parted():
+    x, digit = images(torch.empty(0))
+    train, held_out = split(torch.empty(0))
+    assert x.shape == (1797, DIM) and float(x.min()) == -1 and float(x.max()) == 1
+    assert torch.equal((x + 1) * 8, ((x + 1) * 8).round())
+    assert torch.bincount(digit).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert len(train.x) + len(held_out.x) == 1797
+    assert torch.cdist(train.x, held_out.x).min() > 0.1  # no image in both
+    assert float(x.square().mean().sqrt()) == pytest.approx(SPREAD, abs=0.005)
+
+
+@kinds
+def test_the_base_draws_digits(kind):
+    """By the noisy chain and by the ODE: as near to the images held out as 1.5 % of the distance
+    between two of them, seen as digits nearly as surely as these, each digit there, no copies."""
+    base = digits(kind.schedule)
+    held_out = split(torch.empty(0, dtype=torch.float64))[1]
+    apart = float(torch.cdist(held_out.x, held_out.x).mean())
+    real = quality(held_out.x)
+    with torch.no_grad():
+        noisy = simulate(base, Uncontrolled(), (500, DIM), rng(1)).x[-1]
+    for x in (noisy, by_ode(base, Uncontrolled(), (500, DIM), rng(2)).x):
+        found = quality(x)
+        assert found.energy_distance < 0.015 * apart
+        assert found.confidence > real.confidence - 0.1
+        assert min(found.shares) > 0.04
+        assert found.nearest > 0.8 * real.nearest
+
+
+@kinds
+def test_doubt_is_that_of_the_network_on_images_held_out(kind):
+    base, held_out = digits(kind.schedule), split(torch.empty(0))[1]
+    found = doubts(base.network, kind.reading, kind.schedule, held_out.x, rng(3), 10)
+    for (_, tau), (t, stored_tau) in zip(found, base.doubt[::10], strict=True):
+        assert tau == pytest.approx(stored_tau, rel=0.05), t
+
+
+def test_the_classifier_knows_images_held_out():
+    held_out = split(torch.empty(0))[1]
+    assert (log_classes(held_out.x).argmax(-1) == held_out.digit).double().mean() > 0.985
+    assert torch.allclose(log_classes(held_out.x.double()).exp().sum(-1), torch.ones(359).double())
+
+
+def test_rewards_are_log_probabilities():
+    x = split(torch.empty(0, dtype=torch.float64))[1].x
+    classes = torch.stack(
+        [build_target(parse(f"digits_class[digit={k}]")).reward(x) for k in range(10)], -1
+    )
+    assert torch.allclose(classes.exp().sum(-1), torch.ones(len(x), dtype=x.dtype))
+    even = build_target(parse("digits_even[strength=3]")).reward(x)
+    assert torch.allclose(even / 3, classes[:, ::2].logsumexp(-1))
+    for text in ("digits_class[digit=10]", "digits_even[strength=0]", "digits_class[strength=-1]"):
+        with pytest.raises(BadSpec, match="must be"):
+            build_target(parse(text))
+    with pytest.raises(BadSpec, match="no network for digits was trained on Trigonometric"):
+        build_target(parse("digits_even[schedule=Trigonometric]"))
+
+
+def test_a_changed_checkpoint_is_refused(tmp_path, monkeypatch):
+    network = train_field(FLOW, 2)
+    path = store(network, tmp_path, "made", {"width": 1})
+    again = store(train_field(FLOW, 2), tmp_path / "again", "made", {"width": 1})
+    assert path.read_bytes() == again.read_bytes()  # the same bytes twice
+    monkeypatch.setattr(stored, "DATA", tmp_path)
+    tensors, note = stored.checkpoint("made")
+    assert note["width"] == 1
+    assert all(torch.equal(tensors[key], v) for key, v in network.state_dict().items())
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    with pytest.raises(ValueError, match="restore it"):
+        stored.checkpoint("made")
+
+
+def test_a_sheet_is_a_picture_of_the_images(tmp_path):
+    import matplotlib.image
+
+    x = images(torch.empty(0)).x[:45]
+    sheet(x, tmp_path / "a.png", columns=20, zoom=2)
+    sheet(x, tmp_path / "b.png", columns=20, zoom=2)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    shown = matplotlib.image.imread(tmp_path / "a.png")[..., 0]
+    assert shown.shape == (2 * 20, 20 * 20)  # 5 images are no full row
+    assert float(shown[2 + 20 : 18 + 20 : 2, 22:38:2].mean()) == pytest.approx(
+        float((1 - x[21].mean()) / 2), abs=0.01
+    )
+
+
+@pytest.mark.slow
+def test_the_command_trains_and_measures(tmp_path, capsys):
+    from tiltbench.cli import main
+
+    for kind in ("flow", "ddpm", "classifier"):
+        assert main(["base", "digits", "--kind", kind, "--steps", "5", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "| images held out |" in said and "classified rightly" in said
+    assert len(list(tmp_path.glob("*.safetensors"))) == 3 and len(list(tmp_path.glob("*.png"))) == 2
+    note = json.loads((tmp_path / "digits_ddpm.json").read_text())
+    assert len(note["doubt"]) == 101 and "--kind ddpm" in note["command"]
+    assert main(["base", "digits", "--out", str(tmp_path / "digits_flow.png")]) == 2
