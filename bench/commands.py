@@ -182,11 +182,9 @@ def _verdict(cells: list[Cell], recorded: dict[str, Record], arguments: Sequence
     failed = [
         cell for cell in cells if cell.id not in recorded or not counts_as_good(recorded[cell.id])
     ]
-    if cells and not failed and not any(recorded[cell.id].status.finished for cell in cells):
-        print("No cell ran: every method named is unsupported on these targets, as the table says.")
     if not failed:
-        reasons = {record.reason for record in recorded.values() if not record.status.finished}
-        if not any(record.status.finished for record in recorded.values()):
+        reasons = sorted({r.reason for r in recorded.values() if not r.status.finished})
+        if cells and not any(record.status.finished for record in recorded.values()):
             print(f"Nothing ran, as no method here applies to its target: {'; '.join(reasons)}")
         return 0
     print(f"{len(failed)} of {len(cells)} cells failed:")
