@@ -178,7 +178,13 @@ def _spent(runs: DataFrame, budget: int) -> Spent:
     own = int(runs["own"].max())
     return Spent(
         _median(good[training].max(axis=1)),
-        *(_median(good[key]) for key in (*training, *drawing, "seconds", "parameters", "draws")),
+        _median(good["values"]),
+        _median(good["grads"]),
+        _median(good["draw_values"]),
+        _median(good["draw_grads"]),
+        _median(good["seconds"]),
+        _median(good["parameters"]),
+        _median(good["draws"]),
         bool((good["draws"] < good["asked"]).any()),
         bool((good[drawing].max(axis=1) > good[training].max(axis=1)).any()),
         own if own < budget else None,

@@ -137,7 +137,8 @@ def _heat(
     names = [board.target for board in boards]
     values = np.full((len(samplers), len(names)), np.nan)
     floor, below, tied = (np.zeros(values.shape, dtype=bool) for _ in range(3))
-    marks, lines = np.full(values.shape, "", dtype="<U1"), np.full(values.shape, "", dtype="<U40")
+    marks: dict[tuple[int, int], str] = {}
+    lines: dict[tuple[int, int], str] = {}
     for j, board in enumerate(boards):
         for row in board.rows:
             name = row.first(choices)
@@ -160,18 +161,20 @@ def _heat(
     for i, j in np.ndindex(values.shape):
         text, colour = "–", GREY
         if np.isfinite(values[i, j]):
-            text, colour = marks[i, j] + _brief(abs(float(values[i, j]))), INK
+            text, colour = marks.get((i, j), "") + _brief(abs(float(values[i, j]))), INK
             if floor[i, j]:
-                text, colour = "●" + marks[i, j], "white"
+                text, colour = "●" + marks.get((i, j), ""), "white"
             elif below[i, j]:
                 text = "▼"
             elif shade[i, j] < 0.2 or shade[i, j] > 0.85:
                 colour = "white"
         weight = "bold" if tied[i, j] else "normal"
-        up = 0.16 if lines[i, j] else 0
+        up = 0.16 if lines.get((i, j)) else 0
         axes.text(j, i - up, text, ha="center", va="center", fontsize=8, color=colour,
                   weight=weight)  # fmt: skip
-        axes.text(j, i + 0.25, lines[i, j], ha="center", va="center", fontsize=5.5, color=colour)
+        axes.text(
+            j, i + 0.25, lines.get((i, j), ""), ha="center", va="center", fontsize=5.5, color=colour
+        )
     axes.set_xticks(range(len(names)), names, rotation=28, ha="right", fontsize=8, color=INK)
     axes.set_yticks(range(len(samplers)), samplers, fontsize=8, color=INK)
     axes.tick_params(length=0)
