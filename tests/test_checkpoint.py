@@ -18,12 +18,15 @@ from safetensors.torch import save_file
 from tests.test_run import PLUGIN, Gone, cell, killed, run, same_run
 from tiltbench.checkpoint import Checkpoints, Saved, _checksum, glance, identity
 from tiltbench.cli import main
+from tiltbench.engine import run_cells
 from tiltbench.ledger import Attempts
 from tiltbench.pack import Packer, Unpacker
+from tiltbench.provenance import code_identity
 from tiltbench.record import Status, read_record, records
 from tiltbench.run import run_cell
 from tiltbench.samplers.networks import Earlier, Model
 from tiltbench.spec import build_sampler, build_target
+from tiltbench.suite import Limits
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import pose
 
@@ -59,7 +62,7 @@ def test_killed_at_random_steps_again_and_again(plugin):
     and no call is counted twice."""
     whole = run("honest", curve=20)
     chance = random.Random(0)
-    for trial in range(4):
+    for trial in range(2):
         at = [chance.randint(2, 5) for _ in range(5)]
         again = killed("honest", at, Path(f"other{trial}"), curve=20)
         assert again.cost["resumed"] == 5 and again.cost["train"] == [200, 0]
@@ -108,6 +111,18 @@ def test_the_calendar_does_not_matter(plugin, monkeypatch):
     again = killed("honest", (3, 4), curve=5)
     same_run((whole, Path("runs")), (again, Path("other")))
     assert again.cost["seconds"] < 60
+
+
+def test_the_time_of_earlier_attempts_counts_against_the_limit(plugin):
+    chosen, folder = cell("endless"), Path("runs")
+    path = folder / f"{chosen.id}.checkpoint.safetensors"
+    code = code_identity()
+    checkpoints = Checkpoints(path, identity(chosen, code), 0.0, places={})
+    source, used = torch.Generator(), Attempts(seconds=100.0)
+    assert checkpoints.save(Saved(None, source, Cost(9, 0), 9, 1.0, [], used), 0.1) == ""
+    ((_, record),) = run_cells([chosen], folder, 1, Limits(50.0), code)
+    assert record.status is Status.OUT_OF_TIME and 100 <= record.cost["seconds"] < 130
+    assert not path.exists()
 
 
 # files that are not what they should be
@@ -279,9 +294,11 @@ def test_a_model_brings_its_counts_and_its_earlier_stage():
 
 def test_no_room_for_a_checkpoint_costs_the_run_nothing(plugin, monkeypatch):
     whole = run("honest", curve=5)
-    monkeypatch.setattr("tiltbench.checkpoint.write_bytes", full)
+    monkeypatch.setattr("tiltbench.checkpoint.replacing", full)
     again = run_cell(cell("honest", curve=5), Path("other"), code={"hash": "h"}, checkpoint=0.0)
-    assert again.cost["notes"] == ["a checkpoint could not be written (No space left on device)"]
+    assert again.cost["notes"] == [
+        "a checkpoint could not be written ([Errno 28] No space left on device)"
+    ]
     again.cost["notes"].clear()
     same_run((whole, Path("runs")), (again, Path("other")))
 
