@@ -183,6 +183,8 @@ def forget(folder: Path, run: str) -> None:
     again = (folder / f"{run}.json").exists()
     for suffix in (*FILES, CHECKPOINT) if again else FILES:
         (folder / f"{run}{suffix}").unlink(missing_ok=True)
+    for path in folder.glob(f".{run}.*.tmp"):  # what it was writing when it was killed
+        path.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:

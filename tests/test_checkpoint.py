@@ -154,7 +154,7 @@ def test_a_broken_file_is_refused_wherever_it_is_broken(plugin):
         path.write_bytes(data[:offset] + bytes([data[offset] ^ 0x11]) + data[offset + 1 :])
         saved, _ = check(path, curve=5)
         # a changed byte in `glance`, or in white space, harms nothing
-        assert saved is None or torch.equal(saved.state.numbers, whole_state(data, path)), offset
+        assert saved is None or same_state(saved, data, path), offset
     path.write_bytes(data[: n // 2])
     again = run("honest", Path("other"), curve=5)
     assert "of no use here" in again.cost["notes"][0] and again.cost["resumed"] == 0
@@ -162,9 +162,22 @@ def test_a_broken_file_is_refused_wherever_it_is_broken(plugin):
     same_run((whole, Path("runs")), (again, Path("other")))
 
 
-def whole_state(data, path):
+def same_state(saved, data, path):
     path.write_bytes(data)
-    return check(path, curve=5)[0].state.numbers
+    whole = check(path, curve=5)[0]
+    one, other = Packer(), Packer()
+    nodes = [p.node([s.state, s.source, s.kept]) for p, s in ((one, saved), (other, whole))]
+    return nodes[0] == nodes[1] and all(
+        torch.equal(one.tensors[name], other.tensors[name]) for name in one.tensors
+    )
+
+
+def test_what_init_did_not_make_cannot_be_filled_in(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "x", {}, 0.0)
+    assert checkpoints.expect([None]) == ""
+    saved = Saved([Attempts()], torch.Generator(), Cost(), 1, 0.0, [], Attempts())
+    assert "`init` made none there" in checkpoints.save(saved, 0.5)
+    assert not checkpoints.due() and not list(tmp_path.iterdir())
 
 
 def rewritten(path, change):
