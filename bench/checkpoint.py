@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Generator, Tensor
 
 from tiltbench.cell import Cell
 from tiltbench.curve import Kept
 from tiltbench.ledger import Attempts
 from tiltbench.pack import Packer, Unpacker, Unsaved
-from tiltbench.record import CHECKPOINT, write_bytes
+from tiltbench.record import CHECKPOINT, replacing
 from tiltbench.states import copied
 from tiltbench.targets.cost import Cost
 
@@ -39,6 +39,8 @@ BROKEN = (
     TypeError,
     ValueError,
 )  # what a file of a stranger's making can raise
+
+NO_ROOM = (OSError, SafetensorError, MemoryError, RuntimeError)  # on the disk, or in memory
 
 
 class Saved(NamedTuple):
@@ -146,16 +148,24 @@ class Checkpoints:
 
     def save(self, saved: Saved, share: float) -> str:
         """Replaces the last checkpoint.  The sentence says why not; it is empty where it did."""
-        packer = Packer()
         try:
-            nodes: dict[str, Any] = {
-                "state": packer.node(saved.state),
-                "kept": [[k.calls, k.seconds, packer.node(k.state)] for k in saved.kept],
-            }
-            self._fillable(packer.places)
+            self._write(saved, share)
         except Unsaved as error:
             self.places = None
             return _unsaved(error)
+        except NO_ROOM as error:  # the next may find room; the run itself needs none yet
+            return f"a checkpoint could not be written ({error})"
+        finally:
+            self.last = time.monotonic()
+        return ""
+
+    def _write(self, saved: Saved, share: float) -> None:
+        packer = Packer()
+        nodes: dict[str, Any] = {
+            "state": packer.node(saved.state),
+            "kept": [[k.calls, k.seconds, packer.node(k.state)] for k in saved.kept],
+        }
+        self._fillable(packer.places)
         nodes["source"] = packer.node(saved.source, "source")
         for name in ("spent", "steps", "seconds", "attempts"):
             nodes[name] = getattr(saved, name)
@@ -166,13 +176,8 @@ class Checkpoints:
             "nodes": text,
             "sha256": _checksum(text, packer.tensors),
         }
-        try:
-            write_bytes(self.path, save(packer.tensors, metadata))
-        except OSError as error:  # the next may find room; the run itself needs none yet
-            return f"a checkpoint could not be written ({error.strerror})"
-        finally:
-            self.last = time.monotonic()
-        return ""
+        with replacing(self.path) as temporary:
+            save_file(packer.tensors, temporary, metadata)
 
     def _fillable(self, places: Mapping[str, type]) -> None:
         known = self.places or {}

@@ -32,6 +32,7 @@ class Packer:
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
         self.places: dict[str, type] = {}
+        self.memories: set[int] = set()
 
     def node(self, x: Any, place: str = "state") -> Node:
         """Raises Unsaved.  A tensor inside a graph is written without it."""
@@ -62,9 +63,12 @@ class Packer:
         if x.layout is not torch.strided or x.is_quantized or x.is_complex():
             raise Unsaved(f"a tensor of layout {x.layout} and type {x.dtype}")
         order, name = list(x.dim_order()), str(len(self.tensors))
-        # a clone: safetensors refuses tensors that share memory
-        plain = x.detach().permute(order).clone(memory_format=torch.contiguous_format)
-        self.tensors[name] = plain.cpu()
+        plain = x.detach().permute(order).contiguous().cpu()
+        memory = plain.untyped_storage().data_ptr()
+        if memory in self.memories:  # safetensors refuses tensors that share any
+            plain = plain.clone()
+        self.memories.add(memory)
+        self.tensors[name] = plain
         return [name, order, x.device.type == "cpu", x.is_leaf and x.requires_grad]
 
 

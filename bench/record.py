@@ -8,7 +8,8 @@ import json
 import os
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum, auto
 from pathlib import Path
@@ -82,18 +83,24 @@ def spec_id(spec: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Temporary file beside it, fsync, rename: a reader sees the old file or the new one."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` to write to, then fsync and rename: a reader sees the old file
+    or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -127,9 +134,10 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """As safetensors; clones, because tensors that share memory are refused."""
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
-    write_bytes(path, save({key: value.clone() for key, value in tensors.items()}))
+    with replacing(path) as temporary:
+        save_file({key: value.clone() for key, value in tensors.items()}, temporary)
 
 
 def write_outcome(folder: Path, run: str, outcome: Outcome) -> None:
@@ -175,6 +183,8 @@ def forget(folder: Path, run: str) -> None:
     again = (folder / f"{run}.json").exists()
     for suffix in (*FILES, CHECKPOINT) if again else FILES:
         (folder / f"{run}{suffix}").unlink(missing_ok=True)
+    for path in folder.glob(f".{run}.*.tmp"):  # what it was writing when it was killed
+        path.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:

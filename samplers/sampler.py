@@ -46,7 +46,9 @@ class Sampler(ABC, Generic[State]):
 
     The harness calls `init` once, `step` until the allowance is spent (the reward then raises
     BudgetExceeded, which a sampler lets pass) or `done`, and `draw` once with a fresh allowance.
-    Tensors live on the generator's device.
+    Tensors live on the generator's device.  A state of plain data, and of records, modules and
+    optimisers that `init` makes at the same places, can be saved between two steps, without graphs,
+    and resumed; any other starts from the beginning after a kill (docs/running.md).
     """
 
     name: ClassVar[str]

@@ -423,12 +423,12 @@ def test_a_folder_of_the_same_name_does_not_stand_in_for_the_package(tmp_path):
     (tmp_path / "tiltbench" / "__init__.py").write_text("raise RuntimeError('the clone')")
     code = (
         "import sys; sys.path[:] = filter(None, sys.path)\nfrom pathlib import Path\n"
-        "from tiltbench.engine import run_cells\nfrom tiltbench.product import Choice, Suite\n"
+        "from tiltbench.local import Local\nfrom tiltbench.product import Choice, Suite\n"
         "from tiltbench.provenance import code_identity\n"
         "parts = (Choice.of('gaussian'),), (Choice.of('mala'),)\n"
         "suite = Suite('s', '', 200, 100, (0,), *parts)\n"
         "cells, identity = suite.cells('cpu'), code_identity()\n"
-        "[(_, record)] = run_cells(cells, Path('runs'), 1, suite.limits, identity)\n"
+        "[(_, record)] = Local(('',), suite.limits).run(cells, Path('runs'), identity)\n"
         "assert record.status.finished, record.reason"
     )
     command = [sys.executable, "-c", code]

@@ -1,8 +1,9 @@
 """Running cells: files, statuses, the separation of phases, processes that die, restarts."""
 
+import contextlib
 import dataclasses
-import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -20,7 +21,7 @@ from tiltbench.record import Status, read_arrays, read_outcome, read_record, rec
 from tiltbench.run import run_cell
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.streams import STREAMS, generator
-from tiltbench.suite import Choice, Limits, Suite
+from tiltbench.suite import Choice, Limits, Suite, load_suite
 from tiltbench.targets.cost import Cost
 
 PLUGIN = '''
@@ -72,11 +73,7 @@ class Honest(Sampler):
     pause: float = 0.0
 
     def init(self, problem, allowance, generator):
-        self.init_log(problem)
         return Notes()
-
-    def init_log(self, problem):
-        pass
 
     def step(self, problem, state, generator):
         x = problem.base.end((self.batch, problem.dim), generator)
@@ -236,14 +233,17 @@ class Poor(Honest):
 
 @dataclass(frozen=True)
 class Slow(Honest):
-    """Leaves its process's number, then takes its time: as long as there is a file `hold`."""
+    """Leaves its process's number in its fifth step, then takes its time: as long as there is a
+    file `hold`."""
     name: ClassVar[str] = "slow"
     pause: float = 0.01
-    def init_log(self, problem):
-        pathlib.Path("pids").mkdir(exist_ok=True)
-        pathlib.Path("pids", str(os.getpid())).touch()
-        while pathlib.Path("hold").exists():
-            time.sleep(0.02)
+    def step(self, problem, state, generator):
+        if state.steps == 4:
+            pathlib.Path("pids").mkdir(exist_ok=True)
+            pathlib.Path("pids", str(os.getpid())).touch()
+            while pathlib.Path("hold").exists():
+                time.sleep(0.02)
+        return Honest.step(self, problem, state, generator)
 '''
 
 
@@ -432,8 +432,8 @@ def test_streams_are_independent_and_fixed():
 # the engine
 
 
-def engine(cells, seconds=30.0, megabytes=4096, jobs=2, folder=Path("runs")):
-    limits = Limits(seconds, megabytes)
+def engine(cells, seconds=30.0, megabytes=4096, jobs=2, folder=Path("runs"), every=600.0):
+    limits = Limits(seconds, megabytes, checkpoint=every)
     local = Local(("",) * jobs, limits)
     return {c.labels["sampler"]: r for c, r in local.run(cells, folder, code_identity())}
 
@@ -462,15 +462,28 @@ def test_one_bad_cell_leaves_the_others(plugin):
     assert torch.equal(one, read_outcome(Path("alone"), alone.id).draws.x)
 
 
+def test_a_cell_killed_from_outside_goes_on_from_its_checkpoint(plugin):
+    """Its process died in the third step; the next one makes that step again and no other."""
+    whole = run("honest", Path("whole"))
+    found = engine(suite("killed[once=true]").cells("cpu"), every=0.0)["killed[once=true]"]
+    assert (found.cost["deaths"], found.cost["resumed"]) == (1, 1)
+    one, other = (
+        read_outcome(Path(folder), record.id).draws
+        for folder, record in (("whole", whole), ("runs", found))
+    )
+    assert torch.equal(one.x, other.x) and found.cost["train"] == whole.cost["train"]
+
+
 def test_a_cell_over_its_time_is_stopped(plugin):
     found = engine(suite("endless", "honest").cells("cpu"), seconds=6.0)
     assert found["endless"].status is Status.OUT_OF_TIME and "6 s" in found["endless"].reason
-    assert found["endless"].cost["seconds"] < 30
+    assert 6 < found["endless"].cost["seconds"] < 30
     assert found["honest"].status is Status.SPENT
 
 
 def test_leaving_the_engine_kills_what_runs(plugin):
-    cells = suite("honest", "slow[pause=60]").cells("cpu")
+    Path("hold").touch()
+    cells = suite("honest", "slow").cells("cpu")
     limits = Limits(60.0, 4096)
     for _, record in Local(("", ""), limits).run(cells, Path("runs"), code_identity()):
         assert record.status is Status.SPENT
@@ -498,19 +511,29 @@ def wait_for(what, seconds=30.0):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("how, code", [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
-def test_killed_at_any_moment_and_started_again(plugin, tmp_path, how, code):
-    """A killed run leaves no process and no half result; the next repeats only what was running."""
-    command = [sys.executable, "-m", "tiltbench.cli", "run", "--targets", "odd.py:plane"]
-    command += ["--samplers", "odd.py:honest,odd.py:slow", "--budget", "400", "--draws", "30"]
-    command += ["--seeds", "0:2", "--jobs", "2", "--out", "out", "--device", "cpu"]
-    runs = tmp_path / "out/runs"
-    # honest finishes at once; slow is caught in the act, however busy the machine is
-    hold = tmp_path / "hold"
-    hold.touch()
-    first = subprocess.Popen(
-        command,
-        cwd=tmp_path,
+SUITE = """
+[suite]
+budget = 400
+draws = 30
+curve = 8
+seeds = 2
+checkpoint = 0
+[[target]]
+name = "odd.py:plane"
+"""
+
+
+def suite_file(*samplers):
+    """`kill.toml`: every cell saves itself at every step."""
+    rows = [f"[[sampler]]\nname = '{name}'\nlabel = '{name}'" for name in samplers]
+    Path("kill.toml").write_text("\n".join([SUITE, *rows]))
+    return load_suite("kill.toml").cells("cpu")
+
+
+def driver(*more):
+    command = [sys.executable, "-m", "tiltbench.cli", "run", "--suite", "kill.toml", "--jobs", "2"]
+    return subprocess.Popen(
+        [*command, "--out", "out", "--device", "cpu", *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -518,26 +541,81 @@ def test_killed_at_any_moment_and_started_again(plugin, tmp_path, how, code):
         # a shell that runs the tests in the background has them ignore SIGINT
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    wait_for(lambda: len(pids(tmp_path)) == 2 and len(list(runs.glob("*.json"))) == 2)
+
+
+@pytest.mark.parametrize("how, code", [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_a_killed_driver_and_what_goes_on(plugin, how, code):
+    """It leaves no process and no half result; the next run does only what is left of the cells
+    that were running, and ends where an uninterrupted one does."""
+    cells = suite_file("odd.py:honest", "odd.py:slow")
+    # honest finishes at once; slow is caught in its fifth step, however busy the machine is
+    hold, runs = Path("hold"), Path("out/runs")
+    hold.touch()
+    first = driver()
+    wait_for(lambda: len(list(runs.glob("*.json"))) == len(list(Path("pids").glob("*"))) == 2)
     if how is signal.SIGINT:
         os.killpg(first.pid, how)  # as a terminal does: the parent and every child
     else:
         first.kill()
     said = first.communicate(timeout=30)[0]
-    assert first.returncode == code
-    wait_for(lambda: not any(alive(pid) for pid in pids(tmp_path)), 10.0)
-    if how is signal.SIGINT:
-        assert "Traceback" not in said
-        assert "Stopped: 2 of 4 cells are recorded in out" in said
-        return
+    assert first.returncode == code and "Traceback" not in said
+    assert how is signal.SIGKILL or "Stopped: 2 of 4 cells are recorded in out" in said
+    wait_for(lambda: not any(alive(pid) for pid in pids(Path())), 10.0)
     hold.unlink()
-    kept = {path: path.stat().st_mtime_ns for path in runs.glob("*.json")}
-    assert len(kept) == 2 and all(
-        json.loads(path.read_text())["status"] == "spent" for path in kept
-    )
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "4 cells (1 targets x 2 samplers x 2 seeds), 2 to run" in again.stdout
-    assert len(records(runs)) == 4
-    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
-    assert (tmp_path / "out/table.md").exists() and (tmp_path / "out/table.csv").exists()
+    done = {record.id for record in records(runs)}
+    for chosen in cells:
+        whole = run_cell(chosen, Path("whole"))
+        assert (chosen.id in done) == ("honest" in chosen.title)
+        again = (
+            read_record(runs / f"{chosen.id}.json")
+            if chosen.id in done
+            else run_cell(chosen, runs, checkpoint=0.0)
+        )
+        assert again.cost["resumed"] == (chosen.id not in done)
+        same_run((whole, Path("whole")), (again, runs))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_random_moments(plugin, seed):
+    """SIGKILL, to the driver or to one of its cells, again and again; whatever counts as done is
+    never touched again, and at last all is as if nothing had happened."""
+    chance = random.Random(seed)
+    real = "log_variance[paths=16,reference=Brownian[steps=4]]"
+    cells = suite_file("odd.py:slow", real, "mala[chains=8]", "smc")
+    runs, kept = Path("out/runs"), {}
+    for _ in range(8):
+        started = driver("--retry")
+        wait_for(lambda: grandchildren(started.pid) or started.poll() is not None)  # noqa: B023
+        for _ in range(chance.randint(1, 2)):
+            time.sleep(chance.uniform(0, 1.5))
+            victims = [started.pid, *grandchildren(started.pid)]
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(chance.choice(victims), signal.SIGKILL)
+        family = grandchildren(started.pid)
+        started.kill()
+        started.communicate(timeout=30)
+        wait_for(lambda: not any(alive(pid) for pid in family), 10.0)  # noqa: B023
+        for record in records(runs):
+            if record.status.finished:
+                path = runs / f"{record.id}.json"
+                assert kept.setdefault(path, path.stat().st_mtime_ns) == path.stat().st_mtime_ns
+    last = driver("--retry")
+    said = last.communicate(timeout=300)[0]
+    assert last.returncode == 0, said
+    assert len(records(runs)) == len(cells) == 8
+    assert Path("out/table.md").exists() and Path("out/table.csv").exists()
+    assert not list(runs.glob("*checkpoint*"))
+    found = [read_record(runs / f"{chosen.id}.json") for chosen in cells]
+    for chosen, record in zip(cells, found, strict=True):
+        same_run((run_cell(chosen, Path("whole")), Path("whole")), (record, runs))
+    assert sum(record.cost["resumed"] for record in found) > 0
+
+
+def grandchildren(pid):
+    """The cells of a driver: its forkserver's children."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    return [p for p, parent in parents.items() if parents.get(parent) == pid]
