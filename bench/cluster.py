@@ -53,34 +53,32 @@ class Ray(Engine):
         sweep(folder)
         orders = [Order(c, folder, self.limits, code, stamp(folder, c.id)) for c in cells]
         with _connected(self.address), _marked(folder) as mark:
-            needs = [self._fitting(cell) for cell in cells]
-            tasks: dict[Any, tuple[Order, dict[str, float]]] = {}
+            needs = {device: self._need(device) for device in {c.device for c in cells}}
+            tasks: dict[Any, Order] = {}
             try:
-                for order, need in zip(orders, needs, strict=True):
-                    tasks[_submit(order, mark, need)] = order, need
+                for order in orders:
+                    tasks[_submit(order, mark, needs[order.cell.device])] = order
                 while tasks:
                     stream, said = _next(tasks)
-                    order, need = tasks[stream]
-                    match said:
-                        case Event():
-                            watch(said)
-                            continue
-                        case None:
-                            order = order._replace(deaths=order.deaths + 1)
-                            said = None if order.deaths <= RETRIES else _given_up(order)
-                    del tasks[stream]
-                    if isinstance(said, Record):
-                        yield order.cell, said
+                    if isinstance(said, Event):
+                        watch(said)
+                        continue
+                    order = tasks.pop(stream)
+                    if said is None:
+                        order = order._replace(deaths=order.deaths + 1)
+                        said = _given_up(order) if order.deaths > RETRIES else None
+                    if said is None:
+                        tasks[_submit(order, mark, needs[order.cell.device])] = order
                     else:
-                        tasks[_submit(order, mark, need)] = order, need
+                        yield order.cell, said
             finally:
                 _cancel(tasks)
 
-    def _fitting(self, cell: Cell) -> dict[str, float]:
+    def _need(self, device: str) -> dict[str, float]:
         """What Ray is to set aside for a cell.  Raises Refused where no node has it: the task would
         wait for ever."""
         need = {"CPU": float(self.limits.threads)}
-        if cell.device == "cuda":
+        if device == "cuda":
             need["GPU"] = self.gpu_share
         nodes = [node["Resources"] for node in _ray().nodes() if node["Alive"]]
         if not any(all(node.get(k, 0) >= n for k, n in need.items()) for node in nodes):
@@ -157,13 +155,13 @@ def _submit(order: Order, mark: Mark, need: Mapping[str, float]) -> Any:
     ).remote(order, mark)
 
 
-def _next(tasks: Mapping[Any, tuple[Order, dict[str, float]]]) -> tuple[Any, Event | Record | None]:
+def _next(tasks: Mapping[Any, Order]) -> tuple[Any, Event | Record | None]:
     """One of the streams and what it said: progress, the record, or nothing more (None: dead).
 
     Raises Refused with a task's own sentence about its node."""
     ray = _ray()
     ready, _ = ray.wait(list(tasks), num_returns=1)
-    stream, order = ready[0], tasks[ready[0]][0]
+    stream, order = ready[0], tasks[ready[0]]
     try:
         return stream, ray.get(next(stream))
     except StopIteration:
@@ -174,9 +172,10 @@ def _next(tasks: Mapping[Any, tuple[Order, dict[str, float]]]) -> tuple[Any, Eve
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, Refused):
             raise Refused(str(error.cause)) from error
+        why = " ".join(str(error.cause).split())
         raise Refused(
-            f"a task of the cluster could not start {order.cell.title}: "
-            f"{' '.join(str(error.cause).split())}; is this version of tiltbench installed there?"
+            f"the task of {order.cell.title} broke down ({why}); if something cannot be imported, "
+            "install the same packages on every node"
         ) from error
     except (
         ray.exceptions.WorkerCrashedError,

@@ -189,9 +189,15 @@ def test_a_cell_sees_the_gpu_that_ray_gave_it(cluster, folder):
     """There is none, so the cell fails; Ray takes our word and lends two."""
     on(cluster, cells(device="cuda"))
     assert {path.read_text() for path in folder.glob("gpu.*")} >= {"0"}
-    engine = Ray(cluster.address, Limits(threads=2))
+
+
+def test_what_no_node_can_do_is_refused(cluster, folder):
+    (cell,) = cells()
     with pytest.raises(Refused, match="no node of the cluster .* has 2 CPU"):
-        list(engine.run(cells(), Path("runs"), code_identity()))
+        list(Ray(cluster.address, Limits(threads=2)).run([cell], Path("runs"), code_identity()))
+    (folder / "odd.py").unlink()
+    with pytest.raises(Refused, match="node .* does not see the plug-in .*odd.py"):
+        on(cluster, [cell])
 
 
 @pytest.mark.parametrize("who", ["child", "worker", "node"])

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from argparse import Namespace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiltbench import cluster
+from tiltbench.child import forkserver
 from tiltbench.cli import main
 from tiltbench.commands import alone
 from tiltbench.engine_command import WHOLE, Shard, engine, shard
@@ -109,10 +111,15 @@ def test_a_run_is_held_once_and_by_a_child_to_its_end(tmp_path):
     hold = Hold.take(tmp_path, "a")
     assert Hold.take(tmp_path, "a") is None
     assert Hold.take(tmp_path, "b") is not None
-    child = os.dup(hold.file)  # what a child receives
-    os.close(hold.file)  # its parent is killed
+    context = forkserver()
+    ours, theirs = context.Pipe()
+    child = context.Process(target=Connection.recv, args=(theirs,))
+    child.hold = hold
+    child.start()
+    os.close(hold.file)  # as when its parent is killed
     assert Hold.take(tmp_path, "a") is None
-    os.close(child)
+    ours.send("end")
+    child.join()
     again = Hold.take(tmp_path, "a")
     again.release()
     assert not again.path.exists()
