@@ -46,7 +46,7 @@ def temper(log_w: Float[Tensor, " n"], least: float, most: float = 1.0) -> float
     return low
 
 
-def resample(log_w: Float[Tensor, " n"], n: int, generator: Generator) -> Int[Tensor, " n"]:
+def resample(log_w: Float[Tensor, " m"], n: int, generator: Generator) -> Int[Tensor, " n"]:
     """n indices by systematic resampling: each w_i is drawn floor or ceil of n w_i / sum w times.
 
     Raises ValueError where every weight is zero."""

@@ -203,9 +203,10 @@ def test_guidance_is_exact_for_a_linear_reward_on_a_gaussian():
     draws = sampler.draw(problem, None, 50, rng(1))
     assert meter.spent == Cost(50 * 9, 50 * 8)
     assert torch.allclose(draws.log_w, torch.full((50,), world.log_Z).double(), atol=1e-5)
+    world = Shifted(Stationary(steps=8))
     x = torch.randn(3, 8, 2, generator=rng(2)).transpose(0, 1)
     t = world.base.grid(x)[:-1, None]
-    ahead = _Ahead(problem, 0.5)
+    ahead = _Ahead(world.problem(), 0.5)
     assert torch.allclose(ahead.control(x, t), 0.5 * world.control(x, t), atol=1e-6)
 
 
@@ -225,7 +226,7 @@ def test_guidance_weighs_exactly(strength):
 
 def test_guidance_needs_a_denoiser():
     with pytest.raises(Unsupported, match="needs a base with a denoiser"):
-        Guidance().init(Problem(2, object(), lambda x: x.sum(-1)), Cost(1, 1), rng())
+        Guidance().init(Problem(2, Silent(Bell().base), lambda x: x.sum(-1)), Cost(1, 1), rng())
 
 
 def test_best_of_n_is_the_largest_of_n():
@@ -380,6 +381,7 @@ def test_expected_reward_and_diversity():
     assert abs(reward.value) < 4 * reward.se
     assert reward.se == pytest.approx(math.hypot(0.8, 0.5) / math.sqrt(1500), rel=0.1)
     assert abs(spread.value - math.sqrt(math.pi)) < 4 * spread.se < 0.2
+    assert spread.value == pytest.approx(float(torch.pdist(x).mean()))
     copies = x[:1].expand(100, 2)
     assert scored("diversity", target, Draws(copies)).value == 0
     assert scored("diversity_err", target, Draws(copies)).value > 1

@@ -254,7 +254,7 @@ def test_nan_in_draws_or_weights_is_a_reason_not_a_number(tmp_path):
     (scores,) = scores_of(tmp_path, "spoiled")
     for name in METRICS.entries:
         needs = METRICS.load(name).needs
-        if needs & {"particles", "lattice"}:
+        if needs & {"particles", "lattice", "tilt"}:
             assert scores[name]["reason"] in KINDS.values()
         elif needs & {"sample", "modes", "observables", "log_w", "reverse"}:
             assert (

@@ -165,7 +165,7 @@ def _claims(found: list[Row]) -> tuple[Claim, ...]:
     quiet = of("memoryless") + of("regularised")
     loud, ode = of("sigma = 1"), [row for row in of(ODE) if row.trained is not None]
     worst = max(quiet, key=lambda row: row.sds)
-    least = min(loud, key=lambda row: row.sds)
+    least, most = (choose(loud, key=lambda row: row.sds) for choose in (min, max))
     bell = [row for row in found if row.predicted is not None]
     shares = {row.noise: _share(row) for row in bell if row.noise in ("sigma = 1", ODE)}
     off = [row for row in loud if row.log_Z_err is not None]
@@ -182,12 +182,16 @@ def _claims(found: list[Row]) -> tuple[Claim, ...]:
             f"({worst.world}, {worst.noise}).",
         ),
         Claim(
-            "With sigma = 1 the optimum itself ends elsewhere: it is no fault of training",
-            verdict(least.sds > 6, any(row.sds < 2 for row in loud)),
-            f"of {len(loud)} optima the nearest is {least.sds:+.1f} sd above exact draws "
-            f"({least.world}); energy distances "
-            + ", ".join(f"{row.world} {row.best_distance:.3f}" for row in loud)
-            + ".",
+            "With sigma = 1 an optimum may end elsewhere: it is no fault of training",
+            verdict(most.sds > 6, most.sds < 2),
+            f"of {len(loud)} optima the farthest is {most.sds:+.1f} sd above exact draws "
+            f"({most.world}).",
+        ),
+        Claim(
+            "and does so on every target",
+            verdict(least.sds > 6, least.sds < 2),
+            f"the nearest is {least.sds:+.1f} sd from exact draws ({least.world}); energy "
+            "distances " + ", ".join(f"{row.world} {row.best_distance:.3f}" for row in loud) + ".",
         ),
         Claim(
             "Training ends at the biased optimum that theory predicts, not at the tilt",
