@@ -87,7 +87,7 @@ readme: $(READY)
 
 # The site, into site/: broken links are errors, and nothing is fetched.
 docs: $(DOCS_READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Runs every block of code in README.md and docs/, page by page, and compares what it prints.
 docs-test: $(READY)

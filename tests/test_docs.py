@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,8 +105,12 @@ two = 2
 ```
 ```python
 from pathlib import Path
+import two
 print(Path("two.py").read_text())
 three = 3
+```
+```text
+so far shorter than it will be
 ```
 ```python
 print(three)
@@ -123,8 +128,10 @@ def test_a_page_is_one_namespace_in_one_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     printed = [said for _, said in docs.run(PAGE)]
     assert printed == ["\n", "two = 2\n", "\n# a\nb\n\n"]
+    assert "two" not in sys.modules  # nor is it found by the commands of a page
     made = docs.with_outputs(PAGE)
-    assert made == PAGE.replace("old\n", "\n# a\nb\n\n")
+    wanted = PAGE.replace("old\n", "\n# a\nb\n\n")
+    assert made == wanted.replace("so far shorter than it will be\n", "two = 2\n")
 
 
 @pytest.mark.parametrize(
@@ -140,3 +147,9 @@ def test_a_page_is_one_namespace_in_one_folder(tmp_path, monkeypatch):
 def test_a_block_that_cannot_be_run_is_an_error(page, said):
     with pytest.raises(ValueError, match=said):
         list(docs.run(page))
+
+
+def test_the_entry_point_shown_is_one_that_is_read():
+    from tiltbench.targets.registry import TARGETS
+
+    assert f'[project.entry-points."{TARGETS.group}"]' in PAGES["docs/python.md"]
