@@ -23,6 +23,7 @@ PAGES = (
     "docs/oracle.md",
     "docs/studies.md",
     "docs/physics.md",
+    "docs/finetuning.md",
 )
 PART = re.compile(
     r"(<!-- (?P<kind>show|claims|references): (?P<file>\S+)(?P<titles>.*?) -->\n).*?(<!-- end -->)",

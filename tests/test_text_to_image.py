@@ -243,7 +243,7 @@ def test_the_example_runs_on_a_saved_pipeline(tmp_path, capsys, request):
     import runpy
 
     pytest.importorskip("peft", reason=NEED)
-    script = Path(__file__).parents[1] / "examples" / "finetune_stable_diffusion.py"
+    script = Path(__file__).parents[1] / "examples" / "finetuning" / "stable_diffusion.py"
     main = runpy.run_path(str(script))["main"]
     (tmp_path / "reward.py").write_text("def reward(x, prompt): return x.mean((1, 2, 3))\n")
     (tmp_path / "prompts.txt").write_text("a cat\n\ncats\n")

@@ -1,6 +1,6 @@
 """Adjoint matching of Stable Diffusion 1.5 or 3 towards a reward of pictures, with LoRA.
 
-    python examples/finetune_stable_diffusion.py FOLDER reward.py prompts.txt [--steps 50] ...
+    python examples/finetuning/stable_diffusion.py FOLDER reward.py prompts.txt [--steps 50] ...
 
 FOLDER holds a pipeline as diffusers saves it; reward.py defines reward(pictures, prompt) -> (n,),
 pictures (n, 3, h, w) in [0, 1], differentiable (CLIP, ImageReward, ...); prompts.txt has a prompt a
