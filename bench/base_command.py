@@ -51,6 +51,7 @@ def _classifier(kind: str, steps: int | None, out: Path, note: dict[str, Any]) -
 def _field(kind: str, steps: int | None, out: Path, note: dict[str, Any]) -> str:
     from tiltbench.digit_quality import sheet
     from tiltbench.pretrain import BLOCKS, FIELD_STEPS, WIDTH, doubt_of, store, train_field
+    from tiltbench.record import write_bytes
     from tiltbench.targets.digits import DDPM, FLOW, wrapped
 
     chosen = {"flow": FLOW, "ddpm": DDPM}[kind]
@@ -60,9 +61,10 @@ def _field(kind: str, steps: int | None, out: Path, note: dict[str, Any]) -> str
     table, x = measured(made)
     shape = {"width": WIDTH, "blocks": BLOCKS}
     path = store(network, out, chosen.stored, {**note, **shape, "quality": table, "doubt": doubt})
-    picture = path.with_suffix(".png")
+    picture, page = path.with_suffix(".png"), path.with_suffix(".md")
     sheet(x[:SHOWN], picture)
-    return f"{table}\n{path}\n{picture}"
+    write_bytes(page, f"{table}\n".encode())
+    return f"{table}\n{path}\n{page}\n{picture}"
 
 
 def measured(base: Pretrained) -> tuple[str, Any]:

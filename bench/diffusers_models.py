@@ -30,8 +30,9 @@ from tiltbench.words import Refused
 RMS = 1.0  # of latents: the autoencoders are scaled to it
 
 
-def load(folder: str, dtype: torch.dtype = torch.bfloat16) -> Any:
-    """The pipeline in a folder (or of a name that diffusers can download), whichever kind it is.
+def load(folder: str, dtype: torch.dtype = torch.bfloat16, **parts: Any) -> Any:
+    """The pipeline in a folder (or of a name that diffusers can download), whichever kind it is;
+    `parts` take the place of its own (text_encoder_3=None, tokenizer_3=None: without T5).
 
     Raises Refused without the libraries."""
     try:
@@ -40,7 +41,7 @@ def load(folder: str, dtype: torch.dtype = torch.bfloat16) -> Any:
         raise Refused(
             "Stable Diffusion needs diffusers: pip install 'tiltbench[finetune]'"
         ) from error
-    return DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype)
+    return DiffusionPipeline.from_pretrained(folder, dtype=dtype, **parts)
 
 
 @torch.no_grad()

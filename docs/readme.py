@@ -29,6 +29,7 @@ PAGES = (
     "docs/physics.md",
     "docs/tuning.md",
     "docs/finetune_methods.md",
+    "docs/finetuning.md",
 )
 PART = re.compile(
     r"(<!-- (?P<kind>show|rows|claims|references): (?P<file>\S+)(?P<titles>.*?) -->\n)"

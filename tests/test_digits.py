@@ -38,8 +38,8 @@ def test_the_base_draws_digits(kind):
     apart = float(torch.cdist(held_out.x, held_out.x).mean())
     real = quality(held_out.x)
     with torch.no_grad():
-        noisy = simulate(base, Uncontrolled(), (500, DIM), rng(1)).x[-1]
-    for x in (noisy, by_ode(base, Uncontrolled(), (500, DIM), rng(2)).x):
+        noisy = simulate(base, Uncontrolled(), (300, DIM), rng(1)).x[-1]
+    for x in (noisy, by_ode(base, Uncontrolled(), (300, DIM), rng(2)).x):
         found = quality(x)
         assert found.energy_distance < 0.015 * apart
         assert found.confidence > real.confidence - 0.1

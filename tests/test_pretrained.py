@@ -142,7 +142,7 @@ def test_weights_are_exact_for_the_chain_of_any_network():
     problem = Problem(2, base, lambda x: 0.8 * x[..., 0] - 0.5 * x[..., 1])
     with torch.no_grad():
         free, bent = (
-            weights_of(problem, simulate(base, model, (40_000, 2), rng(seed)))
+            weights_of(problem, simulate(base, model, (20_000, 2), rng(seed)))
             for model, seed in ((Uncontrolled(), 13), (Random(), 14))
         )
     error = math.sqrt(sum(float(w.exp().var()) / len(w) for w in (free, bent)))
@@ -152,7 +152,7 @@ def test_weights_are_exact_for_the_chain_of_any_network():
 
 def test_doubts_are_the_uncertainty_of_a_perfect_network():
     exact, base = twins(velocity, RectifiedFlow())
-    x1 = exact.law.sample(40_000, rng(2))
+    x1 = exact.law.sample(10_000, rng(2))
     found = doubts(base.network, velocity, base.schedule, x1, rng(3), base.steps)
     for (_, tau), closed in zip(found[:-1], exact.uncertainty, strict=True):
         assert tau == pytest.approx(closed, rel=0.03)
@@ -215,7 +215,7 @@ def test_other_noises_keep_their_weights(stepping):
     world = Tilted(steps=8)
     problem = world.problem()
     free, bent = (
-        by_noise(problem, model, stepping, 40_000, rng(seed)).log_w
+        by_noise(problem, model, stepping, 20_000, rng(seed)).log_w
         for model, seed in ((Uncontrolled(), 6), (Random(), 7))
     )
     error = math.sqrt(sum(float(w.exp().var()) / len(w) for w in (free, bent)))
@@ -224,13 +224,12 @@ def test_other_noises_keep_their_weights(stepping):
 
 def test_the_optimum_under_another_noise_ends_in_the_target():
     """Constant noise is not memoryless: no training with it could get there, redrawing does."""
-    world = Tilted(steps=200)
+    world = Tilted(steps=100)
     mean = world.law.weight @ world.law.mean
-    for stepping in (Constant(), Constant(level=0.5)):
-        drawn = by_noise(world.problem(), world.optimal, stepping, 4_000, rng(8))
-        for i in range(2):
-            assert abs(z_score(drawn.x[:, i].double(), float(mean[i]))) < 4
-        assert abs(float(drawn.log_w.exp().mean().log()) - world.log_Z) < 0.1
+    drawn = by_noise(world.problem(), world.optimal, Constant(), 2_000, rng(8))
+    for i in range(2):
+        assert abs(z_score(drawn.x[:, i].double(), float(mean[i]))) < 4
+    assert abs(float(drawn.log_w.exp().mean().log()) - world.log_Z) < 0.1
     with pytest.raises(Unsupported, match="along an interpolant"):
         by_noise(Problem(2, Stationary(), lambda x: x[..., 0]), world.optimal, Constant(), 5, rng())
 
@@ -243,15 +242,15 @@ def test_an_adapter_starts_at_nothing_and_leaves_the_base_alone():
     before = copy.deepcopy(base.network.state_dict())
     problem = Problem(2, base, lambda x: 0.8 * x[..., 0] - 0.5 * x[..., 1])
     sampler = Diffusion(adjoint_matching, model=Adapter(), paths=64)
-    allowance = Cost(64 * 8, 64 * 8)
+    allowance = Cost(64 * 5, 64 * 5)
     state = sampler.init(problem, allowance, rng(9))
     x, t = torch.randn(6, 2, generator=rng(1)), torch.tensor([0.0, 0.25, 0.5, 0.75, 0.5, 0.0])
     assert not state.model.control(x, t).any()
-    first = sampler.draw(problem, state, 2_000, rng(10)).log_w.mean()
-    for _ in range(8):
+    first = sampler.draw(problem, state, 500, rng(10)).log_w.mean()
+    for _ in range(5):
         state = sampler.step(problem, state, rng(11))
     assert state.model.control(x, t).any()
-    assert sampler.draw(problem, state, 2_000, rng(10)).log_w.mean() > first + 0.05
+    assert sampler.draw(problem, state, 500, rng(10)).log_w.mean() > first + 0.05
     assert all(torch.equal(before[key], value) for key, value in base.network.state_dict().items())
     trained = {id(p) for group in state.optimizer.param_groups for p in group["params"]}
     assert not trained & {id(p) for p in base.network.parameters()}

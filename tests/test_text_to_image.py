@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -234,3 +235,38 @@ def test_uncertainty_is_learnt_and_latents_become_pictures(case):
     assert seen.shape == (2, 3, 8, 8) and 0 <= float(seen.min()) and float(seen.max()) <= 1
     assert torch.autograd.grad(seen.sum(), x)[0].isfinite().all()
     assert math.prod(base.network.shape) == DIM
+
+
+@pytest.mark.pipelines
+def test_the_example_runs_on_a_saved_pipeline(tmp_path, capsys, request):
+    """The whole script, from loading to the low-rank weights."""
+    import runpy
+
+    pytest.importorskip("peft", reason=NEED)
+    script = Path(__file__).parents[1] / "examples" / "finetuning" / "stable_diffusion.py"
+    main = runpy.run_path(str(script))["main"]
+    (tmp_path / "reward.py").write_text("def reward(x, prompt): return x.mean((1, 2, 3))\n")
+    (tmp_path / "prompts.txt").write_text("a cat\n\ncats\n")
+    for name, more in (("first", []), ("third", ["--without-t5"])):
+        folder = tmp_path / name
+        request.getfixturevalue(name).save_pretrained(folder)
+        main(
+            [
+                *(str(v) for v in (folder, tmp_path / "reward.py", tmp_path / "prompts.txt")),
+                *f"--out {folder}/out --steps 4 --regressed 2 --batches 2 --iterations 2".split(),
+                *"--rank 2 --lr 1e-3 --device cpu".split(),
+                *more,
+            ]
+        )
+        assert "step 1: loss" in capsys.readouterr().out
+        parts = {"text_encoder_3": None, "tokenizer_3": None} if more else {}
+        pipeline = models.load(str(folder), torch.float32, **parts)
+        before = drawn(pipeline)
+        pipeline.load_lora_weights(str(folder / "out"))
+        assert not torch.allclose(before, drawn(pipeline), atol=1e-5)
+
+
+def drawn(pipeline):
+    pipeline.set_progress_bar_config(disable=True)
+    found = pipeline("a cat", generator=rng(1), num_inference_steps=2, output_type="latent")
+    return found.images
