@@ -255,6 +255,14 @@ def test_an_adapter_starts_at_nothing_and_leaves_the_base_alone():
     trained = {id(p) for group in state.optimizer.param_groups for p in group["params"]}
     assert not trained & {id(p) for p in base.network.parameters()}
     assert copy.deepcopy(state.model).base is base
+    assert not any(p.requires_grad for p in base.network.parameters())
+    fine = random_base(steps=50)
+    state.model.base = fine
+    grid = fine.grid(x)[:-1]
+    on_grid = state.model.on_grid(grid)
+    for k in range(50):  # the step that a time is of, whichever way it was rounded
+        at = state.model.control(x, grid[k].expand(6))
+        assert torch.allclose(at, on_grid(x, k, None), atol=1e-5)
     with pytest.raises(Unsupported, match="no network to adapt"):
         Adapter().build(2, Brownian(), rng())
 
