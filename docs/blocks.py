@@ -38,10 +38,20 @@ INSTEAD = {
     "make smoke": f"tiltbench run --suite oracle-smoke {ON_A_TILT}",  # a step of .ci/run
     "make oracle": f"tiltbench run --suite oracle {ON_A_TILT}",  # an hour
     "make studies": "tiltbench list studies",  # a quarter of an hour, on the suite above
+    "tiltbench run --suite finetune": "tiltbench run --suite finetune --samplers guidance",  # hours
+    "tiltbench study memoryless memory truncation --out results/published/studies": (
+        "tiltbench list studies"  # half an hour
+    ),
 }
 NOT_RUN = {
     "make test": "these blocks are run by a test",
     "make docs": "it has a step of its own in .ci/run",
+    "tiltbench base digits --kind flow --out mine": "a training of a minute; test_digits has it briefly",
+    "tiltbench run --suite smoke --device cuda --gpus 0,1 --gpu-share 0.5": "it needs two GPUs",
+    "cp there/runs/* here/runs/": "a command of the system",
+    "ray start --head": "it needs the extra `cluster`; `make cluster` tests the like",
+    "ray start --address=FIRST:6379": "the same",
+    "tiltbench run --suite smoke --engine ray --out /shared/smoke": "the same",
 }
 SMALL = {"--budget": "2e3", "--seeds": "0:1", "--draws": "100"}
 

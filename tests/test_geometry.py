@@ -11,7 +11,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from tests.worlds import rng, weights_of, z_score
+from tests.worlds import narrow, rng, weights_of, z_score
 from tiltbench.budget import BudgetExceeded, Meter
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.escort import Escorted
@@ -263,7 +263,7 @@ def test_a_tilt_of_particles_pulls_within_the_subspace():
 
 def built(name, base):
     """A network of that name away from its start; skips those that are not for particles."""
-    network = NETWORKS.load(name)(width=16)
+    network = narrow(NETWORKS.load(name)())
     try:
         model = network.build(6, base, rng())
     except Unsupported as reason:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.worlds import Mixture, Shifted, Tilted, rng, z_score
+from tests.worlds import Mixture, Shifted, Tilted, narrow, rng, z_score
 from tiltbench.budget import Meter
 from tiltbench.samplers.diffusion import GRADIENTS, Diffusion, Preset
 from tiltbench.samplers.loss import Loss, grounded, reward_and_grad
@@ -45,7 +45,7 @@ def serves(network):
     return True
 
 
-NETS = [NETWORKS.load(name)(width=16) for name in NETWORKS.entries]
+NETS = [narrow(NETWORKS.load(name)()) for name in NETWORKS.entries]
 NETS = [network for network in NETS if serves(network)]
 networks = pytest.mark.parametrize("network", NETS, ids=lambda n: n.name)
 CONTROLS = [net for net in NETS if not isinstance(net, Corrected)]

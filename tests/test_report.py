@@ -717,10 +717,10 @@ def test_ties_for_the_best_are_bold_and_of_one_colour_in_the_summary():
 def test_notes_of_runs_are_printed_and_no_training_is_no_place(tmp_path):
     import inspect
 
-    from tiltbench import run
+    from tiltbench import training
     from tiltbench.report.frame import UNTRAINED
 
-    assert UNTRAINED in inspect.getsource(run)
+    assert UNTRAINED in inspect.getsource(training)
     write(tmp_path / "runs", "exact", 0, notes=[UNTRAINED])
     write(tmp_path / "runs", "exact", 1)
     write(tmp_path / "runs", "biased", 0, notes=["no probes: oh"])

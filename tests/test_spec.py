@@ -62,12 +62,13 @@ def test_parts_inside_samplers(part):
     """Every part fits where a part of its kind is the default, by text and by spec."""
     registry, key = (REFERENCES, "reference") if part in REFERENCES.entries else (NETWORKS, "model")
     default = registry.load(part)()
-    varied = next(
+    numbers = [
         f.name
         for f in dataclasses.fields(default)
         if type(getattr(default, f.name)) in (int, float)
-    )
-    changed = dataclasses.replace(default, **{varied: getattr(default, varied) + 1})
+    ]
+    more = {name: getattr(default, name) + 1 for name in numbers[:1]}  # Adapter has none
+    changed = dataclasses.replace(default, **more)
     for name in SAMPLERS.entries:
         plain = made("sampler", name)
         if key not in {f.name for f in dataclasses.fields(plain)}:

@@ -1,7 +1,7 @@
 """Problems with known everything, shared by the tests."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -149,3 +149,8 @@ class Field(Target):
 
     def truth(self):
         return Truth("unknown")
+
+
+def narrow(network):
+    """Sixteen wide, where the network has a width of its own."""
+    return replace(network, width=16) if hasattr(network, "width") else network
