@@ -46,7 +46,7 @@ INSTEAD = {
 NOT_RUN = {
     "make test": "these blocks are run by a test",
     "make docs": "it has a step of its own in .ci/run",
-    "tiltbench base digits --kind flow --out mine": "a training of a minute; test_digits has it briefly",
+    "tiltbench base digits --kind flow --out mine": "a minute; test_digits has it briefly",
     "tiltbench run --suite smoke --device cuda --gpus 0,1 --gpu-share 0.5": "it needs two GPUs",
     "cp there/runs/* here/runs/": "a command of the system",
     "ray start --head": "it needs the extra `cluster`; `make cluster` tests the like",

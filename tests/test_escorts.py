@@ -96,9 +96,9 @@ def test_crooks_figures(push, elbo, eubo, share):
     problem = tilted(200)
     escort = Escorted(eps=squared(1.0)).process(problem, problem)
     model = Flowing(push * SLOPE, PAIR.spread)
-    log_w = escort.log_w_along(escort.simulate(model, (20_000, 2), rng(1)))[-1]
+    log_w = escort.log_w_along(escort.simulate(model, (10_000, 2), rng(1)))[-1]
     _, law = PAIR.law.tilted_linear(SLOPE.double())
-    back = escort.retrace(model, law.sample(20_000, rng(2)).float(), rng(3))
+    back = escort.retrace(model, law.sample(10_000, rng(2)).float(), rng(3))
     log_v = escort.log_w_along(back)[-1]
     assert float(log_w.mean()) == pytest.approx(elbo, abs=0.01)
     assert float(log_v.mean()) == pytest.approx(eubo, abs=0.01)
@@ -111,7 +111,7 @@ def test_crooks_figures(push, elbo, eubo, share):
     for low, high in ((-9.0, 0.2), (0.2, 0.6), (0.6, 1.0), (1.0, 9.0)):
         forward = ((log_w > low) & (log_w < high)) * log_w.exp()
         reverse = ((log_v > low) & (log_v < high)).double() * math.exp(LOG_Z)
-        error = math.sqrt(float(forward.var() + reverse.var()) / 20_000)
+        error = math.sqrt(float(forward.var() + reverse.var()) / 10_000)
         assert abs(float(forward.mean() - reverse.mean())) < 4 * error + 0.01
 
 

@@ -398,7 +398,8 @@ def test_every_sampler_runs_within_its_budget(name, plugin):
     first = run(text, budget=600, draws=40, curve=10)
     assert first.status.finished, first.reason
     again = killed(text, (2,), budget=600, draws=40, curve=10)
-    assert (first.cost["resumed"], again.cost["resumed"]) == (0, 1)
+    trains = first.cost["train"] != [0, 0]  # else there is nothing to go on with
+    assert (first.cost["resumed"], again.cost["resumed"]) == (0, trains)
     same_run((first, Path("runs")), (again, Path("other")))
     budget, cost = first.spec["budget"], first.cost
     for phase in ("train", "draw", "measure"):
