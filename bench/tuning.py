@@ -141,7 +141,7 @@ def split_rhat(values: Float[Tensor, " n"], group: Int[Tensor, " n"]) -> float:
 
 
 def mean_ranks(better: Sequence[Sequence[float]]) -> list[float] | None:
-    """better[target][trial] -> the mean over targets of a trial's rank, 1 the best; ties share.
+    """`better[target][trial]` -> the mean over targets of a trial's rank, 1 the best; ties share.
 
     A target on which no trial has a score says nothing; None where that is every target."""
     rows = [-np.asarray(row) for row in better if max(row) > -math.inf]

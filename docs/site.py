@@ -30,14 +30,13 @@ NAME = re.compile(r"(?<!\[)`(tiltbench(?:\.\w+){2,})`")
 PACKAGE = re.compile(r"^::: (tiltbench[\w.]*)\.\*$", re.M)
 
 
-def on_config(config: Any) -> Any:
+def on_startup(command: str, dirty: bool) -> None:
     """Copies the three folders into one package, as setup.py maps them: the API's reader knows
-    neither the mapping nor links to folders."""
+    neither the mapping nor links to folders, and looks for it before any other event."""
     shutil.rmtree(API, ignore_errors=True)
     for folder, place in (("bench", ""), ("targets", "targets"), ("samplers", "samplers")):
         python = shutil.ignore_patterns("__pycache__", "*.np[yz]", "assets")
         shutil.copytree(ROOT / folder, API / place, ignore=python, dirs_exist_ok=True)
-    return config
 
 
 def on_files(files: Files, config: Any) -> Files:
