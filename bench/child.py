@@ -4,6 +4,7 @@ limited, gone when its parent is gone."""
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import multiprocessing.context
 import os
 import resource
@@ -36,6 +37,27 @@ def preloaded() -> multiprocessing.context.ForkServerContext:
     context = forkserver()
     context.set_forkserver_preload(PRELOAD)
     return context
+
+
+def one_thread() -> None:
+    """What a worker of a pool begins with."""
+    import torch
+
+    torch.set_num_threads(1)
+    gone_with_parent()
+
+
+def gone_with_parent() -> None:
+    """Ends this process as soon as the one that ordered it has ended.  The forkserver between them
+    says nothing of that: it lives as long as its children do."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def live(

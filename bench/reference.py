@@ -32,7 +32,7 @@ from tiltbench._reference_tests import (
     two_ways,
     virial,
 )
-from tiltbench.child import forkserver
+from tiltbench.child import forkserver, one_thread
 from tiltbench.provenance import code_identity, environment
 from tiltbench.record import strict, write_bytes, write_json
 from tiltbench.samplers.classical._leapfrog import spread_out, unknown
@@ -102,8 +102,7 @@ def conduct_all(
     with ProcessPoolExecutor(
         min(jobs, len(targets)),
         mp_context=forkserver(),
-        initializer=torch.set_num_threads,
-        initargs=(1,),
+        initializer=one_thread,
     ) as pool:
         waiting = {
             pool.submit(_conduct, target, effort, seed, out, store, command): k

@@ -9,8 +9,6 @@ import hashlib
 import json
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -208,14 +206,9 @@ def _workers(jobs: int, tasks: int) -> Iterator[Each]:
 
 def _begin(plugins: list[Path]) -> None:
     """A worker: one thread; the parent answers Ctrl-C; gone as soon as the parent is."""
+    from tiltbench.child import gone_with_parent
+
     list(plug(plugins))
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    gone_with_parent()

@@ -14,9 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
-from tiltbench.child import forkserver
+from tiltbench.child import forkserver, one_thread
 from tiltbench.provenance import code_identity, environment
 from tiltbench.record import write_bytes
 from tiltbench.spec import STUDIES
@@ -69,8 +67,7 @@ def conduct_all(names: Sequence[str], out: Path, device: str, jobs: int) -> Iter
     with ProcessPoolExecutor(
         min(jobs, len(names)),
         mp_context=forkserver(),
-        initializer=torch.set_num_threads,
-        initargs=(1,),
+        initializer=one_thread,
     ) as pool:
         for future in as_completed([pool.submit(_conduct, name, out, device) for name in names]):
             yield future.result()
