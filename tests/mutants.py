@@ -258,6 +258,27 @@ MUTANTS = [
         "Estimate(information * (1 / n)",
         "test_estimators.py",
     ),
+    Mutant(
+        "noiseless end of adjoint matching without the control",
+        "samplers/losses/adjoint_matching.py",
+        "path.mean[-1] + path.std[-1] * path.dt[-1].sqrt() * path.u[-1]",
+        "path.mean[-1]",
+        "test_finetuning.py",
+    ),
+    Mutant(
+        "truncated gradient one step short",
+        "samplers/recipe.py",
+        "k >= self.from_step",
+        "k > self.from_step",
+        "test_finetuning.py",
+    ),
+    Mutant(
+        "guidance looks one step too late",
+        "samplers/baselines/guidance.py",
+        "self.base.denoise(y, k + 1) if self.base.noises[k + 1] else y",
+        "self.base.denoise(y, k)",
+        "test_finetuning.py",
+    ),
 ]
 
 
