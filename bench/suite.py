@@ -241,8 +241,8 @@ def _tuned(data: dict[str, Any], where: str) -> Iterable[Tuned]:
             known = [choice.label for choice in _choices(data, kind, where)]
             if not isinstance(labels, list) or not labels or any(n not in known for n in labels):
                 raise BadSpec(
-                    f"{where} [[tuned]] {kind} is {row.get(kind)!r}; it must hold labels of the "
-                    f"suite: {', '.join(known)}"
+                    f"{where} [[tuned]] {kind} is {row.get(kind)!r}; it must be of the "
+                    f"suite's labels, of targets a list: {', '.join(map(repr, known))}"
                 )
         trials: Any = row.get("trials")
         if not _whole(trials) or trials < 1:
