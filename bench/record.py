@@ -245,8 +245,7 @@ def brings_code(name: str, runs: Path) -> bool:
 
 def done_record(path: Path) -> Record | None:
     """The record at `path` where its run counts as done: readable, and where it finished with whole
-    draws beside it, and a whole learning curve if any.  A broken file is named on stderr and counts
-    as not done."""
+    draws beside it.  A broken file is named on stderr and counts as not done."""
     if not path.exists():
         return None
     try:
@@ -257,11 +256,10 @@ def done_record(path: Path) -> Record | None:
     draws = path.with_suffix(".npz")
     if not record.status.finished:
         return record
-    for part in (draws, path.with_suffix(".curve.npz")):
-        if part.exists() and not zipfile.is_zipfile(part):
-            what = f"{part} is cut short; the same `tiltbench run` makes it anew"
-            print(f"warning: {what}", file=sys.stderr)
-            return None
+    if draws.exists() and not zipfile.is_zipfile(draws):
+        what = f"{draws} is cut short; the same `tiltbench run` makes it anew"
+        print(f"warning: {what}", file=sys.stderr)
+        return None
     return record if draws.exists() else None
 
 

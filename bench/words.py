@@ -48,7 +48,7 @@ def whole(text: str, what: str) -> int:
         number = 0.0
     if not (1 <= number < 1e18) or number != int(number):
         raise Refused(
-            f"{what} {_shown(text)} is not a whole number above 0; write one such as 4, 40000 or 1e6"
+            f"{what} {_shown(text)} is not a whole number above 0; write one, such as 4 or 1e6"
         )
     return int(number)
 

@@ -222,10 +222,10 @@ def test_refusals(suite, capsys, arguments, sentence):
         ("[[search]]\nparams = { lr = 3 }", "is no law"),
         ("[[search]]\nparams = 3", "must be a table of ranges"),
         ("[[search]]\nsampler = 'mala'", "searches nothing"),
-        ("[[tuned]]\ntarget = 'blind'\nsampler = 'mala'\ntrials = 3", "must hold labels"),
-        ("[[tuned]]\ntarget = ['blind']\nsampler = 'me'\ntrials = 3", "must hold labels"),
+        ("[[tuned]]\ntarget = 'blind'\nsampler = 'mala'\ntrials = 3", "labels, of targets a list"),
+        ("[[tuned]]\ntarget = ['blind']\nsampler = 'me'\ntrials = 3", "labels, of targets a list"),
         ("[[tuned]]\ntarget = ['blind']\nsampler = 'mala'\ntrials = 0", "whole and positive"),
-        ("[[tuned]]\ntarget = ['blind']\nsampler = [1]\ntrials = 1", "must hold labels"),
+        ("[[tuned]]\ntarget = ['blind']\nsampler = [1]\ntrials = 1", "labels, of targets a list"),
     ],
 )
 def test_rows_that_cannot_be(suite, rows, sentence):
