@@ -81,7 +81,9 @@ def parser() -> argparse.ArgumentParser:
         "--shard", metavar="I/N", help="the I-th of N parts of the cells, for arrays of jobs"
     )
     add.add_argument("--time-limit", metavar="S", help="seconds a cell may take")
-    add.add_argument("--memory-limit", metavar="MB", help="memory a cell may take")
+    add.add_argument(
+        "--memory-limit", metavar="MB", help="memory a cell may take beyond that of its start"
+    )
     add.add_argument("--dry-run", action="store_true", help="print the cells and stop")
     add.add_argument("--retry", action="store_true", help="run failed cells again")
     add.add_argument("--stale", action="store_true", help="run cells recorded by other code again")
