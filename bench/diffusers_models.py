@@ -38,9 +38,7 @@ def load(folder: str, dtype: torch.dtype = torch.bfloat16, **parts: Any) -> Any:
     try:
         from diffusers import DiffusionPipeline
     except ImportError as error:
-        raise Refused(
-            "Stable Diffusion needs diffusers: pip install 'tiltbench[finetune]'"
-        ) from error
+        raise Refused("Stable Diffusion needs diffusers: pip install -e '.[finetune]'") from error
     return DiffusionPipeline.from_pretrained(folder, dtype=dtype, **parts)
 
 

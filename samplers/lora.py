@@ -26,7 +26,7 @@ def low_rank(
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError as error:
             raise Unsupported(
-                "low-rank adapters need peft: pip install 'tiltbench[finetune]'"
+                "low-rank adapters need peft: pip install -e '.[finetune]'"
             ) from error
         memo = {id(w): w for w in (*network.parameters(), *network.buffers())}
         twin = copy.deepcopy(network, memo)  # type: ignore[arg-type]

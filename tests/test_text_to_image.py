@@ -40,7 +40,7 @@ def test_steps_of_a_tabulated_schedule_are_its_table():
     assert kept == pytest.approx(schedule.kept, rel=1e-12)
 
 
-NEED = "needs diffusers, transformers and peft: pip install 'tiltbench[finetune]'"
+NEED = "needs diffusers, transformers and peft: pip install -e '.[finetune]'"
 PROMPT, DIM = "a cat", 4 * 8 * 8
 
 

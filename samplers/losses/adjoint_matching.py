@@ -75,15 +75,16 @@ adjoint_matching = Loss("adjoint_matching", label, value, price)
 
 @dataclass(frozen=True)
 class Tricks(Options):
-    """What the authors do on images (arXiv 2409.08861, appendix G), each with a number of its own.
+    """What is done on images (arXiv 2409.08861 and public code), each with a number of its own.
 
     Regressed are the last `late` K steps of the grid and, drawn anew at every use, `early` K of the
     others without replacement, all with the same weight: the optimum at a time does not depend on
     the weight of that time.  The error at a point counts as min(|u - y|^2, threshold): beyond it
     there is no gradient, so a target that is noisy beyond sqrt(threshold) is biased towards its
     mode.  grad r is taken where the path ends with `last_noise` times the noise of its last step, 0
-    being the noiseless end; that moves a_K by O(dt).  The authors have 10 + 10 of 40 steps,
-    threshold 1.6 lambda^2 where r is lambda times a reward model, and last_noise 0.
+    being the noiseless end; that moves a_K by O(dt).  Public implementations have 10 + 10 of 40
+    steps, threshold 1.6 lambda^2 where r is lambda times a reward model, and last_noise 0; the
+    paper itself was not at hand to confirm these numbers.
     """
 
     late: float = 0.25
