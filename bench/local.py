@@ -47,7 +47,8 @@ class Local(Engine):
                         running.remove(supervisor)
                         free.append(supervisor.gpu)
                         yield supervisor.cell, record
-                wait(running)
+                if running and not (waiting and free):  # else there is a place to fill at once
+                    wait(running)
         finally:
             for supervisor in running:
                 supervisor.kill()
