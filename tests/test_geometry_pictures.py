@@ -39,7 +39,7 @@ class Balls(Density):
             if n > len(HELD):
                 raise ValueError(f"the reference holds {len(HELD)} points, not {n}")
             return centred(HELD[torch.randperm(len(HELD), generator=g)[:n]], 2)
-        return Truth("made up", log_Z=0.0, sample=sample, independent=False)
+        return Truth("made up", log_Z=0.0, sample=sample, held=len(HELD))
 
 @dataclass(frozen=True)
 class Sea(Density):
@@ -265,7 +265,7 @@ def test_a_finite_reference_shows_what_it_holds():
                 raise ValueError("too many")
             return torch.zeros(n, 3)
 
-        return Truth("made up", sample=sample, independent=False)
+        return Truth("made up", sample=sample, held=held)
 
     def shown(known):
         target = type("Finite", (), {"truth": lambda self: known, "dim": 3})()
