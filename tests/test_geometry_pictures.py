@@ -171,7 +171,7 @@ def test_a_reference_too_small_for_a_floor_says_so(folder, table):
     """130 points: 80 draws can be scored, a floor would need 160."""
     found = scores_of(folder, "balls", "good")["scores"]
     assert found["energy_w2"]["value"] > 0 and "floor" not in found["energy_w2"]
-    assert "holds 130 points, not 160" in found["energy_w2"]["no_floor"]
+    assert "cannot be had of 130" in found["energy_w2"]["no_floor"]
     assert "no_floor" not in found["magnetisation_err"]
     assert "no floor: two sets of 80 exact draws cannot be had" in table
     wide = scores_of(folder, "balls", "wide")["scores"]["energy_w2"]
