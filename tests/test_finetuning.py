@@ -11,7 +11,7 @@ from tiltbench.budget import Meter
 from tiltbench.metric import Unknown
 from tiltbench.record import Outcome
 from tiltbench.samplers.baselines.best_of_n import BestOfN
-from tiltbench.samplers.baselines.guidance import Guidance, _Ahead
+from tiltbench.samplers.baselines.guidance import Guidance, Ahead
 from tiltbench.samplers.baselines.importance_resampling import ImportanceResampling
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.loss import made, regress
@@ -206,7 +206,7 @@ def test_guidance_is_exact_for_a_linear_reward_on_a_gaussian():
     world = Shifted(Stationary(steps=8))
     x = torch.randn(3, 8, 2, generator=rng(2)).transpose(0, 1)
     t = world.base.grid(x)[:-1, None]
-    ahead = _Ahead(world.problem(), 0.5)
+    ahead = Ahead(world.problem(), 0.5)
     assert torch.allclose(ahead.control(x, t), 0.5 * world.control(x, t), atol=1e-6)
 
 
