@@ -11,7 +11,7 @@ from tiltbench.budget import Meter
 from tiltbench.metric import Unknown
 from tiltbench.record import Outcome
 from tiltbench.samplers.baselines.best_of_n import BestOfN
-from tiltbench.samplers.baselines.guidance import Guidance, Ahead
+from tiltbench.samplers.baselines.guidance import Ahead, Guidance
 from tiltbench.samplers.baselines.importance_resampling import ImportanceResampling
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.loss import made, regress
