@@ -39,6 +39,8 @@ INSTEAD = {
     "make oracle": f"tiltbench run --suite oracle {ON_A_TILT}",  # an hour
     "make studies": "tiltbench list studies",  # a quarter of an hour, on the suite above
     "tiltbench run --suite finetune": "tiltbench run --suite finetune --samplers guidance",  # hours
+    "tiltbench run --suite finetune_digits": "tiltbench list suites",  # an hour
+    "tiltbench study frontier --out results/published/studies": "tiltbench list studies",
     "tiltbench study memoryless memory truncation --out results/published/studies": (
         "tiltbench list studies"  # half an hour
     ),

@@ -147,8 +147,8 @@ def test_the_study_reads_stored_runs(world, tmp_path, monkeypatch):
     assert table["method"].tolist() == ["exact tilt", "baseline", "right"] * 2
     one = table[table["strength"] == 1.0].set_index("method")
     mean = truths[1].exact.mean.value
-    assert one.loc["right", "E log P"] == f"{mean:.2f} ± 0.10"
-    assert one.loc["exact tilt", "E log P"].split()[0] == f"{mean:.2f}"
+    assert one.loc["right", "E log P"] == f"{mean:.3f} ± 0.100"
+    assert one.loc["exact tilt", "E log P"].split()[0] == f"{mean:.3f}"
     assert one.loc["baseline", ["path KL", "energy distance"]].tolist() == ["–", "–"]
     assert one.loc[["right", "baseline"], "log Z error"].tolist() == ["0.30 ± 0.01", "0.10 ± 0.01"]
     assert "base, exact tilt, baseline, right." in answer.words

@@ -83,7 +83,7 @@ def _equality(lines: Sequence[Line], by: dict[float, Truth]) -> Claim:
             f"`{method}` at {strength:g}: {share:+.1%}"
             for (method, strength), share in shares.items()
         )
-        or f"no control ends within {SD:g} sd of the floor.",
+        or f"no method with path weights ends within {SD:g} sd of its floor.",
     )
 
 
@@ -120,8 +120,8 @@ def _weights(lines: Sequence[Line], by: dict[float, Truth]) -> Claim:
     return Claim(
         "Path weights find KL(p* | p_base) where they have an ESS",
         verdict(abs(worst) < SURE, abs(worst) > 2 * SURE),
-        f"{len(read)} with an ESS of {LEAST_ESS:g} or more: the worst is {worst:+.1f} standard "
-        f"errors off; {few} have less.",
+        f"{len(read)} have an ESS of {LEAST_ESS:g} or more, {few} less"
+        + (f"; the worst of the former is {worst:+.1f} standard errors off." if read else "."),
     )
 
 

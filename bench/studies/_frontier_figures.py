@@ -26,10 +26,10 @@ def draw(
 ) -> None:
     """log P against path KL and against diversity: a curve a method through its strengths, the
     exact tilts as a thick line."""
-    strengths = torch.logspace(-2, 1, FINE, dtype=torch.float64).tolist()
+    strengths = torch.logspace(-1.3, 1, FINE, dtype=torch.float64).tolist()
     tilts = [exact(f, strength) for strength in strengths]
-    with picture(path, 1, 2, (4.4, 4.0)) as (figure, (axes,)):
-        kl, diversity = axes
+    with picture(path, 1, 2, (4.4, 4.0)) as (figure, (panels,)):
+        kl, diversity = panels
         kl.plot(
             [tilt.kl.value for tilt in tilts],
             [-tilt.mean.value for tilt in tilts],
@@ -47,8 +47,11 @@ def draw(
         )
         for truth in truths:
             at = -truth.exact.mean.value
-            kl.plot(truth.exact.kl.value, at, "o", color=INK, ms=7, mfc="none", zorder=5)
-            diversity.plot(truth.diversity.value, at, "o", color=INK, ms=7, mfc="none", zorder=5)
+            for axes, x in ((kl, truth.exact.kl.value), (diversity, truth.diversity.value)):
+                axes.plot(x, at, "o", color=INK, ms=7, mfc="none", zorder=5)
+            said = f"strength {truth.strength:g} "
+            kl.annotate(said, (truth.exact.kl.value, at), (-6, 2), fontsize=7,
+                        textcoords="offset points", ha="right")  # fmt: skip
         for method, look in looks(line.method for line in lines).items():
             own = sorted(
                 (line for line in lines if line.method == method), key=lambda line: line.strength
@@ -61,12 +64,12 @@ def draw(
         kl.set_xscale("log")
         kl.set_xlabel("KL of the paths to the base's  (nats)")
         diversity.set_xlabel("diversity of the draws")
-        for panel in axes:
-            _reward_axis(panel)
+        for axes in panels:
+            _reward_axis(axes)
         figure.legend(loc="outside lower center", ncols=3, fontsize=7)
 
 
 def _reward_axis(axes: Axes) -> None:
     axes.set_yscale("log")
     axes.invert_yaxis()
-    axes.set_ylabel("-E log P(3|x)  (nats; more reward upwards)")
+    axes.set_ylabel("−E log P(3|x)  (nats, downwards)")

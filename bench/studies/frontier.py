@@ -49,7 +49,7 @@ def run(folder: Path, device: str) -> Answer:
         f"`{SUITE}`, log P = log P({DIGIT} | x), {frames.runs['seed'].nunique()} seed(s): means "
         "± the standard error over seeds or that of the draws, whichever is larger. *Path KL*: of "
         "the controlled paths to the base's; *gap*: of the paths to the optimum's; *KL by "
-        "weights*: KL(p* of p_base) from the path weights. *Exact tilt*: from "
+        "weights*: KL(p* | p_base) from the path weights. *Exact tilt*: from "
         f"{len(f):,} weighted draws of the base, whose own E log P is {float(f.mean()):.2f} and "
         f"diversity {_said(width)}; its KL stands under *path KL*, which the optimum's is. *log Z "
         "error*: by Bennett's ratio, or the method's own. The rows of the sheet, strength "
@@ -96,7 +96,7 @@ def _truth_row(truth: Truth) -> dict[str, object]:
     return {
         "strength": truth.strength,
         "method": "exact tilt",
-        "E log P": _said(truth.exact.mean),
+        "E log P": _said(truth.exact.mean, 3),
         "path KL": _said(truth.exact.kl),
         "diversity": _said(truth.diversity),
         "log Z error": f"log Z {truth.exact.log_Z:.3f}",
@@ -109,7 +109,7 @@ def _row(line: Line) -> dict[str, object]:
     return {
         "strength": line.strength,
         "method": line.method,
-        "E log P": _said(line.log_p),
+        "E log P": _said(line.log_p, 3),
         "path KL": _said(line.path_kl),
         "gap": _said(line.gap),
         "KL by weights": _said(line.tilt_kl),
