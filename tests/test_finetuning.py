@@ -11,7 +11,7 @@ from tiltbench.budget import Meter
 from tiltbench.metric import Unknown
 from tiltbench.record import Outcome
 from tiltbench.samplers.baselines.best_of_n import BestOfN
-from tiltbench.samplers.baselines.guidance import Guidance, _Ahead
+from tiltbench.samplers.baselines.guidance import Ahead, Guidance
 from tiltbench.samplers.baselines.importance_resampling import ImportanceResampling
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.loss import made, regress
@@ -206,7 +206,7 @@ def test_guidance_is_exact_for_a_linear_reward_on_a_gaussian():
     world = Shifted(Stationary(steps=8))
     x = torch.randn(3, 8, 2, generator=rng(2)).transpose(0, 1)
     t = world.base.grid(x)[:-1, None]
-    ahead = _Ahead(world.problem(), 0.5)
+    ahead = Ahead(world.problem(), 0.5)
     assert torch.allclose(ahead.control(x, t), 0.5 * world.control(x, t), atol=1e-6)
 
 
@@ -436,7 +436,7 @@ def test_where_an_optimum_with_memory_ends():
     assert _climbed() == pytest.approx(steered(), rel=0.03)
     for stepping, expected in ((Constant(), remembered(0.456)), (Bell().stepping, Ends(1.2, 0.3))):
         bell = Bell(stepping, steps=30)
-        ends = siblings(bell.base, 400, 200, "cpu")
+        ends = siblings(bell.base, 2, 400, 200, "cpu").ends
         x = optimum(ends, bell.reward(ends), rng(2)).double()
         assert abs(z_score(x.flatten(), expected.mean)) < 4.5
         assert float(x.var(0).mean()) == pytest.approx(expected.variance, rel=0.15)

@@ -52,7 +52,7 @@ class Guidance(Sampler[None]):
 
     @torch.no_grad()
     def draw(self, problem: Problem, state: None, n: int, generator: Generator) -> Draws:
-        ahead, parts = _Ahead(problem, self.strength), []
+        ahead, parts = Ahead(problem, self.strength), []
         for start in range(0, n, CHUNK):
             shape = (min(CHUNK, n - start), problem.dim)
             parts.append(_weighed(problem, simulate(ahead.base, ahead, shape, generator)))
@@ -63,7 +63,7 @@ class Guidance(Sampler[None]):
     def reverse(
         self, problem: Problem, state: None, x: Float[Tensor, "n d"], generator: Generator
     ) -> Traced:
-        ahead, log_ws, xs, us = _Ahead(problem, self.strength), [], [], []
+        ahead, log_ws, xs, us = Ahead(problem, self.strength), [], [], []
         for part in x.float().split(CHUNK):
             path = retrace(ahead.base, ahead, part, generator)
             log_ws.append(_weighed(problem, path)[1])
@@ -83,7 +83,7 @@ def _weighed(problem: Problem, path: Path) -> tuple[Tensor, Tensor]:
     return x, problem.reward(x).double() - problem.base.log_ratio(path)
 
 
-class _Ahead(Controlled):
+class Ahead(Controlled):
     def __init__(self, problem: Problem, strength: float) -> None:
         self.base, self.reward, self.strength = noising(problem), problem.reward, strength
 

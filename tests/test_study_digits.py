@@ -1,0 +1,69 @@
+"""Digits without memoryless noise, and log Z by paths both ways: closed forms and identities."""
+
+import math
+
+import pytest
+import torch
+
+from tests.worlds import rng, z_score
+from tiltbench.samplers.redraw import Uncontrolled, by_ode
+from tiltbench.studies._coupled import coupling, memory, shares, tilted
+from tiltbench.studies._memoryless import Siblings, Silent
+from tiltbench.studies.memoryless_digits import Tuned
+from tiltbench.targets.digits import digits
+from tiltbench.targets.process import simulate
+
+
+def family(rho, starts=1_000, each=50, dim=2):
+    """X_1 = rho X_0 + sqrt(1 - rho^2) xi."""
+    start = torch.randn(starts, dim, generator=rng(1))
+    xi = torch.randn(each, starts, dim, generator=rng(2))
+    return Siblings(start, rho * start + math.sqrt(1 - rho**2) * xi)
+
+
+def above(mean):
+    """P(N(mean, 1) > 0)."""
+    return (1 + math.erf(mean / math.sqrt(2))) / 2
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5])
+def test_siblings_of_a_gaussian_have_closed_forms(rho):
+    """r = x_1: Z(X_0) is log-normal; the optimum ends at the mean 1 - rho^2, the tilt at 1."""
+    made = family(rho)
+    found, r = memory(made), made.ends[..., 0]
+    assert found.linear == pytest.approx(rho, abs=0.03) == found.any
+    ratio = coupling(r)
+    assert abs(ratio.value - math.expm1(rho**2)) < 4 * ratio.se < 0.3
+    positive = (r > 0)[..., None]
+    both = shares(r, torch.cat([positive, ~positive], -1))
+    assert float(both.optimum[0]) == pytest.approx(above(1 - rho**2), abs=0.02)
+    assert float(both.tilt[0]) == pytest.approx(above(1.0), abs=0.02)
+    assert abs(float(both.z[0])) < 4 if rho == 0 else float(both.z[0]) < -6
+    assert abs(z_score(tilted(made, r, 1_000, rng(3))[:, 0], 1.0)) < 4
+
+
+def test_memory_that_no_line_sees():
+    start = torch.randn(1_000, 2, generator=rng(4))
+    found = memory(Siblings(start, start.abs().expand(3, -1, -1)))
+    assert found.linear < 0.12 and found.any == pytest.approx(1, abs=1e-3)
+    assert math.isnan(memory(Siblings(start, start[None])).any)
+
+
+def test_the_error_of_shares_is_their_spread():
+    z = []
+    for seed in range(60):
+        x = torch.randn(20, 100, generator=rng(seed))
+        z.append(float(shares(x, (x > 0.3)[..., None]).z[0]))
+    assert 0.7 < torch.tensor(z).std() < 1.4
+
+
+def test_a_silent_network_is_its_ode_and_its_control_a_velocity():
+    silent = Silent(digits(steps=7))
+    x = simulate(silent, Uncontrolled(), (5, 64), rng(1)).x[-1]
+    assert torch.allclose(x, by_ode(digits(steps=7), Uncontrolled(), (5, 64), rng(1)).x, atol=1e-4)
+    model = Tuned().build(64, silent, rng(2))
+    with torch.no_grad():
+        model.tuned.out.bias += 0.1
+        for t in silent.times[:-1]:
+            u = model.control(torch.randn(5, 64, generator=rng(3)), torch.tensor(t))
+            assert torch.allclose(u, torch.tensor(0.1), atol=1e-3)
