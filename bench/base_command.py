@@ -32,8 +32,8 @@ def base(options: Namespace, arguments: Sequence[str]) -> int:
         "torch": torch.__version__.partition("+")[0],
         "licence": "that of this package; trained on data/digits.npy (CC BY 4.0)",
     }
-    make = {"flow": _field, "ddpm": _field, "classifier": _classifier}[options.kind]
-    print(make(options.kind, steps, out, note))
+    kinds = {"flow": _field, "ddpm": _field, "classifier": _classifier, "draws": _draws}
+    print(kinds[options.kind](options.kind, steps, out, note))
     return 0
 
 
@@ -65,6 +65,14 @@ def _field(kind: str, steps: int | None, out: Path, note: dict[str, Any]) -> str
     sheet(x[:SHOWN], picture)
     write_bytes(page, f"{table}\n".encode())
     return f"{table}\n{path}\n{page}\n{picture}"
+
+
+def _draws(kind: str, steps: int | None, out: Path, note: dict[str, Any]) -> str:
+    from tiltbench.pretrain import store_draws
+
+    if steps:
+        raise Refused("--steps is of the optimiser, and drawing trains nothing: leave it out")
+    return f"{store_draws(out, note)}"
 
 
 def measured(base: Pretrained) -> tuple[str, Any]:

@@ -156,10 +156,11 @@ def parser() -> argparse.ArgumentParser:
         "base",
         help="train a small pretrained model, the base of fine-tuning targets, and measure it",
         description="Train a network on real images, minutes on one core, and write checkpoint, "
-        "provenance and a sheet of samples.  Those that ship lie in targets/data.",
+        "provenance and a sheet of samples; or draw from the flow that ships (--kind draws) what "
+        "the truth of the tilts is weighed from.  Those that ship lie in targets/data.",
     )
     add.add_argument("name", choices=["digits"])
-    add.add_argument("--kind", choices=["flow", "ddpm", "classifier"], default="flow")
+    add.add_argument("--kind", choices=["flow", "ddpm", "classifier", "draws"], default="flow")
     add.add_argument("--steps", metavar="N", help="of the optimiser (default: as those that ship)")
     add.add_argument("--out", metavar="DIR", help="default results/base")
 

@@ -1,4 +1,4 @@
-"""Trains and stores the networks of the digits base (`tiltbench base digits`).
+"""Trains and stores the networks of the digits base, and draws of it (`tiltbench base digits`).
 
 Deterministic: one thread, generators from fixed seeds, weights stored as float16, so that the same
 command on the same machine writes the same bytes.
@@ -8,24 +8,31 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Generator, Tensor, nn
 
 from tiltbench.record import write_bytes, write_json
 from tiltbench.samplers.networks import initialise
-from tiltbench.targets.digits import FLOW, Classifier, Field, Kind, split
+from tiltbench.samplers.redraw import Uncontrolled
+from tiltbench.targets.checkpoint import checkpoint
+from tiltbench.targets.digits import DIM, FLOW, Classifier, Field, Kind, digits, split
+from tiltbench.targets.digits_pool import COUNT, STORED
 from tiltbench.targets.pretrained import doubts, levels
+from tiltbench.targets.process import simulate
 
 WIDTH, BLOCKS, BATCH = 160, 3, 128
 KEEP = 0.999  # of the running mean of the weights, a step
 FIELD_STEPS, CLASSIFIER_STEPS = 8_000, 2_000
 TIMES = 1_000  # at which the fields are trained
+PART = 2_000  # paths drawn at once
 
 
 def train(
@@ -105,3 +112,20 @@ def store(network: nn.Module, folder: Path, name: str, note: dict[str, Any]) -> 
     write_bytes(folder / f"{name}.safetensors", raw)
     write_json(folder / f"{name}.json", {**note, "sha256": hashlib.sha256(raw).hexdigest()})
     return folder / f"{name}.safetensors"
+
+
+@torch.no_grad()
+def store_draws(folder: Path, note: dict[str, Any]) -> Path:
+    """COUNT draws of the flow that ships, as float16, with their checksum and the network's."""
+    base, g = digits(), Generator().manual_seed(3)
+    parts = [
+        simulate(base, Uncontrolled(), (PART, DIM), g).x[-1].half()
+        for _ in range(COUNT // PART)
+    ]
+    buffer = io.BytesIO()
+    np.save(buffer, torch.cat(parts).numpy())
+    raw = buffer.getvalue()
+    said = {"of": checkpoint(FLOW.stored).note["sha256"], "sha256": hashlib.sha256(raw).hexdigest()}
+    write_bytes(folder / f"{STORED}.npy", raw)
+    write_json(folder / f"{STORED}.json", {**note, **said})
+    return folder / f"{STORED}.npy"

@@ -85,11 +85,15 @@ class Classifier(nn.Module):
         self.far = nn.Conv2d(16, 32, 3, padding=1)
         self.out = nn.Linear(32 * 4, CLASSES)
 
-    def forward(self, x: Float[Tensor, "*b 64"]) -> Float[Tensor, "*b 10"]:
+    def features(self, x: Float[Tensor, "*b 64"]) -> Float[Tensor, "*b 128"]:
+        """What the linear layer reads."""
         pool, silu = nn.functional.avg_pool2d, nn.functional.silu
         h = pool(silu(self.near(x.reshape(-1, 1, SIDE, SIDE))), 2)
         h = pool(silu(self.far(h)), 2)
-        return self.out(h.flatten(1)).reshape(*x.shape[:-1], CLASSES)
+        return h.reshape(*x.shape[:-1], 128)
+
+    def forward(self, x: Float[Tensor, "*b 64"]) -> Float[Tensor, "*b 10"]:
+        return self.out(self.features(x))
 
 
 class Kind(NamedTuple):
@@ -141,6 +145,11 @@ def _field(stored: str) -> tuple[Field, Doubt]:
 def log_classes(x: Float[Tensor, "*b 64"]) -> Float[Tensor, "*b 10"]:
     """log P(digit | x) by the classifier that ships, in the dtype of x."""
     return _classifier(x.device, x.dtype)(x).log_softmax(-1)
+
+
+def features(x: Float[Tensor, "*b 64"]) -> Float[Tensor, "*b 128"]:
+    """What the classifier that ships reads its classes from."""
+    return _classifier(x.device, x.dtype).features(x)
 
 
 @lru_cache(maxsize=8)

@@ -103,15 +103,21 @@ class Referenced(Density):
         return (stored.facts["version"], stored.parameters) == (self.version, mine)
 
     def _drawn(self, stored: Tensor, n: int, generator: Generator) -> Float[Tensor, "n d"]:
-        if n > len(stored):
-            raise ValueError(
-                f"the reference of {self.name} holds {len(stored)} draws, not {n}: "
-                "ask for no more than that"
-            )
-        device = generator.device
-        chosen = torch.randperm(len(stored), generator=generator, device=device)[:n]
-        x = stored.to(device)[chosen].double()
+        x = without_replacement(stored, n, generator, self.name).double()
         return self.moved(self.project(x), generator)
+
+
+def without_replacement(
+    stored: Float[Tensor, "m d"], n: int, generator: Generator, of: str
+) -> Float[Tensor, "n d"]:
+    """Raises ValueError where n > m."""
+    if n > len(stored):
+        raise ValueError(
+            f"the reference of {of} holds {len(stored)} draws, not {n}: ask for no more than that"
+        )
+    device = generator.device
+    chosen = torch.randperm(len(stored), generator=generator, device=device)[:n]
+    return stored.to(device)[chosen]
 
 
 class Stored(NamedTuple):

@@ -20,13 +20,12 @@ def trained(target: Target, sampler: Sampler[Any], points: int, device: str, see
     problem = pose(target, sampler.reference, meter.watch)
     source = Generator(device).manual_seed(seed)
     state = sampler.init(problem, meter.budget, source)
-    if points == 0:
-        return state
-    while True:
+    while points and not sampler.done(state):
         try:
             state = sampler.step(problem, state, source)
         except BudgetExceeded:
-            return state
+            break
+    return state
 
 
 def shaken(state: Any, size: float, seed: int = 5) -> Any:
