@@ -119,8 +119,7 @@ def store_draws(folder: Path, note: dict[str, Any]) -> Path:
     """COUNT draws of the flow that ships, as float16, with their checksum and the network's."""
     base, g = digits(), Generator().manual_seed(3)
     parts = [
-        simulate(base, Uncontrolled(), (PART, DIM), g).x[-1].half()
-        for _ in range(COUNT // PART)
+        simulate(base, Uncontrolled(), (PART, DIM), g).x[-1].half() for _ in range(COUNT // PART)
     ]
     buffer = io.BytesIO()
     np.save(buffer, torch.cat(parts).numpy())

@@ -1,17 +1,22 @@
 """Digits without memoryless noise, and log Z by paths both ways: closed forms and identities."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 
-from tests.worlds import rng, z_score
+from tests.worlds import Tilted, rng, z_score
 from tiltbench.samplers.redraw import Uncontrolled, by_ode
+from tiltbench.studies import digits_log_Z
 from tiltbench.studies._coupled import coupling, memory, shares, tilted
 from tiltbench.studies._memoryless import Siblings, Silent
 from tiltbench.studies.memoryless_digits import Tuned
 from tiltbench.targets.digits import digits
-from tiltbench.targets.process import simulate
+from tiltbench.targets.problem import pose
+from tiltbench.targets.process import Controlled, simulate
+from tiltbench.targets.references import Brownian
+from tiltbench.targets.target import Tilt, Truth
 
 
 def family(rho, starts=1_000, each=50, dim=2):
@@ -67,3 +72,36 @@ def test_a_silent_network_is_its_ode_and_its_control_a_velocity():
         for t in silent.times[:-1]:
             u = model.control(torch.randn(5, 64, generator=rng(3)), torch.tensor(t))
             assert torch.allclose(u, torch.tensor(0.1), atol=1e-3)
+
+
+@dataclass(frozen=True)
+class Bowl(Tilt):
+    name = "bowl"
+    dim = 2
+    base = Tilted(steps=3).base
+
+    def reward(self, x):
+        return -(x - 1).square().sum(-1) / 4
+
+    def truth(self):
+        return Truth("unknown")
+
+
+class Swaying(Controlled):
+    def control(self, x, t, hint=None):
+        return 0.7 * torch.sin(2 * x)
+
+
+def test_paths_of_the_tilted_chain_are_exact_and_noised_ones_are_not(monkeypatch):
+    """E[exp -log_w] = 1 / Z at 3 steps, where the noising kernels are not the chain's reversal."""
+    monkeypatch.setattr(digits_log_Z, "PATHS", 20_000)
+    monkeypatch.setattr(digits_log_Z, "CHUNK", 40_000)
+    target = Bowl()
+    (back,) = digits_log_Z.accepted([target], [0.0], "cpu")
+    assert 10_000 < back.x.shape[1] <= 20_000
+    free = simulate(target.base, Uncontrolled(), (100_000, 2), rng(7)).x[-1]
+    found = digits_log_Z.sides(pose(target, Brownian()), Swaying(), back, back.x[-1], "cpu")
+    Z = target.reward(free).double().exp().mean()
+    assert abs(z_score(found.forward.exp() / Z, 1)) < 4
+    assert abs(z_score((-found.back).exp() * Z, 1)) < 4
+    assert abs(z_score((-found.noised).exp() * Z, 1)) > 4

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path as File
 from typing import NamedTuple
 
@@ -44,13 +46,14 @@ class Sides(NamedTuple):
     noised: Tensor  # traced back from exact ends by the noising kernels, as `Sampler.reverse` does
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True)
+class Row:
     target: str
     control: str
     pool: Estimate
     sides: Sides
 
-    @property
+    @cached_property
     def found(self) -> dict[str, Estimate]:
         """log Z, each by PATHS paths: the two sides give Bennett half of theirs."""
         forward, back, noised = self.sides
@@ -62,7 +65,7 @@ class Row(NamedTuple):
             "Bennett, noised": bar(forward[::2], noised[::2]),
         }
 
-    @property
+    @cached_property
     def z(self) -> dict[str, float]:
         """Standard errors off the pool."""
         return {

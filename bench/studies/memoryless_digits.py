@@ -25,6 +25,7 @@ from tiltbench.studies._trained import trained
 from tiltbench.studies.memoryless import NOISES, ODE, SILENT_LIKE
 from tiltbench.study import Answer, Claim, Study, verdict
 from tiltbench.targets.digits import CLASSES, SIDE, log_classes
+from tiltbench.targets.digits_pool import PART
 from tiltbench.targets.problem import pose
 from tiltbench.targets.process import Process
 from tiltbench.targets.target import Tilt
@@ -35,7 +36,6 @@ METHOD = "adjoint_matching[model=Adapter,paths=100,lr=0.0003]"
 POINTS, DRAWS = 4_000, 1_000
 SIBLINGS, ALONE = 128, 16  # paths from one X_0; times DRAWS paths without noise, one from each
 REPEATED = 20  # pairs of sets of exact draws, for the floor
-PART = 500  # images that a classifier sees at once: more leave the processor's cache
 ROWS, COLUMNS = 5, 4  # of a panel of images
 
 
