@@ -104,4 +104,8 @@ def test_paths_of_the_tilted_chain_are_exact_and_noised_ones_are_not(monkeypatch
     Z = target.reward(free).double().exp().mean()
     assert abs(z_score(found.forward.exp() / Z, 1)) < 4
     assert abs(z_score((-found.back).exp() * Z, 1)) < 4
+    ahead, behind = found.forward.sigmoid() / Z, (-found.back).sigmoid()  # Crooks, of the control
+    assert abs(float(ahead.mean() - behind.mean())) < 4 * math.hypot(
+        float(ahead.std()) / len(ahead) ** 0.5, float(behind.std()) / len(behind) ** 0.5
+    )
     assert abs(z_score((-found.noised).exp() * Z, 1)) > 4
