@@ -10,9 +10,11 @@ from tests.worlds import Tilted, rng, z_score
 from tiltbench.samplers.redraw import Uncontrolled, by_ode
 from tiltbench.studies import digits_log_Z
 from tiltbench.studies._coupled import coupling, memory, shares, tilted
-from tiltbench.studies._memoryless import Siblings, Silent
+from tiltbench.studies._memoryless import Bell, Integrated, Siblings, Silent, siblings
 from tiltbench.studies.memoryless_digits import Tuned
 from tiltbench.targets.digits import digits
+from tiltbench.targets.interpolant import Constant
+from tiltbench.targets.mixture_flow import MixtureFlow
 from tiltbench.targets.problem import pose
 from tiltbench.targets.process import Controlled, simulate
 from tiltbench.targets.references import Brownian
@@ -109,3 +111,16 @@ def test_paths_of_the_tilted_chain_are_exact_and_noised_ones_are_not(monkeypatch
         float(ahead.std()) / len(ahead) ** 0.5, float(behind.std()) / len(behind) ** 0.5
     )
     assert abs(z_score((-found.noised).exp() * Z, 1)) > 4
+
+
+def test_steps_exact_for_a_known_end_keep_the_base_where_eulers_leave_it():
+    """With sigma = 1 a narrow law makes Euler's last steps unstable; a Gaussian's memory is math.md
+    2's."""
+    bell = siblings(Bell(Integrated(), steps=50).base, 2, 1_000, 10, "cpu")
+    assert memory(bell).linear == pytest.approx(0.456, abs=0.03)
+    assert float(bell.ends.var()) == pytest.approx(1, abs=0.02)
+    stds = []
+    for stepping in (Integrated(), Constant()):
+        base = MixtureFlow((1.0,), ((0.0, 0.0),), (1e-4,), stepping=stepping, steps=50)
+        stds.append(float(siblings(base, 2, 2_000, 1, "cpu").ends.std()))
+    assert stds[0] == pytest.approx(0.01, rel=0.1) and stds[1] > 0.1

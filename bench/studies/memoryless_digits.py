@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,18 +18,32 @@ from tiltbench.samplers.adapter import Adapter
 from tiltbench.samplers.networks import Model
 from tiltbench.samplers.weights import Estimate
 from tiltbench.spec import build_sampler, build_target, parse
-from tiltbench.studies._coupled import Memory, Shares, coupling, memory, shares, tilted
-from tiltbench.studies._memoryless import Rebased, Siblings, Silent, optimum, siblings
+from tiltbench.studies._coupled import coupling, memory, shares, tilted
+from tiltbench.studies._memoryless import (
+    Integrated,
+    Rebased,
+    Siblings,
+    Silent,
+    optimum,
+    siblings,
+)
+from tiltbench.studies._memoryless_digits_claims import Row, claims, minus, pm
 from tiltbench.studies._trained import trained
-from tiltbench.studies.memoryless import NOISES, ODE, SILENT_LIKE
-from tiltbench.study import Answer, Claim, Study, verdict
-from tiltbench.targets.digits import CLASSES, SIDE, log_classes
+from tiltbench.studies.memoryless import ODE, SILENT_LIKE
+from tiltbench.study import Answer, Study
+from tiltbench.targets.digits import CLASSES, DIM, SIDE, digits, log_classes
 from tiltbench.targets.digits_pool import PART
+from tiltbench.targets.interpolant import Ancestral, Constant, Regularised, Stepping
 from tiltbench.targets.problem import pose
 from tiltbench.targets.process import Process
 from tiltbench.targets.target import Tilt
 
 TARGETS = ("digits_class[digit=3,strength=1]", "digits_even")
+NOISES: dict[str, Stepping] = {
+    "memoryless": Ancestral(),
+    "regularised": Regularised(),
+    "sigma = 1": Integrated(),
+}
 STEPS = 50
 METHOD = "adjoint_matching[model=Adapter,paths=100,lr=0.0003]"
 POINTS, DRAWS = 4_000, 1_000
@@ -50,37 +63,6 @@ class Tuned(Adapter):
         return super().build(dim, process.flow, generator)
 
 
-class Row(NamedTuple):
-    target: str
-    noise: str
-    memory: Memory
-    gaussian: float  # corr(X_0, X_1) of a Gaussian base of the same rms
-    coupling: Estimate | None  # Var Z(X_0) / Z^2; None without noise, as all of the optimum is
-    best: Estimate | None  # energy distance of the optimum's draws to the tilt
-    shares: Shares | None  # of the digits, at the optimum
-    floor: Floor  # what draws of the tilt score
-    exact: Tensor  # draws of the tilt of this chain's own ends
-    spread: Estimate  # of them
-    x: Tensor  # draws after training
-    hits: Estimate  # share of them that are what is asked for
-    reward: Estimate
-    distance: Estimate  # to the tilt
-    diversity: Estimate
-    log_Z_err: Estimate | None  # by path weights, to the tilt of this chain's own ends
-
-    @property
-    def sds(self) -> float:
-        """How far the optimum is above the floor, in its sd."""
-        assert self.best is not None
-        return (self.best.value - self.floor.mean) / self.floor.sd
-
-    @property
-    def above(self) -> Estimate:
-        """How far the trained draws are above the floor."""
-        far, floor = self.distance, self.floor
-        return Estimate(far.value - floor.mean, math.hypot(far.se, floor.sd), far.n)
-
-
 def energy(x: Tensor, y: Tensor) -> Estimate:
     return two_sample(lambda distance: distance, x.double().cpu(), y.double().cpu(), None)
 
@@ -91,48 +73,59 @@ def spread(x: Tensor) -> Estimate:
     return Estimate(float(rows.mean()), average(2 * rows).se, len(x))
 
 
+class Base(NamedTuple):
+    """What one noise makes of the flow, whatever the reward."""
+
+    noise: str
+    process: Process
+    family: Siblings
+    gaussian: float  # corr(X_0, X_1) of a Gaussian of the same rms
+    ends: Estimate  # energy distance to the ends of the memoryless chain
+
+
 def rows(device: str) -> Iterator[Row]:
+    quiet: Tensor | None = None
     for noise, stepping in [*NOISES.items(), (ODE, SILENT_LIKE)]:
-        targets = {
-            name: replace(build_target(parse(name)), stepping=stepping, steps=STEPS)
-            for name in TARGETS
-        }
-        base: Process = next(iter(targets.values())).base
-        if noise == ODE:
-            base = Silent(base)  # type: ignore[arg-type]
+        flow = digits(stepping=stepping, steps=STEPS)
+        process = Silent(flow) if noise == ODE else flow
         counts = (ALONE * DRAWS, 1) if noise == ODE else (DRAWS, SIBLINGS)
-        family = siblings(base, 64, *counts, device)
-        remembered = memory(family)
-        gaussian = 1.0 if noise == ODE else float(base.memory)  # type: ignore[attr-defined]
-        for name, target in targets.items():
-            yield _row(name, noise, Rebased(target, base), family, remembered, gaussian, device)
+        family = siblings(process, DIM, *counts, device)
+        if quiet is None:
+            quiet = family.ends[0]
+        gaussian = 1.0 if noise == ODE else flow.memory
+        base = Base(noise, process, family, gaussian, energy(family.ends[-1, -DRAWS:], quiet))
+        for name in TARGETS:
+            yield _row(name, base, device)
 
 
-def _row(
-    name: str,
-    noise: str,
-    target: Tilt,
-    family: Siblings,
-    remembered: Memory,
-    gaussian: float,
-    device: str,
-) -> Row:
+def euler(device: str) -> Estimate:
+    """Energy distance to the memoryless chain's ends of those with sigma = 1 by Euler's steps."""
+    made = [
+        siblings(digits(stepping=stepping, steps=STEPS), DIM, DRAWS, each, device).ends[-1]
+        for stepping, each in ((Constant(), 1), (Ancestral(), 2))  # other noise
+    ]
+    return energy(*made)
+
+
+def _row(name: str, base: Base, device: str) -> Row:
+    family, noisy = base.family, base.noise != ODE
+    target = Rebased(build_target(parse(name)), base.process)
     source = Generator(device).manual_seed(5)
     digit = by_parts(lambda x: log_classes(x).argmax(-1), family.ends)
     r = by_parts(target.reward, family.ends)
     exact = tilted(family, r, 2 * DRAWS, source)
     scores = [energy(tilted(family, r, DRAWS, source), exact).value for _ in range(REPEATED)]
-    noisy = noise != ODE
     best = energy(optimum(family.ends, r, source), exact) if noisy else None
     each = shares(r, torch.nn.functional.one_hot(digit, CLASSES)) if noisy else None
     x, log_w = _learnt(target, noisy, device)
     start = torch.arange(r.shape[1], device=r.device).expand(r.shape)
-    err = _minus(jarzynski(log_w), jarzynski(r.flatten(), start.flatten())) if noisy else None
+    err = minus(jarzynski(log_w), jarzynski(r.flatten(), start.flatten())) if noisy else None
     return Row(
         name,
-        noise,
-        remembered,
-        gaussian,
+        base.noise,
+        memory(family),
+        base.gaussian,
+        base.ends,
         coupling(r) if noisy else None,
         best,
         each,
@@ -159,10 +152,6 @@ def asked(name: str, digit: Tensor) -> Tensor:
     return digit % 2 == 0 if name == "digits_even" else digit == 3
 
 
-def _minus(a: Estimate, b: Estimate) -> Estimate:
-    return Estimate(a.value - b.value, math.hypot(a.se, b.se), a.n)
-
-
 def _learnt(target: Tilt, noisy: bool, device: str) -> tuple[Tensor, Tensor]:
     sampler = build_sampler(parse(METHOD))
     if not noisy:
@@ -178,13 +167,16 @@ def _learnt(target: Tilt, noisy: bool, device: str) -> tuple[Tensor, Tensor]:
 def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
-    found = list(rows(device))
+    found, stiff = list(rows(device)), euler(device)
     _draw(folder / "memoryless_digits.png", found)
     words = (
         "The flow on 8 x 8 digits, with the noise of the base varied; K = "
         f"{STEPS}. *corr(X_0, X_1)*: by linear regression, and with any function of X_0, measured "
         f"on {SIBLINGS} base paths from each of {DRAWS:,} X_0, beside that of a Gaussian of the "
-        "same rms. *Coupling*: Var Z(X_0) / Z^2, Z(x) = E[exp r(X_1) | X_0 = x], 0 where the "
+        "same rms. *Base*: energy distance of its ends to the memoryless chain's; all should share "
+        f"a law. Euler's steps with sigma = 1 would be {pm(stiff)} from it, unstable where the law "
+        "of images is thin, and so this noise takes steps that are exact for a known X_1. "
+        "*Coupling*: Var Z(X_0) / Z^2, Z(x) = E[exp r(X_1) | X_0 = x], 0 where the "
         "optimum of the control problem ends in the tilt. *Optimum*: energy distance of its draws, "
         "one of the siblings by exp r for each X_0, no control trained, to draws of the same "
         "siblings by exp r over all X_0 at once, which is the tilt of this chain's own ends; only "
@@ -204,6 +196,7 @@ def _shown(row: Row) -> dict[str, object]:
         "corr, linear": f"{row.memory.linear:.3f}",
         "corr, any": row.memory.any,
         "Gaussian": f"{row.gaussian:.3f}",
+        "base": pm(row.ends, 4),
         "coupling": pm(row.coupling),
         "optimum": pm(row.best, 4),
         "floor": f"{row.floor.mean:.4f} ± {row.floor.sd:.4f}",
@@ -213,97 +206,6 @@ def _shown(row: Row) -> dict[str, object]:
         "diversity": f"{pm(row.diversity, 2)} ({row.spread.value:.2f})",
         "log Z error": pm(row.log_Z_err),
     }
-
-
-def pm(estimate: Estimate | None, digits: int = 3) -> str:
-    if estimate is None:
-        return "–"
-    return f"{estimate.value:.{digits}f} ± {estimate.se:.{digits}f}"
-
-
-def claims(found: list[Row]) -> tuple[Claim, ...]:
-    def of(noise: str) -> list[Row]:
-        return [row for row in found if row.noise == noise]
-
-    quiet, loud, ode = of("memoryless") + of("regularised"), of("sigma = 1"), of(ODE)
-    calm, told = quiet[0].memory.any, loud[0].memory.any
-    worst = max(quiet, key=lambda row: abs(_z(row.coupling)))
-    bound = min(loud, key=lambda row: _z(row.coupling))
-    near, far = (choose(loud, key=lambda row: row.sds) for choose in (min, max))
-    best = max(quiet, key=lambda row: row.sds)
-    even = next(row for row in loud if row.target == "digits_even")
-    wrong = _furthest(even)
-    still = _furthest(next(row for row in quiet if row.target == "digits_even"))
-    pairs = [(m, row) for m in of("memoryless") for row in loud + ode if row.target == m.target]
-    gaps = [_z(_minus(row.distance, m.distance)) for m, row in pairs]
-    weighed = [row for row in found if row.log_Z_err is not None]
-    z = max((_z(row.log_Z_err) for row in weighed), key=abs)
-    return (
-        Claim(
-            "With sigma = 1 the images remember X_0, with memoryless noise they do not",
-            verdict(told > 0.3 and calm < 0.05, told < 0.1 or calm > 0.1),
-            f"corr(X_0, X_1) with any function: sigma = 1 {told:.3f}, memoryless {calm:.3f}; "
-            f"a Gaussian's: {loud[0].gaussian:.3f} and {quiet[0].gaussian:.3f}.",
-        ),
-        Claim(
-            "On a memoryless base the optimum of the control problem ends in the tilt",
-            verdict(best.sds < 4 and abs(_z(worst.coupling)) < 4, best.sds > 6),
-            f"{len(quiet)} optima, memoryless and regularised: the farthest {best.sds:+.1f} sd of "
-            f"the floor from it ({best.target}, {best.noise}); the coupling most off 0 is "
-            f"{pm(worst.coupling)} ({worst.target}, {worst.noise}).",
-        ),
-        Claim(
-            "With sigma = 1 how good an end X_0 can hope for depends on X_0, so that the optimum "
-            "must end elsewhere",
-            verdict(_z(bound.coupling) > 6, abs(_z(bound.coupling)) < 2),
-            "coupling: " + ", ".join(f"{row.target} {pm(row.coupling)}" for row in loud) + ".",
-        ),
-        Claim(
-            f"and {DRAWS:,} draws show it in the energy distance",
-            verdict(near.sds > 6, far.sds < 2),
-            "optimum above the floor, in its sd: "
-            + ", ".join(f"{row.target} {row.sds:+.1f}" for row in loud)
-            + ".",
-        ),
-        Claim(
-            "and in the shares of the even digits, by all weights",
-            verdict(abs(wrong[1]) > 6, abs(wrong[1]) < 3),
-            f"of 5, the furthest is {wrong[0]} (z = {wrong[1]:+.1f}); memoryless: {still[0]} "
-            f"(z = {still[1]:+.1f}).",
-        ),
-        Claim(
-            "Trained with sigma = 1 or without noise, draws end further from the tilt than with "
-            "memoryless noise",
-            verdict(min(gaps) > 3, max(gaps) < -3),
-            "trained, above the floor: "
-            + ", ".join(
-                f"{row.target}, {row.noise} {pm(row.above, 4)}"
-                for row in of("memoryless") + loud + ode
-            )
-            + f"; the differences to memoryless are {min(gaps):+.1f} to {max(gaps):+.1f} standard "
-            "errors.",
-        ),
-        Claim(
-            "Path weights find log Z whatever the noise",
-            verdict(abs(z) < 3, abs(z) > 5),
-            f"{len(weighed)} trained controls with noise: the worst error is {z:+.1f} standard "
-            "errors.",
-        ),
-    )
-
-
-def _z(estimate: Estimate | None) -> float:
-    assert estimate is not None
-    return estimate.value / estimate.se
-
-
-def _furthest(row: Row) -> tuple[str, float]:
-    """The even digit whose share at the optimum is most errors off, in words, and its z."""
-    assert row.shares is not None
-    even = row.shares.z[::2].abs().nan_to_num(0.0)
-    digit = 2 * int(even.argmax())
-    said = f"{digit}, {row.shares.optimum[digit]:.4f} for {row.shares.tilt[digit]:.4f}"
-    return said, float(row.shares.z[digit])
 
 
 def _draw(path: Path, found: list[Row]) -> None:
