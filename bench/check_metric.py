@@ -85,11 +85,10 @@ def _statement(metric: Metric) -> Iterator[Finding]:
 
 
 def _draws(target: Target, seed: int) -> Tensor:
-    sample = target.truth().sample
-    g = Generator().manual_seed(seed)
-    if sample is None:
+    truth, g = target.truth(), Generator().manual_seed(seed)
+    if truth.sample is None:
         return target.scale * torch.randn(N, target.dim, generator=g, dtype=torch.float64)
-    return sample(N, g)
+    return truth.sample(int(min(N, truth.held)), g)
 
 
 def _outcome(target: Target, x: Tensor, sd: float, shift: float = 0.0) -> Outcome:

@@ -49,17 +49,18 @@ def stated(target: Target) -> Iterator[Finding]:
     )
     if truth.sample is None:
         return
-    x, again, other = (truth.sample(50, Generator().manual_seed(s)) for s in (1, 1, 2))
+    n = int(min(50, truth.held))
+    x, again, other = (truth.sample(n, Generator().manual_seed(s)) for s in (1, 1, 2))
     yield expect(
-        x.shape == (50, target.dim) and x.dtype == torch.float64,
-        f"50 draws are a (50, {target.dim}) float64 tensor",
-        f"50 draws are of shape {tuple(x.shape)}, {x.dtype}, not (50, {target.dim}), float64",
+        x.shape == (n, target.dim) and x.dtype == torch.float64,
+        f"{n} draws are a ({n}, {target.dim}) float64 tensor",
+        f"{n} draws are of shape {tuple(x.shape)}, {x.dtype}, not ({n}, {target.dim}), float64",
         "let sample(n, generator) return (n, dim) in float64 on the generator's device",
     )
     yield expect(
         bool(x.isfinite().all()),
         "the draws are finite",
-        f"{int((~x.isfinite().all(-1)).sum())} of 50 draws are NaN or infinite",
+        f"{int((~x.isfinite().all(-1)).sum())} of {n} draws are NaN or infinite",
         "draw from a law that is proper on the whole of R^dim",
     )
     yield expect(
@@ -76,13 +77,13 @@ def against_density(target: Target, f: Function) -> Iterator[Finding]:
     if truth.sample is None:
         yield Finding(True, "draws and density were not compared: the truth has no draws")
         return
-    x = truth.sample(N, Generator().manual_seed(3))
+    x = truth.sample(int(min(N, truth.held)), Generator().manual_seed(3))
     y = f(x)
     empty = int((y == -math.inf).sum())
     yield expect(
         empty == 0,
         "every exact draw has density",
-        f"{empty} of {N} exact draws have zero density",
+        f"{empty} of {len(x)} exact draws have zero density",
         "draws and density are of different laws: compare their formulas",
     )
     rms = float((x.square().sum(-1).mean() / target.rank).sqrt())
@@ -238,7 +239,7 @@ def against_gaussians(target: Target) -> Iterator[Finding]:
     if truth.sample is not None:
         # A part of the target too narrow for the proposal shows in the exact draws: there the
         # weight of one point would be a hundredth of Z or more.
-        draws = truth.sample(N, Generator().manual_seed(5))
+        draws = truth.sample(int(min(N, truth.held)), Generator().manual_seed(5))
         log_w_there = log_f(draws) - _log_wide(draws, target.scale)
         if float(log_w_there.max()) - truth.log_Z > math.log(PROPOSED / 100):
             return

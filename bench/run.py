@@ -143,7 +143,8 @@ class _Run:
         if truth.sample is None:
             return None
         cell = self.cell
-        x = truth.sample(cell.draws, generator(cell.seed, "truth", cell.device))
+        n = int(min(cell.draws, truth.held))
+        x = truth.sample(n, generator(cell.seed, "truth", cell.device))
         problem, meter = self.ledger.problem(target, sampler, "measure", self.cell.budget.draw)
         source = generator(cell.seed, "reverse", cell.device)
         traced = sampler.reverse(problem, copied(state), x, source)

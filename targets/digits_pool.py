@@ -22,7 +22,9 @@ from tiltbench.targets.reference import without_replacement
 from tiltbench.targets.target import Modes, Observable, Truth, table
 
 COUNT = 50_000
-PART = 500  # images that a network sees at once: more leave the processor's cache, at 3 times the time
+PART = (
+    500  # images that a network sees at once: more leave the processor's cache, at 3 times the time
+)
 STORED = "digits_flow_draws"
 Statistic = Callable[[Tensor], Tensor]
 STATISTICS: Mapping[str, Statistic] = {"ink": ink, "sharpness": sharpness}
@@ -67,7 +69,7 @@ def tilted(reward: Statistic) -> Truth:
         log_Z=float(most + w.mean().log()),
         log_Z_se=math.sqrt((n / ess - 1) / n),
         sample=sample,
-        independent=False,
+        held=len(kept),
         modes=Modes(weight, lambda x: log_classes(x).argmax(-1)),
         observables={name: known(f) for name, f in STATISTICS.items()},
     )

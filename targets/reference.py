@@ -82,7 +82,7 @@ class Referenced(Density):
             log_Z=stored.facts["log_Z"],
             log_Z_se=stored.facts["log_Z_se"],
             sample=lambda n, generator: self._drawn(stored.x, n, generator),
-            independent=False,
+            held=len(stored.x),
             modes=modes,
             observables={
                 name: Observable(f, known[name]["mean"], known[name]["sd"], known[name]["se"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -45,7 +46,7 @@ class Truth(NamedTuple):
     log_Z: float | None = None
     log_Z_se: float = 0.0
     sample: Callable[[int, Generator], Tensor] | None = None  # (n, generator) -> (n, D), float64
-    independent: bool = True  # False: a finite reference set, drawn without replacement
+    held: float = math.inf  # `sample` draws from so many stored ones, without replacement
     modes: Modes | None = None
     observables: Mapping[str, Observable] = MappingProxyType({})
     noised_score: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None

@@ -1,16 +1,18 @@
 """The digits base: data, checkpoints, what they are worth, and the tilts that stand on them."""
 
 import json
+import math
 
 import pytest
 import torch
 
 from tests.worlds import rng
 from tiltbench.digit_quality import quality, sheet
-from tiltbench.pretrain import store, train_field
+from tiltbench.pretrain import PART, store, train_field
 from tiltbench.samplers.redraw import Uncontrolled, by_ode
 from tiltbench.spec import BadSpec, build_target, parse
 from tiltbench.targets import checkpoint as stored
+from tiltbench.targets import digits_pool
 from tiltbench.targets.digits import DDPM, DIM, FLOW, SPREAD, digits, images, log_classes, split
 from tiltbench.targets.pretrained import doubts
 from tiltbench.targets.process import simulate
@@ -74,6 +76,58 @@ def test_rewards_are_log_probabilities():
             build_target(parse(text))
     with pytest.raises(BadSpec, match="no network for digits was trained on Trigonometric"):
         build_target(parse("digits_even[schedule=Trigonometric]"))
+
+
+def test_super_resolution_is_the_likelihood_of_what_was_seen():
+    held_out, noises = split(torch.empty(0, dtype=torch.float64))[1].x, []
+    for i in range(40):
+        target = build_target(parse(f"digits_superresolution[image={i},noise=0.5]"))
+        blocks = held_out[i].reshape(4, 2, 4, 2).mean((1, 3)).flatten()
+        law = torch.distributions.Normal(blocks, 0.5)
+        assert float(target.reward(held_out[i])) == pytest.approx(
+            float(law.log_prob(target.y).sum())
+        )
+        noises.append((target.y - blocks) / 0.5)
+    xi = torch.stack(noises)
+    assert abs(float(xi.square().mean()) - 1) < 3 * (2 / xi.numel()) ** 0.5
+    assert (xi @ xi.T / 16 - torch.eye(40)).abs().max() < 1.5  # each image has noise of its own
+    for text in ("digits_superresolution[image=359]", "digits_superresolution[noise=0]"):
+        with pytest.raises(BadSpec, match="must be"):
+            build_target(parse(text))
+
+
+def test_the_pool_is_of_the_flow_that_ships():
+    note = json.loads((stored.DATA / f"{digits_pool.STORED}.json").read_text())
+    assert note["of"] == stored.checkpoint(FLOW.stored).note["sha256"]
+    x = digits_pool.draws(torch.empty(0))
+    assert x.shape == (digits_pool.COUNT, DIM)
+    with torch.no_grad():
+        again = simulate(digits(), Uncontrolled(), (PART, DIM), rng(3)).x[-1]
+    assert (again - x[:PART]).abs().max() < 0.01  # float16, and another processor's sums
+    assert build_target(parse("digits_even[steps=20]")).truth().log_Z is None
+
+
+def test_truth_of_a_tilted_gaussian_pool(monkeypatch):
+    """N(0, I) by exp(a . x) is N(a, I), Z = exp(|a|^2 / 2) and E w^2 / Z^2 = exp |a|^2."""
+    pool, a = torch.randn(40_000, DIM, generator=rng(0)), torch.zeros(DIM)
+    a[0], a[1] = 0.6, -0.8
+    monkeypatch.setattr(digits_pool, "draws", lambda like: pool.to(like))
+    monkeypatch.setattr(digits_pool, "STATISTICS", {"first": lambda x: x[:, 0]})
+    monkeypatch.setattr(digits_pool, "_seen", lambda: (pool[:, 0] > 0).long())
+    truth = digits_pool.tilted(lambda x: x @ a.to(x))
+    assert truth.log_Z_se == pytest.approx(((math.e - 1) / len(pool)) ** 0.5, rel=0.1)
+    assert abs(truth.log_Z - 0.5) < 3 * truth.log_Z_se
+    first = truth.observables["first"]
+    assert abs(first.mean - 0.6) < 3 * first.se and first.sd == pytest.approx(1, abs=0.03)
+    # Var = E_p* [(w / Z) (x - a)^2] / n, x ~ N(2 a, I) under p* w / Z
+    assert first.se == pytest.approx((math.e * 1.36 / len(pool)) ** 0.5, rel=0.15)
+    assert float(truth.modes.weight[1]) == pytest.approx(0.7257, abs=0.02)
+    x = truth.sample(int(truth.held), rng(1))
+    assert x.dtype == torch.float64 and len(x.unique(dim=0)) == len(x) > 500
+    assert ((x.mean(0) - a.double()) * len(x) ** 0.5).abs().max() < 4
+    assert ((x.var(0) - 1) * (len(x) / 2) ** 0.5).abs().max() < 4
+    with pytest.raises(ValueError, match="ask for no more"):
+        truth.sample(int(truth.held) + 1, rng(1))
 
 
 def test_a_changed_checkpoint_is_refused(tmp_path, monkeypatch):

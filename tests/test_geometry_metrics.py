@@ -222,13 +222,13 @@ def test_a_reference_of_too_few_points_has_no_floor_and_says_so():
             raise ValueError(f"the reference holds {len(points)} points, not {n}")
         return points[torch.randperm(len(points), generator=g)[:n]]
 
-    finite = Cluster().truth()._replace(sample=sample, independent=False)
+    finite = Cluster().truth()._replace(sample=sample, held=len(points))
     target = type("Finite", (), {"truth": lambda self: finite, "particles": (4, 2)})()
     metrics = {"distance_w2": SAMPLE["distance_w2"]}
     assert measure(target, metrics, 45, repetitions=2)["distance_w2"].mean > 0.01
     assert short(finite, 45) == ""
     assert measure(target, metrics, 46) == {"distance_w2": None}
-    assert "the reference holds 90 points, not 92" in short(finite, 46)
+    assert "two sets of 46 exact draws cannot be had of 90" in short(finite, 46)
 
 
 # --- energies -----------------------------------------------------------------------------------

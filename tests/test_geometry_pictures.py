@@ -39,7 +39,7 @@ class Balls(Density):
             if n > len(HELD):
                 raise ValueError(f"the reference holds {len(HELD)} points, not {n}")
             return centred(HELD[torch.randperm(len(HELD), generator=g)[:n]], 2)
-        return Truth("made up", log_Z=0.0, sample=sample, independent=False)
+        return Truth("made up", log_Z=0.0, sample=sample, held=len(HELD))
 
 @dataclass(frozen=True)
 class Sea(Density):
@@ -171,7 +171,7 @@ def test_a_reference_too_small_for_a_floor_says_so(folder, table):
     """130 points: 80 draws can be scored, a floor would need 160."""
     found = scores_of(folder, "balls", "good")["scores"]
     assert found["energy_w2"]["value"] > 0 and "floor" not in found["energy_w2"]
-    assert "holds 130 points, not 160" in found["energy_w2"]["no_floor"]
+    assert "cannot be had of 130" in found["energy_w2"]["no_floor"]
     assert "no_floor" not in found["magnetisation_err"]
     assert "no floor: two sets of 80 exact draws cannot be had" in table
     wide = scores_of(folder, "balls", "wide")["scores"]["energy_w2"]
@@ -265,7 +265,7 @@ def test_a_finite_reference_shows_what_it_holds():
                 raise ValueError("too many")
             return torch.zeros(n, 3)
 
-        return Truth("made up", sample=sample, independent=False)
+        return Truth("made up", sample=sample, held=held)
 
     def shown(known):
         target = type("Finite", (), {"truth": lambda self: known, "dim": 3})()

@@ -385,7 +385,7 @@ def test_floors_split_a_finite_reference_set():
         assert n <= 60
         return points[torch.randperm(60, generator=g)[:n]]
 
-    finite = truth()._replace(sample=sample, independent=False)
+    finite = truth()._replace(sample=sample, held=60)
     target = type("Finite", (Plain,), {"truth": lambda self: finite})()
     floor = measure(target, {"w2": ALL["w2"]}, 30, repetitions=5)["w2"]
     assert floor.mean > 0.2

@@ -84,6 +84,8 @@ def _weighed(problem: Problem, path: Path) -> tuple[Tensor, Tensor]:
 
 
 class Ahead(Controlled):
+    """The control of `Guidance`, for whoever looks at its paths."""
+
     def __init__(self, problem: Problem, strength: float) -> None:
         self.base, self.reward, self.strength = noising(problem), problem.reward, strength
 
