@@ -9,7 +9,7 @@ import torch
 from tests.worlds import Tilted, rng, z_score
 from tiltbench.samplers.redraw import Uncontrolled, by_ode
 from tiltbench.studies import digits_log_Z
-from tiltbench.studies._coupled import coupling, memory, shares, tilted
+from tiltbench.studies._coupled import coupling, memory, shares, starved, tilted
 from tiltbench.studies._memoryless import Bell, Integrated, Siblings, Silent, siblings
 from tiltbench.studies.memoryless_digits import Tuned
 from tiltbench.targets.digits import digits
@@ -47,6 +47,14 @@ def test_siblings_of_a_gaussian_have_closed_forms(rho):
     assert float(both.tilt[0]) == pytest.approx(above(1.0), abs=0.02)
     assert abs(float(both.z[0])) < 4 if rho == 0 else float(both.z[0]) < -6
     assert abs(z_score(tilted(made, r, 1_000, rng(3))[:, 0], 1.0)) < 4
+
+
+def test_starts_with_few_siblings_that_count_are_starved():
+    """Weights of 4, of 6 and of 12 siblings alike: an ess of 4, 6 and 12."""
+    r = torch.full((12, 3), -50.0)
+    for start, alike in enumerate((4, 6, 12)):
+        r[:alike, start] = 0.0
+    assert starved(r) == pytest.approx(1 / 3)
 
 
 def test_memory_that_no_line_sees():

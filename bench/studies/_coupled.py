@@ -18,6 +18,8 @@ from tiltbench.estimators import jackknife
 from tiltbench.samplers.weights import Estimate
 from tiltbench.studies._memoryless import Siblings
 
+FEW = 5  # siblings
+
 
 class Memory(NamedTuple):
     """corr(X_0, X_1): the roots of the shares of tr Var X_1."""
@@ -56,6 +58,13 @@ def coupling(r: Float[Tensor, "each starts"]) -> Estimate:
     value = ratio(pairs.mean(), z.mean())
     without = ratio((pairs.sum() - pairs) / (n - 1), (z.sum() - z) / (n - 1))
     return Estimate(float(value), jackknife(float(value), without), n)
+
+
+def starved(r: Float[Tensor, "each starts"]) -> float:
+    """The share of starts whose siblings' weights have an ess below FEW: from these a draw by
+    exp r is far from one of the optimum, which would go where no sibling went."""
+    ess = (2 * r.double().logsumexp(0) - (2 * r.double()).logsumexp(0)).exp()
+    return float((ess < FEW).double().mean())
 
 
 class Shares(NamedTuple):

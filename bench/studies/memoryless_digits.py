@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from tiltbench.samplers.adapter import Adapter
 from tiltbench.samplers.networks import Model
 from tiltbench.samplers.weights import Estimate
 from tiltbench.spec import build_sampler, build_target, parse
-from tiltbench.studies._coupled import coupling, memory, shares, tilted
+from tiltbench.studies._coupled import FEW, coupling, memory, shares, starved, tilted
 from tiltbench.studies._memoryless import (
     Integrated,
     Rebased,
@@ -127,6 +128,7 @@ def _row(name: str, base: Base, device: str) -> Row:
         base.gaussian,
         base.ends,
         coupling(r) if noisy else None,
+        starved(r) if noisy else math.nan,
         best,
         each,
         Floor(float(torch.tensor(scores).mean()), float(torch.tensor(scores).std()), DRAWS),
@@ -180,8 +182,9 @@ def run(folder: Path, device: str) -> Answer:
         "optimum of the control problem ends in the tilt. *Optimum*: energy distance of its draws, "
         "one of the siblings by exp r for each X_0, no control trained, to draws of the same "
         "siblings by exp r over all X_0 at once, which is the tilt of this chain's own ends; only "
-        "what ties them to X_0 differs. *Floor*: that of draws of the latter. *Trained*: "
-        f"`{METHOD}`, {POINTS:,} calls, {DRAWS:,} draws, to the same tilt. *Asked for*: share of "
+        "what ties them to X_0 differs. *Starved*: share of X_0 whose siblings' weights have an "
+        f"ess below {FEW}, where such a draw is not the optimum's. *Floor*: that of draws of the "
+        f"tilt. *Trained*: `{METHOD}`, {POINTS:,} calls, {DRAWS:,} draws, to the same tilt. *Asked for*: share of "
         "threes, or of even digits, among the trained draws. *Diversity*: mean distance of two, in "
         "pixels; in brackets that of the tilt. *No noise*: X' = v + u along the probability flow, "
         f"which has no weights and no optimum to draw; its tilt is that of {ALONE * DRAWS:,} ends."
@@ -198,6 +201,7 @@ def _shown(row: Row) -> dict[str, object]:
         "Gaussian": f"{row.gaussian:.3f}",
         "base": pm(row.ends, 4),
         "coupling": pm(row.coupling),
+        "starved": row.starved,
         "optimum": pm(row.best, 4),
         "floor": f"{row.floor.mean:.4f} ± {row.floor.sd:.4f}",
         "trained": pm(row.distance, 4),
