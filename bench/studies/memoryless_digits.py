@@ -186,7 +186,8 @@ def run(folder: Path, device: str) -> Answer:
         f"ess below {FEW}, where such a draw is not the optimum's. *Floor*: that of draws of the "
         f"tilt. *Trained*: `{METHOD}`, {POINTS:,} calls, {DRAWS:,} draws, to the same tilt. "
         "*Asked for*: share of threes, or of even digits, among the trained draws. "
-        "*Diversity*: mean distance of two, in pixels; in brackets that of the tilt. *No noise*: X' = v + u along the probability flow, "
+        "*Diversity*: mean distance of two, in pixels; in brackets that of the tilt. "
+        "*No noise*: X' = v + u along the probability flow, "
         f"which has no weights and no optimum to draw; its tilt is that of {ALONE * DRAWS:,} ends."
     )
     return Answer(DataFrame([_shown(row) for row in found]), words, claims(found))
