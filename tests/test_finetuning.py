@@ -436,7 +436,7 @@ def test_where_an_optimum_with_memory_ends():
     assert _climbed() == pytest.approx(steered(), rel=0.03)
     for stepping, expected in ((Constant(), remembered(0.456)), (Bell().stepping, Ends(1.2, 0.3))):
         bell = Bell(stepping, steps=30)
-        ends = siblings(bell.base, 400, 200, "cpu")
+        ends = siblings(bell.base, 2, 400, 200, "cpu").ends
         x = optimum(ends, bell.reward(ends), rng(2)).double()
         assert abs(z_score(x.flatten(), expected.mean)) < 4.5
         assert float(x.var(0).mean()) == pytest.approx(expected.variance, rel=0.15)

@@ -109,6 +109,23 @@ SHRUNK = {
         "WORLDS": ("gaussian", "cross"),
         "PICTURED": ("cross",),
     },
+    "memoryless_digits": {
+        "POINTS": 16,
+        "DRAWS": 50,
+        "SIBLINGS": 2,
+        "ALONE": 2,
+        "STEPS": 3,
+        "REPEATED": 2,
+        "METHOD": "adjoint_matching[model=Adapter,paths=16]",
+    },
+    "digits_log_Z": {
+        "TARGETS": ("digits_superresolution",),
+        "METHOD": "adjoint_matching[model=Adapter,paths=16]",
+        "POINTS": (16,),
+        "PATHS": 20,
+        "CHUNK": 500,
+        "MOST": 500,
+    },
     "fluctuation": {
         "CASES": {"tilt_linear": ("cmcd_lv[paths=8]", 2_000)},
         "PATHS": 500,

@@ -3,31 +3,96 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.samplers.weights import resample
-from tiltbench.targets.interpolant import Ancestral, Stepping
+from tiltbench.targets.interpolant import Ancestral, Constant, Interpolant, Stepping
 from tiltbench.targets.mixture_flow import MixtureFlow
 from tiltbench.targets.process import Additive, Kernel, Process
+from tiltbench.targets.schedules import Schedule
 from tiltbench.targets.target import Tilt, Truth
 
 MEAN, POWER = 1.2, 0.3  # of the Gaussian target of math.md 2
+AT_ONCE = 4_096  # points shown to a network at once: more is slower
+
+
+@dataclass(frozen=True)
+class Flowing(Stepping):
+    """The probability flow by Euler's method: a step of v + gain u.  `std` is what multiplies u
+    sqrt(dt), not the size of a noise, and `lift` makes an Adapter's u (v_theta - v_base) / gain."""
+
+    name: ClassVar[str] = "Flowing"
+    gain: float = 1.0
+
+    def check(self, schedule: Schedule) -> None:
+        """Any schedule will do."""
+
+    def mean(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
+        return x + (base.times[k + 1] - base.times[k]) * base.velocity(x, k)
+
+    def std(self, base: Interpolant, k: int) -> float:
+        return self.gain * math.sqrt(base.times[k + 1] - base.times[k])
+
+    def lift(self, base: Interpolant, k: int) -> float:
+        alpha_rate, power_rate = base.rates[k]
+        ratio = base.signals[k] / base.noises[k]
+        return (alpha_rate - ratio * power_rate / (2 * base.noises[k])) / self.gain
+
+    def reversal(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Kernel:
+        raise NotImplementedError("a flow without noise has no kernel to go back by")
+
+    def memory(self, base: Interpolant) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Integrated(Constant):
+    """sigma(t) = level by steps that are exact were X_1 what the denoiser says, as Ancestral's are:
+    the noise xi = (x - alpha X_1) / beta is then an Ornstein-Uhlenbeck process, xi <- rho xi +
+    sqrt(1 - rho^2) z with rho = exp(-int sigma^2 / (2 beta^2) dt), and the uncertainty of X_1 is
+    added to it.  Euler's steps are unstable where beta^2 < sigma^2 dt / 4, at the end of any law
+    near a surface: images.  The integral is exact where beta is linear in t (a rectified flow)."""
+
+    name: ClassVar[str] = "Integrated"
+
+    def parts(self, base: Interpolant, k: int) -> tuple[float, float, float]:
+        """(A, B, var) of X_{k+1} | X_k, X_1, whose mean is A x + B X_1."""
+        a0, a1, b0, b1 = (*base.signals[k : k + 2], *base.noises[k : k + 2])
+        dt = base.times[k + 1] - base.times[k]
+        rho = math.exp(-(self.level**2) * dt / (2 * b0 * b1)) if b1 else 0.0
+        return rho * b1 / b0, a1 - rho * b1 / b0 * a0, (1 - rho**2) * b1**2
+
+    def mean(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
+        gain, pull, _ = self.parts(base, k)
+        return gain * x + pull * base.denoise(x, k)
+
+    def std(self, base: Interpolant, k: int) -> float:
+        _, pull, var = self.parts(base, k)
+        return math.hypot(math.sqrt(var), pull * base.uncertainty[k])
+
+    def lift(self, base: Interpolant, k: int) -> float:
+        dt = base.times[k + 1] - base.times[k]
+        return self.parts(base, k)[1] / (self.std(base, k) * math.sqrt(dt))
+
+    def reversal(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Kernel:
+        raise NotImplementedError("paths of this chain are traced back by no kernel: use Constant")
 
 
 class Silent(Additive):
-    """The probability flow with a control and no noise: dX = (v + gain u) dt.
+    """The probability flow of an interpolant with a control and no noise: dX = (v + gain u) dt.
 
     u costs |u|^2 / 2, as with noise, so a loss whose label and value do not need the noise trains
     it; the chain has no kernels with a density, and its weights mean nothing."""
 
-    def __init__(self, flow: MixtureFlow, gain: float = 1.0) -> None:
-        self.flow, self.gain, self.steps = flow, gain, flow.steps
+    def __init__(self, flow: Interpolant, gain: float = 1.0) -> None:
+        self.flow = replace(flow, stepping=Flowing(gain))  # type: ignore[type-var]
+        self.steps = flow.steps
 
     @property
     def times(self) -> tuple[float, ...]:
@@ -44,11 +109,10 @@ class Silent(Additive):
         return torch.zeros(shape, device=generator.device, dtype=dtype)
 
     def base(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
-        dt = self.times[k + 1] - self.times[k]
-        return Kernel(x + dt * self.flow.velocity(x, k), self.gain * math.sqrt(dt))
+        return self.flow.base(x, k)
 
     def backward(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
-        raise NotImplementedError("a flow without noise has no kernel to go back by")
+        return self.flow.backward(x, k)
 
 
 @dataclass(frozen=True)
@@ -118,16 +182,25 @@ def steered(gain: float = 1.0) -> Ends:
     return Ends(MEAN / (POWER * stiff), (push / stiff) ** 2)
 
 
+class Siblings(NamedTuple):
+    """X_0, and the ends of `each` independent paths of the base from every one of them."""
+
+    start: Float[Tensor, "starts d"]
+    ends: Float[Tensor, "each starts d"]
+
+
 @lru_cache(maxsize=8)  # the shapes share a base
-def siblings(base: Process, starts: int, each: int, device: str) -> Float[Tensor, "each starts d"]:
-    """Ends of `each` independent paths of the base from every one of `starts` points X_0."""
+@torch.no_grad()
+def siblings(base: Process, dim: int, starts: int, each: int, device: str) -> Siblings:
     source = Generator(device).manual_seed(4)
-    with torch.no_grad():
-        x = base.start((starts, 2), source, torch.float32).expand(each, starts, 2)
-        for k in range(base.steps):
-            mean, std = base.base(x, k)
-            x = mean + std * base.normal(tuple(x.shape), source, x.dtype)
-        return x
+    start = base.start((starts, dim), source, torch.float32)
+    x = start.expand(each, starts, dim)
+    parts = max(AT_ONCE // starts, 1)
+    for k in range(base.steps):
+        std = base.base(x[:1, :1], k).std
+        mean = torch.cat([base.base(part, k).mean for part in x.split(parts)])
+        x = mean + std * base.normal(tuple(x.shape), source, x.dtype)
+    return Siblings(start, x)
 
 
 def optimum(

@@ -94,7 +94,7 @@ def rows(world: str, device: str) -> list[Row]:
             target = Rebased(target, Silent(target.base))  # type: ignore[arg-type]
         best = None
         if noise != ODE:
-            ends = siblings(target.base, DRAWS, SIBLINGS, device)
+            ends = siblings(target.base, target.dim, DRAWS, SIBLINGS, device).ends
             best = optimum(ends, target.reward(ends), Generator(device).manual_seed(5))
         x, log_w = _learnt(target, device) if world in LEARNT else (None, None)
         weighed = None
