@@ -39,8 +39,8 @@ INSTEAD = {
     "make oracle": f"tiltbench run --suite oracle {ON_A_TILT}",  # an hour
     "make studies": "tiltbench list studies",  # a quarter of an hour, on the suite above
     "tiltbench run --suite finetune": "tiltbench run --suite finetune --samplers guidance",  # hours
-    "tiltbench study memoryless memory truncation --out results/published/studies": (
-        "tiltbench list studies"  # half an hour
+    "tiltbench study memoryless memory truncation calibration --out results/published/studies": (
+        "tiltbench list studies"  # most of an hour
     ),
 }
 NOT_RUN = {
