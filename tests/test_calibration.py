@@ -135,6 +135,8 @@ def test_verdicts_on_calibration():
     for width, due in ((1.0, "supported"), (0.5, "refuted"), (2.0, "refuted")):
         made = [line(width=width)]
         assert calibration._calibrated(made[0], calibration._told(made)).verdict == due
+    made = [line()._replace(ranks=line(width=0.5).ranks)]  # right intervals, wrong statistics
+    assert calibration._calibrated(made[0], calibration._told(made)).verdict == "refuted"
     few = [line(n=6)]  # nothing is rejected, and nothing shown
     assert calibration._calibrated(few[0], calibration._told(few)).verdict == "open"
 
