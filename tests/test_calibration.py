@@ -160,7 +160,9 @@ def test_verdicts_on_means():
     square, nearest = calibration._squares(exact, truth, {"off": truth * 0 + 0.5})
     assert square.verdict == "supported" and nearest.verdict == "supported"
     wide = exact._replace(sd=1.5 * exact.sd)
-    square, nearest = calibration._squares(wide, truth, {"oracle": truth / 2})
+    square, nearest = calibration._squares(
+        wide, truth, {"off": truth * 0 + 0.5, "oracle": truth / 2}
+    )
     assert square.verdict == "refuted" and nearest.verdict == "refuted"
     shaken = torch.rand(60, 1, generator=source, dtype=torch.float64)
     plain = line("a")._replace(mean=0.5 + 0.1 * shaken.expand(60, 64))

@@ -80,6 +80,8 @@ def posteriors(seen: Seen, pool: Float[Tensor, "n 64"], seed: int) -> dict[str, 
     return found
 
 
+PART = 2_048  # draws of which moments are taken at once
+
 Statistic = Callable[[Tensor, Seen], Tensor]  # (*b, 64) -> (*b,)
 STATISTICS: Mapping[str, Statistic] = {
     "ink": lambda x, seen: ink(x),
@@ -111,5 +113,9 @@ def moments(draws: Draws) -> Moments:
     flat = draws.x.new_zeros(len(draws.x))
     share = (flat if draws.log_w is None else draws.log_w).double().softmax(0)
     mean = share @ draws.x
-    far = (draws.x - mean).square()
-    return Moments(mean, (share @ far).sqrt(), (share.square() @ far).sqrt())
+    variance = square = torch.zeros_like(mean)
+    # in parts: of whole temporaries, small results between them would pin the memory (25 MB a call)
+    for w, x in zip(share.split(PART), draws.x.split(PART), strict=True):
+        far = (x - mean).square()
+        variance, square = variance + w @ far, square + w.square() @ far
+    return Moments(mean, variance.sqrt(), square.sqrt())
