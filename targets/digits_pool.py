@@ -22,9 +22,7 @@ from tiltbench.targets.reference import without_replacement
 from tiltbench.targets.target import Modes, Observable, Truth, table
 
 COUNT = 50_000
-PART = (
-    500  # images that a network sees at once: more leave the processor's cache, at 3 times the time
-)
+PART = 500  # images that a network sees at once: more leave the cache and take 3 times as long
 STORED = "digits_flow_draws"
 Statistic = Callable[[Tensor], Tensor]
 STATISTICS: Mapping[str, Statistic] = {"ink": ink, "sharpness": sharpness}

@@ -100,6 +100,16 @@ SHRUNK = {
         },
     },
     "truncation": {"STEPS": 4, "LAST": (2, 4), "PATHS": 16, "POINTS": 100, "DRAWS": 100},
+    "calibration": {
+        "REPLICATES": 2,
+        "RANKED": 19,
+        "stored": lambda like: torch.randn(500, 64, generator=torch.Generator().manual_seed(0)).to(
+            like
+        ),
+        "inverse.POINTS": 8,
+        "inverse.PATHS": 20,
+        "inverse.LEARNT": "adjoint_matching[model=Adapter,paths=8]",
+    },
     "memoryless": {
         "POINTS": 200,
         "DRAWS": 100,

@@ -128,7 +128,7 @@ def test_the_study_reads_stored_runs(world, tmp_path, monkeypatch):
                 "path_kl": truth.exact.kl.value,
                 "energy_distance": (0.02, {"mean": 0.0, "sd": 0.01, "n": 40, "unfit": False}),
                 "diversity": 9.0,
-                "log_Z_bar_err": 0.3,
+                "log_Z_err": 0.3,
                 "log_Z_own_err": 0.7,
             }
             put(suite, "right", seed, scores, **here)

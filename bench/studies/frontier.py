@@ -52,8 +52,8 @@ def run(folder: Path, device: str) -> Answer:
         "weights*: KL(p* | p_base) from the path weights. *Exact tilt*: from "
         f"{len(f):,} weighted draws of the base, whose own E log P is {float(f.mean()):.2f} and "
         f"diversity {_said(width)}; its KL stands under *path KL*, which the optimum's is. *log Z "
-        "error*: by Bennett's ratio, or the method's own. The rows of the sheet, strength "
-        f"{SHOWN:g}, seed {SEED}: {', '.join(rows)}."
+        "error*: by path weights (Jarzynski), or the method's own. The rows of the sheet, "
+        f"strength {SHOWN:g}, seed {SEED}: {', '.join(rows)}."
     )
     table = [
         row
