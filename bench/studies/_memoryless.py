@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from tiltbench.samplers.adapter import Adapter
+from tiltbench.samplers.networks import Model
 from tiltbench.samplers.weights import resample
 from tiltbench.targets.interpolant import Ancestral, Constant, Interpolant, Stepping
 from tiltbench.targets.mixture_flow import MixtureFlow
@@ -113,6 +115,17 @@ class Silent(Additive):
 
     def backward(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
         return self.flow.backward(x, k)
+
+
+@dataclass(frozen=True)
+class Tuned(Adapter):
+    """The same without noise: u = v_theta - v_base."""
+
+    name: ClassVar[str] = "Tuned"
+
+    def build(self, dim: int, process: Process, generator: Generator) -> Model:
+        assert isinstance(process, Silent)
+        return super().build(dim, process.flow, generator)
 
 
 @dataclass(frozen=True)

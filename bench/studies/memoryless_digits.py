@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -15,8 +15,6 @@ from tiltbench.estimators import average, jarzynski
 from tiltbench.floor import Floor
 from tiltbench.metrics._pairs import two_sample, within
 from tiltbench.report.style import bare, picture
-from tiltbench.samplers.adapter import Adapter
-from tiltbench.samplers.networks import Model
 from tiltbench.samplers.weights import Estimate
 from tiltbench.spec import build_sampler, build_target, parse
 from tiltbench.studies._coupled import FEW, coupling, memory, shares, starved, tilted
@@ -25,6 +23,7 @@ from tiltbench.studies._memoryless import (
     Rebased,
     Siblings,
     Silent,
+    Tuned,
     optimum,
     siblings,
 )
@@ -51,17 +50,6 @@ POINTS, DRAWS = 4_000, 1_000
 SIBLINGS, ALONE = 128, 16  # paths from one X_0; times DRAWS paths without noise, one from each
 REPEATED = 20  # pairs of sets of exact draws, for the floor
 ROWS, COLUMNS = 5, 4  # of a panel of images
-
-
-@dataclass(frozen=True)
-class Tuned(Adapter):
-    """The same without noise: u = v_theta - v_base."""
-
-    name: ClassVar[str] = "Tuned"
-
-    def build(self, dim: int, process: Process, generator: Generator) -> Model:
-        assert isinstance(process, Silent)
-        return super().build(dim, process.flow, generator)
 
 
 def energy(x: Tensor, y: Tensor) -> Estimate:
