@@ -18,7 +18,7 @@ DOCS_READY := .venv/.docs-ready
 TYPES := build/types
 EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: bench test shapes report smoke oracle studies tuning perf quality slow cluster pipelines \
+.PHONY: bench test shapes report smoke oracle finetune studies tuning perf quality slow cluster pipelines \
   mutants readme docs docs-test outputs lint fmt clean
 
 bench: $(READY)
@@ -52,7 +52,13 @@ smoke: $(READY)
 oracle: $(READY)
 	$(BIN)/tiltbench run --suite oracle --device $(DEVICE)
 
-# Tables and pictures of the studies, into the tracked folder; the oracle suite must have been run.
+# Every fine-tuning method: where the truth is exact (half an hour), and on a trained network (an hour).
+finetune: $(READY)
+	$(BIN)/tiltbench run --suite finetune --device $(DEVICE)
+	$(BIN)/tiltbench run --suite finetune_digits --device $(DEVICE)
+
+# Tables and pictures of the studies, into the tracked folder; the suites they read (oracle, physics,
+# finetune_digits) must have been run.
 studies: $(READY)
 	$(BIN)/tiltbench study all --device $(DEVICE) --out results/published/studies
 
