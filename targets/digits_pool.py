@@ -24,6 +24,7 @@ from tiltbench.targets.target import Modes, Observable, Truth, table
 COUNT = 50_000
 PART = 500  # images that a network sees at once: more leave the cache and take 3 times as long
 STORED = "digits_flow_draws"
+LEAST = 50  # effective draws: fewer know neither log Z nor its error
 Statistic = Callable[[Tensor], Tensor]
 STATISTICS: Mapping[str, Statistic] = {"ink": ink, "sharpness": sharpness}
 
@@ -49,6 +50,8 @@ def tilted(reward: Statistic) -> Truth:
     w = (r - most).exp()
     share = w / w.sum()
     ess = 1 / float(share.square().sum())
+    if not ess >= LEAST:
+        return Truth(f"unknown: {n:,} draws of the base are worth {ess:.1f}, fewer than {LEAST}")
     kept = x[torch.from_numpy(np.random.RandomState(0).random_sample(n)) < w]
     weight = torch.zeros(CLASSES, dtype=torch.float64).index_add(0, _seen(), share)
 
