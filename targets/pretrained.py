@@ -141,6 +141,10 @@ class Pretrained(Interpolant):
             t = x.new_tensor([t])
         first = next(network.parameters(), x)
         said = network(x.to(first.dtype), t[..., 0].expand(x.shape[:-1]).to(first.dtype)).to(x)
+        if said.shape != x.shape:
+            raise ValueError(
+                f"the network maps {tuple(x.shape)} to {tuple(said.shape)}: it must keep the shape"
+            )
         return *self.reading(said, x, at), at
 
     def placed(self, device: torch.device) -> nn.Module:

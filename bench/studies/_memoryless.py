@@ -54,7 +54,7 @@ class Flowing(Stepping):
 
 
 @dataclass(frozen=True)
-class Integrated(Constant):
+class Integrated(Ancestral):
     """sigma(t) = level by steps that are exact were X_1 what the denoiser says, as Ancestral's are:
     the noise xi = (x - alpha X_1) / beta is then an Ornstein-Uhlenbeck process, xi <- rho xi +
     sqrt(1 - rho^2) z with rho = exp(-int sigma^2 / (2 beta^2) dt), and the uncertainty of X_1 is
@@ -62,28 +62,19 @@ class Integrated(Constant):
     near a surface: images.  The integral is exact where beta is linear in t (a rectified flow)."""
 
     name: ClassVar[str] = "Integrated"
+    level: float = 1.0
 
     def parts(self, base: Interpolant, k: int) -> tuple[float, float, float]:
-        """(A, B, var) of X_{k+1} | X_k, X_1, whose mean is A x + B X_1."""
         a0, a1, b0, b1 = (*base.signals[k : k + 2], *base.noises[k : k + 2])
         dt = base.times[k + 1] - base.times[k]
         rho = math.exp(-(self.level**2) * dt / (2 * b0 * b1)) if b1 else 0.0
         return rho * b1 / b0, a1 - rho * b1 / b0 * a0, (1 - rho**2) * b1**2
 
-    def mean(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
-        gain, pull, _ = self.parts(base, k)
-        return gain * x + pull * base.denoise(x, k)
-
-    def std(self, base: Interpolant, k: int) -> float:
-        _, pull, var = self.parts(base, k)
-        return math.hypot(math.sqrt(var), pull * base.uncertainty[k])
-
-    def lift(self, base: Interpolant, k: int) -> float:
-        dt = base.times[k + 1] - base.times[k]
-        return self.parts(base, k)[1] / (self.std(base, k) * math.sqrt(dt))
-
     def reversal(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Kernel:
         raise NotImplementedError("paths of this chain are traced back by no kernel: use Constant")
+
+    def memory(self, base: Interpolant) -> float:
+        return Constant(self.level).memory(base)
 
 
 class Silent(Additive):

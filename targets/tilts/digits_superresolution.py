@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +15,7 @@ from tiltbench.targets.images import likelihood, pooled
 from tiltbench.targets.tilts._digits import DigitsTilt
 
 HELD_OUT = 359
+LEAST, MOST = 1e-3, 1e3  # of the noise; pixels are in [-1, 1]
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class DigitsSuperresolution(DigitsTilt):
         super().__post_init__()
         if self.image not in range(HELD_OUT):
             raise ValueError(f"image is {self.image}; it must be from 0 to {HELD_OUT - 1}")
-        if not 0 < self.noise < math.inf:
-            raise ValueError(f"noise is {self.noise}; it must be positive and finite")
+        if not LEAST <= self.noise <= MOST:
+            raise ValueError(f"noise is {self.noise}; it must be from {LEAST:g} to {MOST:g}")
 
     @cached_property
     def y(self) -> Float[Tensor, " 16"]:
