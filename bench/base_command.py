@@ -22,8 +22,7 @@ def base(options: Namespace, arguments: Sequence[str]) -> int:
 
     out = Path(options.out) if options.out else RESULTS / "base"
     steps = whole(options.steps, "--steps") if options.steps else None
-    if out.is_file():
-        raise Refused(f"{out} is a file; name another folder with --out")
+    out.mkdir(parents=True, exist_ok=True)  # or fails before minutes of training
     torch.set_num_threads(1)  # sums in one order: the same bytes twice
     now = code_identity()
     note = {

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from tiltbench import check_truth, check_unknown
+from tiltbench import check_base, check_truth, check_unknown
 from tiltbench.check_device import devices
 from tiltbench.check_symmetries import Function, symmetries
 from tiltbench.findings import Finding, expect, is_frozen, until_broken
@@ -19,12 +19,13 @@ from tiltbench.targets.target import Density, Target, test_point
 
 
 def check(target: Target) -> list[Finding]:
-    """In order: statement, function, truth, draws; nothing after the first that is broken."""
+    """In order: statement, base, function, truth, draws; nothing after the first that is broken."""
     f = target.log_rho if isinstance(target, Density) else target.reward  # type: ignore[attr-defined]
     called = "log_rho" if isinstance(target, Density) else "reward"
     return until_broken(
         [
             ("reading the fields", partial(_statement, target)),
+            ("the base", partial(check_base.paths, target)),
             (called, partial(_shapes, target, f, called)),
             (called, partial(_values, target, f, called)),
             (called, partial(devices, target, f, called)),

@@ -12,9 +12,10 @@ from torch import Generator, Tensor
 from tiltbench.check_symmetries import Function
 from tiltbench.estimators import bar
 from tiltbench.findings import Finding, agrees, expect, mean_of, said
+from tiltbench.samplers.redraw import Uncontrolled
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.noising import Known
-from tiltbench.targets.process import Controlled, simulate
+from tiltbench.targets.process import simulate
 from tiltbench.targets.target import Density, Target, Tilt, Truth
 
 N = 4000  # exact draws per statistical check
@@ -277,13 +278,6 @@ def _log_wide(x: Tensor, scale: float) -> Tensor:
     return torch.stack(logs).logsumexp(0) - math.log(len(WIDTHS))
 
 
-class _Free(Controlled):
-    """u = 0."""
-
-    def control(self, x: Tensor, t: Tensor, hint: Tensor | None = None) -> Tensor:
-        return torch.zeros_like(x)
-
-
 def _from_base(target: Tilt) -> Estimate:
     """The log of the mean of exp(r) over the base: exact draws of it, or uncontrolled paths."""
     g, shape = Generator().manual_seed(11), (N, target.dim)
@@ -292,7 +286,7 @@ def _from_base(target: Tilt) -> Estimate:
         if isinstance(base, Known):
             x = base.end(shape, g)
         else:
-            x = simulate(base, _Free(), shape, g).x[-1]
+            x = simulate(base, Uncontrolled(), shape, g).x[-1]
         r = target.reward(x).double()
     return _log_mean_exp(r)
 

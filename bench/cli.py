@@ -299,6 +299,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `tiltbench list targets | head`
         sys.stderr.close()
         return 0
+    except OSError as error:
+        out = getattr(options, "out", None)
+        if not (out and error.filename and str(error.filename).startswith(out)):
+            raise
+        print(
+            f"tiltbench: {error.filename} cannot be written ({error.strerror}); name another "
+            "folder with --out",
+            file=sys.stderr,
+        )
+        return 2
 
 
 def _plugged(files: Sequence[str]) -> AbstractContextManager[None]:

@@ -91,10 +91,10 @@ def study(options: Namespace, arguments: Sequence[str]) -> int:
     try:
         for page in conduct_all(names, out, device, jobs):
             print(page, flush=True)
-    except FileNotFoundError as error:  # a study of results that are not there
-        raise Refused(str(error)) from error
-    except (FileExistsError, NotADirectoryError) as error:
-        raise Refused(f"{error.filename} is a file; name another folder with --out") from error
+    except FileNotFoundError as error:
+        if error.filename:
+            raise
+        raise Refused(str(error)) from error  # a study of results that are not there
     return 0
 
 

@@ -93,8 +93,16 @@ class Pretrained(Interpolant):
     _placed: dict[torch.device, nn.Module] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; it must be 1 or more")
+        if not (isinstance(self.steps, int) and self.steps >= 1):
+            raise ValueError(f"steps is {self.steps}; it must be a whole number, 1 or more")
+        if not 0 < self.rms < math.inf:
+            raise ValueError(f"rms is {self.rms}; it must be positive and finite")
+        ends = [t for t, _ in self.doubt]
+        if len(ends) < 2 or sorted(ends) != ends or ends[0] > 0 or ends[-1] < 1:
+            raise ValueError(
+                "doubt must be pairs (t, value) from t = 0 to t = 1 in order: measure it with "
+                "`doubts`"
+            )
         self.stepping.check(self.schedule)
         one = torch.ones(1)
         if not all(part.isfinite() for part in self.reading(one, one, self._levels[0])):

@@ -135,6 +135,57 @@ def test_a_wrong_tilt_gets_one_sentence(tmp_path, claim):
     assert bad(check(str(tmp_path / "right.py"))) == []
 
 
+PRETRAINED = '''
+from dataclasses import dataclass
+from functools import cached_property
+import torch
+from torch import nn
+from tiltbench.targets.pretrained import Pretrained, velocity
+from tiltbench.targets.target import Tilt, Truth
+
+class Net(nn.Module):
+    """The velocity of N(0, 4 I) on the line from noise to data."""
+
+    def forward(self, x, t):
+        t = t[..., None]
+        return x * (4 * t - (1 - t)) / (4 * t**2 + (1 - t) ** 2)
+
+@dataclass(frozen=True)
+class Mine(Tilt):
+    """A network of one's own."""
+    name = "mine"
+    dim = 3
+    scale = 2.0
+
+    @cached_property
+    def base(self):
+        doubt = [(t, 2 * (1 - t) / (4 * t**2 + (1 - t) ** 2) ** 0.5) for t in (0.0, 0.5, 1.0)]
+        return Pretrained(Net(), velocity, 2.0, doubt)
+
+    def reward(self, x):
+        return -0.1 * x.square().sum(-1)
+
+    def truth(self):
+        return Truth("unknown")
+'''
+
+WRONG_BASES = {
+    "nan": ("return x *", "return 0 * (x - 2).log() + x *", "of 400 paths of the base end in NaN"),
+    "shape": ("return x *", "return x[..., :1] *", r"maps \(400, 3\) to \(400, 1\): it must keep"),
+    "rms": ("velocity, 2.0", "velocity, 0.5", "spread of the base is 0.5, the rms .* its draws 1"),
+    "no doubt": ("velocity, 2.0, doubt", "velocity, 2.0, []", "doubt must be pairs"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_BASES)
+def test_a_wrong_base_gets_one_sentence(tmp_path, wrong):
+    old, new, expected = WRONG_BASES[wrong]
+    (tmp_path / "mine.py").write_text(PRETRAINED.replace(old, new))
+    one_sentence(tmp_path / "mine.py", expected)
+    (tmp_path / "right.py").write_text(PRETRAINED)
+    assert bad(check(str(tmp_path / "right.py"))) == []
+
+
 SYMMETRIC = '''
 from dataclasses import dataclass
 from tiltbench.targets.target import Density, Truth

@@ -133,8 +133,15 @@ def test_what_cannot_be_a_base_is_refused():
         Pretrained(Net(), velocity, 1.0, doubt, Foellmer())
     with pytest.raises(ValueError, match="measure it with `doubts`"):
         Pretrained(Net(), velocity, 1.0, [(0.0, 1.0), (0.5, 0.0), (1.0, 0.0)])
-    with pytest.raises(ValueError, match="steps is 0"):
-        random_base(steps=0)
+    for unordered in ([], [(0.0, 1.0)], [(1.0, 0.3), (0.0, 1.0)], [(0.0, 1.0), (0.5, 0.3)]):
+        with pytest.raises(ValueError, match="doubt must be pairs .* from t = 0 to t = 1"):
+            Pretrained(Net(), velocity, 1.0, unordered)
+    for rms in (0.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"rms is {rms}; it must be positive"):
+            Pretrained(Net(), velocity, rms, doubt)
+    for steps in (0, 1.5):
+        with pytest.raises(ValueError, match=f"steps is {steps}; it must be a whole number"):
+            random_base(steps=steps)
 
 
 def test_weights_are_exact_for_the_chain_of_any_network():

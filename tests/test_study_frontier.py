@@ -156,6 +156,13 @@ def test_the_study_reads_stored_runs(world, tmp_path, monkeypatch):
     assert (tmp_path / "frontier.png").stat().st_size > 20_000
 
 
+def test_results_without_the_strength_of_the_sheet_name_the_remedy(world):
+    _, targets, _ = world
+    weaker = {"a label": targets[0.3]}
+    with pytest.raises(FileNotFoundError, match="digit 3 at strength 1: run the whole suite"):
+        frontier._shown(weaker)
+
+
 def test_without_the_suite_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(_stored, "ROOTS", (tmp_path,))
     with pytest.raises(FileNotFoundError, match="tiltbench run --suite finetune_digits"):

@@ -16,6 +16,14 @@ from tiltbench.study import Claim, verdict
 STARVED = 0.02  # share of X_0 with too few siblings, from which their draws say little
 
 
+class Seen(NamedTuple):
+    """Of draws."""
+
+    hits: Estimate  # share of them that are what is asked for
+    reward: Estimate
+    diversity: Estimate
+
+
 class Row(NamedTuple):
     target: str
     noise: str
@@ -28,12 +36,10 @@ class Row(NamedTuple):
     shares: Shares | None  # of the digits, at the optimum
     floor: Floor  # what draws of the tilt score
     exact: Tensor  # draws of the tilt of this chain's own ends
-    spread: Estimate  # of them
+    tilt: Seen  # of them
     x: Tensor  # draws after training
-    hits: Estimate  # share of them that are what is asked for
-    reward: Estimate
+    trained: Seen
     distance: Estimate  # to the tilt
-    diversity: Estimate
     log_Z_err: Estimate | None  # by path weights, to the tilt of this chain's own ends
 
     @property

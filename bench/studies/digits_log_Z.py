@@ -201,7 +201,8 @@ def _claims(found: list[Row]) -> tuple[Claim, ...]:
             f"{sum(b <= j for b, j, _ in errors)}.",
         ),
         Claim(
-            "A trained control and both sides tell more than as many draws of the base",
+            "A trained control and both sides tell more than as many draws of the base "
+            "(training and rejected paths not counted)",
             verdict(min(gains) > 1.2, max(gains) < 1),
             f"error of importance sampling over Bennett's after {POINTS[-1]:,} calls: "
             + ", ".join(f"{row.target} {g:.1f}" for row, g in zip(last, gains, strict=True))

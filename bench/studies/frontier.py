@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -38,10 +39,10 @@ def run(folder: Path, device: str) -> Answer:
     with torch.no_grad():
         f = torch.cat([log_classes(part)[:, DIGIT] for part in base.split(PART)]).double()
     targets = tilts(frames, DIGIT)
+    shown = _shown(targets)
     truths = [_truth(target, f) for target in targets.values()]
     lines = list(lines_of(frames, targets, f))
     draw(folder / "frontier.png", lines, truths, f)
-    shown = next(label for label, target in targets.items() if target.strength == SHOWN)
     rows = _sheet_rows(stored / "runs", frames, shown, targets[shown])
     sheet(torch.cat(list(rows.values())), folder / "sheet.png", COLUMNS)
     width = spread(targets[shown], base[:COMPARED].double(), None)
@@ -64,6 +65,17 @@ def run(folder: Path, device: str) -> Answer:
         )
     ]
     return Answer(DataFrame(table), words, judged(lines, truths))
+
+
+def _shown(targets: Mapping[str, DigitsClass]) -> str:
+    """The label of the tilt of the sheet."""
+    for label, target in targets.items():
+        if target.strength == SHOWN:
+            return label
+    raise FileNotFoundError(
+        f"the results of {SUITE} hold no digits_class of digit {DIGIT} at strength {SHOWN:g}: run "
+        f"the whole suite, `tiltbench run --suite {SUITE}`"
+    )
 
 
 def _truth(target: DigitsClass, f: Float[Tensor, " n"]) -> Truth:

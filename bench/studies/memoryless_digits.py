@@ -27,7 +27,7 @@ from tiltbench.studies._memoryless import (
     optimum,
     siblings,
 )
-from tiltbench.studies._memoryless_digits_claims import Row, claims, minus, pm
+from tiltbench.studies._memoryless_digits_claims import Row, Seen, claims, minus, pm
 from tiltbench.studies._trained import trained
 from tiltbench.studies.memoryless import ODE, SILENT_LIKE
 from tiltbench.study import Answer, Study
@@ -121,12 +121,10 @@ def _row(name: str, base: Base, device: str) -> Row:
         each,
         Floor(float(torch.tensor(scores).mean()), float(torch.tensor(scores).std()), DRAWS),
         exact,
-        spread(exact[:DRAWS]),
+        seen(name, target, exact[:DRAWS]),
         x,
-        average(asked(name, by_parts(log_classes, x).argmax(-1)).double()),
-        average(by_parts(target.reward, x)),
+        seen(name, target, x),
         energy(x, exact),
-        spread(x),
         err,
     )
 
@@ -138,8 +136,10 @@ def by_parts(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return flat.unflatten(0, x.shape[:-1])
 
 
-def asked(name: str, digit: Tensor) -> Tensor:
-    return digit % 2 == 0 if name == "digits_even" else digit == 3
+def seen(name: str, target: Tilt, x: Tensor) -> Seen:
+    digit = by_parts(log_classes, x).argmax(-1)
+    asked = digit % 2 == 0 if name == "digits_even" else digit == 3
+    return Seen(average(asked.double()), average(by_parts(target.reward, x)), spread(x))
 
 
 def _learnt(target: Tilt, noisy: bool, device: str) -> tuple[Tensor, Tensor]:
@@ -173,8 +173,8 @@ def run(folder: Path, device: str) -> Answer:
         "what ties them to X_0 differs. *Starved*: share of X_0 whose siblings' weights have an "
         f"ess below {FEW}, where such a draw is not the optimum's. *Floor*: that of draws of the "
         f"tilt. *Trained*: `{METHOD}`, {POINTS:,} calls, {DRAWS:,} draws, to the same tilt. "
-        "*Asked for*: share of threes, or of even digits, among the trained draws. "
-        "*Diversity*: mean distance of two, in pixels; in brackets that of the tilt. "
+        "Of the trained draws and, in brackets, as many of that tilt: *asked for*, the share of "
+        "threes or of even digits; *E r*; *diversity*, the mean distance of two, in pixels. "
         "*No noise*: X' = v + u along the probability flow, "
         f"which has no weights and no optimum to draw; its tilt is that of {ALONE * DRAWS:,} ends."
     )
@@ -194,11 +194,15 @@ def _shown(row: Row) -> dict[str, object]:
         "optimum": pm(row.best, 4),
         "floor": f"{row.floor.mean:.4f} ± {row.floor.sd:.4f}",
         "trained": pm(row.distance, 4),
-        "asked for": pm(row.hits),
-        "E r": pm(row.reward),
-        "diversity": f"{pm(row.diversity, 2)} ({row.spread.value:.2f})",
+        "asked for": beside(row.trained.hits, row.tilt.hits, 3),
+        "E r": beside(row.trained.reward, row.tilt.reward, 3),
+        "diversity": beside(row.trained.diversity, row.tilt.diversity, 2),
         "log Z error": pm(row.log_Z_err),
     }
+
+
+def beside(found: Estimate, tilt: Estimate, digits: int) -> str:
+    return f"{pm(found, digits)} ({pm(tilt, digits)})"
 
 
 def _draw(path: Path, found: list[Row]) -> None:

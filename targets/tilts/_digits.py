@@ -15,6 +15,7 @@ from tiltbench.targets.pretrained import Pretrained
 from tiltbench.targets.schedules import RectifiedFlow, Schedule
 from tiltbench.targets.target import Tilt, Truth
 
+STRONGEST = 1e3  # beyond it the rounding of the classifier's float32 shows in the truth
 POOLED = (RectifiedFlow(), Ancestral(), 50)  # the chain whose draws are stored
 
 
@@ -48,3 +49,8 @@ class DigitsTilt(Tilt):
         if (self.schedule, self.stepping, self.steps) != POOLED:
             return Truth("unknown: draws are stored of the memoryless flow in 50 steps only")
         return tilted(self.reward)
+
+
+def check_strength(strength: float) -> None:
+    if not 0 < strength <= STRONGEST:
+        raise ValueError(f"strength is {strength}; it must be positive, at most {STRONGEST:g}")

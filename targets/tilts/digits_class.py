@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
 from tiltbench.targets.digits import CLASSES, log_classes
-from tiltbench.targets.tilts._digits import DigitsTilt
+from tiltbench.targets.tilts._digits import DigitsTilt, check_strength
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,7 @@ class DigitsClass(DigitsTilt):
         super().__post_init__()
         if self.digit not in range(CLASSES):
             raise ValueError(f"digit is {self.digit}; it must be from 0 to {CLASSES - 1}")
-        if not 0 < self.strength < math.inf:
-            raise ValueError(f"strength is {self.strength}; it must be positive and finite")
+        check_strength(self.strength)
 
     def reward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
         return self.strength * log_classes(x)[..., self.digit]

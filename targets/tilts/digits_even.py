@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
 from tiltbench.targets.digits import log_classes
-from tiltbench.targets.tilts._digits import DigitsTilt
+from tiltbench.targets.tilts._digits import DigitsTilt, check_strength
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,7 @@ class DigitsEven(DigitsTilt):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.strength < math.inf:
-            raise ValueError(f"strength is {self.strength}; it must be positive and finite")
+        check_strength(self.strength)
 
     def reward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
         return self.strength * log_classes(x)[..., ::2].logsumexp(-1)
