@@ -211,7 +211,7 @@ def _curve(
             value, se, _ = estimators.jarzynski(weights)
             row |= {"log_Z_err": value - truth.log_Z, "log_Z_se": se}
         points = points[points.isfinite().all(-1)]
-        if len(points) > 1 and truth.sample is not None:
+        if 1 < len(points) <= truth.held and truth.sample is not None:
             made = metric.fn(target, truth, Outcome(Draws(points), None, {}), Generator())
             row["distance"] = made.value
             if target.particles:
@@ -285,4 +285,8 @@ def _with_reference(truth: Truth, record: Record) -> Truth:
 def _reference(spec: str, file: str, seed: int, n: int) -> Tensor:
     _, truth = _target(spec, file)
     assert truth.sample is not None
+    if n > truth.held:
+        raise Unknown(
+            f"the truth holds {truth.held:.0f} exact draws, not {n}: score as many with --draws"
+        )
     return truth.sample(n, _stream(seed, "reference"))

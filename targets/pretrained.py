@@ -53,6 +53,21 @@ def score(said: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
     return epsilon(-at.noise * said, x, at)
 
 
+def answer(
+    network: nn.Module, x: Float[Tensor, "*b d"], t: Float[Tensor, "*b"]
+) -> Float[Tensor, "*b d"]:
+    """network(x, t) in the dtype of its parameters.  Raises ValueError where it is no tensor of the
+    shape of x."""
+    first = next(network.parameters(), x)
+    said = network(x.to(first.dtype), t.to(first.dtype))
+    shape = tuple(said.shape) if isinstance(said, Tensor) else type(said).__name__
+    if shape != tuple(x.shape):
+        raise ValueError(
+            f"the network maps {tuple(x.shape)} to {shape}: it must answer a tensor of that shape"
+        )
+    return said.to(x)
+
+
 def levels(schedule: Schedule, t: float) -> Levels:
     if schedule.noise_power(t) == 0 and t > 0.5:
         t -= EDGE
@@ -75,11 +90,11 @@ class Pretrained(Interpolant):
     is the rms coordinate of p_base, and `doubt` holds pairs (t, sqrt(E tr Cov(X_1 | X_t) / d)),
     interpolated between (see `doubts`): the step's noise for what the denoiser cannot know.  The
     chain ends in a law of its own, off p_base by the network's error and O(1/K); weights are exact
-    for that chain.  The parameters of `network` are frozen here; `trainable`
-    makes of it what an `Adapter` trains.
+    for that chain.  `network` is frozen here, in evaluation mode; `trainable` makes of it what an
+    `Adapter` trains.
 
     Raises ValueError where the model says nothing of X_1 at t = 0 (an epsilon or score model needs
-    a signal there), or the last step would have no noise.
+    a signal there), the last step would have no noise, or a number cannot be what it stands for.
     """
 
     network: nn.Module
@@ -103,6 +118,8 @@ class Pretrained(Interpolant):
                 "doubt must be pairs (t, value) from t = 0 to t = 1 in order: measure it with "
                 "`doubts`"
             )
+        if not all(0 <= value < math.inf for _, value in self.doubt):
+            raise ValueError("doubt holds values that are negative, infinite or NaN")
         self.stepping.check(self.schedule)
         one = torch.ones(1)
         if not all(part.isfinite() for part in self.reading(one, one, self._levels[0])):
@@ -116,7 +133,7 @@ class Pretrained(Interpolant):
                 "doubt is 0 before t = 1, which leaves a step without noise and paths without "
                 "weights: measure it with `doubts`"
             )
-        self.network.requires_grad_(False)
+        self.network.requires_grad_(False).eval()  # dropout would make another base of every call
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Pretrained:
         return self  # frozen: a copy of a model that steers it has no use for another
@@ -147,12 +164,7 @@ class Pretrained(Interpolant):
         t = pick(times, k, x)
         if not isinstance(t, Tensor):
             t = x.new_tensor([t])
-        first = next(network.parameters(), x)
-        said = network(x.to(first.dtype), t[..., 0].expand(x.shape[:-1]).to(first.dtype)).to(x)
-        if said.shape != x.shape:
-            raise ValueError(
-                f"the network maps {tuple(x.shape)} to {tuple(said.shape)}: it must keep the shape"
-            )
+        said = answer(network, x, t[..., 0].expand(x.shape[:-1]))
         return *self.reading(said, x, at), at
 
     def placed(self, device: torch.device) -> nn.Module:
@@ -194,13 +206,20 @@ def doubts(
 ) -> Doubt:
     """(t, sqrt(E |X_1 - E[X_1|X_t]|^2 / d)) at t = 0, 1/times, ..., 1 over data or samples x1.
 
-    The base's own uncertainty and the error of its denoiser, capped by that of a constant."""
+    The base's own uncertainty and the error of its denoiser, capped by that of a constant.  Raises
+    ValueError where the samples are all alike or the network is not finite."""
+    network.eval()
     found, most = [], float((x1 - x1.mean(0)).square().mean().sqrt())
+    if not 0 < most < math.inf:
+        raise ValueError(f"the {len(x1)} samples x1 have no spread: give finite ones that differ")
     for i in range(times):
         t = i / times
         at = levels(schedule, t)
         xi = torch.randn(x1.shape, generator=generator, device=x1.device, dtype=x1.dtype)
         x = at.signal * x1 + at.noise * xi
-        end, _ = reading(network(x, x.new_full(x.shape[:-1], t)), x, at)
-        found.append((t, min(float((x1 - end).square().mean().sqrt()), most)))
+        end, _ = reading(answer(network, x, x.new_full(x.shape[:-1], t)), x, at)
+        error = float((x1 - end).square().mean().sqrt())
+        if not math.isfinite(error):
+            raise ValueError(f"the network is not finite at t = {t:g}")
+        found.append((t, min(error, most)))
     return [*found, (1.0, 0.0)]

@@ -171,7 +171,18 @@ class Mine(Tilt):
 
 WRONG_BASES = {
     "nan": ("return x *", "return 0 * (x - 2).log() + x *", "of 400 paths of the base end in NaN"),
-    "shape": ("return x *", "return x[..., :1] *", r"maps \(400, 3\) to \(400, 1\): it must keep"),
+    "shape": (
+        "return x *",
+        "return x[..., :1] *",
+        r"maps \(400, 3\) to \(400, 1\): it must answer",
+    ),
+    "tuple": ("return x * (", "return x, x * (", r"maps \(400, 3\) to tuple: it must answer"),
+    "random": ("return x *", "return (1 + 1e-3 * torch.rand(1)) * x *", "mean the second time"),
+    "batch": (
+        "return x *",
+        "return (x + 0.1 * x.mean(0)) *",
+        "of a batch differs from that of its",
+    ),
     "rms": ("velocity, 2.0", "velocity, 0.5", "spread of the base is 0.5, the rms .* its draws 1"),
     "no doubt": ("velocity, 2.0, doubt", "velocity, 2.0, []", "doubt must be pairs"),
 }

@@ -136,6 +136,8 @@ def test_what_cannot_be_a_base_is_refused():
     for unordered in ([], [(0.0, 1.0)], [(1.0, 0.3), (0.0, 1.0)], [(0.0, 1.0), (0.5, 0.3)]):
         with pytest.raises(ValueError, match="doubt must be pairs .* from t = 0 to t = 1"):
             Pretrained(Net(), velocity, 1.0, unordered)
+    with pytest.raises(ValueError, match="doubt holds values that are negative, infinite or NaN"):
+        Pretrained(Net(), velocity, 1.0, [(0.0, math.nan), (1.0, 0.3)])
     for rms in (0.0, math.nan, math.inf):
         with pytest.raises(ValueError, match=f"rms is {rms}; it must be positive"):
             Pretrained(Net(), velocity, rms, doubt)
@@ -163,6 +165,31 @@ def test_doubts_are_the_uncertainty_of_a_perfect_network():
     found = doubts(base.network, velocity, base.schedule, x1, rng(3), base.steps)
     for (_, tau), closed in zip(found[:-1], exact.uncertainty, strict=True):
         assert tau == pytest.approx(closed, rel=0.03)
+
+
+def test_doubts_of_what_they_cannot_be_of():
+    x1, flow = torch.randn(50, 2, generator=rng(1), dtype=torch.float64), RectifiedFlow()
+    assert len(doubts(Net(), velocity, flow, x1, rng(2), 3)) == 4  # a float32 network
+    with pytest.raises(ValueError, match="50 samples x1 have no spread"):
+        doubts(Net(), velocity, flow, torch.ones(50, 2), rng(2), 3)
+    for wrong, sentence in (
+        (lambda x, t: x / 0, "not finite at t = 0"),
+        (lambda x, t: x[..., :1], r"maps \(50, 2\) to \(50, 1\): it must"),
+    ):
+        network = nn.Module()
+        network.forward = wrong
+        with pytest.raises(ValueError, match=sentence):
+            doubts(network, velocity, flow, x1, rng(2), 3)
+
+
+def test_a_base_is_in_evaluation_mode():
+    """Dropout left on would make another base of every call."""
+    network = nn.Sequential(Net(), nn.Dropout())
+    network.forward = lambda x, t: network[1](network[0](x, t))
+    base = Pretrained(network.train(), velocity, 1.0, [(0.0, 1.0), (1.0, 0.3)], steps=4)
+    x = torch.randn(5, 2, generator=rng(1))
+    assert torch.equal(base.denoise(x, 2), base.denoise(x, 2))
+    assert torch.equal(base.denoise(x, 2), replace(base, network=network[0]).denoise(x, 2))
 
 
 # memory, and other noises

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import matplotlib.image
 import numpy as np
 import pandas
 import pytest
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 
 from tests.result_sets import put
 from tiltbench import evaluate
-from tiltbench.metric import KINDS
+from tiltbench.metric import KINDS, Unknown
 from tiltbench.record import (
     Outcome,
     Record,
@@ -28,6 +29,7 @@ from tiltbench.record import (
 from tiltbench.report import report, style
 from tiltbench.report.board import Board, Row, Spent, _cells, boards
 from tiltbench.report.compare import Verdict, best
+from tiltbench.report.curves import learning
 from tiltbench.report.frame import collect
 from tiltbench.report.latex import escaped, latex
 from tiltbench.report.misled import misled
@@ -39,6 +41,7 @@ from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import Estimate
 from tiltbench.score import read_scores, score
 from tiltbench.spec import METRICS, build_target, spec
+from tiltbench.targets.target import Truth
 
 EVIL = r"\immediate\write18{touch owned}} & % \end{tabular} $x^2_ ~ #1 \\"
 UNSPENT = Spent(*[math.nan] * 8, False, False, None)
@@ -979,3 +982,24 @@ def luminance(colour, towards=0.0, share=0.0):
     parts = [int(colour[i : i + 2], 16) * (1 - share) + towards * share for i in (1, 3, 5)]
     linear = [((c / 255 + 0.055) / 1.055) ** 2.4 if c > 10 else c / 255 / 12.92 for c in parts]
     return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_a_learning_curve_has_panels_of_what_is_known_only(tmp_path):
+    curve = {"spend": [10, 20], "metric": "energy_distance", "floor": None, "distance": [None] * 2}
+    runs, look = pandas.DataFrame([{"id": "a", "sampler": "smc"}]), style.looks(["smc"])
+    path, unknown = tmp_path / "curve.png", {"log_Z_err": [None] * 2}
+    assert not learning(path, runs, {"a": {**curve, **unknown}}, look) and not path.exists()
+    assert learning(path, runs, {"a": {**curve, "log_Z_err": [0.5, 0.1]}}, look)
+    narrow = matplotlib.image.imread(path).shape[1]
+    assert learning(path, runs, {"a": {**curve, **unknown, "distance": [0.5, None]}}, look)
+    both = {"log_Z_err": [0.5, 0.1], "distance": [0.5, 0.1]}
+    assert learning(path, runs, {"a": {**curve, **both}}, look)
+    assert matplotlib.image.imread(path).shape[1] > 1.5 * narrow
+
+
+def test_more_draws_than_the_truth_holds_are_no_number(monkeypatch):
+    known = Truth("made up", sample=lambda n, g: torch.zeros(n, 2), held=62)
+    monkeypatch.setattr(evaluate, "_target", lambda spec, file: (None, known))
+    assert evaluate._reference("of 62", "", 0, 62).shape == (62, 2)
+    with pytest.raises(Unknown, match="holds 62 exact draws, not 63: score as many with --draws"):
+        evaluate._reference("of 62", "", 0, 63)

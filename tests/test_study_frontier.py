@@ -77,6 +77,7 @@ def _line(truth, f, method="right"):
         none,
         0.5,
         least_kl(ladder(f), mean),
+        (4_000, 1_000),
     )
 
 
@@ -97,11 +98,11 @@ CASES = {
     "too good": ({"path_kl": 0.01}, "supported supported refuted open supported open supported"),
     "hacking": (
         {"log_p": -0.001, "diversity": 5.0, "path_kl": 9.0},
-        "supported supported supported refuted refuted supported supported",
+        "refuted refuted supported open refuted supported supported",
     ),
     "diverse": (
         {"log_p": -0.001, "path_kl": 9.0},
-        "supported supported supported refuted refuted refuted supported",
+        "refuted refuted supported open refuted refuted supported",
     ),
     "misled": ({"tilt_kl": 9.0}, "supported supported supported supported supported open refuted"),
 }
@@ -122,11 +123,14 @@ def test_the_study_reads_stored_runs(world, tmp_path, monkeypatch):
     for truth in truths:
         of = spec(targets[truth.strength])
         here = {"target": f"threes at {truth.strength:g}", "of": of}
-        for seed, shift in enumerate((-0.1, 0.1)):
+        for seed, shift in enumerate((-0.1, 0.0, 0.1)):
             scores = {
                 "expected_reward": truth.strength * (truth.exact.mean.value + shift),
                 "path_kl": truth.exact.kl.value,
-                "energy_distance": (0.02, {"mean": 0.0, "sd": 0.01, "n": 40, "unfit": False}),
+                "energy_distance": (
+                    (0.02, 0.03, 0.07)[seed],
+                    {"mean": 0.0, "sd": 0.01, "n": 40, "unfit": False},
+                ),
                 "diversity": 9.0,
                 "log_Z_err": 0.3,
                 "log_Z_own_err": 0.7,
@@ -147,7 +151,11 @@ def test_the_study_reads_stored_runs(world, tmp_path, monkeypatch):
     assert table["method"].tolist() == ["exact tilt", "baseline", "right"] * 2
     one = table[table["strength"] == 1.0].set_index("method")
     mean = truths[1].exact.mean.value
-    assert one.loc["right", "E log P"] == f"{mean:.3f} ± 0.100"
+    assert one.loc["right", "E log P"] == f"{mean:.3f} ± 0.058"
+    assert one.loc["right", ["calls", "energy distance"]].tolist() == [
+        "1,000 + 40",
+        "0.0300 ± 0.0153",
+    ]
     assert one.loc["exact tilt", "E log P"].split()[0] == f"{mean:.3f}"
     assert one.loc["baseline", ["path KL", "energy distance"]].tolist() == ["–", "–"]
     assert one.loc[["right", "baseline"], "log Z error"].tolist() == ["0.30 ± 0.01", "0.10 ± 0.01"]

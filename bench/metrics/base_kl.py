@@ -26,7 +26,9 @@ def _path(target: Target, truth: Truth, outcome: Outcome, generator: Generator) 
 def _weighted(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
     """KL(p* | p_base) = E_p*[r] - log Z from sum w r / sum w - log mean w.
 
-    Its error is the delta method's, sd of (w / mean w) (r - E_p*[r] - 1) over paths, by groups."""
+    Its error is the delta method's, sd of (w / mean w) (r - E_p*[r] - 1) over paths, by groups.
+    Where the ess is that of a few paths both are too small: they know nothing of what none reached.
+    """
     draws = outcome.draws
     log_w = given(draws.log_w).double().cpu()
     if not bool((log_w > -torch.inf).any()):

@@ -22,7 +22,8 @@ NAMES = {"energy_distance": "energy distance", "config_w2": "W2 of configuration
 def learning(
     path: Path, runs: DataFrame, curves: Mapping[str, Curve], looks: Mapping[str, Look]
 ) -> bool:
-    """Median over seeds with the band of all seeds; False where no run has a curve."""
+    """Median over seeds with the band of all seeds; False where no run has a curve, or none of the
+    curves a number."""
     by_sampler: dict[str, list[Curve]] = {}
     for _, run in runs.iterrows():
         if run["id"] in curves:
@@ -34,6 +35,9 @@ def learning(
     panels = {"log_Z_err": "|log Z error|  (nats)", "distance": distance}
     if any("energy_w2" in curve for curve in every):
         panels["energy_w2"] = "W2 of energies  (nats)"
+    panels = {key: label for key, label in panels.items() if _known(every, key)}
+    if not panels:
+        return False
     with picture(path, 1, len(panels), (5.2, 3.6)) as (figure, grid):
         named: dict[str, Any] = {}
         for axes, (key, label) in zip(grid[0], panels.items(), strict=True):
@@ -52,6 +56,10 @@ def learning(
             named |= dict(zip(labels, handles, strict=True))
         figure.legend(named.values(), named, loc="outside right center", fontsize=8)
     return True
+
+
+def _known(curves: Iterable[Curve], key: str) -> bool:
+    return any(value is not None for curve in curves for value in curve.get(key, ()))
 
 
 def _edge(curves: Iterable[Curve], key: str) -> float | None:

@@ -9,7 +9,8 @@ from tiltbench.samplers.weights import Estimate
 from tiltbench.studies._frontier_lines import Line, Truth
 from tiltbench.study import Claim, verdict
 
-SD = 2.0  # of the floor: within is as good as exact draws
+SD = 2.0  # of the floor: an energy distance within is as good as that of exact draws
+SAME = 3.0  # standard errors: a reward within is that of exact draws
 SURE, DOUBT = 4.0, 2.0  # standard errors: beyond is a difference, within is none
 CLOSE = 0.1  # share of KL(p* | p_base)
 LEAST_ESS = 0.02  # of path weights, below which nothing is read off them
@@ -18,7 +19,7 @@ LEAST_ESS = 0.02  # of path weights, below which nothing is read off them
 def judged(lines: Sequence[Line], truths: Sequence[Truth]) -> tuple[Claim, ...]:
     by = {truth.strength: truth for truth in truths}
     return (
-        *(_reached(truth.strength, lines) for truth in truths),
+        *(_reached(truth, lines) for truth in truths),
         _bound(lines),
         _equality(lines, by),
         _overshoot(lines, by),
@@ -32,30 +33,41 @@ def z(found: Estimate, true: Estimate) -> float:
     return (found.value - true.value) / math.hypot(found.se, true.se)
 
 
-def _reached(strength: float, lines: Sequence[Line]) -> Claim:
+def _there(line: Line, truth: Truth) -> bool:
+    """By energy distance and by reward: each is blind to what the other sees."""
+    return line.off <= SD and abs(z(line.log_p, truth.exact.mean)) <= SAME
+
+
+def _reached(truth: Truth, lines: Sequence[Line]) -> Claim:
     here = sorted(
-        (line for line in lines if line.strength == strength and not math.isnan(line.off)),
+        (line for line in lines if line.strength == truth.strength and not math.isnan(line.off)),
         key=lambda line: line.off,
     )
-    arrived = [line for line in here if line.off <= SD]
+    arrived = [line for line in here if _there(line, truth)]
     mean, sd = here[0].floor if here else (math.nan, math.nan)
-    named = ", ".join(f"`{line.method}` {line.distance.value:.4f}" for line in arrived or here[:3])
+    named = ", ".join(
+        f"`{line.method}` {line.distance.value:.4f} ({z(line.log_p, truth.exact.mean):+.1f})"
+        for line in arrived or here[:3]
+    )
     return Claim(
-        f"Strength {strength:g}: a method draws from the tilt, within {SD:g} sd of its floor",
+        f"Strength {truth.strength:g}: a method draws from the tilt, energy distance within {SD:g} "
+        f"sd of its floor and E log P within {SAME:g} standard errors",
         verdict(bool(arrived), bool(here) and not arrived),
         f"{len(arrived)} of {len(here)}; floor {mean:.4f} ± {sd:.4f}; "
-        f"{'within' if arrived else 'the nearest'}: {named}.",
+        f"{'there' if arrived else 'the nearest'} (standard errors of E log P): {named}.",
     )
 
 
 def _bound(lines: Sequence[Line]) -> Claim:
     known = [line for line in lines if line.path_kl.n]
     least = min(known, key=lambda line: line.wasted.value / line.wasted.se, default=None)
+    near = min(known, key=lambda line: line.wasted.value, default=None)
     score = least.wasted.value / least.wasted.se if least else math.nan
     said = (
-        f"of {len(known)} the lowest is {least.wasted.value:+.3f} ± {least.wasted.se:.3f} nats "
-        f"above the least (`{least.method}`, strength {least.strength:g})."
-        if least
+        f"of {len(known)} path KLs less the least, the lowest is {near.wasted.value:+.3f} ± "
+        f"{near.wasted.se:.3f} nats (`{near.method}`, strength {near.strength:g}), the lowest in "
+        f"standard errors {score:+.1f} (`{least.method}`, strength {least.strength:g})."
+        if least and near
         else "no path KL is known."
     )
     return Claim(
@@ -70,7 +82,7 @@ def _equality(lines: Sequence[Line], by: dict[float, Truth]) -> Claim:
     shares = {
         (line.method, line.strength): line.path_kl.value / by[line.strength].exact.kl.value - 1
         for line in lines
-        if line.off <= SD and line.path_kl.n
+        if _there(line, by[line.strength]) and line.path_kl.n
     }
     return Claim(
         "Memoryless: a control that ends in the tilt has the path KL of the optimum, "
@@ -83,7 +95,7 @@ def _equality(lines: Sequence[Line], by: dict[float, Truth]) -> Claim:
             f"`{method}` at {strength:g}: {share:+.1%}"
             for (method, strength), share in shares.items()
         )
-        or f"no method with path weights ends within {SD:g} sd of its floor.",
+        or "no method with path weights ends in its tilt.",
     )
 
 

@@ -39,11 +39,12 @@ class Line(NamedTuple):
     gap: Estimate  # KL of the paths to the optimum's, nats
     tilt_kl: Estimate  # KL(p* | p_base) by the path weights
     diversity: Estimate
-    distance: Estimate  # energy distance to the tilt
+    distance: Estimate  # energy distance to the tilt: the median over seeds, as in the tables
     floor: tuple[float, float]  # mean and sd of that of exact draws
     log_Z_err: Estimate
     ess: float
     least: Least  # of any law with this log_p
+    calls: tuple[int, int]  # the larger of values and gradients, in training and in drawing
 
     @property
     def off(self) -> float:
@@ -87,6 +88,9 @@ def line_of(strength: float, method: str, scores: DataFrame, log_Z: Tensor) -> L
         rows = scores[(scores["metric"] == metric) & scores["value"].notna()]
         return over_seeds(rows["value"].tolist(), rows["se"].tolist())
 
+    def paid(phase: str) -> int:
+        return int(scores[[f"{phase}_values", f"{phase}_grads"]].max().max())
+
     reward, distances = of("expected_reward"), scores[scores["metric"] == "energy_distance"]
     log_p = Estimate(reward.value / strength, reward.se / strength, reward.n)
     errors = [found for name in LOG_Z if (found := of(name)).n]
@@ -98,11 +102,12 @@ def line_of(strength: float, method: str, scores: DataFrame, log_Z: Tensor) -> L
         of("elbo_gap"),
         of("tilt_kl"),
         of("diversity"),
-        of("energy_distance"),
+        of("energy_distance")._replace(value=float(distances["value"].median())),
         (float(distances["floor_mean"].mean()), float(distances["floor_sd"].mean())),
         errors[0] if errors else NONE,
         of("ess_model").value,
         least_kl(log_Z, log_p.value),
+        (paid("train"), paid("draw")),
     )
 
 

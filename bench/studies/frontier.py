@@ -48,7 +48,10 @@ def run(folder: Path, device: str) -> Answer:
     width = spread(targets[shown], base[:COMPARED].double(), None)
     words = (
         f"`{SUITE}`, log P = log P({DIGIT} | x), {frames.runs['seed'].nunique()} seed(s): means "
-        "± the standard error over seeds or that of the draws, whichever is larger. *Path KL*: of "
+        "± the standard error over seeds or that of the draws, whichever is larger; the energy "
+        "distance is the median. *Calls*: of the reward or its gradient, the larger of the two, in "
+        "training + in drawing; the suite makes the former equal, guidance pays when it draws. "
+        "*Path KL*: of "
         "the controlled paths to the base's; *gap*: of the paths to the optimum's; *KL by "
         "weights*: KL(p* | p_base) from the path weights. *Exact tilt*: from "
         f"{len(f):,} weighted draws of the base, whose own E log P is {float(f.mean()):.2f} and "
@@ -108,6 +111,7 @@ def _truth_row(truth: Truth) -> dict[str, object]:
     return {
         "strength": truth.strength,
         "method": "exact tilt",
+        "calls": "–",
         "E log P": _said(truth.exact.mean, 3),
         "path KL": _said(truth.exact.kl),
         "diversity": _said(truth.diversity),
@@ -121,6 +125,7 @@ def _row(line: Line) -> dict[str, object]:
     return {
         "strength": line.strength,
         "method": line.method,
+        "calls": f"{line.calls[0]:,} + {line.calls[1]:,}",
         "E log P": _said(line.log_p, 3),
         "path KL": _said(line.path_kl),
         "gap": _said(line.gap),
