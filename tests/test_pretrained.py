@@ -186,8 +186,13 @@ def test_a_base_is_in_evaluation_mode():
     """Dropout left on would make another base of every call."""
     network = nn.Sequential(Net(), nn.Dropout())
     network.forward = lambda x, t: network[1](network[0](x, t))
-    base = Pretrained(network.train(), velocity, 1.0, [(0.0, 1.0), (1.0, 0.3)], steps=4)
     x = torch.randn(5, 2, generator=rng(1))
+    own, whole = (
+        doubts(made.train(), velocity, RectifiedFlow(), x, rng(2), 20)
+        for made in (network, network[0])
+    )
+    assert own == whole
+    base = Pretrained(network.train(), velocity, 1.0, [(0.0, 1.0), (1.0, 0.3)], steps=4)
     assert torch.equal(base.denoise(x, 2), base.denoise(x, 2))
     assert torch.equal(base.denoise(x, 2), replace(base, network=network[0]).denoise(x, 2))
 

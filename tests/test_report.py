@@ -1003,3 +1003,14 @@ def test_more_draws_than_the_truth_holds_are_no_number(monkeypatch):
     assert evaluate._reference("of 62", "", 0, 62).shape == (62, 2)
     with pytest.raises(Unknown, match="holds 62 exact draws, not 63: score as many with --draws"):
         evaluate._reference("of 62", "", 0, 63)
+
+
+@pytest.mark.parametrize("held, known", [(3, True), (2, False)])
+def test_a_learning_curve_of_more_draws_than_the_truth_holds_has_no_distance(tmp_path, held, known):
+    target = build_target({"name": "gmm9"})
+    x, none = torch.randn(2, 3, target.dim), torch.full((2, 3), torch.nan)
+    arrays = {"spend": torch.tensor([1, 2]), "x": x, "log_w": none}
+    write_arrays(tmp_path / "run.curve.npz", arrays)
+    truth = Truth("made up", sample=lambda n, g: torch.zeros(n, target.dim), held=held)
+    found = evaluate._curve(tmp_path, "run", target, truth, {})
+    assert found is not None and [d is not None for d in found["distance"]] == [known] * 2

@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tests.worlds import Tilted, rng, z_score
 from tiltbench.samplers.redraw import Uncontrolled, by_ode
+from tiltbench.samplers.weights import Estimate
 from tiltbench.studies import digits_log_Z
 from tiltbench.studies._coupled import coupling, memory, shares, starved, tilted
 from tiltbench.studies._memoryless import Bell, Integrated, Siblings, Silent, siblings
@@ -47,6 +49,18 @@ def test_siblings_of_a_gaussian_have_closed_forms(rho):
     assert float(both.tilt[0]) == pytest.approx(above(1.0), abs=0.02)
     assert abs(float(both.z[0])) < 4 if rho == 0 else float(both.z[0]) < -6
     assert abs(z_score(tilted(made, r, 1_000, rng(3))[:, 0], 1.0)) < 4
+
+
+def test_an_estimate_that_says_nothing_does_not_agree():
+    def row(control, z, se):
+        pool, found = Estimate(0.0, 0.0, 9), {"Crooks": Estimate(z * se, se, 9)}
+        return SimpleNamespace(target="t", control=control, pool=pool, found=found, z={"Crooks": z})
+
+    rows = [row("sure", 2.0, 0.1), row("vague", 4.0, 1.5)]
+    found = digits_log_Z._agreement("Agrees", "Crooks", rows)
+    assert str(found.verdict) == "supported" and "(t, sure: +0.200 nats)" in found.measured
+    assert "1 of 2 have an error above 1 nat" in found.measured
+    assert str(digits_log_Z._agreement("Agrees", "Crooks", rows[1:]).verdict) == "open"
 
 
 def test_starts_with_few_siblings_that_count_are_starved():
