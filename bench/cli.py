@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 RUN_END = """\
@@ -300,15 +301,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except OSError as error:
-        out = getattr(options, "out", None)
-        if not (out and error.filename and str(error.filename).startswith(out)):
+        if not _concerns(error, getattr(options, "out", None)):
             raise
         print(
-            f"tiltbench: {error.filename} cannot be written ({error.strerror}); name another "
-            "folder with --out",
+            f"tiltbench: {error.filename} cannot be used ({error.strerror}); name another folder "
+            "with --out",
             file=sys.stderr,
         )
         return 2
+
+
+def _concerns(error: OSError, out: str | None) -> bool:
+    """Whether it is of the folder `out`, of what lies in it, or of what it lies in."""
+    if not out or not error.filename:
+        return False
+    folder, place = Path(out), Path(error.filename)
+    return folder in (place, *place.parents) or place in folder.parents
 
 
 def _plugged(files: Sequence[str]) -> AbstractContextManager[None]:

@@ -101,7 +101,7 @@ ANY = ["--targets", "gmm9", "--samplers", "mala"]
         (["run", "--targets", "gmm9", "--samplers", ","], "--samplers ',' names nothing"),
         (["run", *ANY, "--out", "/dev/null"], "results cannot be written to /dev/null"),
         (["run", *ANY, "--out", "/dev/null/here"], "(Not a directory); name another folder"),
-        (["new", "target", "mine", "--out", "/dev/null"], "/dev/null cannot be written (File exi"),
+        (["new", "target", "mine", "--out", "/dev/null"], "/dev/null cannot be used (File exists)"),
         (["base", "digits", "--kind", "flow", "--out", "/dev/null/x"], "name another folder with"),
         (["run", "--targets", "gmm9", "--samplers", "hmc[leaps=0]"], "leaps is 0; it must be"),
         (["floor", "--draws", ""], "--draws '' is not a whole number"),

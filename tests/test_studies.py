@@ -58,7 +58,7 @@ def test_studies_run_side_by_side(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").touch()
     assert main(["study", "rank_agreement", "--out", "file"]) == 2
     assert (
-        "cannot be written (Not a directory); name another folder with --out"
+        "cannot be used (Not a directory); name another folder with --out"
         in capsys.readouterr().err
     )
 
