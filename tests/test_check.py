@@ -131,8 +131,6 @@ WRONG_TILTS = {
 def test_a_wrong_tilt_gets_one_sentence(tmp_path, claim):
     (tmp_path / "mine.py").write_text(TILT.replace("CLAIM", claim))
     one_sentence(tmp_path / "mine.py", WRONG_TILTS[claim])
-    (tmp_path / "right.py").write_text(TILT.replace("CLAIM", ""))
-    assert bad(check(str(tmp_path / "right.py"))) == []
 
 
 PRETRAINED = '''
@@ -193,7 +191,11 @@ def test_a_wrong_base_gets_one_sentence(tmp_path, wrong):
     old, new, expected = WRONG_BASES[wrong]
     (tmp_path / "mine.py").write_text(PRETRAINED.replace(old, new))
     one_sentence(tmp_path / "mine.py", expected)
-    (tmp_path / "right.py").write_text(PRETRAINED)
+
+
+@pytest.mark.parametrize("text", [TILT.replace("CLAIM", ""), PRETRAINED], ids=["tilt", "network"])
+def test_a_tilt_without_fault_gets_none(tmp_path, text):
+    (tmp_path / "right.py").write_text(text)
     assert bad(check(str(tmp_path / "right.py"))) == []
 
 
