@@ -176,21 +176,27 @@ def test_price_is_what_a_step_pays(loss, network):
 
 @pytest.mark.parametrize(
     ("loss", "network"),
-    [(loss, net) for net in CONTROLS for loss in (LEARNERS if net.name == "Mlp" else FIRST)],
+    [
+        (loss, net)
+        if net.name == "Mlp" or loss.name in ("adjoint_matching", "log_variance")
+        else pytest.param(loss, net, marks=pytest.mark.slow)
+        for net in CONTROLS
+        for loss in (LEARNERS if net.name == "Mlp" else FIRST)
+    ],
     ids=lambda v: v.name,
 )
 def test_training_approaches_the_target(loss, network):
-    """A hundred steps close most of the ELBO gap; the weights stay exact."""
+    """Seventy steps close most of the ELBO gap; the weights stay exact."""
     base = Brownian(steps=8, scale=1.5)
     world = Shifted(base, (1.2, -0.5))
     problem = world.problem()
     model = suited(loss, network)
-    sampler = Diffusion(loss, reference=base, model=model, paths=64, lr=5e-3, **reuse(loss, 2, 4))
+    sampler = Diffusion(loss, reference=base, model=model, paths=64, lr=1e-2, **reuse(loss, 2, 4))
     generator = rng(1)
     price = loss.price(64, 8, network.name == "Guided")
-    state = sampler.init(problem, price.times(100), generator)
+    state = sampler.init(problem, price.times(70), generator)
     before = sampler.draw(problem, state, 2000, rng(2)).log_w
-    for _ in range(100):
+    for _ in range(70):
         state = sampler.step(problem, state, generator)
     after = sampler.draw(problem, state, 2000, rng(3))
     gap = [world.log_Z - float(log_w.mean()) for log_w in (before, after.log_w)]
