@@ -21,9 +21,9 @@ def paths(target: Target) -> Iterator[Finding]:
     function of a point alone."""
     if not isinstance(target, Tilt):
         return
-    base, shape = target.base, (N, target.dim)
+    base = target.base
     with torch.no_grad():
-        path = simulate(base, Uncontrolled(), shape, Generator().manual_seed(19)).x
+        path = simulate(base, Uncontrolled(), (N, target.dim), Generator().manual_seed(19)).x
         k = base.steps // 2
         few = path[k, :6]
         once, again = (base.base(few, k).mean for _ in range(2))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from tiltbench.samplers.weights import Estimate
 from tiltbench.studies._frontier_lines import Line, Truth
-from tiltbench.study import Claim, verdict
+from tiltbench.study import Claim, Verdict, verdict
 
 SD = 2.0  # of the floor: an energy distance within is as good as that of exact draws
 SAME = 3.0  # standard errors: a reward within is that of exact draws
@@ -59,22 +59,23 @@ def _reached(truth: Truth, lines: Sequence[Line]) -> Claim:
 
 
 def _bound(lines: Sequence[Line]) -> Claim:
+    text = (
+        "No method has its reward for a smaller path KL than the tilt of the same reward "
+        "(Donsker-Varadhan): the exact tilts are the frontier"
+    )
     known = [line for line in lines if line.path_kl.n]
-    least = min(known, key=lambda line: line.wasted.value / line.wasted.se, default=None)
-    near = min(known, key=lambda line: line.wasted.value, default=None)
-    score = least.wasted.value / least.wasted.se if least else math.nan
-    said = (
-        f"of {len(known)} path KLs less the least, the lowest is {near.wasted.value:+.3f} ± "
-        f"{near.wasted.se:.3f} nats (`{near.method}`, strength {near.strength:g}), the lowest in "
-        f"standard errors {score:+.1f} (`{least.method}`, strength {least.strength:g})."
-        if least and near
-        else "no path KL is known."
+    if not known:
+        return Claim(text, Verdict.OPEN, "no path KL is known.")
+    near = min(known, key=lambda line: line.wasted.value)
+    score, least = min(
+        ((line.wasted.value / line.wasted.se, line) for line in known), key=lambda pair: pair[0]
     )
     return Claim(
-        "No method has its reward for a smaller path KL than the tilt of the same reward "
-        "(Donsker-Varadhan): the exact tilts are the frontier",
+        text,
         verdict(score > -DOUBT, score < -SURE),
-        said,
+        f"of {len(known)} path KLs less the least, the lowest is {near.wasted.value:+.3f} ± "
+        f"{near.wasted.se:.3f} nats (`{near.method}`, strength {near.strength:g}), the lowest in "
+        f"standard errors {score:+.1f} (`{least.method}`, strength {least.strength:g}).",
     )
 
 
