@@ -15,7 +15,6 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 READY := .venv/.ready
 DOCS_READY := .venv/.docs-ready
-TYPES := build/types
 EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .PHONY: bench test shapes report smoke oracle finetune studies tuning perf quality slow cluster pipelines \
@@ -30,7 +29,7 @@ test: $(READY)
 # The shapes in the signatures of the core, checked at run time.
 shapes: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --jaxtyping-packages=tiltbench,beartype.beartype -n 2 -q \
-	  tests/test_processes.py tests/test_losses.py
+	  tests/targets/test_processes.py tests/samplers/test_losses.py
 
 report: $(READY)
 	$(BIN)/tiltbench score $(SUITE)
@@ -85,7 +84,7 @@ pipelines: $(READY)
 
 # Breaks the mathematics line by line and shows which test notices (about 10 minutes).
 mutants: $(READY)
-	$(BIN)/python tests/mutants.py
+	$(BIN)/python tests/tools/mutants.py
 
 # The generated parts of README.md and docs/, from results/published and examples/.
 readme: $(READY)
@@ -104,17 +103,10 @@ PAGES ?=
 outputs: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python docs/blocks.py $(PAGES)
 
-# mypy cannot see the editable mapping of the three folders, so it reads the package as installed;
-# the comparison shows any file that the package would lack.
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build
-	$(BIN)/python -m pip install --quiet --no-deps --no-compile --target $(TYPES) .
-	diff -r -x __pycache__ targets $(TYPES)/tiltbench/targets
-	diff -r -x __pycache__ samplers $(TYPES)/tiltbench/samplers
-	diff -r -x __pycache__ -x targets -x samplers bench $(TYPES)/tiltbench
-	MYPYPATH=$(TYPES) $(BIN)/mypy
+	$(BIN)/mypy
 
 fmt: $(READY)
 	$(BIN)/ruff check --fix .
@@ -124,7 +116,7 @@ clean:
 	rm -rf .venv build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml setup.py constraints.txt
+$(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'tiltbench needs Python 3.11 or newer: name one with make PYTHON=python3.12'; exit 1; }
 	@echo 'Setting up .venv (once; torch is a large download) ...'

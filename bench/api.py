@@ -16,23 +16,25 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tiltbench.cell import Cell, Limits
-from tiltbench.engine import Event
-from tiltbench.exported import inference_data
-from tiltbench.local import Local
-from tiltbench.lock import alone
-from tiltbench.plugins import in_session, offer, plugged
-from tiltbench.product import Choice, Suite
-from tiltbench.progress import Display, display
-from tiltbench.provenance import code_identity, code_of, same_code
-from tiltbench.record import Record, done_record, records
+from tiltbench.engine.base import Event
+from tiltbench.engine.local import Local
+from tiltbench.engine.lock import alone
+from tiltbench.engine.progress import Display, display
+from tiltbench.plan.cell import Cell, Limits
+from tiltbench.plan.errors import BadSpec
+from tiltbench.plan.plugins import in_session, offer, plugged
+from tiltbench.plan.spec import label, registered_name, spec
+from tiltbench.plan.suite import Choice, Suite
+from tiltbench.records.provenance import code_identity, code_of, same_code
+from tiltbench.records.record import Record
+from tiltbench.records.store import done_record, records
+from tiltbench.report.export import inference_data
 from tiltbench.report.frame import collect
-from tiltbench.run import run_cell
+from tiltbench.run.phases import run_cell
 from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import Loss
 from tiltbench.samplers.sampler import Sampler
-from tiltbench.score import score as score_folder
-from tiltbench.spec import BadSpec, label, registered_name, spec
+from tiltbench.score.folder import score as score_folder
 from tiltbench.targets.target import Target
 
 if TYPE_CHECKING:

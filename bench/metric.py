@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-from torch import Generator
+from torch import Generator, Tensor
 
-from tiltbench.record import Outcome
+from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Density, Target, Tilt, Truth
 
@@ -54,3 +54,11 @@ def of_kind(need: str, target: Target) -> bool:
 
 class Unknown(Exception):
     """The number cannot be had from this outcome; the sentence says why and stands in the table."""
+
+
+class Outcome(NamedTuple):
+    """A run's output as the metrics see it: everything was read from disk, on the CPU."""
+
+    draws: Draws
+    log_w_reverse: Tensor | None  # log_w of paths traced back from exact draws of the target
+    probes: Mapping[str, Tensor]  # what `Sampler.probe` returned

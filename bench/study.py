@@ -14,10 +14,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tiltbench.child import forkserver, one_thread
-from tiltbench.provenance import code_identity, environment
-from tiltbench.record import write_bytes
-from tiltbench.spec import STUDIES
+from tiltbench.plan.spec import STUDIES
+from tiltbench.processes import forkserver, one_thread
+from tiltbench.records.files import write_bytes
+from tiltbench.records.provenance import code_identity, environment
+from tiltbench.report.tables.grid import frame_grid
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -102,26 +103,13 @@ def _page(study: Study, answer: Answer, seconds: float, device: str) -> str:
     made, code = environment(device), code_identity()
     where = ", ".join(f"{key} {value}" for key, value in made.items())
     commit = f"commit {code['commit']}" + (" with changes" if code["dirty"] else "")
-    claims = [markdown(_claims(answer))] if answer.claims else []
+    claims = [frame_grid(_claims(answer))] if answer.claims else []
     return "\n\n".join(
         [
             f"# {study.title}",
             answer.words,
             *claims,
-            markdown(answer.table),
+            frame_grid(answer.table),
             f"`tiltbench study {study.name}`, {seconds:.0f} s; {commit}; {where}.\n",
         ]
     )
-
-
-def markdown(table: DataFrame) -> str:
-    heads = [_cell(head) for head in table.columns]
-    rows = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return "–" if value != value else f"{value:.4g}"
-    return str(value).replace("|", "\\|")  # a bar would end the cell

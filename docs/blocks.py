@@ -165,7 +165,7 @@ def command(line: str, brief: bool) -> None:
         with mock.patch.object(sys, "argv", words[1:]), _importable(str(Path(words[1]).parent)):
             runpy.run_path(words[1], run_name="__main__")
     elif words[0] == "tiltbench":
-        from tiltbench.cli import main
+        from tiltbench.cli.main import main
 
         words = briefly(words) if brief or plain in INSTEAD else words
         code = main(words[1:])

@@ -11,7 +11,6 @@ from __future__ import annotations
 import html
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,22 +20,13 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-API = ROOT / "build" / "api" / "tiltbench"
+API = ROOT / "src" / "tiltbench"
 SHOWN = {".py": "python", ".toml": "toml"}  # files that become a page with their text
 LINK = re.compile(r"(?<=\]\()(?!\w+:)([^()#\s]+)(#[^()\s]*)?(?=\))")
 MATHS = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
 SPACED = {r"\log": r"\log\,", r"\sim": r"\;\sim\;"}  # spaces that the conversion leaves out
 NAME = re.compile(r"(?<!\[)`(tiltbench(?:\.\w+){2,})`")
 PACKAGE = re.compile(r"^::: (tiltbench[\w.]*)\.\*$", re.M)
-
-
-def on_startup(command: str, dirty: bool) -> None:
-    """Copies the three folders into one package, as setup.py maps them: the API's reader knows
-    neither the mapping nor links to folders, and looks for it before any other event."""
-    shutil.rmtree(API, ignore_errors=True)
-    for folder, place in (("bench", ""), ("targets", "targets"), ("samplers", "samplers")):
-        python = shutil.ignore_patterns("__pycache__", "*.np[yz]", "assets")
-        shutil.copytree(ROOT / folder, API / place, ignore=python, dirs_exist_ok=True)
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -106,9 +96,10 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 
 def _modules(directive: re.Match[str]) -> str:
-    """`::: package.*`: every public module of a package."""
+    """`::: package.*`: every public module of a package, and the study of each folder."""
     folder = API.joinpath(*directive[1].split(".")[1:])
     names = sorted(p.stem for p in folder.glob("*.py") if not p.name.startswith("_"))
+    names += sorted(f"{p.parent.name}.study" for p in folder.glob("*/study.py"))
     return "\n\n".join(f"::: {directive[1]}.{name}" for name in names)
 
 

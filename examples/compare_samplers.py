@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from tiltbench.api import cells, run, score
-from tiltbench.record import read_outcome
+from tiltbench.records.record import read_outcome
 from tiltbench.targets.target import Density, Truth
 
 SIDE = 4.0  # all the mass lies well inside [-SIDE, SIDE]^2

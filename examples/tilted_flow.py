@@ -17,8 +17,8 @@ import torch
 
 from tiltbench.api import cells, run
 from tiltbench.estimators import bar, elbo, eubo, jarzynski, reverse
-from tiltbench.record import read_outcome
-from tiltbench.targets.mixture_flow import MixtureFlow
+from tiltbench.records.record import read_outcome
+from tiltbench.targets.bases.mixture_flow import MixtureFlow
 from tiltbench.targets.target import Tilt, Truth
 
 SLOPE = (1.0, 0.6)

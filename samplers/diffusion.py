@@ -11,15 +11,16 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import Batch, Loss
-from tiltbench.samplers.networks import Mlp, Model, Network
-from tiltbench.samplers.recipe import Base, Recipe
+from tiltbench.samplers.networks.model import Model, Network
+from tiltbench.samplers.networks.perceptron import Mlp
+from tiltbench.samplers.recipes.recipe import Base, Recipe
 from tiltbench.samplers.sampler import Draws, Sampler, Traced
 from tiltbench.samplers.search import LogUniform, Search
 from tiltbench.samplers.weights import Estimate
+from tiltbench.targets.bases.linear import Linear
+from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.linear import Linear
 from tiltbench.targets.problem import Diverged, Problem
-from tiltbench.targets.references import Brownian
 
 CHUNK = 2048  # paths simulated at once when drawing: bounds the memory
 

@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.utils.checkpoint import checkpoint
 
-from tiltbench.samplers.networks import Model
+from tiltbench.samplers.networks.model import Model
+from tiltbench.targets.bases.process import Path, Process, along
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Diverged, Problem
-from tiltbench.targets.process import Path, Process, along
 
 Batch = dict[str, Tensor]  # whatever `label` bought and `value` needs
 

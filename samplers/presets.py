@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.losses.relative_entropy import relative_entropy
-from tiltbench.targets.references import Stationary
+from tiltbench.targets.bases.references import Stationary
 
 pis = Preset("pis", Diffusion(relative_entropy))
 """Path integral sampler (arXiv 2111.15141): relative entropy on the Brownian base."""

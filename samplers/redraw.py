@@ -15,10 +15,10 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.samplers.sampler import Draws, Unsupported
-from tiltbench.targets.interpolant import Interpolant, Stepping
-from tiltbench.targets.noising import Step
+from tiltbench.targets.bases.interpolant import Interpolant, Stepping
+from tiltbench.targets.bases.noising import Step
+from tiltbench.targets.bases.process import Controlled, simulate
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.process import Controlled, simulate
 
 
 class Uncontrolled(Controlled):

@@ -17,20 +17,14 @@ SAMPLERS = Registry(
     ),
     "tiltbench.samplers",
 )
-NETWORKS = Registry(
-    "network",
-    (
-        (HERE / "networks.py", "tiltbench.samplers.networks"),
-        (HERE / "equivariant.py", "tiltbench.samplers.equivariant"),
-        (HERE / "convolutional.py", "tiltbench.samplers.convolutional"),
-        (HERE / "adapter.py", "tiltbench.samplers.adapter"),
-    ),
-)
+NETWORKS = Registry("network", ((HERE / "networks", "tiltbench.samplers.networks"),))
 RECIPES = Registry(
     "recipe",
-    (
-        (HERE / "recipe.py", "tiltbench.samplers.recipe"),
-        (HERE / "escort.py", "tiltbench.samplers.escort"),
+    tuple(
+        (HERE / "recipes" / f"{file}.py", f"tiltbench.samplers.recipes.{file}")
+        for file in ("recipe", "truncated", "escorted")
     ),
 )
-ANNEALINGS = Registry("annealing", ((HERE / "annealing.py", "tiltbench.samplers.annealing"),))
+ANNEALINGS = Registry(
+    "annealing", ((HERE / "recipes" / "annealing.py", "tiltbench.samplers.recipes.annealing"),)
+)

@@ -10,8 +10,8 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.search import Search
 from tiltbench.samplers.weights import Estimate
+from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.linear import Linear
 from tiltbench.targets.problem import Problem
 
 State = TypeVar("State")

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltbench.targets.confined import Confined
-from tiltbench.targets.linear import Linear
-from tiltbench.targets.process import Process
+from tiltbench.targets.bases.confined import Confined
+from tiltbench.targets.bases.linear import Linear
+from tiltbench.targets.bases.process import Process
 from tiltbench.targets.target import Density, Target, Tilt
 
 Reward = Callable[[Tensor], Tensor]  # (*b, D) -> (*b,), nats

@@ -261,8 +261,12 @@ TARGETS = Registry(
     ),
     "tiltbench.targets",
 )
-REFERENCES = Registry(
-    "reference process", ((HERE / "references.py", "tiltbench.targets.references"),)
-)
-SCHEDULES = Registry("schedule", ((HERE / "schedules.py", "tiltbench.targets.schedules"),))
-STEPPINGS = Registry("stepping", ((HERE / "interpolant.py", "tiltbench.targets.interpolant"),))
+
+
+def _of_base(kind: str, file: str) -> Registry:
+    return Registry(kind, ((HERE / "bases" / f"{file}.py", f"tiltbench.targets.bases.{file}"),))
+
+
+REFERENCES = _of_base("reference process", "references")
+SCHEDULES = _of_base("schedule", "schedules")
+STEPPINGS = _of_base("stepping", "interpolant")

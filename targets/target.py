@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 if TYPE_CHECKING:
-    from tiltbench.targets.process import Process
+    from tiltbench.targets.bases.process import Process
 
 DATA = Path(__file__).parent / "data"
 

@@ -5,7 +5,7 @@ shared machine that says nothing of the code."""
 import torch
 from hypothesis import HealthCheck, settings
 
-from tiltbench.report import style
+from tiltbench.report.pictures import style
 
 torch.set_num_threads(1)
 style.FORMATS = ("png",)

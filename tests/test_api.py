@@ -12,15 +12,17 @@ import torch
 
 from tiltbench import api
 from tiltbench.api import cell, cells, inference_data, run, score
-from tiltbench.cli import main
-from tiltbench.engine import Event
-from tiltbench.imported import REPORTED, import_draws
-from tiltbench.progress import Forecast, Notebook, display
-from tiltbench.record import Record, Status, read_outcome, records
+from tiltbench.cli.main import main
+from tiltbench.engine.base import Event
+from tiltbench.engine.progress import Forecast, Notebook, display
+from tiltbench.plan.errors import BadSpec
+from tiltbench.plan.spec import build_target
+from tiltbench.records.imported import REPORTED, import_draws
+from tiltbench.records.record import Record, Status, read_outcome
+from tiltbench.records.store import records
 from tiltbench.report.frame import COLUMNS, collect
 from tiltbench.samplers.classical.smc import Smc
 from tiltbench.samplers.registry import SAMPLERS
-from tiltbench.spec import BadSpec, build_target
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.densities.gaussian import Gaussian
 from tiltbench.targets.registry import TARGETS

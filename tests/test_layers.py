@@ -1,6 +1,7 @@
 """Imports go one way: targets <- samplers <- bench."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -17,17 +18,27 @@ ROOTS = {
         "bench": tiltbench,
     }.items()
 }
+LINKS = {"src/tiltbench": "bench", "bench/targets": "targets", "bench/samplers": "samplers"}
 LIBRARIES = {"torch", "jaxtyping", "numpy", "safetensors"}  # the last two read frozen arrays
 
 
-def imported(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imported(path, typing=True):
+    """The modules and names that a file imports, those for type checkers only where `typing`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if not typing:
+        tree = Untyped().visit(tree)
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             yield str(node.module)
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+class Untyped(ast.NodeTransformer):
+    def visit_If(self, node):
+        return None if getattr(node.test, "id", "") == "TYPE_CHECKING" else node
 
 
 @pytest.mark.parametrize(
@@ -57,5 +68,32 @@ def test_targets_need_torch_only():
         assert tops - LIBRARIES - {"tiltbench"} <= set(sys.stdlib_module_names), path
 
 
-def test_nothing_in_bench_shadows_a_sub_package():
-    assert not [p for p in ROOTS["bench"].glob("*") if p.stem in ("targets", "samplers")]
+def test_the_package_is_made_of_links():
+    """One folder to import, which editors and type checkers follow: see pyproject.toml."""
+    root = ROOTS["bench"].resolve().parent
+    for link, folder in LINKS.items():
+        assert (root / link).is_symlink() and (root / link).resolve() == root / folder
+
+
+def test_no_import_circles():
+    """Neither at import time nor later: imports inside functions count."""
+    modules = {}
+    for folder, prefix in (("bench", ""), ("targets", ".targets"), ("samplers", ".samplers")):
+        root = ROOTS[folder].resolve()
+        for path in root.rglob("*.py"):
+            parts = path.relative_to(root).with_suffix("").parts
+            name = ".".join([f"tiltbench{prefix}", *(p for p in parts if p != "__init__")])
+            modules[name] = path
+    order = graphlib.TopologicalSorter()
+    for name, path in modules.items():
+        if not path.is_relative_to(ROOTS["targets"] / "data"):
+            order.add(name, *(set(imported(path, typing=False)) & set(modules) - {name}))
+    order.prepare()  # raises CycleError, which names the modules
+
+
+def test_a_folder_is_seen_at_a_glance():
+    """About a dozen modules each, but for plug-ins, commands and the processes of bases."""
+    wide = {"cli", "metrics", "densities", "losses", "bases"}
+    for root in ROOTS.values():
+        for folder in {path.parent for path in root.resolve().rglob("*.py")}:
+            assert folder.name in wide or len(list(folder.glob("*.py"))) <= 14, folder

@@ -10,9 +10,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.estimators import Group, average
-from tiltbench.metric import Unknown
+from tiltbench.metric import Outcome, Unknown
 from tiltbench.metrics._given import given
-from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
 

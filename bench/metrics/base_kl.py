@@ -6,9 +6,8 @@ import torch
 from torch import Generator
 
 from tiltbench import estimators
-from tiltbench.metric import Metric, Unknown
+from tiltbench.metric import Metric, Outcome, Unknown
 from tiltbench.metrics._given import given, per_path, rewards
-from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate, log_mean_exp
 from tiltbench.targets.target import Target, Truth
 

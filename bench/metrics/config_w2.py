@@ -7,12 +7,11 @@ import math
 import torch
 from torch import Generator
 
-from tiltbench.metric import Metric, Unknown
+from tiltbench.metric import Metric, Outcome, Unknown
 from tiltbench.metrics._congruence import least
 from tiltbench.metrics._given import given
 from tiltbench.metrics._pairs import both
 from tiltbench.metrics.w2 import transport
-from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth, centred
 

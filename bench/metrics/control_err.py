@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Generator
 
 from tiltbench import estimators
-from tiltbench.metric import Metric
-from tiltbench.record import Outcome
+from tiltbench.metric import Metric, Outcome
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
 

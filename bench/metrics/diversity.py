@@ -8,10 +8,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.estimators import Group, average
-from tiltbench.metric import Metric, Unknown
+from tiltbench.metric import Metric, Outcome, Unknown
 from tiltbench.metrics._given import tilt
 from tiltbench.metrics._pairs import both, within
-from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Generator, Tensor
 
-from tiltbench.metric import Metric
+from tiltbench.metric import Metric, Outcome
 from tiltbench.metrics._pairs import against, two_sample
-from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
 

@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from tiltbench.metric import Metric, Unknown
+from tiltbench.metric import Metric, Outcome, Unknown
 from tiltbench.metrics._line import w2
 from tiltbench.metrics._pairs import both
-from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
 

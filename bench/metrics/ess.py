@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Generator
 
 from tiltbench import estimators
-from tiltbench.metric import Metric
+from tiltbench.metric import Metric, Outcome
 from tiltbench.metrics._given import given, per_path
-from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
 

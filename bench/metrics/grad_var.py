@@ -6,8 +6,7 @@ import torch
 from torch import Generator
 
 from tiltbench.estimators import jackknife
-from tiltbench.metric import Metric, Unknown
-from tiltbench.record import Outcome
+from tiltbench.metric import Metric, Outcome, Unknown
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
 

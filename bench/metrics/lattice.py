@@ -8,11 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from tiltbench.metric import Metric
+from tiltbench.metric import Metric, Outcome
 from tiltbench.metrics._given import given
 from tiltbench.metrics._line import w1
 from tiltbench.metrics._pairs import both
-from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
 

@@ -8,9 +8,8 @@ import warnings
 from torch import Generator
 
 from tiltbench import estimators
-from tiltbench.metric import Metric, Unknown
+from tiltbench.metric import Metric, Outcome, Unknown
 from tiltbench.metrics._given import given, per_path
-from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
 

@@ -8,9 +8,8 @@ import torch
 from torch import Generator
 
 from tiltbench.estimators import jackknife
-from tiltbench.metric import Metric, Unknown
+from tiltbench.metric import Metric, Outcome, Unknown
 from tiltbench.metrics._given import given
-from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
 

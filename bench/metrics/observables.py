@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from torch import Generator
 
 from tiltbench.estimators import average
-from tiltbench.metric import Metric, Unknown
-from tiltbench.record import Outcome
+from tiltbench.metric import Metric, Outcome, Unknown
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Observable, Target, Truth
 

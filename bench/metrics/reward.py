@@ -7,10 +7,9 @@ import math
 from torch import Generator
 
 from tiltbench.estimators import average
-from tiltbench.metric import Metric
+from tiltbench.metric import Metric, Outcome
 from tiltbench.metrics._given import rewards
 from tiltbench.metrics._pairs import both
-from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
 

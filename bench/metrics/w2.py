@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from tiltbench.metric import Metric, Unknown
+from tiltbench.metric import Metric, Outcome, Unknown
 from tiltbench.metrics._pairs import against
-from tiltbench.record import Outcome
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
 

@@ -11,13 +11,13 @@ def report(folder: Path) -> Path:
 
     Reads records, scores and draws only: score first.  Raises FileNotFoundError where there are no
     records."""
-    from tiltbench.record import write_bytes
+    from tiltbench.records.files import write_bytes
     from tiltbench.report.board import boards
     from tiltbench.report.frame import collect
-    from tiltbench.report.latex import latex
-    from tiltbench.report.page import page
-    from tiltbench.report.plots import plots
-    from tiltbench.report.tables import markdown
+    from tiltbench.report.page.page import page
+    from tiltbench.report.pictures.plots import plots
+    from tiltbench.report.tables.latex import latex
+    from tiltbench.report.tables.markdown import markdown
 
     frames = collect(folder)
     if frames.runs.empty:

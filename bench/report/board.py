@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from tiltbench.evaluate import DISTANCES
 from tiltbench.report.compare import Cell, Order, Verdict, best, cell, levelled, orders
 from tiltbench.report.frame import BLOCK, SUFFIX, Frames, metric_of
-from tiltbench.report.legend import FAR, SIDES, brief, number
+from tiltbench.report.tables.legend import FAR, SIDES, brief, number
+from tiltbench.score.curve import DISTANCES
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tiltbench.metric import Metric
-from tiltbench.plugins import plugin_hash
-from tiltbench.record import Record, read_record
-from tiltbench.score import read_scores, scoring_code
-from tiltbench.spec import METRICS
+from tiltbench.plan.plugins import plugin_hash
+from tiltbench.plan.spec import METRICS
+from tiltbench.records.record import Record
+from tiltbench.records.store import read_scores, readable, warn
+from tiltbench.score.folder import scoring_code
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -66,20 +66,6 @@ def collect(folder: Path) -> Frames:
     return frames
 
 
-def readable(runs: Path) -> list[Record]:
-    """Every readable record.  Whoever reads scores (report, diff, export, studies) goes by this
-    rule: a published set has no draws, and needs none.  Whoever has draws to make or to score (run,
-    status, score, publish) goes by `record.records`, for which a finished run has whole draws."""
-    found = []
-    for path in sorted(runs.glob("*.json")):
-        if path.name.count(".") == 1:
-            try:
-                found.append(read_record(path))
-            except ValueError as error:
-                warn(str(error))
-    return found
-
-
 def frames_of(folder: Path, found: list[Record]) -> Frames:
     """The same of some records of the folder."""
     from pandas import DataFrame
@@ -123,10 +109,6 @@ def _scored(runs: Path, record: Record) -> dict[str, Any] | None:
     except ValueError as error:  # one broken file must not stop the report
         warn(str(error))
         return None
-
-
-def warn(sentence: str) -> None:
-    print(f"warning: {sentence}", file=sys.stderr)
 
 
 def _spent(record: Record) -> dict[str, int]:

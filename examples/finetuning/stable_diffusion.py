@@ -28,14 +28,14 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from safetensors.torch import save_file
 
-from tiltbench import diffusers_models as models
-from tiltbench.samplers.adapter import Adapter
-from tiltbench.samplers.lora import low_rank
+from tiltbench.pretrain import diffusers as models
 from tiltbench.samplers.losses.adjoint_matching import adjoint_matching
-from tiltbench.samplers.networks import Model
-from tiltbench.targets.pretrained import Pretrained
+from tiltbench.samplers.networks.adapter import Adapter
+from tiltbench.samplers.networks.lora import low_rank
+from tiltbench.samplers.networks.model import Model
+from tiltbench.targets.bases.pretrained import Pretrained
+from tiltbench.targets.bases.process import simulate
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.process import simulate
 
 
 def options(arguments=None):

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from tiltbench.targets.bases.process import Controlled, simulate
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.process import Controlled, simulate
 
 CHUNK = 2048  # paths simulated at once: bounds the memory
 

@@ -13,12 +13,12 @@ from torch import Generator, Tensor
 from tiltbench.samplers.baselines._pool import CHUNK
 from tiltbench.samplers.loss import sound
 from tiltbench.samplers.sampler import Draws, Sampler, Traced, Unsupported
+from tiltbench.targets.bases.linear import Linear
+from tiltbench.targets.bases.noising import Noising
+from tiltbench.targets.bases.process import Controlled, Path, Stepper, retrace, simulate
+from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.linear import Linear
-from tiltbench.targets.noising import Noising
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.process import Controlled, Path, Stepper, retrace, simulate
-from tiltbench.targets.references import Brownian
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from torch import Generator, Tensor
 from tiltbench.samplers.baselines._pool import CHUNK, Pool, bought
 from tiltbench.samplers.sampler import Draws, Sampler, Unsupported
 from tiltbench.samplers.weights import Estimate, ess, log_mean_exp, resample
+from tiltbench.targets.bases.linear import Linear
+from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.linear import Linear
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.references import Brownian
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import reward_and_grad
 from tiltbench.samplers.sampler import Unsupported
-from tiltbench.targets.noising import Known
+from tiltbench.targets.bases.noising import Known
 from tiltbench.targets.problem import Problem
 
 # Energies reach 1e3 to 1e6 nats, where float32 loses the tenths that decide a Metropolis test.

@@ -12,10 +12,10 @@ from tiltbench.samplers.classical._chains import Chains
 from tiltbench.samplers.classical._fields import COUNT, INSIDE, SHARE, require
 from tiltbench.samplers.sampler import Draws, Sampler
 from tiltbench.samplers.search import Search, Uniform
+from tiltbench.targets.bases.linear import Linear
+from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.linear import Linear
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.references import Brownian
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from tiltbench.samplers.classical._fields import COUNT, INSIDE, require
 from tiltbench.samplers.classical._replicas import Replicas
 from tiltbench.samplers.sampler import Draws, Sampler
 from tiltbench.samplers.search import LogUniform, Search, Uniform
+from tiltbench.targets.bases.linear import Linear
+from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.linear import Linear
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.references import Brownian
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ exact at any number of steps; on a pretrained base they are exact as dt -> 0.
 from __future__ import annotations
 
 from tiltbench.samplers.diffusion import Diffusion, Preset
-from tiltbench.samplers.escort import Escorted
 from tiltbench.samplers.losses.log_variance import log_variance
 from tiltbench.samplers.losses.relative_entropy import relative_entropy
-from tiltbench.targets.references import Stationary
+from tiltbench.samplers.recipes.escorted import Escorted
+from tiltbench.targets.bases.references import Stationary
 
 cmcd_kl = Preset(
     "cmcd_kl",

@@ -17,14 +17,16 @@ import torch
 from torch import Generator, Tensor
 
 from tiltbench.samplers.diffusion import Diffusion, Preset
-from tiltbench.samplers.escort import Escort, Escorted, rate
 from tiltbench.samplers.loss import Batch, Loss, floored
-from tiltbench.samplers.networks import Model, Potential
+from tiltbench.samplers.networks.model import Model
+from tiltbench.samplers.networks.perceptron import Potential
+from tiltbench.samplers.recipes.escort import Escort, rate
+from tiltbench.samplers.recipes.escorted import Escorted
 from tiltbench.samplers.sampler import Unsupported
+from tiltbench.targets.bases.process import Path, Process
+from tiltbench.targets.bases.references import Stationary
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.process import Path, Process
-from tiltbench.targets.references import Stationary
 
 TIMES = 16  # of the K + 1 of a path, drawn anew for every use of a batch
 

@@ -7,9 +7,9 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import Batch, hints
 from tiltbench.samplers.sampler import Unsupported
+from tiltbench.targets.bases.linear import Linear
+from tiltbench.targets.bases.process import Process
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.linear import Linear
-from tiltbench.targets.process import Process
 
 BRIDGES = 8  # points a path where each costs a hint
 

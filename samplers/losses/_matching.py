@@ -22,13 +22,13 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import Batch, Loss, floored, hints, regress, reward_and_grad
-from tiltbench.samplers.networks import Model
+from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.samplers.weights import resample, temper
+from tiltbench.targets.bases.noising import Noising, pick
+from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.noising import Noising, pick
 from tiltbench.targets.problem import Diverged, Problem
-from tiltbench.targets.process import Path, Process
 
 POINTS = 4  # noised points (x_t, t) an end point serves: drawn anew at every use, or once if guided
 LEAST_ESS = 0.8  # of tempered weights

@@ -26,11 +26,11 @@ from tiltbench.samplers.loss import (
     reward_and_grad,
     squared_errors,
 )
-from tiltbench.samplers.networks import Model
+from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.sampler import Unsupported
+from tiltbench.targets.bases.process import Additive, Path, Process
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.process import Additive, Path, Process
 
 
 def label(

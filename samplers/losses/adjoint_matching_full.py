@@ -14,9 +14,9 @@ from torch import Generator
 
 from tiltbench.samplers.loss import Batch, Loss, reward_and_grad
 from tiltbench.samplers.losses.adjoint_matching import additive, price, value
-from tiltbench.samplers.networks import Model
+from tiltbench.samplers.networks.model import Model
+from tiltbench.targets.bases.process import Path
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.process import Path
 
 
 def label(problem: Problem, model: Model, path: Path, share: float, generator: Generator) -> Batch:

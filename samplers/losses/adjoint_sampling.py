@@ -10,9 +10,9 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import Batch, Loss, regress_on_grid, reward_and_grad
 from tiltbench.samplers.losses._bridges import BRIDGES, linear, points, price
-from tiltbench.samplers.networks import Model
+from tiltbench.samplers.networks.model import Model
+from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.process import Path, Process
 
 
 def label(problem: Problem, model: Model, path: Path, share: float, generator: Generator) -> Batch:

@@ -21,10 +21,11 @@ from torch import Generator, Tensor
 from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import Batch, Loss, regress_on_grid, reward_and_grad
 from tiltbench.samplers.losses._bridges import BRIDGES, linear, points, price
-from tiltbench.samplers.networks import Corrected, Model
+from tiltbench.samplers.networks.model import Model
+from tiltbench.samplers.networks.perceptron import Corrected
+from tiltbench.targets.bases.process import Path, Process
+from tiltbench.targets.bases.references import Scattered
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.process import Path, Process
-from tiltbench.targets.references import Scattered
 
 NAME = "the adjoint Schroedinger bridge"
 

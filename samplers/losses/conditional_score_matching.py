@@ -18,7 +18,7 @@ from tiltbench.samplers.losses._matching import (
     tempered,
     unweighted,
 )
-from tiltbench.targets.noising import Noising
+from tiltbench.targets.bases.noising import Noising
 
 
 def conditional(base: Noising) -> Blend:

@@ -19,10 +19,10 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import Batch, Loss, regress_on_grid
 from tiltbench.samplers.losses._matching import SLOPES, Blend, matching, noising, target, times
-from tiltbench.samplers.networks import Model
+from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.weights import resample, temper
-from tiltbench.targets.noising import Noising
-from tiltbench.targets.process import Process
+from tiltbench.targets.bases.noising import Noising
+from tiltbench.targets.bases.process import Process
 
 NARROW = 100.0  # (base's rms coordinate / a well's)^2: both dw4 and lj13 are near it
 LEAST_ESS = 0.5  # lower than elsewhere: the control has far to go, and its end points are kept

@@ -7,7 +7,7 @@ of relative entropy in expectation, with less noise, and needs no gradient of th
 from torch import Tensor
 
 from tiltbench.samplers.loss import path_space
-from tiltbench.samplers.networks import Model
+from tiltbench.samplers.networks.model import Model
 
 
 def variance(log_w: Tensor, model: Model) -> Tensor:

@@ -21,12 +21,12 @@ from torch import Generator, Tensor
 from tiltbench.samplers.loss import Batch, Loss, hints, regress, reward_and_grad
 from tiltbench.samplers.losses._matching import target, times
 from tiltbench.samplers.losses.novel_score_matching import novel
-from tiltbench.samplers.networks import Model
+from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.sampler import Unsupported
+from tiltbench.targets.bases.noising import Known
+from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.noising import Known
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.process import Path, Process
 
 DRAWS = 32
 

@@ -12,7 +12,7 @@ function of X_1 only.  Times are uniform.
 from __future__ import annotations
 
 from tiltbench.samplers.losses._matching import SLOPES, Blend, matching, plain, tempered
-from tiltbench.targets.noising import Noising
+from tiltbench.targets.bases.noising import Noising
 
 
 def novel(base: Noising) -> Blend:

@@ -18,10 +18,10 @@ from tiltbench.samplers.loss import (
     path_batch,
     reward_and_grad,
 )
-from tiltbench.samplers.networks import Model
+from tiltbench.samplers.networks.model import Model
+from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.process import Path, Process
 
 
 def label(problem: Problem, model: Model, path: Path, share: float, generator: Generator) -> Batch:

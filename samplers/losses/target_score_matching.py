@@ -19,7 +19,7 @@ from tiltbench.samplers.losses._matching import (
     share_of_signal,
     tempered,
 )
-from tiltbench.targets.noising import Noising
+from tiltbench.targets.bases.noising import Noising
 
 
 def from_target(base: Noising) -> Blend:

@@ -22,10 +22,10 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import Batch, Loss, floored, reward_and_grad
 from tiltbench.samplers.losses._matching import POINTS, noising, point_hints, quiet_end, times
-from tiltbench.samplers.networks import Earlier, Model
+from tiltbench.samplers.networks.model import Earlier, Model
+from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.process import Path, Process
 
 STAGES = 4
 LAST = 0.5

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tiltbench.samplers.loss import path_space
-from tiltbench.samplers.networks import Model
+from tiltbench.samplers.networks.model import Model
 
 
 def squared_imbalance(log_w: Tensor, model: Model) -> Tensor:

@@ -18,10 +18,10 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import Batch, Loss, floored, hints, log_weight, path_batch
-from tiltbench.samplers.networks import Model
+from tiltbench.samplers.networks.model import Model
+from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.process import Path, Process
 
 RADIUS = 0.1  # nats a batch
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from tiltbench.targets.components import square_distances
+from tiltbench.targets.bases.components import square_distances
 from tiltbench.targets.target import Modes, Observable, Truth
 
 

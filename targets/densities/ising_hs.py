@@ -12,12 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from tiltbench.targets.densities._ising import (
-    LARGEST_EXACT,
-    log_Z_and_slope,
-    rows,
-    swendsen_wang,
-)
+from tiltbench.targets.densities._ising import LARGEST_EXACT, log_Z_and_slope, rows, swendsen_wang
 from tiltbench.targets.problem import front
 from tiltbench.targets.target import Density, Modes, Observable, Truth
 

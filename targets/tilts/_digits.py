@@ -8,11 +8,11 @@ from functools import cached_property
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltbench.targets.digits import DIM, SPREAD, digits, features
-from tiltbench.targets.digits_pool import tilted
-from tiltbench.targets.interpolant import Ancestral, Stepping
-from tiltbench.targets.pretrained import Pretrained
-from tiltbench.targets.schedules import RectifiedFlow, Schedule
+from tiltbench.targets.bases.interpolant import Ancestral, Stepping
+from tiltbench.targets.bases.pretrained import Pretrained
+from tiltbench.targets.bases.schedules import RectifiedFlow, Schedule
+from tiltbench.targets.digits.digits import DIM, SPREAD, digits, features
+from tiltbench.targets.digits.pool import tilted
 from tiltbench.targets.target import Tilt, Truth
 
 STRONGEST = 1e3  # beyond it the rounding of the classifier's float32 shows in the truth

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tiltbench.targets.components import Components
+from tiltbench.targets.bases.components import Components
 from tiltbench.targets.target import Modes
 
 WEIGHTS = (0.4, 0.6)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltbench.targets.digits import CLASSES, log_classes
+from tiltbench.targets.digits.digits import CLASSES, log_classes
 from tiltbench.targets.tilts._digits import DigitsTilt, check_strength
 
 

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltbench.targets.digits import split
-from tiltbench.targets.images import likelihood, pooled
+from tiltbench.targets.digits.digits import split
+from tiltbench.targets.digits.images import likelihood, pooled
 from tiltbench.targets.tilts._digits import DigitsTilt
 
 HELD_OUT = 359

@@ -9,20 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltbench.targets.components import Components
-from tiltbench.targets.interpolant import Ancestral, Stepping
-from tiltbench.targets.mixture_flow import MixtureFlow
-from tiltbench.targets.schedules import RectifiedFlow, Schedule
+from tiltbench.targets.bases.components import Components
+from tiltbench.targets.bases.interpolant import Ancestral, Stepping
+from tiltbench.targets.bases.mixture_flow import MixtureFlow
+from tiltbench.targets.bases.schedules import RectifiedFlow, Schedule
 from tiltbench.targets.target import Tilt, Truth
 from tiltbench.targets.tilts._mixture import mixture_truth, rms, share
-from tiltbench.targets.tilts._pair import (
-    VARIANCES,
-    WEIGHTS,
-    extended,
-    halves,
-    pair_means,
-    vector,
-)
+from tiltbench.targets.tilts._pair import VARIANCES, WEIGHTS, extended, halves, pair_means, vector
 
 
 @dataclass(frozen=True)

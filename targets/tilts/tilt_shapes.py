@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tiltbench.targets.components import Components
-from tiltbench.targets.interpolant import Ancestral, Stepping
-from tiltbench.targets.mixture_flow import MixtureFlow
-from tiltbench.targets.schedules import RectifiedFlow, Schedule
+from tiltbench.targets.bases.components import Components
+from tiltbench.targets.bases.interpolant import Ancestral, Stepping
+from tiltbench.targets.bases.mixture_flow import MixtureFlow
+from tiltbench.targets.bases.schedules import RectifiedFlow, Schedule
 from tiltbench.targets.target import Modes, Tilt, Truth
 from tiltbench.targets.tilts._mixture import mixture_truth, rms, share
 

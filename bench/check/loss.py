@@ -1,0 +1,160 @@
+"""The contract of a loss where its optimum is known: what `label` and `value` hand over and pay,
+and that the gradient of the loss vanishes at the optimal control and points back to it beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+
+import scipy.stats
+import torch
+from torch import Generator, Tensor
+
+from tiltbench.check.findings import RARE, Finding, expect, mean_of, said, until_broken
+from tiltbench.run.meter import Meter
+from tiltbench.samplers.diffusion import Diffusion
+from tiltbench.samplers.loss import Batch
+from tiltbench.samplers.networks.model import Model
+from tiltbench.samplers.recipes.recipe import Base
+from tiltbench.samplers.sampler import Unsupported
+from tiltbench.samplers.weights import Estimate
+from tiltbench.targets.bases.references import Stationary
+from tiltbench.targets.cost import Cost
+from tiltbench.targets.problem import Problem
+
+PATHS, BATCHES, MORE = 384, 16, 48
+ENOUGH = Cost(10**9, 10**9)
+SLOPE = (0.6, -0.3)
+
+
+class Displaced(Model):
+    """u* + theta (1/2 + sin x) for r = c . x on a stationary base, where u* = sigma gain c is exact
+    on any grid: log w = log Z on every path at theta = 0."""
+
+    def __init__(self, theta: float) -> None:
+        super().__init__()
+        self.base = Stationary(steps=8)
+        self.theta = torch.nn.Parameter(torch.tensor(float(theta)))
+        with torch.no_grad():
+            self.log_Z.fill_(sum(c * c for c in SLOPE) * self.base.spread**2 / 2)
+
+    def control(self, x: Tensor, t: Tensor, hint: Tensor | None = None) -> Tensor:
+        k = (t * self.base.steps).round().long().expand(x.shape[:-1])
+        best = self.base.pull(k, x.new_tensor(SLOPE).expand_as(x))
+        return best + self.theta * (0.5 + torch.sin(x))
+
+    def corrector(self, x: Tensor) -> Tensor:
+        """Exact on a memoryless base: the score of its end."""
+        return self.base.score(x, self.base.steps)
+
+    def problem(self, meter: Meter) -> Problem:
+        return Problem(2, self.base, meter.watch(lambda x: (x * x.new_tensor(SLOPE)).sum(-1)))
+
+
+def check(sampler: Diffusion) -> list[Finding]:
+    """Of losses that steer the base's own chain towards a fixed optimum; others are let pass."""
+    if sampler.recipe != Base():
+        return [Finding(True, "its optimum was not tried: it steers a chain of its own")]
+    if sampler.loss.staged:
+        return [Finding(True, "its optimum was not tried: it moves from stage to stage")]
+    try:
+        _batch(sampler, Displaced(0.0), Meter(ENOUGH), 0)
+    except Unsupported as error:
+        return [Finding(True, f"its optimum was not tried: {error}")]
+    except Exception:  # told by the first step below
+        pass
+    return until_broken(
+        [
+            ("label and value", partial(_functions, sampler)),
+            ("the gradient of the loss", partial(_optimum, sampler)),
+        ]
+    )
+
+
+def _batch(sampler: Diffusion, model: Displaced, meter: Meter, seed: int) -> Batch:
+    made = Diffusion(sampler.loss, paths=PATHS)
+    return made.batch(model.problem(meter), model, 0.5, Generator().manual_seed(seed))
+
+
+def _functions(sampler: Diffusion) -> Iterator[Finding]:
+    model, meter = Displaced(0.3), Meter(ENOUGH)
+    batch = _batch(sampler, model, meter, 0)
+    attached = [
+        key for key, v in batch.items() if not isinstance(v, Tensor) or v.grad_fn is not None
+    ]
+    yield expect(
+        sampler.loss.through_path or not attached,
+        f"label hands over {len(batch)} tensors without a graph",
+        f"label hands over {', '.join(attached)} with a graph, or no tensor",
+        "return a dict of detached tensors, or state through_path=True",
+    )
+    before = meter.spent
+    values = [
+        sampler.loss.value(model, model.base, batch, Generator().manual_seed(s)) for s in (1, 1)
+    ]
+    yield expect(
+        values[0].shape == () and math.isfinite(values[0].detach()),
+        "value is one finite number",
+        f"value has shape {tuple(values[0].shape)}, not one finite number",
+        "return the mean over the batch, shape ()",
+    )
+    yield expect(
+        torch.equal(*values),
+        "value follows the generator's seed",
+        "value differs between two calls with one seed",
+        "draw all randomness from the generator",
+    )
+    yield expect(
+        values[0].requires_grad,
+        "value is differentiable in the model",
+        "value has no gradient with respect to the model",
+        "call model.control in `value` with gradients on: no detach, no .data, no no_grad",
+    )
+    torch.autograd.grad(values[0], model.theta, allow_unused=True)
+    yield expect(
+        meter.spent == before,
+        "value evaluates no energies",
+        f"value and its gradient cost {tuple(meter.spent.minus(before))} (values, gradients)",
+        "evaluate the reward in `label` only, and pass on what value needs",
+    )
+
+
+def _slopes(sampler: Diffusion, theta: float, batches: int) -> Estimate:
+    """d loss / d theta, by independent batches."""
+    model, found = Displaced(theta), []
+    for seed in range(batches):
+        batch = _batch(sampler, model, Meter(ENOUGH), seed)
+        source = Generator().manual_seed(1000 + seed)
+        value = sampler.loss.value(model, model.base, batch, source)
+        (slope,) = torch.autograd.grad(value, model.theta, allow_unused=True)
+        found.append(torch.zeros(()) if slope is None else slope)
+    return mean_of(torch.stack(found))
+
+
+def _optimum(sampler: Diffusion) -> Iterator[Finding]:
+    for batches in (BATCHES, MORE):  # the noisiest need more to be seen
+        right, left = (_slopes(sampler, theta, batches) for theta in (0.3, -0.3))
+        if right.value > 5 * right.se and -left.value > 5 * left.se:
+            break
+    yield expect(
+        right.value > 5 * right.se and -left.value > 5 * left.se,
+        f"beside the optimum its slope points back: {said(left)} and {said(right)}",
+        f"beside the optimum its slope is {said(left)} on one side and {said(right)} on the "
+        "other: it does not draw the control to the optimum of r = c . x",
+        "a loss must be least at the control whose weights all agree",
+    )
+    at = _slopes(sampler, 0.0, batches)
+    # O(1/K) of the slope beside it is the time grid's
+    allowed = _rare(at) * at.se + 0.04 * (right.value - left.value)
+    yield expect(
+        abs(at.value) < allowed,
+        f"at the optimum its slope is {said(at)} for 0",
+        f"at the optimum its slope is {said(at)}, not 0",
+        "the least value is beside the optimum: compare signs, weights and the time grid",
+    )
+
+
+def _rare(estimate: Estimate) -> float:
+    return float(scipy.stats.t.isf(RARE / 2, estimate.n - 1))

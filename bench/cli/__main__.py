@@ -1,0 +1,7 @@
+"""`python -m tiltbench.cli`."""
+
+import sys
+
+from tiltbench.cli.main import main
+
+sys.exit(main())

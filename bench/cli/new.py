@@ -1,0 +1,16 @@
+"""`tiltbench new`: a plug-in that works, with its test, to start from."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def new(options: Namespace, arguments: Sequence[str]) -> int:
+    from tiltbench.cli.skeletons import write_skeleton
+
+    for path in write_skeleton(options.kind, options.name, Path(options.out)):
+        print(path)
+    print(f"next: tiltbench check {Path(options.out) / options.name}.py")
+    return 0

@@ -1,0 +1,43 @@
+"""`tiltbench score`: metrics of recorded runs, from their draws on disk."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from tiltbench.cli.folders import filled
+from tiltbench.cli.report import page_of, table_text
+from tiltbench.plan.errors import Refused
+
+
+def score_again(options: Namespace, arguments: Sequence[str]) -> int:
+    from tiltbench.score.floor import BrokenFloors
+    from tiltbench.score.folder import score
+
+    try:
+        done = score(filled(options.results), force=options.force, progress=_scored)
+    except BrokenFloors as error:
+        raise Refused(str(error)) from error
+    print(f"{done} runs scored" if done else "every run is scored; --force scores them again")
+    return 0
+
+
+def score_and_report(out: Path) -> None:
+    from tiltbench.report import report
+    from tiltbench.score.floor import BrokenFloors
+    from tiltbench.score.folder import score
+
+    print("scoring ...", flush=True)
+    try:
+        score(out, progress=_scored)
+    except BrokenFloors as error:
+        raise Refused(str(error)) from error
+    print(f"writing the report ...\n\n{table_text(report(out))}")
+    print(page_of(out))
+
+
+def _scored(done: int, total: int) -> None:
+    """A line a tenth."""
+    if done * 10 // total > (done - 1) * 10 // total:
+        print(f"scored {done} of {total}", flush=True)

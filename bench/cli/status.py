@@ -1,0 +1,63 @@
+"""`tiltbench status`: how far a suite has come."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from tiltbench.cli.folders import results_folder
+from tiltbench.cli.words import RESULTS
+from tiltbench.plan.errors import Refused
+from tiltbench.records.recorded import counts_as_good
+
+
+def status(options: Namespace, arguments: Sequence[str]) -> int:
+    if options.results:
+        folders = [results_folder(options.results)]
+    else:
+        folders = sorted(path.parent for path in RESULTS.glob("*/runs"))
+    if not folders:
+        print(f"no results in {RESULTS}/ yet; `tiltbench run --suite quick` makes some")
+    for folder in folders:
+        _show_status(folder)
+    return 0
+
+
+def _show_status(folder: Path) -> None:
+    from tiltbench.records.files import read_json
+    from tiltbench.records.provenance import code_identity
+    from tiltbench.records.record import CHECKPOINT
+    from tiltbench.records.store import records
+    from tiltbench.run.checkpoint import glance
+
+    found = {record.id: record for record in records(folder / "runs")}
+    request = folder / "suite.json"
+    try:
+        wanted = {row["id"]: row for row in read_json(request)["cells"]} if request.exists() else {}
+    except (KeyError, TypeError, ValueError) as error:
+        raise Refused(
+            f"{request} is not readable ({error}); the same `tiltbench run` makes it anew"
+        ) from error
+    missing = [row for run, row in wanted.items() if run not in found]
+    counts = Counter(str(record.status) for record in found.values())
+    said = ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
+    print(f"{folder}: {len(wanted) - len(missing)} of {len(wanted)} cells recorded ({said})")
+    now = code_identity()["hash"]
+    other = sum(record.code.get("hash") != now for record in found.values())
+    if other:
+        print(f"  {other} by other code than this (run with --stale to run them again)")
+    extra = len(set(found) - set(wanted))
+    if wanted and extra:
+        print(f"  {extra} records belong to earlier versions of the suite")
+    for row in missing:
+        title = f"{row['target']} · {row['sampler']} · seed {row['seed']}"
+        saved = glance(folder / "runs" / f"{row['id']}{CHECKPOINT}")
+        begun = saved is not None and saved.code == now
+        share = f", saved at {saved.share:.0%} of its training" if saved and begun else ""
+        print(f"  missing: {title}{share}")
+    for record in found.values():
+        if not counts_as_good(record):
+            title = f"{record.labels['target']} · {record.labels['sampler']}"
+            print(f"  {record.status}: {title} · seed {record.spec['seed']}: {record.reason}")

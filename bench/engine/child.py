@@ -1,0 +1,107 @@
+"""One cell in a process of its own, from a forkserver that has torch loaded (stack.md): quiet,
+limited, gone when its parent is gone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.context
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TextIO
+
+from tiltbench.engine.hold import Hold
+from tiltbench.plan.cell import Cell, Limits
+from tiltbench.processes import forkserver
+
+# torch._dynamo: the first optimiser of a process imports it, which takes longer than a small cell.
+PRELOAD = ["tiltbench.run.phases", "tiltbench.samplers.presets", "torch._dynamo"]
+SPEAK = 0.2  # seconds between two words of a child
+
+
+def preloaded() -> multiprocessing.context.ForkServerContext:
+    """The same, with all that a cell needs imported once for all."""
+    context = forkserver()
+    context.set_forkserver_preload(PRELOAD)
+    return context
+
+
+def live(
+    cell: Cell,
+    folder: Path,
+    limits: Limits,
+    code: Mapping[str, Any],
+    gpu: str,
+    pipe: Connection,
+    hold: Hold,
+) -> None:
+    """The life of the child.  `gpu` is the device it sees, "" those of its parent; `pipe` carries
+    its progress to the parent, and its end means the process's end; `hold` is kept until then."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    threading.Thread(target=_die_with_parent, args=(pipe,), daemon=True).start()
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # CUDA reads it when it is first used, below
+    _redirect(opened(folder / f"{cell.id}.log"))
+    import faulthandler
+
+    from tiltbench.run.failures import FULL
+    from tiltbench.run.phases import run_cell
+
+    faulthandler.enable()
+    if cell.device == "cpu":
+        _limit_memory(limits.megabytes)
+    said = 0.0
+
+    def progress(phase: str, share: float) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said > SPEAK or phase != "training":
+            said = now
+            pipe.send((phase, share))
+
+    try:
+        run_cell(cell, folder, progress, limits.threads, code, limits.checkpoint)
+    except OSError as error:
+        sys.exit(error.errno if error.errno in FULL else 1)
+
+
+def _die_with_parent(pipe: Connection) -> None:
+    """The parent never writes to the pipe: its end means that the parent is gone."""
+    try:
+        pipe.recv()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def opened(log: Path) -> TextIO:
+    """A new file at `log`, never what a link there points to."""
+    log.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    return os.fdopen(os.open(log, flags, 0o666), "w")
+
+
+def _redirect(log: TextIO) -> None:
+    """What samplers print goes to the cell's log, not into the live display."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+
+
+def _limit_memory(megabytes: int) -> None:
+    """At most so much address space more than this process has now: torch maps gigabytes of its own
+    without using them.  Allocations beyond it fail with an error that the record can show.  Where
+    the system has no such limit (macOS ignores it) the cell runs without one."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        limit = pages * resource.getpagesize() + megabytes * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    except (OSError, ValueError):
+        pass

@@ -1,0 +1,70 @@
+"""One run to be made, complete, and what it may use of the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tiltbench.plan.spec import Spec
+
+if TYPE_CHECKING:
+    from tiltbench.plan.budget import Budget
+
+CURVE_POINTS = 8
+SAVED_EVERY = 600.0  # seconds from one checkpoint of a cell to the next
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one cell may use of the machine: seconds of wall time, MB of memory, CPU threads; and
+    how often it saves itself."""
+
+    seconds: float = 600.0
+    megabytes: int = 8192
+    threads: int = 1
+    checkpoint: float = SAVED_EVERY  # seconds from one saved state to the next
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: complete specs (every field), so that `id` names its files for good."""
+
+    target: Spec
+    target_version: int
+    sampler: Spec
+    budget: Budget
+    seed: int
+    device: str  # "cpu" or "cuda"
+    draws: int
+    curve: int  # draws at each point of the learning curve; 0: no curve
+    labels: Mapping[str, str]
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The `spec` of the cell's record; its hash is the cell's identity."""
+        budget = self.budget
+        return {
+            "target": self.target,
+            "target_version": self.target_version,
+            "sampler": self.sampler,
+            "seed": self.seed,
+            "device": self.device,
+            "draws": self.draws,
+            "budget": {
+                "train": list(budget.train),
+                "draw": list(budget.draw),
+                "measure": list(budget.measure),
+                "seconds": None if budget.seconds == float("inf") else budget.seconds,
+            },
+        }
+
+    @property
+    def id(self) -> str:
+        from tiltbench.plan.spec import spec_id
+
+        return spec_id(self.spec)
+
+    @property
+    def title(self) -> str:
+        return f"{self.labels['target']} · {self.labels['sampler']} · seed {self.seed}"

@@ -1,0 +1,11 @@
+"""What is said of a request that cannot be carried out."""
+
+from __future__ import annotations
+
+
+class Refused(Exception):
+    """A command that cannot be carried out; one sentence says why and what to do."""
+
+
+class BadSpec(ValueError):
+    """A spec that cannot be read or built; one sentence says what and how to mend it."""

@@ -1,0 +1,273 @@
+"""The cells of a suite: the product of its targets, samplers and seeds.
+
+`Suite.cells` builds every target and sampler, so that a wrong parameter, or more draws than a
+stored reference holds, stops the run before anything has run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from tiltbench.plan.cell import CURVE_POINTS, Cell, Limits
+from tiltbench.plan.errors import BadSpec
+from tiltbench.plan.spec import Spec, build_sampler, build_target, parse, shorten, spec
+from tiltbench.samplers.search import Search
+from tiltbench.targets.registry import UnknownName
+
+if TYPE_CHECKING:
+    from tiltbench.plan.budget import Budget
+
+Builder = Callable[[Spec], Any]  # build_target or build_sampler
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A target or sampler as a suite names it."""
+
+    spec: Spec
+    label: str
+    budget: int | None = None  # of a sampler; None: the suite's
+
+    @staticmethod
+    def of(text: str) -> Choice:
+        """`name[key=value]` (see plan.spec.parse); the label is the text.  Raises BadSpec."""
+        chosen = parse(text)
+        return Choice(chosen, typed(chosen))
+
+    def answers_to(self, name: str) -> bool:
+        return name in (self.label, self.label.partition("[")[0], self.spec["name"])
+
+
+@dataclass(frozen=True)
+class Override:
+    """Sampler parameters for the cells of these targets and samplers; none given: of every one."""
+
+    targets: tuple[str, ...]
+    samplers: tuple[str, ...]
+    params: Mapping[str, Any]
+
+    def hits(self, target: Choice, sampler: Choice) -> bool:
+        return all(
+            not names or any(choice.answers_to(name) for name in names)
+            for names, choice in ((self.targets, target), (self.samplers, sampler))
+        )
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The laws that a suite gives to the parameters of these samplers; none given: of every one."""
+
+    samplers: tuple[str, ...]
+    laws: Search
+
+    def hits(self, sampler: Choice) -> bool:
+        return not self.samplers or any(sampler.answers_to(name) for name in self.samplers)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What `tiltbench tune` chose in `trials` trials for one sampler on these targets, all by their
+    exact labels; it comes after every override."""
+
+    targets: tuple[str, ...]
+    sampler: str
+    trials: int
+    params: Mapping[str, Any]
+
+    def hits(self, target: Choice, sampler: Choice) -> bool:
+        return target.label in self.targets and sampler.label == self.sampler
+
+
+@dataclass(frozen=True)
+class Suite:
+    name: str
+    description: str
+    budget: int
+    draws: int
+    seeds: tuple[int, ...]
+    targets: tuple[Choice, ...]
+    samplers: tuple[Choice, ...]
+    overrides: tuple[Override, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    curve: int = 0
+    searches: tuple[Searched, ...] = ()
+    tuned: tuple[Tuned, ...] = ()
+
+    def varied(self, target: Choice, sampler: Choice) -> Spec:
+        """The sampler as it is to run on the target.  Raises BadSpec."""
+        chosen = sampler.spec
+        rows: tuple[Override | Tuned, ...] = (*self.overrides, *self.tuned)
+        for row in rows:
+            if row.hits(target, sampler):
+                chosen = overlaid(chosen, row.params, build_sampler)
+        return chosen
+
+    def laws(self, sampler: Choice) -> Search:
+        """What `tune` may vary: of the last [[search]] for it, else what the method declares."""
+        stated = [search.laws for search in self.searches if search.hits(sampler)]
+        declared: Search = build_sampler(sampler.spec).search()
+        return stated[-1] if stated else declared
+
+    def trials(self, target: Choice, sampler: Choice) -> int:
+        """How many trials chose the sampler's parameters on the target; 0: it is untuned."""
+        return max((row.trials for row in self.tuned if row.hits(target, sampler)), default=0)
+
+    def cells(self, device: str) -> list[Cell]:
+        """Every cell, targets outermost and seeds innermost.
+
+        Raises BadSpec or UnknownName, naming the part that cannot be built, the reference that
+        holds too few draws, or the sampler that would outspend its table."""
+        cells = []
+        for sampler in self.samplers:
+            if sampler.budget and sampler.budget >= self.budget:  # --budget may have lowered that
+                raise BadSpec(
+                    f"{sampler.label} has a budget of its own, {sampler.budget:,}, which is not "
+                    f"below the suite's {self.budget:,}: raise --budget, or leave it out by "
+                    "--samplers"
+                )
+        for target, sampler in itertools.product(self.targets, self.samplers):
+            made = build_target(target.spec)
+            _holds(made, self.draws)
+            target_spec = spec(made)
+            sampler_spec = spec(build_sampler(self.varied(target, sampler)))
+            budget = self._allowance(sampler.budget or self.budget)
+            labels = {"target": target.label, "sampler": sampler.label}
+            if sampler.budget:
+                labels["budget"] = str(self.budget)
+            if trials := self.trials(target, sampler):
+                labels["tuned"] = f"{trials} trials"
+            cells += [
+                Cell(
+                    target_spec,
+                    made.version,
+                    sampler_spec,
+                    budget,
+                    seed,
+                    device,
+                    self.draws,
+                    self.curve,
+                    labels,
+                )
+                for seed in self.seeds
+            ]
+        _distinct(cells)
+        return cells
+
+    def _allowance(self, points: int) -> Budget:
+        """Measuring: 200 a draw for reverse paths, 200 a draw for the learning curve, and for the
+        probes as much as training or drawing cost.  None of it reaches the sampler."""
+        from tiltbench.plan.budget import Budget
+        from tiltbench.targets.cost import Cost
+
+        extra = 200 * self.curve * CURVE_POINTS + max(points, 200 * self.draws)
+        return Budget.of(points, self.draws, Cost(extra, extra))
+
+    def only(self, targets: Iterable[str] = (), samplers: Iterable[str] = ()) -> Suite:
+        """The part of the suite that these names or labels pick; none given: all."""
+        return replace(
+            self,
+            targets=_pick(self.targets, list(targets), "target", self.name),
+            samplers=_pick(self.samplers, list(samplers), "sampler", self.name),
+        )
+
+    def spanned(self, settings: Iterable[tuple[str, str, list[Any]]]) -> Suite:
+        """The grid of `--set owner.key=a,b`: one target or sampler more for every value."""
+        suite = self
+        for owner, key, values in settings:
+            choices = (*suite.targets, *suite.samplers)
+            if not any(choice.answers_to(owner) for choice in choices):
+                near = nearest(owner, [choice.label for choice in choices])
+                raise UnknownName(f"--set {owner}.{key}: nothing here is called {owner!r}{near}")
+            suite = replace(
+                suite,
+                targets=tuple(_span(suite.targets, build_target, owner, key, values)),
+                samplers=tuple(_span(suite.samplers, build_sampler, owner, key, values)),
+            )
+        return suite
+
+
+def _span(
+    choices: Iterable[Choice], build: Builder, owner: str, key: str, values: list[Any]
+) -> Iterable[Choice]:
+    for choice in choices:
+        if not choice.answers_to(owner):
+            yield choice
+            continue
+        for value in values:
+            nested: Any = value
+            for part in reversed(key.split(".")):
+                nested = {part: nested}
+            head, bracket, tail = choice.label.partition("[")
+            inside = f"{tail.removesuffix(']')}," if bracket else ""
+            label = f"{head}[{inside}{typed({'name': '', 'params': {key: value}})[1:]}"
+            yield replace(choice, spec=overlaid(choice.spec, nested, build), label=label)
+
+
+def typed(given: Spec) -> str:
+    """A spec as it would be typed."""
+    return shorten(given, {"name": "", "params": {}})
+
+
+def overlaid(old: Spec, params: Mapping[str, Any], build: Builder) -> Spec:
+    """`old` with `params` laid over its own; a table without a name varies the present part."""
+    merged = dict(old["params"])
+    for key, value in params.items():
+        if isinstance(value, dict) and "name" not in value:
+            part = merged.get(key) or spec(build(old))["params"].get(key)
+            if not isinstance(part, dict):
+                raise BadSpec(
+                    f"{old['name']}.{key} is not a part, so it has no {next(iter(value))!r}"
+                )
+            merged[key] = {"name": part["name"], "params": {**part["params"], **value}}
+        else:
+            merged[key] = value
+    return {"name": old["name"], "params": merged}
+
+
+def _pick(
+    choices: tuple[Choice, ...], names: list[str], kind: str, suite: str
+) -> tuple[Choice, ...]:
+    for name in names:
+        if not any(choice.answers_to(name) for choice in choices):
+            near = nearest(name, [choice.label for choice in choices])
+            raise UnknownName(f"suite {suite!r} has no {kind} {name!r}{near}")
+    return tuple(c for c in choices if not names or any(c.answers_to(name) for name in names))
+
+
+def _holds(target: Any, draws: int) -> None:
+    """Raises BadSpec where `draws` exact ones cannot be had of a stored reference."""
+    import torch
+
+    from tiltbench.targets.reference import Referenced
+
+    if not isinstance(target, Referenced):
+        return
+    try:
+        truth = target.truth()
+        if truth.sample is not None:
+            truth.sample(draws, torch.Generator().manual_seed(0))
+    except ValueError as error:
+        raise BadSpec(str(error)) from error
+
+
+def _distinct(cells: list[Cell]) -> None:
+    seen: dict[str, Cell] = {}
+    for cell in cells:
+        if cell.id in seen:
+            raise BadSpec(
+                f"two cells are the same run: {seen[cell.id].title} and {cell.title}; remove one"
+            )
+        seen[cell.id] = cell
+    titles: dict[str, str] = {}
+    for cell in cells:
+        if titles.setdefault(cell.title, cell.id) != cell.id:
+            raise BadSpec(f"two different cells are called {cell.title}: give them labels")
+
+
+def nearest(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else "."

@@ -1,0 +1,1 @@
+"""Training the small networks that ship, and wrapping large ones as bases."""

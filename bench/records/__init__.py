@@ -1,0 +1,1 @@
+"""What is kept: records of runs, their files, where they came from."""

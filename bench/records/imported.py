@@ -1,0 +1,154 @@
+"""`tiltbench import`: draws made elsewhere, as a record that is scored like any other."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tiltbench.metric import Outcome
+from tiltbench.plan.budget import Budget
+from tiltbench.plan.errors import BadSpec
+from tiltbench.plan.plugins import plugin_hash
+from tiltbench.plan.spec import build_target, spec
+from tiltbench.plan.suite import Choice
+from tiltbench.records.drawn import sound
+from tiltbench.records.files import read_arrays
+from tiltbench.records.provenance import code_identity, environment
+from tiltbench.records.record import SCHEMA, Record, Status, forget, write_outcome, write_record
+from tiltbench.samplers.sampler import Draws
+from tiltbench.samplers.weights import Estimate
+from tiltbench.targets.cost import Cost
+from tiltbench.targets.problem import Diverged
+
+REPORTED = "calls self-reported"
+KEYS = ("x", "log_w", "group", "log_Z", "log_w_reverse")
+
+
+def import_draws(
+    file: Path, target: str, calls: Cost, budget: int, name: str, seed: int, folder: Path
+) -> Record:
+    """Writes the draws of `file` into `folder`/runs as a run of sampler `name` on `target`, which
+    spent `calls` by its own account, in the tables of allowance `budget`.
+
+    `file` is an .npz with x, (n, dim), or (chains, n, dim) where the chains are to be told apart,
+    and optionally log_w (n,), group (n,), log_Z (value, error, n) and log_w_reverse (m,), as
+    `Draws` and `Outcome` have them; or an .npy that holds x.  Raises BadSpec for anything else;
+    nothing in a file is executed."""
+    if max(calls) > budget:
+        raise BadSpec(
+            f"{max(calls):,} calls do not fit an allowance of {budget:,}; state a larger --budget"
+        )
+    chosen = Choice.of(target)
+    made = build_target(chosen.spec)
+    outcome = _outcome(_arrays(file), made.dim, file)
+    n = len(outcome.draws.x)
+    allowed = Budget.of(budget, n)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    record = Record(
+        {
+            "target": spec(made),
+            "target_version": made.version,
+            "sampler": {"name": "imported", "params": {"name": name, "sha256": digest}},
+            "seed": seed,
+            "device": "cpu",
+            "draws": n,
+            "budget": {
+                **{phase: list(getattr(allowed, phase)) for phase in ("train", "draw", "measure")},
+                "seconds": None,
+            },
+        },
+        {"target": chosen.label, "sampler": f"{name} ({REPORTED})"},
+        Status.DONE,
+        cost={
+            "train": list(calls),
+            "draw": [0, 0],
+            "measure": [0, 0],
+            "notes": [f"{REPORTED}: {file.name} was imported, and nothing was counted here"],
+        },
+        env=environment("cpu"),
+        code={**code_identity(), "plugins": _plugins(str(chosen.spec["name"]))},
+        schema=SCHEMA,
+    )
+    runs = folder / "runs"
+    forget(runs, record.id)
+    write_outcome(runs, record.id, outcome)
+    write_record(runs, record)
+    return record
+
+
+def _plugins(target: str) -> dict[str, str]:
+    digest = plugin_hash(target)
+    return {target: digest} if digest else {}
+
+
+def _arrays(file: Path) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".npy":
+            return {"x": torch.as_tensor(np.load(file, allow_pickle=False))}
+        return read_arrays(file)
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise BadSpec(
+            f"{file} cannot be read as arrays of numbers; write draws, (n, dim) floats, with "
+            "numpy.savez(file, x=draws), or with numpy.save"
+        ) from error
+
+
+def _outcome(arrays: Mapping[str, Tensor], dim: int, file: Path) -> Outcome:
+    """Raises BadSpec where shapes or values are not what they must be."""
+    strange = sorted(set(arrays) - set(KEYS))
+    if "x" not in arrays or strange:
+        raise BadSpec(
+            f"{file} holds {', '.join(sorted(arrays)) or 'nothing'}; it must hold x, and may hold "
+            + ", ".join(KEYS[1:])
+        )
+    x, group = arrays["x"], arrays.get("group")
+    if any(array.is_complex() for array in arrays.values()):
+        raise BadSpec(f"{file} holds complex numbers; write the real ones that are meant")
+    if x.dim() > 1 and x.shape[:-1].numel() < 2:
+        raise BadSpec(f"{file} holds fewer than two draws; no metric says anything of one")
+    if x.dim() == 3:
+        if group is not None:
+            raise BadSpec(f"{file} has chains in x, and a group besides; leave one of them out")
+        group = torch.arange(len(x)).repeat_interleave(x.shape[1])
+        x = x.flatten(0, 1)
+    try:
+        draws = sound(Draws(x.double(), _double(arrays.get("log_w")), group), len(x), dim)
+    except (ValueError, Diverged, RuntimeError) as error:
+        raise BadSpec(
+            f"{file} does not fit the target: {error}".replace("draw returned", "it has")
+        ) from error
+    if group is not None and group.dtype.is_floating_point:
+        raise BadSpec(f"{file} has a group of {group.dtype}; it numbers chains by whole numbers")
+    back = _double(arrays.get("log_w_reverse"))
+    if back is not None and (back.dim() != 1 or not bool((back < torch.inf).all())):
+        raise BadSpec(f"{file} has a log_w_reverse that is not (m,) numbers below +inf")
+    return Outcome(draws._replace(log_Z=_own(arrays.get("log_Z"), file)), back, {})
+
+
+def _own(log_Z: Tensor | None, file: Path) -> Estimate | None:
+    if log_Z is None:
+        return None
+    if log_Z.numel() != 3:
+        raise BadSpec(f"{file} has a log_Z of {log_Z.numel()} numbers; write (value, error, n)")
+    value, error, n = log_Z.flatten().tolist()
+    return Estimate(float(value), float(error), int(n))
+
+
+def _double(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.double()
+
+
+def summary(record: Record) -> str:
+    """One line on what was imported."""
+    seen: Any = record.spec
+    return (
+        f"{record.labels['target']} · {record.labels['sampler']} · seed {seen['seed']}: "
+        f"{seen['draws']:,} draws, {max(record.cost['train']):,} calls"
+    )

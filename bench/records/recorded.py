@@ -1,0 +1,52 @@
+"""Which cells have a record, and what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tiltbench.plan.cell import Cell
+
+if TYPE_CHECKING:
+    from tiltbench.records.record import Record
+
+
+def recorded_cells(cells: Sequence[Cell], runs: Path) -> dict[str, Record]:
+    """The cells that count as done, with their records."""
+    from tiltbench.records.store import done_record
+
+    found = {cell.id: done_record(runs / f"{cell.id}.json") for cell in cells}
+    return {run: record for run, record in found.items() if record is not None}
+
+
+def namesakes(cells: Sequence[Cell], runs: Path) -> list[Record]:
+    """Records of other runs that tables would take for one more seed of a cell here: the same
+    target, sampler and allowance by name, with other draws, parameters or versions."""
+    from tiltbench.records.store import done_record
+
+    mine = {cell.id for cell in cells}
+    names = {_name(cell.labels, cell.spec) for cell in cells}
+    others = [
+        done_record(path)
+        for path in sorted(runs.glob("*.json"))
+        if path.name.count(".") == 1 and path.stem not in mine
+    ]
+    return [r for r in others if r is not None and _name(r.labels, r.spec) in names]
+
+
+def _name(labels: Mapping[str, str], spec: Mapping[str, Any]) -> tuple[Any, ...]:
+    seed, points = spec["seed"], spec["budget"]["train"][0]
+    return labels["target"], labels["sampler"], seed, labels.get("budget") or str(points)
+
+
+def is_stale(cell: Cell, record: Record | None, identity: Mapping[str, Any]) -> bool:
+    from tiltbench.records.provenance import code_of, same_code
+
+    return record is not None and not same_code(record.code, code_of(cell, identity))
+
+
+def counts_as_good(record: Record) -> bool:
+    from tiltbench.records.record import Status
+
+    return record.status.finished or record.status is Status.UNSUPPORTED

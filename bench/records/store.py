@@ -1,0 +1,79 @@
+"""The records and scores of a results folder, read with care."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tiltbench.records.files import read_json
+from tiltbench.records.record import Record, read_record
+
+if TYPE_CHECKING:
+    pass
+
+
+def done_record(path: Path) -> Record | None:
+    """The record at `path` where its run counts as done: readable, and where it finished with whole
+    draws beside it.  A broken file is named on stderr and counts as not done."""
+    if not path.exists():
+        return None
+    try:
+        record = read_record(path)
+    except ValueError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return None
+    draws = path.with_suffix(".npz")
+    if not record.status.finished:
+        return record
+    if draws.exists() and not zipfile.is_zipfile(draws):
+        what = f"{draws} is cut short; the same `tiltbench run` makes it anew"
+        print(f"warning: {what}", file=sys.stderr)
+        return None
+    return record if draws.exists() else None
+
+
+def records(folder: Path) -> list[Record]:
+    """Every record of a runs folder that `done_record` accepts."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        if path.name.count(".") > 1:
+            continue  # scores and other things beside a record
+        record = done_record(path)
+        if record is not None:
+            found.append(record)
+    return found
+
+
+def readable(runs: Path) -> list[Record]:
+    """Every readable record.  Whoever reads scores (report, diff, export, studies) goes by this
+    rule: a published set has no draws, and needs none.  Whoever has draws to make or to score (run,
+    status, score, publish) goes by `record.records`, for which a finished run has whole draws."""
+    found = []
+    for path in sorted(runs.glob("*.json")):
+        if path.name.count(".") == 1:
+            try:
+                found.append(read_record(path))
+            except ValueError as error:
+                warn(str(error))
+    return found
+
+
+def warn(sentence: str) -> None:
+    print(f"warning: {sentence}", file=sys.stderr)
+
+
+def read_scores(runs: Path, run: str) -> dict[str, Any] | None:
+    """The scores file of a run; None where it has not been scored.
+
+    Raises ValueError, naming the file, where it is broken."""
+    path = runs / f"{run}.scores.json"
+    if not path.exists():
+        return None
+    try:
+        found: dict[str, Any] = read_json(path)
+        found["scores"].items()
+        return found
+    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} holds no scores ({error}); score the run again") from error

@@ -1,0 +1,1 @@
+"""Certified truths: long chains that must pass tests."""

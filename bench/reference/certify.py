@@ -1,0 +1,375 @@
+"""`tiltbench reference NAME`: long chains, the tests they must pass, and what is kept of them.
+
+Parallel tempering from starts of eight widths gives the draws, the facts and one log Z, SMC from
+another seed a second.  A target whose truth is exact is compared with it; nothing is stored then.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from tiltbench.plan.spec import Spec, build_target, label, spec
+from tiltbench.processes import forkserver, one_thread
+from tiltbench.records.files import strict, write_bytes, write_json
+from tiltbench.records.provenance import code_identity, environment
+from tiltbench.reference.smc import islands
+from tiltbench.reference.tests import (
+    Test,
+    against,
+    combined,
+    estimate,
+    halves,
+    mixing,
+    r_hat,
+    two_ways,
+    virial,
+)
+from tiltbench.run.streams import generator
+from tiltbench.samplers.classical._leapfrog import spread_out, unknown
+from tiltbench.samplers.classical._replicas import Replicas, log_ratio
+from tiltbench.samplers.classical.parallel_tempering import ParallelTempering
+from tiltbench.samplers.loss import reward_and_grad
+from tiltbench.samplers.sampler import Unsupported
+from tiltbench.samplers.weights import Estimate
+from tiltbench.targets.cost import Cost
+from tiltbench.targets.problem import Problem, pose
+from tiltbench.targets.reference import Basins, Referenced, checksum
+from tiltbench.targets.target import Density
+
+GROUPS = 8  # widths of the starts
+NARROW, WIDE = 0.5, 2.0  # the first and the last, in spreads of the base
+LADDERS = 4  # at least: two of narrow and two of wide starts, so that both halves have an error
+TEMPERING = ParallelTempering(leaps=8, warm_up=0.15)
+LEAST, A_DIMENSION = 12_000_000, 300_000  # points by default, and more for each dimension
+CHAINED = 5_000_000  # numbers of the chains' states that are kept in memory
+MOST, NUMBERS = 60_000, 930_000  # rows and numbers stored: under 4 MB in single precision
+
+
+class Effort(NamedTuple):
+    """What one reference costs; with target and seed it decides the arrays."""
+
+    points: int  # of tempering, and again of SMC
+    ladders: int = 32  # LADDERS or more
+
+
+class Evidence(NamedTuple):
+    """What the chains of one target say; arrays are (chains, states), by statistic."""
+
+    x: Float[Tensor, "chains states d"]
+    statistics: Mapping[str, Tensor]  # energy and radius among them
+    basins: tuple[Tensor, ...]  # indicators
+    virial: Tensor  # x . grad log rho
+    tempering: Estimate  # log Z
+    smc: Estimate
+    notes: Mapping[str, Any]  # how they were run, for the provenance
+
+    @property
+    def watched(self) -> dict[str, Tensor]:
+        return {**self.statistics, **{f"basin_{k}": b for k, b in enumerate(self.basins)}}
+
+
+class Verdict(NamedTuple):
+    tests: tuple[Test, ...]
+    files: tuple[Path, ...]  # written
+
+    @property
+    def passed(self) -> bool:
+        return all(test.passed for test in self.tests)
+
+
+def conduct_all(
+    targets: Sequence[Spec],
+    efforts: Sequence[Effort],
+    stores: Sequence[Path | None],
+    seed: int,
+    out: Path,
+    command: str,
+    jobs: int,
+) -> list[Verdict]:
+    """`conduct` for every target, its effort and its store, `jobs` at a time in processes of one
+    thread each."""
+    with ProcessPoolExecutor(
+        min(jobs, len(targets)),
+        mp_context=forkserver(),
+        initializer=one_thread,
+    ) as pool:
+        waiting = {
+            pool.submit(_conduct, target, effort, seed, out, store, command): k
+            for k, (target, effort, store) in enumerate(zip(targets, efforts, stores, strict=True))
+        }
+        found = {}
+        for future in as_completed(waiting):
+            text, found[waiting[future]] = future.result()
+            print(text, flush=True)
+    return [found[k] for k in range(len(targets))]
+
+
+def usual(target: Density) -> Effort:
+    return Effort(LEAST + A_DIMENSION * target.rank)
+
+
+def outdone(target: Referenced, effort: Effort) -> str:
+    """Why the reference that lies in the target's home is not to be replaced by one of this effort;
+    empty where it may be.  Raises ValueError where it is damaged."""
+    old = target.stored()
+    if old is None or not target.is_described(old):
+        return ""
+    before = Effort(**old.facts["effort"])
+    if effort.points >= before.points and effort.ladders >= before.ladders:
+        return ""
+    return (
+        f"the stored reference of {target.name} took {before.points} points and {before.ladders} "
+        f"ladders, more than {effort.points} and {effort.ladders}: ask for as many, name another "
+        f"folder with --out, or delete {target.name}_reference.json in {target.home}"
+    )
+
+
+def _conduct(
+    target: Spec, effort: Effort, seed: int, out: Path, store: Path | None, command: str
+) -> tuple[str, Verdict]:
+    lines: list[str] = []
+    made = conduct(build_target(target), effort, seed, out, store, command, lines.append)
+    return "\n".join(lines), made
+
+
+def conduct(
+    target: Density,
+    effort: Effort,
+    seed: int,
+    out: Path,
+    store: Path | None,
+    command: str,
+    say: Callable[[str], None] = print,
+) -> Verdict:
+    """Runs the chains, tests them and writes <name>_reference.npz and .json.
+
+    A `Referenced` target that passes is written to `store` (to `out` where that is None), what
+    fails and what needs no reference to `out`.
+    """
+    begun, cpu = time.monotonic(), time.process_time()
+    evidence = gather(target, effort, seed)
+    tests = examine(target, evidence)
+    say(f"{label(target)}, {effort.points:,} points of tempering, seed {seed}:")
+    for test in tests:
+        say(f"  {'ok ' if test.passed else 'BAD'} {test.sentence}")
+    passed = all(test.passed for test in tests)
+    needed = isinstance(target, Referenced)
+    folder = store if passed and needed and store is not None else out
+    raw = _rows(evidence.x, seed)
+    stem = f"{target.name}_reference"
+    about = strict(
+        {
+            **facts(target, evidence),
+            "certified": passed,
+            "tests": [_plain(test) for test in tests],
+            "notes": dict(evidence.notes),
+            "command": command,
+            "effort": effort._asdict(),
+            "seed": seed,
+            "seconds": round(time.monotonic() - begun, 1),
+            "cpu_seconds": round(time.process_time() - cpu, 1),
+            "code": code_identity(),
+            "env": environment("cpu"),
+        }
+    )
+    files = (folder / f"{stem}.npz", folder / f"{stem}.json")
+    write_bytes(files[0], raw)
+    write_json(files[1], {**about, "sha256": checksum(raw, about)})
+    say(f"  {_outcome(passed, needed)}; {files[1]}")
+    return Verdict(tuple(tests), files)
+
+
+def _outcome(passed: bool, needed: bool) -> str:
+    if not passed:
+        return "NOT certified"
+    return "certified" if needed else "checked; its truth is exact, so no reference is needed"
+
+
+def _plain(test: Test) -> dict[str, Any]:
+    return {"passed": test.passed, "sentence": test.sentence, "figures": dict(test.figures)}
+
+
+def gather(target: Density, effort: Effort, seed: int) -> Evidence:
+    """The chains and both log Z.  Raises Unsupported where the points do not pay for them."""
+    problem = pose(target, TEMPERING.reference)
+    state = tempered(problem, effort, target.rank, _generator(seed, "tempering"))
+    x = torch.stack(state.cold, 1)
+    flat = x.flatten(0, 1)
+    with torch.no_grad():
+        named = {name: f(flat) for name, f in statistics(target).items()}
+    statistic = {name: y.double().unflatten(0, x.shape[:2]) for name, y in named.items()}
+    again = _generator(seed, "smc")
+    second = islands(problem, state.schedule, effort.points, TEMPERING.leaps, again)
+    rewards = torch.stack(state.rewards)
+    rise = state.betas.diff() * (rewards[..., :-1] - rewards[..., 1:])
+    return Evidence(
+        x,
+        statistic,
+        basins(target, x),
+        _virial(target, flat).unflatten(0, x.shape[:2]),
+        log_ratio(rewards, state.betas),
+        second,
+        {
+            "method": "parallel tempering from starts of 8 widths; SMC for the second log Z",
+            "gauge": _gauge(target),
+            "ladders": state.ladders,
+            "rounds": state.rounds,
+            "states_a_ladder": x.shape[1],
+            "rounds_a_state": state.every,
+            "betas": state.betas.tolist(),
+            "step_sizes": state.schedule.log_sizes.exp().tolist(),
+            "swap_acceptance": rise.clamp(max=0).exp().nan_to_num(0.0).mean((0, 1)).tolist(),
+            "rms_coordinate": math.sqrt(float(flat.square().sum(-1).mean()) / target.rank),
+            "effective_draws": {
+                name: (float(y.std()) / se) ** 2
+                for name, y in statistic.items()
+                if (se := estimate(y).se) > 0
+            },
+        },
+    )
+
+
+def tempered(problem: Problem, effort: Effort, rank: int, generator: Generator) -> Replicas:
+    """Ladders of parallel tempering whose starts are wider from each eighth of them to the next.
+
+    Raises Unsupported where the points pay for fewer than LADDERS."""
+    sampler = replace(TEMPERING, ladders=effort.ladders, keep=CHAINED // rank)
+    state = sampler.init(problem, Cost(effort.points, effort.points), generator)
+    state = sampler.step(problem, state, generator)
+    if state.ladders < LADDERS:
+        raise Unsupported(
+            f"{effort.points} points pay for {state.ladders} ladders of {state.levels} levels, and "
+            f"the tests need {LADDERS}: ask for more points"
+        )
+    ladder = torch.arange(state.ladders).repeat_interleave(state.levels)
+    group = ladder * GROUPS // state.ladders
+    width = NARROW * (WIDE / NARROW) ** (group.double() / (GROUPS - 1))
+    state = state._replace(at=unknown(width[:, None] * state.at.x))
+    while state.spent < effort.points:
+        state = sampler.step(problem, state, generator)
+    return state
+
+
+def statistics(target: Density) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Energy and radius, and what the target names."""
+    always = {"energy": lambda x: -target.log_rho(x), "radius": lambda x: x.square().sum(-1).sqrt()}
+    if isinstance(target, Referenced):
+        return {**always, **target.statistics()}
+    known = target.truth().observables
+    return {**always, **{name: observable.f for name, observable in known.items()}}
+
+
+def basins(target: Density, x: Float[Tensor, "c n d"]) -> tuple[Tensor, ...]:
+    """Indicators (chains, states) of the target's basins, or of its modes."""
+    if isinstance(target, Referenced):
+        cells = target.basins()
+    else:
+        modes = target.truth().modes
+        cells = Basins(len(modes.weight), modes.assign) if modes is not None else None
+    if cells is None:
+        return ()
+    index = cells.assign(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    return tuple((index == k).double() for k in range(cells.number))
+
+
+def _virial(target: Density, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """x . grad log rho, the gradient being the one that samplers see."""
+    plain = Problem(target.dim, None, target.log_rho)  # type: ignore[arg-type]
+    parts = [(y * reward_and_grad(plain, y)[1]).sum(-1) for y in x.split(4096)]
+    return torch.cat(parts)
+
+
+def _gauge(target: Density) -> str:
+    if target.particles is None:
+        return f"Z is the integral of rho over R^{target.dim}"
+    n, d = target.particles
+    return (
+        f"Z is the integral of rho over the {target.rank}-dimensional subspace sum_i x_i = 0 of "
+        f"R^{target.dim} with its own Lebesgue measure; over R^{target.dim} with the centre of "
+        f"mass in a box of volume V it is larger by the factor V {n}^({d}/2)"
+    )
+
+
+def examine(target: Density, evidence: Evidence) -> tuple[Test, ...]:
+    """Every test, whatever the others say."""
+    found = [
+        mixing(evidence.watched),
+        virial(evidence.virial, target.rank),
+        halves(evidence.watched),
+        two_ways(evidence.tempering, evidence.smc),
+    ]
+    known, made = _exact(target, evidence)
+    if known:
+        found.append(against(known, made))
+    return tuple(found)
+
+
+def _exact(
+    target: Density, evidence: Evidence
+) -> tuple[dict[str, tuple[float, float]], dict[str, Estimate]]:
+    """What is known of the target without chains, and what they say of it."""
+    if isinstance(target, Referenced):
+        cells = target.basins()
+        shares = (cells.share if cells is not None else None) or ()
+        by_symmetry = {f"basin_{k}": (share, 0.0) for k, share in enumerate(shares)}
+        return by_symmetry, {f"basin_{k}": estimate(y) for k, y in enumerate(evidence.basins)}
+    truth = target.truth()
+    known = {name: (o.mean, o.se) for name, o in truth.observables.items()}
+    made = {name: estimate(evidence.statistics[name]) for name in known}
+    if truth.modes is not None:
+        for k, weight in enumerate(truth.modes.weight.tolist()):
+            known[f"basin_{k}"], made[f"basin_{k}"] = (weight, 0.0), estimate(evidence.basins[k])
+    if truth.log_Z is not None:
+        known |= dict.fromkeys(("log_Z_tempering", "log_Z_smc"), (truth.log_Z, truth.log_Z_se))
+        made |= {"log_Z_tempering": evidence.tempering, "log_Z_smc": evidence.smc}
+    return known, made
+
+
+def facts(target: Density, evidence: Evidence) -> dict[str, Any]:
+    """What `Referenced.truth` reads: the keys are its contract."""
+    log_Z, se = combined(evidence.tempering, evidence.smc)
+    worst = max(r_hat(chains) for chains in evidence.watched.values())
+    chains, states = evidence.x.shape[:2]
+    return {
+        "target": spec(target),
+        "version": target.version,
+        "source": f"parallel tempering, {chains} ladders x {states} states, R-hat {worst:.4f}",
+        "log_Z": log_Z,
+        "log_Z_se": se,
+        "count": min(MOST, NUMBERS // target.dim, chains * states),
+        "statistics": {
+            name: {"mean": (found := estimate(y)).value, "sd": float(y.std()), "se": found.se}
+            for name, y in evidence.statistics.items()
+        },
+        "basins": [{"share": (found := estimate(y)).value, "se": found.se} for y in evidence.basins]
+        or None,
+    }
+
+
+def _rows(x: Float[Tensor, "chains states d"], seed: int) -> bytes:
+    """The npz file: `x`, single-precision rows spread evenly over chains and time."""
+    chains, states, dim = x.shape
+    count = min(MOST, NUMBERS // dim, chains * states)
+    index = spread_out(chains, states, count, _generator(seed, "rows"))
+    file = io.BytesIO()
+    np.savez_compressed(file, x=x.reshape(-1, dim)[index].float().numpy())
+    return file.getvalue()
+
+
+PARTS = {"tempering": 0, "smc": 1, "rows": 2}
+
+
+def _generator(seed: int, part: str) -> Generator:
+    return generator(seed, "certify", part=PARTS[part])

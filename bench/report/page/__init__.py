@@ -1,0 +1,1 @@
+"""The HTML page: one file with all its data and scripts."""

@@ -1,0 +1,264 @@
+"""One page for a folder, report.html: it holds its data, its style and its program, and nothing
+else is fetched.
+
+What it shows is made by assets/*.js from the JSON below, as text and never as markup.  Names and
+messages come from records, which somebody else may have written: the JSON has no `<`, and the
+page's own policy lets no other script run and nothing be loaded.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import math
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tiltbench.plan.spec import Spec, shorten
+from tiltbench.records.record import Record, read_outcome
+from tiltbench.records.store import warn
+from tiltbench.report.board import GROUPS, PLACED, Board, Row, group
+from tiltbench.report.frame import Frames, metric_of
+from tiltbench.report.page.views import views
+from tiltbench.report.pictures.plots import targets_of
+from tiltbench.report.pictures.style import looks
+from tiltbench.report.tables.legend import LEGEND, PHYSICS, SIDES
+from tiltbench.report.tables.misled import misled
+from tiltbench.report.tables.reasons import dashes, ends, notes, places
+from tiltbench.score.curve import DISTANCES
+
+PARTS = Path(__file__).parent / "assets"
+SCRIPTS = ("build.js", "figures.js", "views.js")
+
+Json = dict[str, Any]
+
+
+def page(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
+    """The whole of report.html."""
+    script = "\n".join(_part(name) for name in SCRIPTS)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    parts = {
+        "title": html.escape(folder.resolve().name),
+        "digest": digest,
+        "style": _part("style.css"),
+        "script": script,
+        "data": inert(data(frames, boards, folder)),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _part("page.html"))
+
+
+def _part(name: str) -> str:
+    return (PARTS / name).read_text(encoding="utf-8")
+
+
+def inert(value: Any) -> str:
+    """Strict JSON that ends no script element: `<`, `>` and `&` are written as \\u00XX."""
+    text = json.dumps(_short(value), separators=(",", ":"), allow_nan=False)
+    return text.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&"})
+
+
+def _short(value: Any) -> Any:
+    """Whole numbers as they are, others to six digits; what is not finite is null."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return int(value) if value == int(value) and abs(value) < 1e12 else float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {str(k): _short(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_short(v) for v in value]
+    return value
+
+
+def data(frames: Frames, boards: Sequence[Board], folder: Path) -> Json:
+    """What the page knows: metrics, leaderboards with their pictures, every run, where from."""
+    names = list(dict.fromkeys(frames.scores["metric"]))
+    origins, texts = _Once(), _Once()
+    scores = _scores(frames, texts)
+    runs = frames.runs.to_dict("records")
+    worst: dict[tuple[str, str], str] = {}
+    for m in misled(frames):
+        worst.setdefault((m.target, m.sampler), m.sentence)
+    by_id = {record.id: record for record in frames.records}
+    return {
+        "name": folder.resolve().name,
+        "command": _command_of_suite(folder),
+        "legend": f"{LEGEND} {PHYSICS}",
+        "groups": GROUPS,
+        "metrics": {name: _metric(name) for name in names},
+        "placed": PLACED,
+        "distances": DISTANCES,
+        "sides": SIDES,
+        "looks": {
+            name: {"colour": look.colour, "marker": look.marker, "dash": list(look.dash)}
+            for name, look in looks(frames.runs["sampler"]).items()
+        },
+        "misled": list(worst.values()),
+        "boards": [_board(board, frames) for board in boards],
+        "views": _views(frames, boards, folder),
+        "runs": [
+            _run(by_id[run["id"]], run, frames, scores.get(run["id"], {}), origins) for run in runs
+        ],
+        "origins": origins.values,
+        "texts": texts.values,
+    }
+
+
+class _Once:
+    """Values that many runs share, written once: `place` says where one stands in `values`."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self.places: dict[str, int] = {}
+
+    def place(self, value: Any) -> int:
+        key = json.dumps(value, sort_keys=True, default=str)
+        if key not in self.places:
+            self.places[key] = len(self.values)
+            self.values.append(value)
+        return self.places[key]
+
+
+def _metric(name: str) -> Json:
+    metric = metric_of(name)
+    return {
+        "better": metric.better,
+        "unit": metric.unit,
+        "perfect": metric.perfect,
+        "group": group(name),
+    }
+
+
+def _board(board: Board, frames: Frames) -> Json:
+    runs, scores = (
+        every[(every["target"] == board.target) & (every["budget"] == board.budget)]
+        for every in (frames.runs, frames.scores)
+    )
+    said = [*places(board), *ends(runs), *dashes(runs, scores), *notes(runs)]
+    return {
+        "target": board.target,
+        "budget": board.budget,
+        "allowance": board.allowance,
+        "columns": [column.metric for column in board.columns],
+        "rows": [_row(row) for row in board.rows],
+        "said": [one._asdict() for one in said],
+    }
+
+
+def _row(row: Row) -> Json:
+    return {
+        "sampler": row.sampler,
+        "place": row.place.place if row.place else None,
+        "priced": row.place.priced if row.place else None,
+        "why": row.place.why if row.place else "",
+        "caveat": row.caveat,
+        "runs": row.runs,
+        "finished": row.finished,
+        "ends": dict(row.ends),
+        "calls": row.spent.calls,
+        "own": row.spent.own,
+        "spent": row.spent.text,
+        "cells": {
+            name: {
+                "v": c.median,
+                "lo": c.low,
+                "hi": c.high,
+                "se": c.se,
+                "fm": c.floor_mean,
+                "fs": c.floor_sd,
+                "n": c.draws if c.few else None,
+                "is": c.verdict.name,
+                "b": name in row.best,
+            }
+            for name, c in row.cells.items()
+        },
+    }
+
+
+def _scores(frames: Frames, texts: _Once) -> dict[str, Json]:
+    """By run and metric: [value, se, n], or the place of the reason why there is none."""
+    found: dict[str, Json] = {}
+    for row in frames.scores.to_dict("records"):
+        value = row["value"]
+        known = isinstance(value, float) and math.isfinite(value)
+        score = [value, row["se"], row["n"]] if known else texts.place(row["reason"])
+        found.setdefault(row["id"], {})[row["metric"]] = score
+    return found
+
+
+def _run(record: Record, run: Json, frames: Frames, scores: Json, origins: _Once) -> Json:
+    keys = (
+        "target", "budget", "sampler", "seed", "id", "status", "finished", "reason", "notes",
+        "draws", "values", "grads", "draw_values", "draw_grads", "seconds", "parameters",
+    )  # fmt: skip
+    curve = frames.curves.get(record.id)
+    shown = ("spend", "seconds", "n", "metric", "log_Z_err", "distance", "floor")
+    return {
+        **{key: run[key] for key in keys},
+        "train_seconds": record.cost.get("train_seconds"),
+        "memory": record.cost.get("peak_memory_mb"),
+        "origin": origins.place({"code": dict(record.code), "env": dict(record.env)}),
+        "version": record.spec.get("target_version"),
+        "command": command(record),
+        "traceback": record.traceback[-2000:],
+        "scores": scores,
+        "curve": {key: curve[key] for key in shown if key in curve} if curve else None,
+    }
+
+
+def command(record: Record) -> str:
+    """The words that run this cell again, with every parameter; empty where a part of the sampler
+    is not known here."""
+    spec = record.spec
+    try:
+        names = [_whole(spec["target"]), _whole(spec["sampler"])]
+    except Exception:  # a plug-in that is gone, or a file that somebody made up
+        return ""
+    words = ["tiltbench", "run", "--targets", names[0], "--samplers", names[1]]
+    words += ["--seeds", str(spec["seed"]), "--budget", str(spec["budget"]["train"][0])]
+    words += ["--draws", str(spec["draws"]), "--device", str(spec["device"])]
+    seconds = spec["budget"].get("seconds")
+    return shlex.join([*words, *(["--time-limit", f"{seconds:g}"] if seconds else [])])
+
+
+def _whole(spec: Spec) -> str:
+    return shorten(spec, {"name": spec["name"], "params": {}})
+
+
+def _command_of_suite(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "suite.json").read_text(encoding="utf-8"))["command"])
+    except (OSError, KeyError, TypeError, ValueError):  # runs that were gathered by hand
+        return ""
+
+
+def _views(frames: Frames, boards: Sequence[Board], folder: Path) -> list[Json]:
+    """What is drawn for each leaderboard, and what is known of its target."""
+    targets = targets_of(frames.records)
+    made, without = [], 0
+    for board in boards:
+        runs = frames.runs
+        mine = runs[(runs["target"] == board.target) & (runs["budget"] == board.budget)]
+        outcomes = {}
+        for run in mine[mine["finished"]]["id"]:
+            if not (folder / "runs" / f"{run}.npz").exists():
+                without += 1
+                continue
+            try:
+                outcomes[run] = read_outcome(folder / "runs", run)
+            except Exception as error:
+                warn(f"the page lacks the draws of {run} ({type(error).__name__}: {error})")
+        target = targets.get(board.target)
+        facts: Json = {}
+        if target is not None:
+            truth = target.truth()
+            facts = {"dim": target.dim, "source": truth.source, "log_Z": truth.log_Z}
+        made.append({**facts, **views(target, outcomes)})
+    if without:
+        warn(f"{without} runs have no draws here, as in published sets: no pictures show theirs")
+    return made

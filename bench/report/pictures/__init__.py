@@ -1,0 +1,1 @@
+"""Pictures of scores, curves, draws and weights."""

@@ -1,0 +1,79 @@
+"""Which pictures a folder gets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from tiltbench.plan.spec import build_target
+from tiltbench.records.record import Record
+from tiltbench.records.store import warn
+from tiltbench.report.board import Board
+from tiltbench.report.frame import BLOCK, Frames
+from tiltbench.report.pictures.curves import learning
+from tiltbench.report.pictures.lattice import lattice
+from tiltbench.report.pictures.particles import particles
+from tiltbench.report.pictures.scatter import scatter
+from tiltbench.report.pictures.style import looks
+from tiltbench.report.pictures.summary import summary
+from tiltbench.report.pictures.weights import weights
+from tiltbench.targets.target import Target
+
+
+def plots(frames: Frames, boards: Sequence[Board], folder: Path) -> list[Path]:
+    """folder/plots/summary.png and, for each target and budget, `<target>.draws.png` (2-D targets),
+    `.particles.png`, `.lattice.png`, `.curves.png` and `.weights.png`, where there is something to
+    show; each as .pdf too."""
+    place, runs = folder / "plots", folder / "runs"
+    look = looks(frames.runs["sampler"])
+    colour = {name: own.colour for name, own in look.items()}
+    targets = targets_of(frames.records)
+    many = frames.runs["budget"].nunique() > 1
+    made = []
+    for (name, budget), rows in frames.runs.groupby(BLOCK):
+        mine = [record for record in frames.records if record.id in set(rows["id"])]
+        stem = re.sub(r"[^\w.=-]+", "_", f"{name}.{budget}" if many else name).strip("_")
+        curves, draws, both, atoms, fields = (
+            place / f"{stem}.{kind}.png"
+            for kind in ("curves", "draws", "weights", "particles", "lattice")
+        )
+        tries: dict[Path, Callable[[], bool]] = {
+            curves: partial(learning, curves, rows, frames.curves, look)
+        }
+        if name in targets:
+            target, log_Z = targets[name], targets[name].truth().log_Z
+            tries[draws] = partial(scatter, draws, runs, target, mine, colour)
+            tries[both] = partial(weights, both, runs, log_Z, mine, colour)
+            tries[atoms] = partial(particles, atoms, runs, target, mine, colour)
+            tries[fields] = partial(lattice, fields, runs, target, mine, colour)
+        made += [path for path, draw in tries.items() if _drawn(path, draw)]
+    whole = place / "summary.png"
+    if _drawn(whole, partial(summary, whole, folder, frames, boards, targets, colour)):
+        made.append(whole)
+    return made
+
+
+def _drawn(path: Path, draw: Callable[[], bool]) -> bool:
+    """Whether there is a picture; one that fails is a sentence, and the others go on."""
+    try:
+        return draw()
+    except Exception as error:
+        warn(f"no {path.name}: {type(error).__name__}: {error}")
+        return False
+
+
+def targets_of(records: list[Record]) -> dict[str, Target]:
+    """By label; targets that cannot be rebuilt here (a plug-in that has moved) are left out."""
+    found: dict[str, Target] = {}
+    for record in records:
+        label = record.labels["target"]
+        if label not in found:
+            try:
+                target = build_target(record.spec["target"])
+                target.truth()
+                found[label] = target
+            except Exception:  # the scores of its runs say why
+                continue
+    return found

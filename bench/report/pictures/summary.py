@@ -1,0 +1,205 @@
+"""One picture of a whole folder, for the README: draws of one target, scores of all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from tiltbench.records.store import warn
+from tiltbench.report.board import Board, Row
+from tiltbench.report.compare import SEEDS_FOR_BOLD, Verdict
+from tiltbench.report.frame import Frames
+from tiltbench.report.pictures.scatter import EXACT, MOST, View, first_runs, outcomes, panel, view
+from tiltbench.report.pictures.style import GREY, INK, PALE, STYLE, save
+from tiltbench.score.curve import DISTANCES
+from tiltbench.targets.target import Target
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+PANELS, COLUMNS, HEIGHT = 10, 5, 2.45  # HEIGHT: inches a row
+GOOD, BAD = "#1b7f79", "#c8553d"
+
+
+def summary(
+    path: Path,
+    folder: Path,
+    frames: Frames,
+    boards: Sequence[Board],
+    targets: Mapping[str, Target],
+    colour: Mapping[str, str],
+) -> bool:
+    """Above: draws on the 2-D target whose modes are best counted by eye.  Below: distance to exact
+    draws with the calls it took, and |log Z error| from every side, of every sampler on every
+    target, at the largest budget; bold and in one colour what the tables have in bold."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    runs = frames.runs[frames.runs["finished"]]
+    if runs.empty:
+        return False
+    budget = runs["budget"].max()
+    runs = runs[runs["budget"] == budget]
+    shown = _shown(targets, set(runs["target"]))
+    ids = set(runs[runs["target"] == shown]["id"])
+    chosen = first_runs([record for record in frames.records if record.id in ids])
+    chosen = dict(list(chosen.items())[: PANELS - 1])
+    seen = _view(targets[shown]) if chosen else None
+    draws = {n: o.draws.x for n, o in outcomes(folder / "runs", chosen).items()} if seen else {}
+    samplers = list(dict.fromkeys(sorted(runs["sampler"])))
+    kept = [board for board in boards if board.budget == budget]
+    above = HEIGHT * math.ceil((len(draws) + 1) / COLUMNS) if draws else 0.01
+    below = 0.42 * len(samplers) + 1.5
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((12, above + below), layout="constrained")
+        parts: Any = figure.subfigures(2, 1, height_ratios=[above, below])
+        upper, lower = parts
+        if draws and seen:
+            upper.suptitle(
+                f"{shown}: draws after {budget:,} points", fontsize=11, x=0.01, ha="left"
+            )
+            _gallery(upper, seen, draws, colour)
+        left, right = lower.subplots(1, 2)
+        _heat(left, kept, samplers, DISTANCES, _calls)
+        _heat(right, kept, samplers, ("log_Z_err", "log_Z_own_err"), _other_sides)
+        ties = "; bold: tied for best" if runs["seed"].nunique() >= SEEDS_FOR_BOLD else ""
+        left.set_title(
+            f"Distance to exact draws, calls below it  (● at the floor, ∼ at a wider one, ▼ below"
+            f"{ties})",
+            loc="left",
+            fontsize=8,
+        )
+        right.set_title(
+            f"|log Z error|, nats: forward or own; below it reverse, Bennett{ties}",
+            loc="left",
+            fontsize=8,
+        )
+        right.set_yticklabels([])
+        save(figure, path)
+    return True
+
+
+def _view(target: Target) -> View | None:
+    try:
+        return view(target, MOST)
+    except Exception as error:  # the scores are shown all the same
+        warn(f"no draws of {target.name} in the summary: {type(error).__name__}: {error}")
+        return None
+
+
+def _gallery(
+    part: SubFigure, seen: View, draws: Mapping[str, Tensor], colour: Mapping[str, str]
+) -> None:
+    """The exact draws first, then those of each sampler."""
+    rows = math.ceil((len(draws) + 1) / COLUMNS)
+    grid = list(part.subplots(rows, COLUMNS, squeeze=False).flat)
+    panel(grid[0], seen, seen.exact, EXACT, INK)
+    for axes, (name, x) in zip(grid[1:], draws.items(), strict=False):
+        panel(axes, seen, x, name, colour[name])
+    for axes in grid[len(draws) + 1 :]:
+        axes.remove()
+
+
+def _shown(targets: Mapping[str, Target], names: set[str]) -> str:
+    def modes(name: str) -> int:
+        truth = targets[name].truth()
+        return len(truth.modes.weight) if truth.modes else 1
+
+    flat = sorted(name for name in names if name in targets and targets[name].dim == 2)
+    # nine modes can be counted by eye; forty cannot
+    return min(flat, key=lambda name: (abs(modes(name) - 9), name), default="")
+
+
+def _calls(row: Row) -> str:
+    return row.spent.text
+
+
+def _other_sides(row: Row) -> str:
+    """Reverse and Bennett, where there are."""
+    found = [row.cells.get(name) for name in ("log_Z_rev_err", "log_Z_bar_err")]
+    return ", ".join(_brief(abs(c.median)) if c else "–" for c in found) if any(found) else ""
+
+
+def _heat(
+    axes: Axes,
+    boards: Sequence[Board],
+    samplers: list[str],
+    choices: tuple[str, ...],
+    below_it: Callable[[Row], str],
+) -> None:
+    """Numbers on a coloured grid, each with a small line `below_it`: each column (target) scaled by
+    itself, on a log scale; of each cell the first of `choices` that it has."""
+    names = [board.target for board in boards]
+    values = np.full((len(samplers), len(names)), np.nan)
+    floor, below, tied = (np.zeros(values.shape, dtype=bool) for _ in range(3))
+    marks: dict[tuple[int, int], str] = {}
+    lines: dict[tuple[int, int], str] = {}
+    for j, board in enumerate(boards):
+        for row in board.rows:
+            name = row.first(choices)
+            if name is None or row.sampler not in samplers:
+                continue
+            i, c = samplers.index(row.sampler), row.cells[name]
+            values[i, j], tied[i, j] = c.median, name in row.best
+            floor[i, j], below[i, j] = c.verdict is Verdict.AT, c.verdict is Verdict.BELOW
+            marks[i, j] = (
+                "∼" if c.verdict is Verdict.FEW else "†" if row.caveat and name in DISTANCES else ""
+            )
+            lines[i, j] = below_it(row)
+    shade = _shade(np.where(below, np.nan, np.abs(values)), floor | tied)
+    from matplotlib.colors import LinearSegmentedColormap
+
+    scheme = LinearSegmentedColormap.from_list("tilt", [GOOD, "#f4f1ea", BAD]).with_extremes(
+        bad=PALE
+    )
+    axes.imshow(np.ma.masked_invalid(shade), cmap=scheme, vmin=0, vmax=1, aspect="auto", alpha=0.85)
+    for i, j in np.ndindex(values.shape):
+        text, colour = "–", GREY
+        if np.isfinite(values[i, j]):
+            text, colour = marks.get((i, j), "") + _brief(abs(float(values[i, j]))), INK
+            if floor[i, j]:
+                text, colour = "●" + marks.get((i, j), ""), "white"
+            elif below[i, j]:
+                text = "▼"
+            elif shade[i, j] < 0.2 or shade[i, j] > 0.85:
+                colour = "white"
+        weight = "bold" if tied[i, j] else "normal"
+        up = 0.16 if lines.get((i, j)) else 0
+        axes.text(j, i - up, text, ha="center", va="center", fontsize=8, color=colour,
+                  weight=weight)  # fmt: skip
+        axes.text(
+            j, i + 0.25, lines.get((i, j), ""), ha="center", va="center", fontsize=5.5, color=colour
+        )
+    axes.set_xticks(range(len(names)), names, rotation=28, ha="right", fontsize=8, color=INK)
+    axes.set_yticks(range(len(samplers)), samplers, fontsize=8, color=INK)
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.set_xticks(np.arange(1, len(names)) - 0.5, minor=True)
+    axes.set_yticks(np.arange(1, len(samplers)) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", lw=1.5)
+    axes.tick_params(which="minor", length=0)
+
+
+def _shade(values: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """0 for the best of a column and what is `first`, 1 for the worst."""
+    logs = np.log(np.maximum(values, 1e-4))
+    shade = np.full(values.shape, np.nan)
+    for j in range(values.shape[1]):
+        here = np.isfinite(logs[:, j])
+        if here.any():
+            low, high = logs[here, j].min(), logs[here, j].max()
+            shade[here, j] = (logs[here, j] - low) / max(high - low, 1e-9)
+    return np.where(first, 0.0, shade)
+
+
+def _brief(value: float) -> str:
+    if value >= 99.5:
+        return f"{value:.0f}" if value < 1e5 else f"{value:.0e}"
+    return f"{value:.2g}" if value >= 0.01 else f"{value:.3f}" if value >= 0.0005 else "<.001"

@@ -1,0 +1,214 @@
+r"""Leaderboards in LaTeX: table.tex, to be taken in by \input or by the piece."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from tiltbench.report.board import GROUPS, Board, Row
+from tiltbench.report.compare import Cell, Verdict
+from tiltbench.report.frame import SUFFIX, metric_of
+from tiltbench.report.tables.legend import brief
+from tiltbench.report.tables.reasons import places
+from tiltbench.score.curve import DISTANCES
+
+ARROW = {"lower": r"$\downarrow$", "higher": r"$\uparrow$"}
+MARK = {
+    Verdict.AT: r"$\approx$",
+    Verdict.BELOW: r"$\blacktriangledown$",
+    Verdict.FEW: r"$\sim$",
+}
+CAVEAT, OWN = r"$^\dagger$", r"$^\circ$"
+ESCAPED = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
+    "%": r"\%", "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"{\char34}",
+    "'": r"{\char39}", "`": r"{\char96}",
+}  # fmt: skip
+HEAD = r"""% Tables of {name}, written by `tiltbench report`.
+% In the preamble: \usepackage{{booktabs,amssymb,graphicx}}
+% Score: median over seeds [smallest, largest].  Last row: what exact draws score, mean +- sd.
+% \approx at that floor, within 2 sd; \sim at a wider one, of fewer draws; \blacktriangledown below it;
+% bold: not told apart from the best; \dagger: the score of the place hardly sees what is far off.
+"""  # noqa: E501
+
+
+def escaped(text: str) -> str:
+    """Text as it stands, whatever it holds: no command, no comment, no end of the line.  What T1
+    fonts may lack is written as its code point."""
+    shown = "".join(ESCAPED.get(c, c) for c in re.sub(r"\s+", " ", text))
+    return re.sub(r"[^ -~]", lambda found: f"[U+{ord(found[0]):04X}]", shown)
+
+
+def latex(name: str, boards: Sequence[Board]) -> str:
+    """The whole of table.tex: overviews of samplers against targets, then every leaderboard."""
+    parts = [HEAD.format(name=_slug(name))]
+    parts += [
+        _overview(
+            f"{name}-distance",
+            "Distance to exact draws: medians over seeds; small, the calls spent in training, "
+            + OWN
+            + " of a smaller budget of their own.",
+            _distance,
+            boards,
+        ),
+        _overview(
+            f"{name}-logz",
+            r"Error of $\log Z$ in nats, medians over seeds: forward / reverse / Bennett; slanted, "
+            "a method's own estimate.",
+            _sides,
+            boards,
+        ),
+    ]
+    parts += [_grid(name, board, group) for board in boards for group in GROUPS]
+    return "\n".join(part for part in parts if part)
+
+
+def _overview(label: str, caption: str, text: Callable[[Row], str], boards: Sequence[Board]) -> str:
+    """Samplers against targets."""
+    many = len({board.budget for board in boards}) > 1
+    heads = [_title(b.target, b.budget if many else None) for b in boards]
+    found = {(i, row.sampler): text(row) for i, board in enumerate(boards) for row in board.rows}
+    samplers = sorted({sampler for _, sampler in found})
+    if all(text == "--" for text in found.values()):
+        return ""
+    rows = [
+        [_code(sampler), *(found.get((i, sampler), "--") for i in range(len(boards)))]
+        for sampler in samplers
+    ]
+    return _table(label, caption, ["", *heads], [rows])
+
+
+def _distance(row: Row) -> str:
+    metric = row.first(DISTANCES)
+    if metric is None:
+        return "--"
+    value = _value(row.cells[metric], metric in row.best)
+    spent = brief(row.spent.calls).replace("–", "--") + (OWN if row.spent.own else "")
+    return rf"{value}{CAVEAT if row.caveat else ''} {{\scriptsize {spent}}}"
+
+
+def _sides(row: Row) -> str:
+    found = row.sides()
+    texts = {name: _value(c, name in row.best) for name, c in found.items()}
+    if "log_Z_own_err" in texts:
+        return rf"\textit{{{texts['log_Z_own_err']}}}"
+    sides = [texts.get(name, "--") for name in ("log_Z_err", "log_Z_rev_err", "log_Z_bar_err")]
+    return " / ".join(sides) if sides[1:] != ["--", "--"] else sides[0]
+
+
+def _grid(name: str, board: Board, group: str) -> str:
+    columns = [c.metric for c in board.columns if c.group == group]
+    if not columns:
+        return ""
+    floors = {metric: _floor(board, metric) for metric in columns}
+    rows = []
+    for row in board.rows:
+        texts = [_text(row, metric, floors[metric]) for metric in columns]
+        mark = CAVEAT if row.caveat else ""
+        rows.append([_code(row.sampler) + mark, _seeds(row), _calls(row), *texts])
+    heads = [rf"\texttt{{{escaped(m.removesuffix(SUFFIX))}}} {ARROW[metric_of(m).better]}"
+             for m in columns]  # fmt: skip
+    last = [["exact draws", "", "", *(_pair(*floor) if floor else "" for floor in floors.values())]]
+    body = [rows, last] if any(floors.values()) else [rows]
+    caption = f"{_title(board.target, board.budget)}. {GROUPS[group]}."
+    if group == "drawn":
+        marked = [said for said in places(board) if said.text.startswith("†")]
+        caption += "".join(
+            f" {CAVEAT}{', '.join(map(_code, about))}: {escaped(text[2:])}."
+            for text, about, _ in marked
+        )
+    label = f"{name}-{board.target}-{board.budget}-{group}"
+    return _table(label, caption, ["", "seeds", "calls", *heads], body)
+
+
+def _title(target: str, budget: int | None) -> str:
+    allowance = "" if budget is None else f", {budget:,} points"
+    return _code(target) + allowance
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII)
+
+
+def _code(text: str) -> str:
+    return rf"\texttt{{{escaped(text)}}}"
+
+
+def _seeds(row: Row) -> str:
+    ends = "".join(f", {n} {escaped(end.replace('_', ' '))}" for end, n in row.ends.items())
+    return f"{row.finished} of {row.runs}{ends}"
+
+
+def _calls(row: Row) -> str:
+    calls = "--" if math.isnan(row.spent.calls) else f"{row.spent.calls:,.0f}"
+    return calls + (OWN if row.spent.own else "")
+
+
+Floor = tuple[float, float]  # mean, sd
+
+
+def _floor(board: Board, metric: str) -> Floor | None:
+    """The floor that most rows share; the others print their own."""
+    have = [row.cells[metric] for row in board.rows if metric in row.cells]
+    known = Counter((c.floor_mean, c.floor_sd) for c in have if not math.isnan(c.floor_mean))
+    return known.most_common(1)[0][0] if known else None
+
+
+def _text(row: Row, metric: str, shared: Floor | None) -> str:
+    c = row.cells.get(metric)
+    if c is None:
+        return "--"
+    text = _value(c, metric in row.best)
+    if len(c.seeds) > 1:
+        text += rf" {{\scriptsize$[{_number(c.low)},\,{_number(c.high)}]$}}"
+    own = (c.floor_mean, c.floor_sd)
+    if not math.isnan(c.floor_mean) and own != shared:
+        few = f", $n = {c.draws:.0f}$" if c.few else ""
+        text += rf" {{\scriptsize({_pair(*own)}{few})}}"
+    return text
+
+
+def _value(c: Cell, bold: bool) -> str:
+    number = _number(c.median)
+    text = rf"$\mathbf{{{number}}}$" if bold else f"${number}$"
+    text = f"{MARK[c.verdict]} {text}" if c.verdict in MARK else text
+    return rf"\textit{{({text})}}" if c.verdict is Verdict.UNFIT else text
+
+
+def _pair(mean: float, sd: float) -> str:
+    return rf"${_number(mean)}\pm{_number(float(f'{sd:.1g}'))}$"
+
+
+def _number(value: float) -> str:
+    """Three digits, for mathematics mode."""
+    if value != 0 and not 1e-3 <= abs(value) < 1e5:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return rf"{mantissa}{{\times}}10^{{{int(exponent)}}}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _table(
+    label: str, caption: str, heads: Sequence[str], bodies: Iterable[Iterable[Sequence[str]]]
+) -> str:
+    made = ["\n".join(" & ".join(row) + r" \\" for row in body) for body in bodies]
+    return "\n".join(
+        [
+            r"\begin{table}[tbp]",
+            r"\centering",
+            rf"\caption{{{caption}}}",
+            rf"\label{{tab:{_slug(label)}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
+            r"\toprule",
+            " & ".join(heads) + r" \\",
+            r"\midrule",
+            "\n\\midrule\n".join(made),
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table}",
+            "",
+        ]
+    )

@@ -1,0 +1,1 @@
+"""One cell: training, drawing and measuring within an enforced budget."""

@@ -1,0 +1,170 @@
+"""One cell in this process: pose, init, step until the allowance is spent, draw, measure, write.
+
+Nothing that is measured reaches the sampler: every phase has a meter, a problem and a generator of
+its own, and the learning curve, reverse paths and probes work on copies of the state.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tiltbench.metric import Outcome
+from tiltbench.plan.cell import SAVED_EVERY, Cell
+from tiltbench.plan.spec import build_sampler, build_target
+from tiltbench.records.drawn import sound
+from tiltbench.records.files import write_arrays, write_tensors
+from tiltbench.records.provenance import code_identity, code_of, environment
+from tiltbench.records.record import CHECKPOINT, Record, Status, forget, write_outcome, write_record
+from tiltbench.run.checkpoint import Checkpoints, identity
+from tiltbench.run.clock import Clock
+from tiltbench.run.control_gap import control_gap
+from tiltbench.run.curve import Curve, curve_cost
+from tiltbench.run.failures import explain
+from tiltbench.run.ledger import Ledger
+from tiltbench.run.meter import BudgetExceeded
+from tiltbench.run.states import copied
+from tiltbench.run.streams import generator
+from tiltbench.run.training import Progress, Training
+from tiltbench.samplers.sampler import Draws, Sampler, Traced
+from tiltbench.targets.problem import Diverged
+from tiltbench.targets.target import Target
+
+
+def quiet(phase: str, share: float) -> None:
+    """No progress shown."""
+
+
+def run_cell(
+    cell: Cell,
+    folder: Path,
+    progress: Progress = quiet,
+    threads: int = 1,
+    code: Mapping[str, Any] | None = None,
+    checkpoint: float = SAVED_EVERY,
+) -> Record:
+    """Runs `cell` and writes its files into `folder`, the record last.
+
+    Training is saved every `checkpoint` seconds; a cell without a record but with a checkpoint of
+    this code goes on from there.  Whatever a target or sampler raises becomes the record's status;
+    only KeyboardInterrupt and the like pass.  `code` is what `code_of` said before the run, worked
+    out here where it is None."""
+    torch.set_num_threads(threads)
+    code = code if code is not None else code_of(cell, code_identity())
+    forget(folder, cell.id)
+    saved = folder / f"{cell.id}{CHECKPOINT}"
+    run = _Run(cell, progress, Checkpoints(saved, identity(cell, code), checkpoint))
+    status, reason, trace = Status.FAILED, "", ""
+    try:
+        status = run.work()
+    except (Exception, MemoryError) as error:
+        status, reason = explain(error)
+        if status is not Status.UNSUPPORTED:
+            trace = "".join(traceback.format_exception(error)[-12:])
+    cost, environs = run.ledger.cost(), environment(cell.device)
+    record = Record(cell.spec, cell.labels, status, reason, trace, cost, environs, code)
+    if status.finished:
+        assert run.outcome is not None
+        write_outcome(folder, cell.id, run.outcome)
+        if run.curve:
+            write_arrays(folder / f"{cell.id}.curve.npz", run.curve)
+        if run.tensors:
+            write_tensors(folder / f"{cell.id}.state.safetensors", run.tensors)
+    write_record(folder, record)
+    return record
+
+
+@dataclass
+class _Run:
+    """The phases of a run; what has been learnt so far survives an exception in a later phase."""
+
+    cell: Cell
+    progress: Progress
+    checkpoints: Checkpoints
+    outcome: Outcome | None = None
+    curve: dict[str, Tensor] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.cell)
+
+    def work(self) -> Status:
+        target, sampler = build_target(self.cell.target), build_sampler(self.cell.sampler)
+        curve = Curve(self.ledger, target, sampler)
+        training = Training(self.ledger, curve, self.checkpoints, self.progress)
+        state, status = training.run(target, sampler)
+        self.progress("drawing", 1.0)
+        draws = self.draw(target, sampler, state)
+        self.tensors = {k: v.detach().cpu().contiguous() for k, v in sampler.tensors(state).items()}
+        self.progress("measuring", 1.0)
+        self.curve = curve.draw()
+        traced = self.measure(lambda: self.reverse(target, sampler, state), "reverse paths")
+        probes = self.measure(lambda: self.probe(target, sampler, state), "probes") or {}
+        if traced is not None:
+            gap = self.measure(lambda: control_gap(target, sampler, traced), "control_gap")
+            probes = probes if gap is None else {**probes, "control_gap": gap}
+        self.outcome = Outcome(draws, None if traced is None else traced.log_w, probes)
+        return status
+
+    def draw(self, target: Target, sampler: Sampler[Any], state: Any) -> Draws:
+        cell = self.cell
+        problem, meter = self.ledger.problem(target, sampler, "draw", self.cell.budget.draw)
+        clock = Clock(cell.device)
+        try:
+            made = sampler.draw(
+                problem, state, cell.draws, generator(cell.seed, "draw", cell.device)
+            )
+        except BudgetExceeded as error:
+            raise BudgetExceeded(f"drawing costs more than its allowance: {error}") from error
+        finally:
+            clock.stop()
+            self.ledger.seconds["draw"] = clock.seconds
+            meter.close()
+        if len(made.x) < cell.draws:
+            self.ledger.note(f"{len(made.x)} draws where {cell.draws} were asked for")
+        return sound(made, cell.draws, target.dim)
+
+    def reverse(self, target: Target, sampler: Sampler[Any], state: Any) -> Traced | None:
+        truth = target.truth()
+        if truth.sample is None:
+            return None
+        cell = self.cell
+        n = int(min(cell.draws, truth.held))
+        x = truth.sample(n, generator(cell.seed, "truth", cell.device))
+        problem, meter = self.ledger.problem(target, sampler, "measure", self.cell.budget.draw)
+        source = generator(cell.seed, "reverse", cell.device)
+        traced = sampler.reverse(problem, copied(state), x, source)
+        meter.close()
+        if traced is None:
+            return None
+        log_w = traced.log_w
+        if log_w.shape != (len(x),) or bool(log_w.isnan().any()):
+            raise Diverged(f"reverse weights of {len(x)} points have NaN or the wrong shape")
+        return traced._replace(log_w=log_w.detach().double())
+
+    def probe(self, target: Target, sampler: Sampler[Any], state: Any) -> dict[str, Tensor]:
+        cell = self.cell
+        allowance = self.cell.budget.measure.minus(self.cell.budget.draw).minus(curve_cost(cell))
+        problem, meter = self.ledger.problem(target, sampler, "measure", allowance)
+        source = generator(cell.seed, "probe", cell.device)
+        found = sampler.probe(problem, copied(state), source)
+        meter.close()
+        return found
+
+    def measure(self, take: Callable[[], Any], what: str) -> Any:
+        """A measurement that cannot be made is a note, not a failure: the draws are good.
+
+        None without an allowance to measure: then nobody asks for the truth either."""
+        if not self.cell.budget.measure.calls:
+            return None
+        try:
+            return take()
+        except Exception as error:
+            self.ledger.note(f"no {what}: {explain(error)[1]}")
+            return None

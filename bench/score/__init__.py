@@ -1,0 +1,1 @@
+"""From draws on disk to numbers, and the floors they are compared with."""

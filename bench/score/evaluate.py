@@ -1,0 +1,215 @@
+"""One run's scores, from its files alone: no network is built, and truth meets draws here only."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tiltbench.metric import KINDS, Metric, Outcome, Unknown, of_kind
+from tiltbench.plan.plugins import plugin_hash
+from tiltbench.plan.spec import METRICS, build_target
+from tiltbench.records.record import Record, read_outcome, read_record
+from tiltbench.run.streams import generator
+from tiltbench.samplers.sampler import Draws
+from tiltbench.samplers.weights import ess, resample
+from tiltbench.score.curve import curve_scores
+from tiltbench.score.floor import COMPARED, Floor, Floors, compared, sample_metrics, short
+from tiltbench.targets.target import Target, Truth
+
+
+def evaluate(runs: Path, run: str, floors: Floors) -> dict[str, Any]:
+    """Every registered metric of run `run`, {name: {"value", "se", "n", "floor"}} under "scores",
+    its learning curve under "curve", and the seconds it took.
+
+    Where a number cannot be had: {"value": null, "reason"}, never 0.  Sample metrics of weighted
+    draws come twice, as drawn and, as `<name>_weighted`, after resampling by the weights."""
+    clock = time.perf_counter()
+    record = read_record(runs / f"{run}.json")
+    found: dict[str, Any] = {"run": run, "draws": None, "curve": None}
+    try:
+        outcome = _outcome(runs, run)
+        found["draws"] = len(outcome.draws.x)
+        if outcome.draws.log_w is not None:
+            found["zero_weights"] = float((outcome.draws.log_w == -torch.inf).double().mean())
+        target, truth = _target(*_source(record))
+        known_truth = _with_reference(truth, record)
+        found["scores"] = dict(_scores(target, known_truth, outcome, record, floors))
+        lacking, comparing = short(truth, compared(len(outcome.draws.x))), sample_metrics()
+        for name, result in found["scores"].items():
+            if lacking and name.removesuffix("_weighted") in comparing and "reason" not in result:
+                result["no_floor"] = lacking
+    except Exception as error:  # a plug-in that has moved must not stop the other runs
+        found["error"] = f"{type(error).__name__}: {error}"
+        found["scores"] = {n: {"value": None, "reason": found["error"]} for n in METRICS.entries}
+    else:
+        try:
+            found["curve"] = curve_scores(runs, run, target, known_truth, floors)
+        except Exception as error:  # the scores of the run are good all the same
+            found["curve_error"] = (
+                f"{run}.curve.npz cannot be scored ({error}); delete {run}.json to run again"
+            )
+    found["seconds"] = time.perf_counter() - clock
+    return found
+
+
+def _outcome(runs: Path, run: str) -> Outcome:
+    try:
+        return read_outcome(runs, run)
+    except Exception as error:
+        raise ValueError(
+            f"{run}.npz cannot be read ({error}); delete {run}.json to run again"
+        ) from error
+
+
+def _scores(
+    target: Target,
+    truth: Truth,
+    outcome: Outcome,
+    record: Record,
+    floors: Floors,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    comparing = sample_metrics()
+    n = compared(len(outcome.draws.x))
+    few, weighted = _thinned(outcome, n), _weighted(outcome, record, n)
+    here = floors.get(n, {})
+    for name in METRICS.entries:
+        metric: Metric = METRICS.load(name)
+        missing = _missing(metric, target, truth, outcome)
+        drawn = few if name in comparing else outcome
+        yield name, _one(metric, missing, target, truth, drawn, record, here.get(name))
+        if name in comparing and outcome.draws.log_w is not None:
+            lack = missing or (weighted if isinstance(weighted, str) else "")
+            made = few if isinstance(weighted, str) else weighted
+            result = _one(metric, lack, target, truth, made, record, here.get(name))
+            yield f"{name}_weighted", {**result, "ess": ess(outcome.draws.log_w)}
+
+
+def _one(
+    metric: Metric,
+    missing: str,
+    target: Target,
+    truth: Truth,
+    outcome: Outcome,
+    record: Record,
+    floor: Floor | None,
+) -> dict[str, Any]:
+    if missing:
+        return {"value": None, "reason": missing}
+    try:
+        value, se, n = metric.fn(target, truth, outcome, generator(record.spec["seed"], "score"))
+    except Unknown as error:
+        return {"value": None, "reason": str(error)}
+    except Exception as error:
+        return {"value": None, "reason": f"{type(error).__name__}: {error}"}
+    if not math.isfinite(value):
+        return {"value": None, "reason": f"the value is {value}"}
+    result: dict[str, Any] = {"value": value, "se": se, "n": n}
+    if floor is not None:
+        unfit = floor.unfit(metric)
+        result["floor"] = {"mean": floor.mean, "sd": floor.sd, "n": floor.n, "unfit": unfit}
+    return result
+
+
+def _missing(metric: Metric, target: Target, truth: Truth, outcome: Outcome) -> str:
+    """Why a metric cannot be computed; empty where it can."""
+    draws = outcome.draws
+    x, log_w = draws.x, draws.log_w
+    back = outcome.log_w_reverse
+    reasons = {
+        "sample": "" if truth.sample else "no exact draws of the target are known",
+        "log_Z": "" if truth.log_Z is not None else "log Z of the target is not known",
+        "modes": "" if truth.modes else "the target has no named modes",
+        "observables": "" if truth.observables else "no observables of the target are known",
+        "log_w": _bad_weights(log_w, "the method gives no weights"),
+        "reverse": _bad_weights(back, "the method cannot trace paths back from exact draws"),
+        "own_log_Z": "" if draws.log_Z else "the method makes no estimate of its own",
+    }
+    for need in sorted(metric.needs, key=lambda need: (need not in KINDS, need)):
+        if need in KINDS:
+            if not of_kind(need, target):
+                return KINDS[need]
+        elif need.startswith("probe."):
+            if need.removeprefix("probe.") not in outcome.probes:
+                return f"the run measured no {need.removeprefix('probe.')}"
+        elif reasons[need]:
+            return reasons[need]
+    if metric.needs & COMPARED:
+        bad = int((~x.isfinite().all(-1)).sum())
+        if bad:
+            return f"{bad} of {len(x)} draws are not finite"
+    return ""
+
+
+def _bad_weights(log_w: Tensor | None, absent: str) -> str:
+    if log_w is None:
+        return absent
+    bad = int((~(log_w < torch.inf)).sum())  # NaN or +inf
+    return f"{bad} of {len(log_w)} log-weights are NaN or +inf" if bad else ""
+
+
+def _thinned(outcome: Outcome, n: int) -> Outcome:
+    """n of the draws, evenly spread, for the metrics whose cost grows with their square."""
+    x, group = outcome.draws.x, outcome.draws.group
+    if n == len(x):
+        return outcome
+    kept = torch.linspace(0, len(x) - 1, n).round().long()
+    draws = Draws(x[kept], group=None if group is None else group[kept])
+    return outcome._replace(draws=draws)
+
+
+def _weighted(outcome: Outcome, record: Record, n: int) -> Outcome | str:
+    """n draws resampled by their weights, or why they cannot be.
+
+    Copies of one draw form a group (with its own group, where it has one), so that errors count
+    the draws that carry the weight."""
+    draws = outcome.draws
+    if draws.log_w is None:
+        return "the method gives no weights"
+    bad = _bad_weights(draws.log_w, "")
+    if bad:
+        return bad
+    if not bool((draws.log_w > -torch.inf).any()):
+        return "every weight is zero"
+    chosen = resample(draws.log_w, n, generator(record.spec["seed"], "score"))
+    group = chosen if draws.group is None else draws.group[chosen]
+    return Outcome(draws._replace(x=draws.x[chosen], log_w=None, group=group), None, {})
+
+
+def _source(record: Record) -> tuple[str, str]:
+    """What decides a record's target here: its spec, and its file where that is a plug-in."""
+    target = record.spec["target"]
+    return json.dumps(target, sort_keys=True), plugin_hash(target["name"])
+
+
+@lru_cache(maxsize=16)
+def _target(spec: str, file: str) -> tuple[Target, Truth]:
+    target = build_target(json.loads(spec))
+    return target, target.truth()
+
+
+def _with_reference(truth: Truth, record: Record) -> Truth:
+    """The truth with one reference set per (target, seed, n): every metric and every sampler of a
+    seed meets the same exact draws, which pairs their scores."""
+    if truth.sample is None:
+        return truth
+    source, seed = _source(record), record.spec["seed"]
+    return truth._replace(sample=lambda n, _: _reference(*source, seed, n))
+
+
+@lru_cache(maxsize=8)
+def _reference(spec: str, file: str, seed: int, n: int) -> Tensor:
+    _, truth = _target(spec, file)
+    assert truth.sample is not None
+    if n > truth.held:
+        raise Unknown(
+            f"the truth holds {truth.held:.0f} exact draws, not {n}: score as many with --draws"
+        )
+    return truth.sample(n, generator(seed, "reference"))

@@ -1,0 +1,71 @@
+"""What the study of calibration has to tell of each sampler."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tiltbench.report.compare import holm
+from tiltbench.samplers.weights import Estimate
+from tiltbench.studies.calibration.inverse import (
+    STATISTICS,
+)
+from tiltbench.studies.calibration.ranks import uniformity
+
+
+class Line(NamedTuple):
+    """A method over the replicates."""
+
+    method: str
+    ranks: Float[Tensor, "l f"]  # of the statistics at the truth
+    pixels: Float[Tensor, "l 64"]  # ranks of the truth's pixels
+    ess: Float[Tensor, " l"]  # draws
+    mean: Float[Tensor, "l 64"]
+    sd: Float[Tensor, "l 64"]
+    se: Float[Tensor, "l 64"]  # of the mean
+    shown: Float[Tensor, "l 2 64"]  # two draws
+
+    @property
+    def p(self) -> dict[str, float]:
+        """That the ranks of each statistic are uniform."""
+        columns = self.ranks.T.numpy()
+        return {name: uniformity(u) for name, u in zip(STATISTICS, columns, strict=True)}
+
+    def coverage(self, level: float) -> Estimate:
+        """By the central intervals of probability `level` of the pixels; the pixels of an image
+        depend on each other, the replicates do not."""
+        return _mean(((self.pixels - 0.5).abs() < level / 2).double().mean(1))
+
+    def off(self, exact: Line) -> Float[Tensor, " l"]:
+        """Distance of the posterior mean from the exact one, in posterior sd, rms over pixels."""
+        return _rms(self.mean - exact.mean) / _rms(exact.sd)
+
+    def noise(self, exact: Line) -> Float[Tensor, " l"]:
+        """The standard error of the method's own mean, in the same units."""
+        return _rms(self.se) / _rms(exact.sd)
+
+
+def _rms(x: Float[Tensor, "l d"]) -> Float[Tensor, " l"]:
+    return x.square().mean(1).sqrt()
+
+
+def _mean(values: Float[Tensor, " l"]) -> Estimate:
+    return Estimate(float(values.mean()), float(values.std()) / len(values) ** 0.5, len(values))
+
+
+class Told(NamedTuple):
+    """The tests of uniformity of all methods and statistics, by (method, statistic)."""
+
+    all: dict[tuple[str, str], float]
+    rejected: set[tuple[str, str]]
+
+    def of(self, method: str) -> list[str]:
+        return [f for f in STATISTICS if (method, f) in self.rejected]
+
+
+def _told(made: list[Line]) -> Told:
+    p = {(line.method, f): value for line in made for f, value in line.p.items()}
+    names = {"\t".join(key): key for key in p}
+    return Told(p, {names[name] for name in holm({n: p[key] for n, key in names.items()})})

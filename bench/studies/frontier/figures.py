@@ -1,0 +1,75 @@
+"""Pictures of the frontier, and digits to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tiltbench.report.pictures.style import GREY, INK, looks, picture
+from tiltbench.studies.frontier.exact import exact
+from tiltbench.studies.frontier.lines import Line, Truth
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+THICK = 4.0
+FINE = 40  # strengths of the curve of exact tilts
+
+
+def draw(
+    path: Path, lines: Sequence[Line], truths: Sequence[Truth], f: Float[Tensor, " n"]
+) -> None:
+    """log P against path KL and against diversity: a curve a method through its strengths, the
+    exact tilts as a thick line."""
+    strengths = torch.logspace(-1.3, 1, FINE, dtype=torch.float64).tolist()
+    tilts = [exact(f, strength) for strength in strengths]
+    with picture(path, 1, 2, (4.4, 4.0)) as (figure, (panels,)):
+        kl, diversity = panels
+        kl.plot(
+            [tilt.kl.value for tilt in tilts],
+            [-tilt.mean.value for tilt in tilts],
+            color=GREY,
+            lw=THICK,
+            alpha=0.6,
+            label="exact tilt",
+        )
+        diversity.plot(
+            [truth.diversity.value for truth in truths],
+            [-truth.exact.mean.value for truth in truths],
+            color=GREY,
+            lw=THICK,
+            alpha=0.6,
+        )
+        for truth in truths:
+            at = -truth.exact.mean.value
+            for axes, x in ((kl, truth.exact.kl.value), (diversity, truth.diversity.value)):
+                axes.plot(x, at, "o", color=INK, ms=7, mfc="none", zorder=5)
+            said = f"strength {truth.strength:g} "
+            kl.annotate(said, (truth.exact.kl.value, at), (-6, 2), fontsize=7,
+                        textcoords="offset points", ha="right")  # fmt: skip
+        for method, look in looks(line.method for line in lines).items():
+            own = sorted(
+                (line for line in lines if line.method == method), key=lambda line: line.strength
+            )
+            style = {"color": look.colour, "marker": look.marker, "ls": look.line}
+            style |= {"ms": 4, "lw": 1, "alpha": 0.9}
+            height = [-line.log_p.value for line in own]
+            kl.plot([line.path_kl.value for line in own], height, label=method, **style)
+            diversity.plot([line.diversity.value for line in own], height, **style)
+        kl.set_xscale("log")
+        kl.set_xlabel("KL of the paths to the base's  (nats)")
+        diversity.set_xlabel("diversity of the draws")
+        for axes in panels:
+            _reward_axis(axes)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=7)
+
+
+def _reward_axis(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.invert_yaxis()
+    axes.set_ylabel("−E log P(3|x)  (nats, downwards)")

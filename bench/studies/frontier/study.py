@@ -1,0 +1,146 @@
+"""Reward, diversity and KL of fine-tuned digits beside the exact tilt: from the stored suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from tiltbench.metrics.diversity import spread
+from tiltbench.pretrain.quality import sheet
+from tiltbench.records.record import read_outcome
+from tiltbench.records.store import readable
+from tiltbench.report.frame import Frames, frames_of
+from tiltbench.samplers.weights import Estimate
+from tiltbench.studies.common.stored import folder_of
+from tiltbench.studies.frontier.claims import judged
+from tiltbench.studies.frontier.exact import exact
+from tiltbench.studies.frontier.figures import draw
+from tiltbench.studies.frontier.lines import Line, Truth, lines_of, tilts
+from tiltbench.study import Answer, Study
+from tiltbench.targets.digits.digits import log_classes
+from tiltbench.targets.digits.pool import PART, draws
+from tiltbench.targets.tilts.digits_class import DigitsClass
+
+SUITE = "finetune_digits"
+DIGIT = 3
+COMPARED = 1_000  # draws of the base and of the exact tilts whose diversity is measured
+SHOWN, SEED, COLUMNS = 1.0, 0, 20  # the strength and seed of the sheet, and digits in a row of it
+
+
+def run(folder: Path, device: str) -> Answer:
+    from pandas import DataFrame
+
+    stored = folder_of(SUITE)
+    frames = frames_of(stored, readable(stored / "runs"))
+    base = draws(torch.empty(0))
+    with torch.no_grad():
+        f = torch.cat([log_classes(part)[:, DIGIT] for part in base.split(PART)]).double()
+    targets = tilts(frames, DIGIT)
+    shown = _shown(targets)
+    truths = [_truth(target, f) for target in targets.values()]
+    lines = list(lines_of(frames, targets, f))
+    draw(folder / "frontier.png", lines, truths, f)
+    rows = _sheet_rows(stored / "runs", frames, shown, targets[shown])
+    sheet(torch.cat(list(rows.values())), folder / "sheet.png", COLUMNS)
+    width = spread(targets[shown], base[:COMPARED].double(), None)
+    words = (
+        f"`{SUITE}`, log P = log P({DIGIT} | x), {frames.runs['seed'].nunique()} seed(s): means "
+        "± the standard error over seeds or that of the draws, whichever is larger; the energy "
+        "distance is the median. *Calls*: of the reward or its gradient, the larger of the two, in "
+        "training + in drawing; the suite makes the former equal, guidance pays when it draws. "
+        "*Path KL*: of "
+        "the controlled paths to the base's; *gap*: of the paths to the optimum's; *KL by "
+        "weights*: KL(p* | p_base) from the path weights. *Exact tilt*: from "
+        f"{len(f):,} weighted draws of the base, whose own E log P is {float(f.mean()):.2f} and "
+        f"diversity {_said(width)}; its KL stands under *path KL*, which the optimum's is. *log Z "
+        "error*: by path weights (Jarzynski), or the method's own. The rows of the sheet, "
+        f"strength {SHOWN:g}, seed {SEED}: {', '.join(rows)}."
+    )
+    table = [
+        row
+        for truth in truths
+        for row in (
+            _truth_row(truth),
+            *(_row(line) for line in lines if line.strength == truth.strength),
+        )
+    ]
+    return Answer(DataFrame(table), words, judged(lines, truths))
+
+
+def _shown(targets: Mapping[str, DigitsClass]) -> str:
+    """The label of the tilt of the sheet."""
+    for label, target in targets.items():
+        if target.strength == SHOWN:
+            return label
+    raise FileNotFoundError(
+        f"the results of {SUITE} hold no digits_class of digit {DIGIT} at strength {SHOWN:g}: run "
+        f"the whole suite, `tiltbench run --suite {SUITE}`"
+    )
+
+
+def _truth(target: DigitsClass, f: Float[Tensor, " n"]) -> Truth:
+    sample = target.truth().sample
+    assert sample is not None
+    x = sample(COMPARED, Generator().manual_seed(0)).double()
+    return Truth(target.strength, exact(f, target.strength), spread(target, x, None))
+
+
+def _sheet_rows(
+    runs: Path, frames: Frames, label: str, target: DigitsClass
+) -> dict[str, Float[Tensor, "n 64"]]:
+    """The base before, the exact tilt, and every method after; methods whose draws are not there
+    (published results have none) are left out."""
+    sample = target.truth().sample
+    assert sample is not None
+    rows = {
+        "base": draws(torch.empty(0, dtype=torch.float64))[:COLUMNS],
+        "exact tilt": sample(COLUMNS, Generator().manual_seed(1)).double(),
+    }
+    for record in sorted(frames.records, key=lambda record: record.labels["sampler"]):
+        wanted = record.labels["target"] == label and record.spec["seed"] == SEED
+        if wanted and record.status.finished and (runs / f"{record.id}.npz").is_file():
+            x = read_outcome(runs, record.id).draws.x
+            rows[record.labels["sampler"]] = x[:: max(len(x) // COLUMNS, 1)][:COLUMNS]
+    return rows
+
+
+def _truth_row(truth: Truth) -> dict[str, object]:
+    return {
+        "strength": truth.strength,
+        "method": "exact tilt",
+        "calls": "–",
+        "E log P": _said(truth.exact.mean, 3),
+        "path KL": _said(truth.exact.kl),
+        "diversity": _said(truth.diversity),
+        "log Z error": f"log Z {truth.exact.log_Z:.3f}",
+        "ESS": truth.exact.ess,
+    }
+
+
+def _row(line: Line) -> dict[str, object]:
+    mean, sd = line.floor
+    return {
+        "strength": line.strength,
+        "method": line.method,
+        "calls": f"{line.calls[0]:,} + {line.calls[1]:,}",
+        "E log P": _said(line.log_p, 3),
+        "path KL": _said(line.path_kl),
+        "gap": _said(line.gap),
+        "KL by weights": _said(line.tilt_kl),
+        "diversity": _said(line.diversity),
+        "energy distance": _said(line.distance, 4),
+        "floor": f"{mean:.4f} ± {sd:.4f}",
+        "log Z error": _said(line.log_Z_err),
+        "ESS": line.ess,
+    }
+
+
+def _said(found: Estimate, digits: int = 2) -> str:
+    return f"{found.value:.{digits}f} ± {found.se:.{digits}f}" if found.n else "–"
+
+
+frontier = Study("frontier", "Reward, diversity and KL of fine-tuned digits", run)

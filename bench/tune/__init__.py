@@ -1,0 +1,1 @@
+"""Random search over the parameters of samplers, scored without the truth."""

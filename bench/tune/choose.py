@@ -1,0 +1,97 @@
+"""The trials of a search as cells, and the choice among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tiltbench.plan.cell import Cell
+from tiltbench.plan.suite import Choice, Suite
+from tiltbench.tune.found import Found
+
+if TYPE_CHECKING:
+    from tiltbench.tune.trials import Score
+
+
+Plan = tuple[Choice, list[dict[str, Any]], dict[str, list[Cell]]]  # params by trial; cells
+
+
+def plan(suite: Suite, count: int, seed: int, device: str) -> tuple[dict[str, Cell], list[Plan]]:
+    """Every cell by its id (trials that draw the same share one), and each method's own."""
+    from tiltbench.tune.trials import drawn, trial_cell
+
+    cells: dict[str, Cell] = {}
+    plans: list[Plan] = []
+    for sampler in suite.samplers:
+        laws = suite.laws(sampler)
+        params = [drawn(laws, trial, seed) for trial in range(count)] if laws else []
+        mine: dict[str, list[Cell]] = {}
+        for target in suite.targets:
+            row = [
+                trial_cell(suite, target, sampler, given, trial, seed, device)
+                for trial, given in enumerate(params)
+            ]
+            mine[target.label] = [cells.setdefault(cell.id, cell) for cell in row]
+        plans.append((sampler, params, mine))
+    return cells, plans
+
+
+def judge(
+    sampler: Choice, params: list[dict[str, Any]], mine: dict[str, list[Cell]], out: Path
+) -> Found:
+    """Trials that share a run are charged once."""
+    from tiltbench.records.record import read_record
+    from tiltbench.tune.trials import mean_ranks, score
+
+    scores: dict[str, list[Score]] = {}
+    calls = 0
+    for target, row in mine.items():
+        once: dict[str, Score] = {}
+        for cell in row:
+            if cell.id not in once:
+                record = read_record(out / "runs" / f"{cell.id}.json")
+                once[cell.id] = score(cell, record, out / "runs")
+                calls += once[cell.id].calls
+                calls += sum(max(record.cost.get(part, (0, 0))) for part in ("train", "draw"))
+        scores[target] = [once[cell.id] for cell in row]
+    ranks = mean_ranks([[s.better for s in row] for row in scores.values()]) if params else None
+    return Found(sampler, params, scores, ranks, calls)
+
+
+def report(found: Sequence[Found], count: int) -> str:
+    """A row a method and target, then what was chosen, and what stays untuned."""
+    from pandas import DataFrame
+
+    from tiltbench.report.tables.grid import frame_grid
+    from tiltbench.tune.file import written
+
+    scores, chosen, untuned = [], [], []
+    for search in found:
+        if search.ranks is None:
+            said = [row[0].said for row in search.scores.values() if row]
+            why = said[0] if said else "it declares nothing to search; [[search]] in the suite may"
+            untuned.append(f"{search.sampler.label} stays untuned: {why}")
+            continue
+        best = search.best
+        scores += [
+            (search.sampler.label, t, search.scores[t][0].said, search.scores[t][best].said)
+            for t in search.judged
+        ]
+        chosen.append(
+            (
+                search.sampler.label,
+                f"trial {best}" if best else "the default",
+                search.ranks[0],
+                search.ranks[best],
+                written(search.params[best]) if best else "",
+                f"{search.calls:,}",
+            )
+        )
+    parts = []
+    if chosen:
+        heads = ["method", "target", "default", "chosen"]
+        parts.append(frame_grid(DataFrame(scores, columns=heads)))
+        heads = ["method", "chosen", f"rank of the default in {count}", "of the chosen"]
+        parts.append(frame_grid(DataFrame(chosen, columns=[*heads, "parameters", "calls spent"])))
+    return "\n\n".join([*parts, *untuned])

@@ -1,0 +1,58 @@
+"""A suite file with what `tune` has chosen: the text as it was, comments and all, and rows more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tiltbench.records.command import command
+
+if TYPE_CHECKING:
+    from tiltbench.tune.found import Found
+
+
+def tuned_text(
+    text: str, found: Sequence[Found], trials: int, made: str, arguments: Sequence[str]
+) -> str:
+    """Raises nothing: a method without scores gets no row, and so stays untuned."""
+    rows = [f"{text.rstrip()}\n", f"{made}{_line(command(arguments))}"]
+    for search in found:
+        if search.ranks is None:
+            continue
+        said = "kept" if search.best == 0 else f"trial {search.best}"
+        rows += [
+            f"# {said}; {search.calls:,} calls",
+            "[[tuned]]",
+            f"target = {_value(search.judged)}",
+            f"sampler = {_value(search.sampler.label)}",
+            f"trials = {trials}",
+            f"params = {written(search.params[search.best])}",
+        ]
+    return "\n".join(rows) + "\n"
+
+
+def written(params: Mapping[str, Any]) -> str:
+    """An inline table of TOML; parts by a dot."""
+    inside = ", ".join(f"{key} = {_value(value)}" for key, value in params.items())
+    return f"{{ {inside} }}" if inside else "{}"
+
+
+def _value(value: Any) -> str:
+    """Numbers, truth values and lists are written as in JSON, and so is text: TOML's escapes are
+    JSON's, but for DEL, which TOML wants escaped."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_value(item) for item in value)}]"
+    if isinstance(value, dict):
+        return _value_of_part(value)
+    return json.dumps(value).replace("\x7f", "\\u007f")
+
+
+def _value_of_part(part: Mapping[str, Any]) -> str:
+    from tiltbench.plan.spec import shorten
+
+    return json.dumps(shorten(dict(part), {"name": "", "params": {}}))
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,151 @@
+"""The same random search for every method, scored without the truth (docs/tuning.md).
+
+Trial 0 is the method as the suite has it.  The other trials draw every searched parameter from its
+law by a stream of the search's seed, the trial's number and the parameter's name: methods that
+share a parameter meet the same values, and more trials extend a search without changing it.
+A trial is a cell with the suite's allowance, a seed that is not the suite's, and no allowance to
+measure, so that a run asks nobody for the truth.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.stats import rankdata
+from torch import Tensor
+
+from tiltbench.estimators import elbo
+from tiltbench.plan.budget import Budget
+from tiltbench.plan.cell import Cell
+from tiltbench.plan.spec import build_sampler, build_target, spec
+from tiltbench.plan.suite import Choice, Suite, overlaid
+from tiltbench.records.record import Record, read_outcome
+from tiltbench.run.meter import Meter
+from tiltbench.samplers.search import Search
+from tiltbench.targets.bases.noising import Known
+from tiltbench.targets.cost import Cost
+from tiltbench.targets.problem import pose
+
+SEED = 10**6  # seeds of trials count from here, past those of any suite
+DRAWS = 1_000  # at least, so that chains are long enough to be compared
+
+
+class Score(NamedTuple):
+    """Of one trial on one target; `better` is the larger the better, -inf for a failed run, and
+    `calls` what the score itself cost."""
+
+    better: float
+    said: str
+    calls: int = 0
+
+
+def drawn(laws: Search, trial: int, seed: int) -> dict[str, Any]:
+    """The parameters of a trial, parts by a dot; none for trial 0."""
+    if trial == 0:
+        return {}
+    return {key: law.at(_share(seed, trial, key)) for key, law in laws.items()}
+
+
+def _share(seed: int, trial: int, key: str) -> float:
+    stream = np.random.SeedSequence(seed, spawn_key=(trial, zlib.crc32(key.encode())))
+    return float(np.random.default_rng(stream).random())
+
+
+def nested(params: Mapping[str, Any]) -> dict[str, Any]:
+    """{"reference.steps": 32} -> {"reference": {"steps": 32}}."""
+    made: dict[str, Any] = {}
+    for key, value in params.items():
+        *parts, last = key.split(".")
+        inner = made
+        for part in parts:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    return made
+
+
+def trial_cell(
+    suite: Suite,
+    target: Choice,
+    sampler: Choice,
+    params: Mapping[str, Any],
+    trial: int,
+    seed: int,
+    device: str,
+) -> Cell:
+    """Raises BadSpec where the sampler cannot be built with these parameters."""
+    made = build_target(target.spec)
+    chosen = overlaid(suite.varied(target, sampler), nested(params), build_sampler)
+    draws = max(suite.draws, DRAWS)
+    budget = replace(Budget.of(sampler.budget or suite.budget, draws), measure=Cost())
+    labels = {"target": target.label, "sampler": f"{sampler.label} · trial {trial}"}
+    own = next(n for n in range(SEED + seed, 2 * SEED) if n not in suite.seeds)
+    return Cell(
+        spec(made),
+        made.version,
+        spec(build_sampler(chosen)),
+        budget,
+        own,
+        device,
+        draws,
+        0,
+        labels,
+    )
+
+
+def score(cell: Cell, record: Record, runs: Path) -> Score:
+    """ELBO, the mean log_w of the method's own paths (nats, <= log Z); without weights minus the
+    split R-hat of log p* over its chains.  Neither needs the truth."""
+    if not record.status.finished:
+        return Score(-math.inf, f"{record.status}: {record.reason}")
+    draws = read_outcome(runs, cell.id).draws
+    if draws.log_w is not None:
+        bound = elbo(draws.log_w, draws.group)
+        return Score(_known(bound.value), f"ELBO {bound.value:.4g} ± {bound.se:.2g}")
+    if draws.group is None:
+        return Score(-math.inf, "neither weights nor chains to judge it by")
+    meter = Meter(Cost(len(draws.x), 0))
+    problem = pose(build_target(cell.target), build_sampler(cell.sampler).reference, meter.watch)
+    if not isinstance(problem.base, Known):
+        return Score(-math.inf, "no weights, and a base whose density is not known")
+    with torch.no_grad():
+        log_p = problem.base.log_end(draws.x) + problem.reward(draws.x)
+    found = split_rhat(log_p.double(), draws.group)
+    return Score(_known(-found), f"R-hat {found:.4g}", meter.spent.calls)
+
+
+def _known(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
+
+
+def split_rhat(values: Float[Tensor, " n"], group: Int[Tensor, " n"]) -> float:
+    """sqrt(((n - 1) W + B) / (n W)) of half-chains of n values: W their mean variance, B / n the
+    variance of their means (Gelman et al., Bayesian Data Analysis, 11.4).
+
+    About sqrt(1 + m / ess) of m half-chains (Vats and Knudson, arXiv 1812.09384): the smaller, the
+    more often a chain has forgotten its start.  inf where none moves; nan with fewer than 4 values
+    a chain or a value that is not finite."""
+    chains = [values[group == g] for g in group.unique()]
+    n = min(len(chain) for chain in chains) // 2
+    if n < 2:
+        return math.nan
+    halves = torch.stack([half for c in chains for half in (c[:n], c[len(c) - n :])]).double()
+    within, between = halves.var(1).mean(), halves.mean(1).var()
+    return float(((n - 1) / n + between / within).sqrt())
+
+
+def mean_ranks(better: Sequence[Sequence[float]]) -> list[float] | None:
+    """`better[target][trial]` -> the mean over targets of a trial's rank, 1 the best; ties share.
+
+    A target on which no trial has a score says nothing; None where that is every target."""
+    rows = [-np.asarray(row) for row in better if max(row) > -math.inf]
+    if not rows:
+        return None
+    return [float(rank) for rank in np.mean([rankdata(row) for row in rows], axis=0)]

@@ -1,0 +1,1 @@
+"""Networks for controls and potentials."""

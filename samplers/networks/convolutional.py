@@ -1,0 +1,129 @@
+"""Controls of a field on a periodic lattice: equivariant under translations, odd in the field.
+
+Convolutions wrap around and have no bias; the features h are odd in x, and a layer multiplies an
+odd function by an even one, into which the time enters:
+
+    h <- h + tanh(a) sigmoid(b tanh b + c(t)),    (a, b) = conv(h) + W mean_over_sites(h),
+
+so that u(-x, t) = -u(x, t) holds exactly, at the cost of one evaluation.  The means carry the
+magnetisation everywhere at once; dilations 1, 2, 4 carry the rest across 16 sites in three layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Generator, Tensor, nn
+
+from tiltbench.samplers.networks.model import Model, Network, at_least_one
+from tiltbench.samplers.networks.timed import MOST, Guidance, Timed, clock, initialise
+from tiltbench.samplers.sampler import Unsupported
+from tiltbench.targets.bases.process import Process
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+DILATIONS = (1, 2, 4)
+
+
+@dataclass(frozen=True)
+class Convolutional(Network):
+    """u by circular convolutions with 3 taps an axis: u(shifted x) = shifted u(x), u(-x) = -u(x).
+
+    For bases that carry the lattice of their target, of one to three axes; raises Unsupported on
+    others.
+    """
+
+    name: ClassVar[str] = "Convolutional"
+    width: int = 16
+    layers: int = 3
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "width", "layers")
+
+    def build(self, dim: int, process: Process, generator: Generator) -> Model:
+        return _Lattice(self, dim, process, generator)
+
+
+@dataclass(frozen=True)
+class ConvolutionalGuided(Network):
+    """u = Convolutional(x, t) + gate(t) h,  h = grad r(x) spread clipped to length `clip`.
+
+    As `Guided` is to `Mlp`; odd and equivariant where r is even and invariant.
+    """
+
+    name: ClassVar[str] = "ConvolutionalGuided"
+    width: int = 16
+    layers: int = 3
+    clip: float = 20.0
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "width", "layers")
+        if not self.clip > 0:
+            raise ValueError(f"clip is {self.clip}; it must be positive")
+
+    def build(self, dim: int, process: Process, generator: Generator) -> Model:
+        return _GuidedLattice(self, dim, process, generator)
+
+
+class _Lattice(Timed):
+    def __init__(
+        self,
+        spec: Convolutional | ConvolutionalGuided,
+        dim: int,
+        process: Process,
+        generator: Generator,
+        gates: int = 0,
+    ) -> None:
+        super().__init__(process)
+        sides = process.lattice
+        if not sides or len(sides) > len(CONVOLUTIONS):
+            raise Unsupported(
+                "this network is for fields on a lattice of one to three axes, carried by the "
+                "base: state the sides in the target's `lattice`"
+            )
+        self.sides, self.width = sides, spec.width
+        width, layers = spec.width, spec.layers
+        self.lift = self._conv(1, width, 1)
+        self.time = clock(width * (layers + 1) + gates)
+        reach = [DILATIONS[j % len(DILATIONS)] for j in range(layers)]
+        self.near = nn.ModuleList([self._conv(width, 2 * width, step) for step in reach])
+        self.far = nn.ModuleList([nn.Linear(width, 2 * width, bias=False) for _ in reach])
+        self.to(generator.device)
+        initialise(self, generator)
+        last = self.time[-1]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():  # u is read out by a vector of the time, 0 at first
+            readout = slice(width * layers, width * (layers + 1))
+            last.weight[readout].zero_()
+            last.bias[readout].zero_()
+
+    def _conv(self, ins: int, outs: int, step: int) -> nn.Module:
+        steps = tuple(max(1, min(step, side // 2)) for side in self.sides)
+        kind: type[nn.Module] = CONVOLUTIONS[len(steps) - 1]
+        return kind(
+            ins, outs, 3, padding=steps, dilation=steps, padding_mode="circular", bias=False
+        )
+
+    def field(self, x: Tensor, embedding: Tensor) -> Tensor:
+        self.count(x)
+        if embedding.dim() > 1:
+            embedding = embedding.expand(*x.shape[:-1], -1).flatten(0, -2)
+        *shifts, readout = embedding.split(self.width, -1)
+        flat = (-1, *[1] * len(self.sides))
+        sites = x.reshape(-1, 1, *self.sides) / self.spread  # (B, 1, side, ...)
+        h = self.lift(sites)
+        for near, far, shift in zip(self.near, self.far, shifts, strict=True):
+            both = near(h) + far(h.flatten(2).mean(-1)).unflatten(-1, flat)
+            a, b = both.chunk(2, 1)
+            h = h + torch.tanh(a) * torch.sigmoid(b * torch.tanh(b) + shift.unflatten(-1, flat))
+        u = (h * readout.unflatten(-1, flat)).sum(1)
+        return (MOST * torch.tanh(u / MOST)).reshape(x.shape)
+
+
+class _GuidedLattice(Guidance, _Lattice):
+    def __init__(
+        self, spec: ConvolutionalGuided, dim: int, process: Process, generator: Generator
+    ) -> None:
+        super().__init__(spec, dim, process, generator, gates=1)
+        self.led(spec.clip)

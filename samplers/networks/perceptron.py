@@ -1,0 +1,194 @@
+"""Controls u(x, t): multilayer perceptrons with time features, unguided and guided."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from tiltbench.samplers.networks.model import Model, Network, at_least_one
+from tiltbench.samplers.networks.timed import MOST, Guidance, Timed, clock, initialise
+from tiltbench.targets.bases.process import Process
+
+
+@dataclass(frozen=True)
+class Mlp(Network):
+    """u = squash(MLP(x / spread, embedding(t))): state layer, layers - 1 hidden ones, output; SiLU.
+
+    The embedding (128 Fourier features -> 128 -> width) is evaluated once per time, not per
+    point, so the cost of a point is that of the state layers alone.
+    """
+
+    name: ClassVar[str] = "Mlp"
+    width: int = 64
+    layers: int = 4
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "width", "layers")
+
+    def build(self, dim: int, process: Process, generator: Generator) -> Model:
+        return _Perceptron(self, dim, process, generator)
+
+
+@dataclass(frozen=True)
+class Guided(Network):
+    """u = Mlp(x, t) + gate(t) h,  h = grad r(x) spread clipped to length `clip`, gate(t) learned.
+
+    The hint grad r(x) is paid at every point (one gradient a step).  In the manner of PIS
+    (arXiv 2111.15141) and DDS (2302.13834): near t = 1 the optimum is sigma grad r.
+    """
+
+    name: ClassVar[str] = "Guided"
+    width: int = 64
+    layers: int = 4
+    clip: float = 20.0
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "width", "layers")
+        if not self.clip > 0:
+            raise ValueError(f"clip is {self.clip}; it must be positive")
+
+    def build(self, dim: int, process: Process, generator: Generator) -> Model:
+        return _GuidedPerceptron(self, dim, process, generator)
+
+
+@dataclass(frozen=True)
+class Potential(Network):
+    """u = grad phi / spread, phi = spread^2 squash(MLP(x / spread, embedding(t))): no curl.
+
+    For action matching (NETS, arXiv 2410.02711); a control costs about three times an `Mlp`'s."""
+
+    name: ClassVar[str] = "Potential"
+    width: int = 64
+    layers: int = 4
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "width", "layers")
+
+    def build(self, dim: int, process: Process, generator: Generator) -> Model:
+        return _Potential(self, dim, process, generator)
+
+
+@dataclass(frozen=True)
+class Corrected(Network):
+    """The network `control` and beside it h(x) = MLP(x / spread) / spread, which starts at 0.
+
+    h is what the adjoint Schroedinger bridge subtracts from grad log rho at the end (math.md 3,
+    arXiv 2506.22565): `width` and `layers` are of h alone, SiLU between layers.
+    """
+
+    name: ClassVar[str] = "Corrected"
+    width: int = 64
+    layers: int = 3
+    control: Network = Mlp()
+
+    def __post_init__(self) -> None:
+        at_least_one(self, "width", "layers")
+
+    def build(self, dim: int, process: Process, generator: Generator) -> Model:
+        model = self.control.build(dim, process, generator)
+        model.correction = _Correction(self, dim, process, generator)
+        return model
+
+
+class _Correction(nn.Module):
+    def __init__(self, spec: Corrected, dim: int, process: Process, generator: Generator) -> None:
+        super().__init__()
+        sizes = [dim] + [spec.width] * (spec.layers - 1)
+        inner = [nn.Sequential(nn.Linear(a, b), nn.SiLU()) for a, b in itertools.pairwise(sizes)]
+        out = nn.Linear(sizes[-1], dim)
+        self.spread, self.project = process.spread, process.project
+        self.layers = nn.Sequential(*inner, out)
+        self.to(generator.device)
+        initialise(self, generator)
+        nn.init.zeros_(out.weight)
+        nn.init.zeros_(out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(self.layers(x / self.spread) / self.spread)
+
+
+class _Perceptron(Timed):
+    def __init__(
+        self,
+        spec: Mlp | Guided | Potential,
+        dim: int,
+        process: Process,
+        generator: Generator,
+        gates: int = 0,
+        outputs: int = 0,
+    ) -> None:
+        super().__init__(process)
+        width = spec.width
+        self.inverse_spread = 1 / process.spread
+        self.state = nn.Linear(dim, width)
+        self.time = clock(width + gates)
+        self.hidden = nn.ModuleList([nn.Linear(width, width) for _ in range(spec.layers - 1)])
+        self.out = nn.Linear(width, outputs or dim)
+        self.width = width
+        self.to(generator.device)
+        initialise(self, generator)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def field(self, x: Tensor, embedding: Tensor) -> Tensor:
+        self.count(x)
+        h = nn.functional.silu(self.state(x * self.inverse_spread) + embedding)
+        for layer in self.hidden:
+            h = nn.functional.silu(layer(h))
+        return MOST * torch.tanh(self.out(h) / MOST)
+
+    def stretched(
+        self, x: Float[Tensor, "*b d"], t: Tensor, directions: Float[Tensor, "*c m d"]
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b m"]]:
+        """Tangents pushed forward layer by layer: exact, a fraction of a control a direction."""
+        self.count(x)
+        tangent = directions @ (self.state.weight.T * self.inverse_spread)
+        h, bent = _silu(self.state(x * self.inverse_spread) + self.embed(t, x))
+        tangent = bent[..., None, :] * tangent
+        for layer in self.hidden:
+            assert isinstance(layer, nn.Linear)
+            h, bent = _silu(layer(h))
+            tangent = bent[..., None, :] * nn.functional.linear(tangent, layer.weight)
+        squashed = torch.tanh(self.out(h) / MOST)
+        slope = self.project(directions) * (1 - squashed.square())[..., None, :]
+        each = (slope * nn.functional.linear(tangent, self.out.weight)).sum(-1)
+        return self.project(MOST * squashed), each
+
+
+class _GuidedPerceptron(Guidance, _Perceptron):
+    def __init__(self, spec: Guided, dim: int, process: Process, generator: Generator) -> None:
+        super().__init__(spec, dim, process, generator, gates=1)
+        self.led(spec.clip)
+
+
+class _Potential(_Perceptron):
+    def __init__(self, spec: Potential, dim: int, process: Process, generator: Generator) -> None:
+        super().__init__(spec, dim, process, generator, outputs=1)
+
+    def potential(self, x: Float[Tensor, "*b d"], t: Tensor) -> Float[Tensor, " *b"]:
+        return self.spread**2 * self.field(x, self.embed(t, x))[..., 0]
+
+    def steered(self, x: Tensor, embedding: Tensor, hint: Tensor | None) -> Tensor:
+        keep = torch.is_grad_enabled()
+        with torch.enable_grad():
+            y = x if keep and x.requires_grad else x.detach().requires_grad_()
+            height = self.spread * self.field(y, embedding).sum()
+            (u,) = torch.autograd.grad(height, y, create_graph=keep)
+        return u
+
+    def stretched(
+        self, x: Float[Tensor, "*b d"], t: Tensor, directions: Float[Tensor, "*c m d"]
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b m"]]:
+        return Model.stretched(self, x, t, directions)
+
+
+def _silu(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x sigmoid(x) and its derivative."""
+    share = torch.sigmoid(x)
+    value = x * share
+    return value, share + value * (1 - share)

@@ -1,0 +1,1 @@
+"""How a problem becomes the process that a loss trains."""

@@ -1,0 +1,237 @@
+"""Escorted annealing: Langevin steps along pi_t = p_t exp(r_t)/Z_t, carried by a learned velocity.
+
+    dX = [v + w + eps (s + grad r_t)] dt + sqrt(2 eps) dB,    X_0 ~ p_0,    w = spread u,
+
+v and s the base's velocity and score, u the model's control.  Jarzynski (PRE 56, 5018, 1997),
+escorted (Vaikuntanathan and Jarzynski, PRL 100, 190601, 2008), controlled Monte Carlo diffusions
+(arXiv 2307.01050) and NETS (2410.02711), on any base (math.md 5.2, 5.3).  w is in units that do not
+know eps: the same trained model serves any other.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from tiltbench.samplers.recipes.annealing import Annealed, Annealing
+from tiltbench.samplers.sampler import Unsupported
+from tiltbench.targets.bases.noising import Noising, turn
+from tiltbench.targets.bases.process import Controlled, Kernel, Path, Process
+from tiltbench.targets.problem import Reward
+
+
+class Weighing(ABC):
+    """How the paths of an escort are weighed: A_k, with E[exp A_k f(x_k)] = Z_k E_pi_k[f]."""
+
+    @abstractmethod
+    def along(self, escort: Escort, path: Path) -> Float[Tensor, " k1 *b"]:
+        """A_k at every point, float64; A_0 = 0."""
+
+    @abstractmethod
+    def log_ratio(self, escort: Escort, path: Path) -> Float[Tensor, " *b"]:
+        """r(x_K) - A_K."""
+
+
+@dataclass(frozen=True)
+class KernelRatio(Weighing):
+    """A_k = r_t(x_k) + sum_{j<k} [log N_bwd - log N_fwd] + log p_{t_k}(x_k) - log p_0(x_0)
+
+    with N_bwd the step of the reversed chain, drift v + w - eps (s + grad r_t) at the later end
+    (math.md 5.3).  Needs eps > 0.  Exact at any number of steps where the base knows its density;
+    elsewhere `Noising.log_change` stands in, and E[exp A] = Z as dt -> 0 only."""
+
+    def along(self, escort: Escort, path: Path) -> Float[Tensor, " k1 *b"]:
+        assert path.height is not None
+        return path.height.double() + self._gained(escort, path)
+
+    def log_ratio(self, escort: Escort, path: Path) -> Float[Tensor, " *b"]:
+        return -self._gained(escort, path)[-1]
+
+    def _gained(self, escort: Escort, path: Path) -> Tensor:
+        assert path.velocity is not None and path.score is not None
+        eps = path.t.double().new_tensor(escort.diffusion)
+        w = escort.spread * path.u
+        carried = path.velocity + w
+        push, up = eps.reshape(-1, *[1] * (path.x.dim() - 1)).to(path.x), slope(path)
+        ahead, behind = carried[:-1] + push * up[:-1], carried[1:] - push * up[1:]
+        back = turn(path.x.diff(dim=0), ahead, behind, path.dt, eps)
+        return back + escort.flow.log_change(path.x, path.velocity, path.score, w, path.dt, eps)
+
+
+@dataclass(frozen=True)
+class Divergence(Weighing):
+    """dA = [d/dt r_t + v . grad r_t + div w + w . (s + grad r_t)] dt by the trapezium rule.
+
+    Any eps >= 0, and no density of the base; E[exp A] = Z as dt -> 0 (math.md 5.2)."""
+
+    def along(self, escort: Escort, path: Path) -> Float[Tensor, " k1 *b"]:
+        if path.growth is None:
+            raise Unsupported(
+                "the divergence form weighs drawn paths only: train with nets_pinn, or use "
+                "recipe=Escorted for losses of path weights"
+            )
+        work = (escort.spread * path.u * slope(path)).sum(-1)
+        gain = (rate(path) + path.growth + work).double()
+        dt = path.dt.double().reshape(-1, *[1] * (gain.dim() - 1))
+        each = dt * (gain[:-1] + gain[1:]) / 2
+        return torch.cat([torch.zeros_like(each[:1]), each.cumsum(0)])
+
+    def log_ratio(self, escort: Escort, path: Path) -> Float[Tensor, " *b"]:
+        assert path.height is not None
+        return path.height[-1].double() - self.along(escort, path)[-1]
+
+
+def slope(path: Path) -> Float[Tensor, " k1 *b d"]:
+    """grad log pi_t = s + grad r_t at every point."""
+    assert path.score is not None and path.pull is not None
+    return path.score + path.pull
+
+
+def rate(path: Path) -> Float[Tensor, " k1 *b"]:
+    """dA/dt where w = 0: d/dt r_t + v . grad r_t at every point."""
+    assert path.velocity is not None and path.pull is not None and path.change is not None
+    return path.change + (path.velocity * path.pull).sum(-1)
+
+
+@dataclass(frozen=True)
+class Escort(Process):
+    """The chain: Euler steps on the base's grid, both ways, with noise 2 eps_t dt.
+
+    eps_t = eps spread^2 ratio^(-2t), held over a step at its earlier end."""
+
+    flow: Noising  # the base
+    reward: Reward
+    annealing: Annealing
+    eps: float
+    ratio: float
+    weighing: Weighing
+
+    @property
+    def steps(self) -> int:  # type: ignore[override]
+        return self.flow.steps
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        return self.flow.times
+
+    @property
+    def spread(self) -> float:
+        return self.flow.spread
+
+    @cached_property
+    def diffusion(self) -> list[float]:
+        """eps_t of every step, length^2."""
+        return [self.eps * self.spread**2 * self.ratio ** (-2 * t) for t in self.times[:-1]]
+
+    @property
+    def removed(self) -> int:
+        return self.flow.removed
+
+    @property
+    def lattice(self) -> tuple[int, ...] | None:
+        return self.flow.lattice
+
+    def project(self, x: Tensor) -> Tensor:
+        return self.flow.project(x)
+
+    def start(self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
+        return self.flow.start(shape, generator, dtype)
+
+    def base(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
+        """w = 0, for a value and a gradient of r."""
+        return self._move(x, self._at(x, k), k, k + 1)
+
+    def backward(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
+        return self._move(x, self._at(x, k + 1), k + 1, k)
+
+    def log_ratio(self, path: Path) -> Float[Tensor, " *b"]:
+        return self.weighing.log_ratio(self, path)
+
+    def log_w_along(self, path: Path) -> Float[Tensor, " k1 *b"]:
+        """A_k at every point: weighted by exp A_k, x_k is drawn from pi_t at t = t_k."""
+        return self.weighing.along(self, path)
+
+    def simulate(
+        self,
+        model: Controlled,
+        shape: tuple[int, ...],
+        generator: Generator,
+        guided: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> Path:
+        """Paths forward from X_0 ~ p_0: a value and a gradient of r at each of the K + 1 points."""
+        x = self.start(shape, generator, dtype)
+        return self._walk(model, x, range(self.steps + 1), generator, guided)
+
+    def retrace(
+        self,
+        model: Controlled,
+        x_end: Float[Tensor, "*b d"],
+        generator: Generator,
+        guided: bool = False,
+    ) -> Path:
+        """Paths of the reversed chain, drift v + w - eps (s + grad r_t), from X_1 = x_end."""
+        return self._walk(model, x_end, range(self.steps, -1, -1), generator, guided)
+
+    def _walk(
+        self, model: Controlled, x: Tensor, order: range, generator: Generator, guided: bool
+    ) -> Path:
+        """Points of the grid in the given order, forward or backward in time."""
+        control = model.on_grid(self.grid(x))
+        xs, us, seen = [], [], []
+        for k in order:
+            here = self._at(x, k)
+            u = control(x, k, here.tilt.pull if guided else None)
+            xs.append(x)
+            us.append(u)
+            seen.append(here)
+            if k != order[-1]:
+                j = k + order.step
+                mean, std = self._move(x, here, k, j)
+                carried = (self.times[j] - self.times[k]) * self.spread * u
+                x = mean + carried + std * self.normal(tuple(x.shape), generator, x.dtype)
+        in_time = slice(None, None, order.step)
+        return self._recorded(xs[in_time], us[in_time], seen[in_time], guided)
+
+    def _recorded(
+        self, xs: list[Tensor], us: list[Tensor], seen: list[_Point], guided: bool
+    ) -> Path:
+        moves = [self._move(xs[k], seen[k], k, k + 1) for k in range(self.steps)]
+        pull = torch.stack([p.tilt.pull for p in seen])
+        return Path(
+            self.grid(xs[0]),
+            torch.stack(xs),
+            torch.stack([move.mean for move in moves]),
+            xs[0].new_tensor([move.std for move in moves]),
+            torch.stack(us),
+            pull if guided else None,
+            velocity=torch.stack([p.velocity for p in seen]),
+            score=torch.stack([p.score for p in seen]),
+            pull=pull,
+            height=torch.stack([p.tilt.height for p in seen]),
+            change=torch.stack([p.tilt.change for p in seen]),
+        )
+
+    def _at(self, x: Tensor, k: int) -> _Point:
+        velocity, score = self.flow.current(x, k)
+        return _Point(velocity, score, self.annealing.at(self.flow, self.reward, x, k))
+
+    def _move(self, x: Tensor, here: _Point, k: int, j: int) -> Kernel:
+        """From t_k to its neighbour t_j: with the flow, and uphill whichever way time runs."""
+        dt = self.times[j] - self.times[k]
+        eps = self.diffusion[min(j, k)]
+        climbed = eps * abs(dt) * (here.score + here.tilt.pull)
+        return Kernel(x + dt * here.velocity + climbed, math.sqrt(2 * eps * abs(dt)))
+
+
+class _Point(NamedTuple):
+    velocity: Tensor
+    score: Tensor
+    tilt: Annealed

@@ -1,0 +1,160 @@
+"""The recipes that make an escort of a base: annealed, and transported."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from tiltbench.samplers.loss import Loss
+from tiltbench.samplers.networks.model import Model
+from tiltbench.samplers.recipes.annealing import Annealing, Ramp
+from tiltbench.samplers.recipes.escort import Divergence, Escort, KernelRatio
+from tiltbench.samplers.recipes.recipe import Recipe
+from tiltbench.samplers.sampler import Unsupported
+from tiltbench.targets.bases.noising import Noising
+from tiltbench.targets.bases.process import Path, Process
+from tiltbench.targets.cost import Cost
+from tiltbench.targets.problem import Problem
+
+
+class _Annealed(Recipe):
+    """What both recipes share: everything but how a path is weighed."""
+
+    annealing: Annealing
+    eps: float
+    ratio: float
+
+    def simulate(self, problem: Problem, model: Model, n: int, generator: Generator) -> Path:
+        return _escort(problem).simulate(model, (n, problem.dim), generator, model.guided)
+
+    def retrace(
+        self, problem: Problem, model: Model, x: Float[Tensor, "n d"], generator: Generator
+    ) -> Path:
+        return _escort(problem).retrace(model, x, generator, model.guided)
+
+    def price(self, loss: Loss, paths: int, steps: int, guided: bool) -> Cost:
+        """A value and a gradient at each of K + 1 points, hints included; differentiating through
+        the path costs a second gradient at all but the first.  An upper bound: where r is
+        linear there is none to take, and a learning rate that follows what was paid ends early;
+        `batches` then says better how long training is."""
+        points = paths * (steps + 1)
+        again = paths * steps if loss.through_path else 0
+        return loss.price(paths, steps, False).plus(Cost(points, points + again))
+
+
+@dataclass(frozen=True)
+class Escorted(_Annealed):
+    """Annealing weighed by kernel ratios: tilted controlled Crooks (math.md 5.3), eps > 0.
+
+    eps is in units of spread^2, the noise falls as eps ratio^(-2t).  CMCD (arXiv 2307.01050) on a
+    static base.  grad r may be clipped: any drift has its exact ratio.
+    Without the base's density the weights are off by O(dt / eps); eps below LEAST is refused."""
+
+    name: ClassVar[str] = "Escorted"
+    annealing: Annealing = Ramp()
+    eps: float = 0.5
+    ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "eps", "ratio")
+        if self.eps < LEAST:
+            raise ValueError(
+                f"eps is {self.eps}; below {LEAST} the two kernels of a step hardly meet: use "
+                "recipe=Transported, which takes any eps from 0 on"
+            )
+
+    def process(self, problem: Problem, raw: Problem) -> Escort:
+        flow = _started(problem.base)
+        return Escort(flow, problem.reward, self.annealing, self.eps, self.ratio, KernelRatio())
+
+
+@dataclass(frozen=True)
+class Transported(_Annealed):
+    """Annealing weighed by the divergence of w: tilted escorted Jarzynski (math.md 5.2), eps >= 0.
+
+    eps is in units of spread^2, the noise falls as eps ratio^(-2t); eps = 0 is a flow.  NETS
+    (arXiv 2410.02711).  Drawing takes the divergence exactly in any dimension: an estimate's noise
+    would raise the mean of exp A.  grad r is never clipped: A needs it as it is.  Raises
+    Unsupported where r = -inf is met: the identity needs a reward that is finite everywhere."""
+
+    name: ClassVar[str] = "Transported"
+    annealing: Annealing = Ramp()
+    eps: float = 0.15
+    ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eps < math.inf:
+            raise ValueError(f"eps is {self.eps}; it must be 0 or more, and finite")
+        _positive(self, "ratio")
+
+    def process(self, problem: Problem, raw: Problem) -> Escort:
+        flow = _started(raw.base)
+        return Escort(flow, raw.reward, self.annealing, self.eps, self.ratio, Divergence())
+
+    def simulate(self, problem: Problem, model: Model, n: int, generator: Generator) -> Path:
+        return _finite(super().simulate(problem, model, n, generator))
+
+    def retrace(
+        self, problem: Problem, model: Model, x: Float[Tensor, "n d"], generator: Generator
+    ) -> Path:
+        return _finite(super().retrace(problem, model, x, generator))
+
+    def weighed(self, problem: Problem, model: Model, path: Path) -> Path:
+        """With div w at every point."""
+        return path._replace(growth=problem.base.spread * divergences(model, path))
+
+
+def _finite(path: Path) -> Path:
+    """The path, if no wall was met: A would die there, where the law is reflected."""
+    assert path.height is not None
+    if bool((path.height == -torch.inf).any()):
+        raise Unsupported(
+            "the divergence form needs a reward that is finite everywhere, and this one is -inf at "
+            "points of the paths: use recipe=Escorted"
+        )
+    return path
+
+
+def divergences(model: Model, path: Path) -> Float[Tensor, " k1 *b"]:
+    """div u at every point of a path, exactly: a time, and DIRECTIONS of them, at once."""
+    axes = torch.eye(path.x.shape[-1], dtype=path.x.dtype, device=path.x.device)
+    found = torch.zeros_like(path.x[..., 0])
+    with torch.no_grad():
+        for k, t in enumerate(path.t):
+            for some in axes.split(DIRECTIONS):
+                found[k] += model.stretched(path.x[k], t, some)[1].sum(-1)
+    return found
+
+
+DIRECTIONS = 64  # bounds the memory
+
+
+LEAST = 1e-3  # spread^2
+
+
+def _escort(problem: Problem) -> Escort:
+    assert isinstance(problem.base, Escort)
+    return problem.base
+
+
+def _positive(recipe: Recipe, *fields: str) -> None:
+    for field in fields:
+        if not 0 < getattr(recipe, field) < math.inf:
+            raise ValueError(f"{field} is {getattr(recipe, field)}; it must be positive and finite")
+
+
+def _started(base: Process) -> Noising:
+    """The base, if an escort can start on it."""
+    if not isinstance(base, Noising):
+        raise Unsupported("an escort needs a base whose score and velocity are known (Noising)")
+    if base.noises[0] == 0:
+        raise Unsupported(
+            "an escort starts from the base's density at t = 0, and this base starts from a point: "
+            "use reference=Stationary"
+        )
+    return base

@@ -1,0 +1,1 @@
+"""Base processes: noising, interpolants, pretrained networks, and their parts."""

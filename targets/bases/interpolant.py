@@ -1,0 +1,229 @@
+"""Flows and diffusions stepped on a grid: any denoiser, any schedule, any noise.
+
+The noise of the process is free: every sigma shares the marginals p_t, but only the memoryless one
+lets a control reach the tilt of p_base (math.md 2).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from tiltbench.targets.bases.noising import Noising
+from tiltbench.targets.bases.process import Kernel
+from tiltbench.targets.bases.schedules import RectifiedFlow, Schedule
+
+
+class Interpolant(Noising):
+    """A base given by its denoiser; a concrete one has fields `schedule`, `stepping`, `steps`.
+
+    X_0 ~ N(0, alpha_0^2 spread^2 + beta_0^2), the noised law itself where alpha_0 = 0.
+    """
+
+    schedule: Schedule
+    stepping: Stepping
+
+    @property
+    @abstractmethod
+    def uncertainty(self) -> list[float]:
+        """sqrt(E tr Cov(X_1 | X_{t_k}) / d) for k < K under the base."""
+
+    @cached_property
+    def times(self) -> tuple[float, ...]:  # type: ignore[override]
+        return tuple(k / self.steps for k in range(self.steps + 1))
+
+    def signal(self, t: float) -> float:
+        return self.schedule.signal(t)
+
+    def noise(self, t: float) -> float:
+        return math.sqrt(self.schedule.noise_power(t))
+
+    @cached_property
+    def rates(self) -> list[tuple[float, float]]:
+        return [
+            (self.schedule.signal_rate(t), self.schedule.noise_power_rate(t)) for t in self.times
+        ]
+
+    @cached_property
+    def start_std(self) -> float:
+        return math.hypot(self.signals[0] * self.spread, self.noises[0])
+
+    @property
+    def memory(self) -> float:
+        return self.stepping.memory(self)
+
+    @cached_property
+    def stds(self) -> list[float]:
+        return [self.stepping.std(self, k) for k in range(self.steps)]
+
+    @cached_property
+    def lifts(self) -> list[float]:
+        return [self.stepping.lift(self, k) for k in range(self.steps)]
+
+    def start(self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
+        return self.start_std * self.normal(shape, generator, dtype)
+
+    def base(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
+        return Kernel(self.stepping.mean(self, x, k), self.stds[k])
+
+    def backward(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
+        return self.stepping.reversal(self, x, k)
+
+
+class Stepping(ABC):
+    """The noise of a process along an interpolant, and how one step of the grid is taken."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def mean(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
+        """E[X_{k+1} | X_k = x]."""
+
+    @abstractmethod
+    def std(self, base: Interpolant, k: int) -> float: ...
+
+    @abstractmethod
+    def reversal(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Kernel:
+        """X_k | X_{k+1} = x."""
+
+    @abstractmethod
+    def lift(self, base: Interpolant, k: int) -> float:
+        """See Noising.lifts."""
+
+    @abstractmethod
+    def memory(self, base: Interpolant) -> float: ...
+
+    @abstractmethod
+    def check(self, schedule: Schedule) -> None:
+        """Raises ValueError where this noise is meant for another schedule."""
+
+
+@dataclass(frozen=True)
+class Ancestral(Stepping):
+    """The memoryless noise sigma^2 = 2 eta by DDPM's ancestral step (arXiv 2006.11239).
+
+    X_{k+1} | X_k, X_1 is Gaussian, A x + B X_1 + sqrt(var) xi; X_1 is replaced by its mean given x,
+    and its uncertainty tau^2 = E tr Cov(X_1 | X_k) / d is added to the noise, var + B^2 tau^2, the
+    isotropic variance nearest in KL (Analytic-DPM, arXiv 2201.06503).  Finite at t = 0, exact for a
+    Gaussian base, and the last step has noise, so that path weights exist at every step.  The
+    reversal is the noising chain, exact for the base itself.
+    """
+
+    name: ClassVar[str] = "Ancestral"
+
+    def check(self, schedule: Schedule) -> None:
+        """Any schedule will do."""
+
+    def parts(self, base: Interpolant, k: int) -> tuple[float, float, float]:
+        """(A, B, var)."""
+        a0, a1, b0, b1 = (*base.signals[k : k + 2], *base.noises[k : k + 2])
+        ratio = a0 / a1
+        if b0 == 0:  # a point start: X_0 = 0 says nothing of X_1
+            return 0.0, a1, b1 * b1
+        fresh = 1 - (ratio * b1 / b0) ** 2
+        return ratio * (b1 / b0) ** 2, fresh * a1, fresh * b1 * b1
+
+    def mean(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
+        gain, pull, _ = self.parts(base, k)
+        return gain * x + pull * base.denoise(x, k)
+
+    def std(self, base: Interpolant, k: int) -> float:
+        _, pull, var = self.parts(base, k)
+        return math.hypot(math.sqrt(var), pull * base.uncertainty[k])
+
+    def reversal(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Kernel:
+        ratio = base.signals[k] / base.signals[k + 1]
+        var = base.noises[k] ** 2 - (ratio * base.noises[k + 1]) ** 2
+        return Kernel(ratio * x, math.sqrt(max(var, 0.0)))
+
+    def lift(self, base: Interpolant, k: int) -> float:
+        dt = base.times[k + 1] - base.times[k]
+        return self.parts(base, k)[1] / (self.std(base, k) * math.sqrt(dt))
+
+    def memory(self, base: Interpolant) -> float:
+        return base.signals[0] * base.spread / base.start_std if base.signals[0] else 0.0
+
+
+class Euler(Stepping):
+    """A stated sigma(t) by Euler-Maruyama: drift v + sigma^2/2 score, reversed with v - sigma^2/2
+    score taken at the later end.  The chain has the law of its own, O(dt) from the base's."""
+
+    @abstractmethod
+    def sigma(self, t: float) -> float: ...
+
+    def _drift(self, base: Interpolant, x: Tensor, k: int, k_sigma: int, sign: float) -> Tensor:
+        half = sign * self.sigma(base.times[k_sigma]) ** 2 / 2
+        velocity, score = base.current(x, k)
+        return velocity + half * score
+
+    def mean(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
+        dt = base.times[k + 1] - base.times[k]
+        return x + dt * self._drift(base, x, k, k, 1.0)
+
+    def std(self, base: Interpolant, k: int) -> float:
+        return self.sigma(base.times[k]) * math.sqrt(base.times[k + 1] - base.times[k])
+
+    def reversal(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Kernel:
+        dt = base.times[k + 1] - base.times[k]
+        return Kernel(x - dt * self._drift(base, x, k + 1, k, -1.0), self.std(base, k))
+
+    def lift(self, base: Interpolant, k: int) -> float:
+        return self.sigma(base.times[k]) * base.signals[k] / base.noises[k] ** 2
+
+    def memory(self, base: Interpolant) -> float:
+        """exp(-int sigma^2 / (2 D)), D = alpha^2 spread^2 + beta^2, by the midpoint rule."""
+        total, n = 0.0, 20_000
+        for i in range(n):
+            t = (i + 0.5) / n
+            d = (base.signal(t) * base.spread) ** 2 + base.noise(t) ** 2
+            total += self.sigma(t) ** 2 / (2 * d) / n
+        return math.exp(-total)
+
+
+@dataclass(frozen=True)
+class Regularised(Euler):
+    """sigma^2 = 2 (1 - t + h) / (t + h): rectified flow's memoryless noise made finite at t = 0
+    (arXiv 2409.08861).  Memoryless up to a correlation of about h."""
+
+    name: ClassVar[str] = "Regularised"
+    h: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not self.h > 0:
+            raise ValueError(f"h is {self.h}; it must be positive")
+
+    def check(self, schedule: Schedule) -> None:
+        if not isinstance(schedule, RectifiedFlow):
+            raise ValueError(
+                "Regularised is the noise of a rectified flow: use schedule=RectifiedFlow, or "
+                "stepping=Ancestral, which is finite on every schedule"
+            )
+
+    def sigma(self, t: float) -> float:
+        return math.sqrt(2 * (1 - t + self.h) / (t + self.h))
+
+
+@dataclass(frozen=True)
+class Constant(Euler):
+    """sigma(t) = level: *not* memoryless, a negative control.  X_1 remembers X_0, which no control
+    can move, and the optimum of the control problem ends elsewhere than in the tilt (math.md 2)."""
+
+    name: ClassVar[str] = "Constant"
+    level: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.level > 0:
+            raise ValueError(f"level is {self.level}; it must be positive")
+
+    def check(self, schedule: Schedule) -> None:
+        """Any schedule will do."""
+
+    def sigma(self, t: float) -> float:
+        return self.level

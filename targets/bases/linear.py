@@ -1,0 +1,201 @@
+"""Gaussian base processes with exact transitions: everything about them is closed form."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from tiltbench.targets.bases.noising import Known, Step, pick
+from tiltbench.targets.bases.process import Kernel
+
+
+class Linear(Known):
+    """Gaussian references dX = -gamma(t)/2 X dt + sigma(t) dW with exact transitions.
+
+    A new one is two formulas: `between(s, t)` and `sigma(t)`.  p_base = N(0, spread^2 I).
+    """
+
+    @abstractmethod
+    def between(self, s: float, t: float) -> tuple[float, float]:
+        """(gain, var): X_t | X_s ~ N(gain X_s, var I), s <= t."""
+
+    @abstractmethod
+    def sigma(self, t: float) -> float: ...
+
+    @property
+    @abstractmethod
+    def start_var(self) -> float:
+        """Variance of a coordinate of X_0; 0 is a point at the origin."""
+
+    @abstractmethod
+    def widened(self, factor: float) -> Linear:
+        """The same process in units of length larger by `factor`."""
+
+    def variance(self, t: float) -> float:
+        """Var of a coordinate of X_t under the base."""
+        gain, var = self.between(0.0, t)
+        return gain * gain * self.start_var + var
+
+    @property
+    def spread(self) -> float:
+        return math.sqrt(self.variance(1.0))
+
+    @property
+    def memory(self) -> float:
+        return self.between(0.0, 1.0)[0] * math.sqrt(self.start_var) / self.spread
+
+    def signal(self, t: float) -> float:
+        """alpha_t: X_t | X_1 ~ N(alpha_t X_1, beta_t^2 I) under the base, any start included."""
+        return self.variance(t) * self.between(t, 1.0)[0] / self.variance(1.0)
+
+    def noise(self, t: float) -> float:
+        """beta_t."""
+        gain = self.between(t, 1.0)[0]
+        here = self.variance(t)
+        return math.sqrt(max(here - (here * gain) ** 2 / self.variance(1.0), 0.0))
+
+    @cached_property
+    def rates(self) -> list[tuple[float, float]]:
+        return [(_rate(self.signal, t), _rate(lambda s: self.noise(s) ** 2, t)) for t in self.times]
+
+    @cached_property
+    def ahead(self) -> list[tuple[float, float]]:
+        """(gain, var) of X_1 | X_k at every time of the grid."""
+        return [self.between(t, 1.0) for t in self.times]
+
+    @cached_property
+    def lifts(self) -> list[float]:
+        return [pull / var for pull, (_, var) in zip(self.pulls, self.ahead, strict=False)]
+
+    def denoise(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        return pick([gain for gain, _ in self.ahead], k, x) * x
+
+    def score(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        """-x / Var X_t; 0 at a point start."""
+        return pick(self.slopes, k, x) * x
+
+    @cached_property
+    def slopes(self) -> list[float]:
+        """-1 / Var X_t at every time of the grid; 0 at a point start."""
+        return [-1 / v if (v := self.variance(t)) else 0.0 for t in self.times]
+
+    def denoise_rate(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        return pick(self.gain_rates, k, x) * x
+
+    @cached_property
+    def gain_rates(self) -> list[float]:
+        """d/dt of the gain of X_1 | X_t at every time of the grid."""
+        return [_rate(lambda s: self.between(s, 1.0)[0], t) for t in self.times]
+
+    def log_change(
+        self,
+        x: Float[Tensor, " k1 *b d"],
+        velocity: Float[Tensor, " k1 *b d"],
+        score: Float[Tensor, " k1 *b d"],
+        carried: Float[Tensor, " k1 *b d"],
+        dt: Float[Tensor, " k"],
+        eps: Float[Tensor, " k"],
+    ) -> Float[Tensor, " k1 *b"]:
+        """Exact, from the Gaussian density of X_t."""
+        var = torch.tensor([self.variance(t) for t in self.times], dtype=torch.float64)
+        var = var.to(x.device).reshape(-1, *[1] * (x.dim() - 2))
+        rank = x.shape[-1] - self.removed
+        log_p = -x.square().sum(-1).double() / (2 * var) - rank / 2 * var.log()
+        return log_p - log_p[:1]
+
+    def posterior(
+        self, x: Float[Tensor, "*b d"], k: Int[Tensor, " *b"], generator: Generator
+    ) -> Float[Tensor, "*b d"]:
+        std = pick([math.sqrt(var) for _, var in self.ahead], k, x)
+        return self.denoise(x, k) + std * self.normal(tuple(x.shape), generator, x.dtype)
+
+    def log_end(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
+        """log N(x; 0, spread^2 I), on the subspace of the process."""
+        d, s = x.shape[-1] - self.removed, self.spread
+        return -x.square().sum(-1) / (2 * s * s) - d * math.log(s * math.sqrt(2 * math.pi))
+
+    def end(
+        self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Exact draws of X_1 under the base."""
+        return self.spread * self.normal(shape, generator, dtype)
+
+    @cached_property
+    def kernels(self) -> list[tuple[float, float]]:
+        """(gain_k, std_k) of every step."""
+        pairs = [self.between(s, t) for s, t in zip(self.times, self.times[1:], strict=False)]
+        return [(gain, math.sqrt(var)) for gain, var in pairs]
+
+    @cached_property
+    def reversals(self) -> list[tuple[float, float]]:
+        """(gain, std) of X_k | X_{k+1} under the base: Gaussian conditioning."""
+        result = []
+        for k, (gain, std) in enumerate(self.kernels):
+            before = self.variance(self.times[k])
+            after = gain * gain * before + std * std
+            result.append((gain * before / after, math.sqrt(before) * std / math.sqrt(after)))
+        return result
+
+    @cached_property
+    def pulls(self) -> list[float]:
+        """std_k / sqrt(dt_k) gain(t_{k+1}, 1): grad r(X_1) -> control units at step k."""
+        return [
+            std / math.sqrt(t - s) * self.between(t, 1.0)[0]
+            for (_, std), s, t in zip(self.kernels, self.times, self.times[1:], strict=False)
+        ]
+
+    def start(self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
+        return math.sqrt(self.start_var) * self.normal(shape, generator, dtype)
+
+    def base(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
+        gain, std = self.kernels[k]
+        return Kernel(gain * x, std)
+
+    def backward(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
+        gain, std = self.reversals[k]
+        return Kernel(gain * x, std)
+
+    def pull_back(self, x: Float[Tensor, "*b d"], k: int, a: Tensor) -> Tensor:
+        return self.kernels[k][0] * a
+
+    def pull(self, k: Tensor, g: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """What a control at step k (*b) is regressed on, given g = grad r(X_1): sigma c_t g of
+        adjoint sampling in the discrete chain's own units (arXiv 2504.11713)."""
+        return torch.tensor(self.pulls, dtype=g.dtype, device=g.device)[k][..., None] * g
+
+    def bridge(
+        self,
+        x0: Float[Tensor, "b d"],
+        x1: Float[Tensor, "b d"],
+        k: Tensor,
+        generator: Generator,
+    ) -> Float[Tensor, "b d"]:
+        """X_{t_k} given both ends, under the base; k (B,) are indices of the grid."""
+        a, b, sd = self.bridges.to(device=x1.device, dtype=x1.dtype)[:, k, None]
+        return a * x0 + b * x1 + sd * self.normal(x1.shape, generator, x1.dtype)
+
+    @cached_property
+    def bridges(self) -> Float[Tensor, "3 k1"]:
+        """(weight of X_0, weight of X_1, sd) of X_{t_k} | X_0, X_1."""
+        rows = []
+        _, total = self.between(0.0, 1.0)
+        for t in self.times:
+            (g0, v0), (g1, v1) = self.between(0.0, t), self.between(t, 1.0)
+            rows.append((g0 * v1 / total, g1 * v0 / total, math.sqrt(max(v0 * v1 / total, 0.0))))
+        return torch.tensor(rows, dtype=torch.float64).T
+
+
+def _rate(f: Callable[[float], float], t: float) -> float:
+    """df/dt within [0, 1], by differences of second order, one-sided at the ends."""
+    h = 1e-5
+    if t < h:
+        return (4 * f(t + h) - f(t + 2 * h) - 3 * f(t)) / (2 * h)
+    if t > 1 - h:
+        return (3 * f(t) - 4 * f(t - h) + f(t - 2 * h)) / (2 * h)
+    return (f(t + h) - f(t - h)) / (2 * h)

@@ -1,0 +1,164 @@
+"""Processes whose law at every time is the noised law of the end: flows and diffusions.
+
+    X_t | X_1 ~ N(alpha_t X_1, beta_t^2 I) under the base, alpha and beta of an interpolant (math.md
+    2).  Everything is said on the grid: k is a step, an int or a LongTensor of indices (*b).
+
+With kappa = alpha'/alpha the memoryless noise is sigma^2 = 2 eta, eta = kappa beta^2 - (beta^2)'/2.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from tiltbench.targets.bases.process import Additive
+
+Step = int | Int[Tensor, "*b"]
+
+
+def pick(values: Sequence[float], k: Step, like: Tensor) -> float | Tensor:
+    """values[k] as a number, or as (*b, 1) beside points (*b, d) where k holds indices."""
+    if isinstance(k, int):
+        return values[k]
+    return torch.tensor(values, dtype=like.dtype, device=like.device)[k][..., None]
+
+
+class Noising(Additive):
+    """A base of which denoiser and score are known at the times of its grid."""
+
+    @abstractmethod
+    def signal(self, t: float) -> float:
+        """alpha_t."""
+
+    @abstractmethod
+    def noise(self, t: float) -> float:
+        """beta_t."""
+
+    @property
+    @abstractmethod
+    def rates(self) -> list[tuple[float, float]]:
+        """(d alpha/dt, d beta^2/dt) at every time of the grid."""
+
+    @property
+    @abstractmethod
+    def lifts(self) -> list[float]:
+        """What turns a displacement of the denoiser into control units at each step k < K: a chain
+        steered to X_1 exactly has u = lift_k (X_1 - denoise(x, k)), so u* is the mean of that."""
+
+    @abstractmethod
+    def denoise(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        """E_base[X_1 | X_{t_k} = x]."""
+
+    @abstractmethod
+    def score(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        """grad log p_{t_k}(x)."""
+
+    @abstractmethod
+    def denoise_rate(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        """d/dt E_base[X_1 | X_t = x] at t = t_k, x held fixed."""
+
+    @property
+    @abstractmethod
+    def memory(self) -> float:
+        """corr(X_0, X_1), for a Gaussian end of the base's spread: 0 is memoryless."""
+
+    @cached_property
+    def signals(self) -> list[float]:
+        return [self.signal(t) for t in self.times]
+
+    @cached_property
+    def noises(self) -> list[float]:
+        return [self.noise(t) for t in self.times]
+
+    def velocity(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        """v = alpha' E[X_1|x] - (beta^2)'/2 score: the probability flow, finite at both ends."""
+        return self.current(x, k)[0]
+
+    def current(
+        self, x: Float[Tensor, "*b d"], k: Step
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+        """(velocity, score), for one call of each closed form."""
+        first = pick([rate for rate, _ in self.rates], k, x)
+        second = pick([rate for _, rate in self.rates], k, x)
+        score = self.score(x, k)
+        return first * self.denoise(x, k) - second / 2 * score, score
+
+    def renoise(
+        self, x1: Float[Tensor, "*b d"], k: Step, generator: Generator
+    ) -> Float[Tensor, "*b d"]:
+        """X_{t_k} | X_1."""
+        mean = pick(self.signals, k, x1) * x1
+        return mean + pick(self.noises, k, x1) * self.normal(tuple(x1.shape), generator, x1.dtype)
+
+    def steer(
+        self, x: Float[Tensor, "*b d"], k: Step, x1: Float[Tensor, "*b d"]
+    ) -> Float[Tensor, "*b d"]:
+        """sigma (grad log p(x_t|x_1) - score) in the discrete chain's own units: what a control is
+        regressed on given the end point (conditional score matching)."""
+        return pick(self.lifts, k, x) * (x1 - self.denoise(x, k))
+
+    def log_change(
+        self,
+        x: Float[Tensor, " k1 *b d"],
+        velocity: Float[Tensor, " k1 *b d"],
+        score: Float[Tensor, " k1 *b d"],
+        carried: Float[Tensor, " k1 *b d"],
+        dt: Float[Tensor, " k"],
+        eps: Float[Tensor, " k"],
+    ) -> Float[Tensor, " k1 *b"]:
+        """log p_{t_k}(x_k) - log p_0(x_0) along paths with an escort w = `carried`, float64.
+
+        From the base's own kernels, drifts v +- eps score, for steps less w dt, and score . w dt
+        for these: right in the mean of its exponential as dt -> 0 only (math.md 5.3, where w dt is
+        left in the steps: the same limit, with a bias of order dt / eps that training can exploit).
+        A base that knows its density overrides it and is exact."""
+        lead = [1] * (x.dim() - 1)
+        step, push = (v.reshape(-1, *lead).to(x) for v in (dt, eps))
+        mean_w = (carried[:-1] + carried[1:]) / 2
+        climbed = (step * mean_w * (score[:-1] + score[1:]) / 2).sum(-1).double()
+        ahead, behind = velocity[:-1] + push * score[:-1], velocity[1:] - push * score[1:]
+        own = turn(x.diff(dim=0) - step * mean_w, ahead, behind, dt, eps)
+        return torch.cat([torch.zeros_like(climbed[:1]), climbed.cumsum(0)]) - own
+
+
+def turn(
+    moved: Float[Tensor, "k *b d"],
+    ahead: Float[Tensor, "k *b d"],
+    behind: Float[Tensor, "k *b d"],
+    dt: Float[Tensor, " k"],
+    eps: Float[Tensor, " k"],
+) -> Float[Tensor, " k1 *b"]:
+    """sum_{j<k} log N(x_j; x_{j+1} - behind_j dt, 2 eps dt) - log N(x_{j+1}; x_j + ahead_j dt, ..)
+    for steps `moved` = x_{j+1} - x_j, float64, at every k: how much likelier a path is backward.
+
+    The difference of the squares is taken as a product, which does not cancel in float32."""
+    step = dt.reshape(-1, *[1] * (moved.dim() - 1)).to(moved)
+    product = (behind - ahead) * (2 * moved - (ahead + behind) * step)
+    weight = 1 / (4 * eps.double())
+    each = weight.reshape(-1, *[1] * (moved.dim() - 2)) * product.sum(-1).double()
+    return torch.cat([torch.zeros_like(each[:1]), each.cumsum(0)])
+
+
+class Known(Noising):
+    """A base whose terminal density is known: classical methods need it."""
+
+    @abstractmethod
+    def log_end(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
+        """log p_base, normalised."""
+
+    @abstractmethod
+    def end(
+        self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Exact draws of X_1 under the base."""
+
+    @abstractmethod
+    def posterior(
+        self, x: Float[Tensor, "*b d"], k: Int[Tensor, " *b"], generator: Generator
+    ) -> Float[Tensor, "*b d"]:
+        """Exact draws of X_1 | X_{t_k} = x under the base."""

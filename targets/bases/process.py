@@ -1,0 +1,229 @@
+"""A base process is a grid of Gaussian kernels; a control shifts their means.
+
+    dX = b(X, t) dt + sigma(t) dW  on  0 = t_0 < ... < t_K = 1,    X_0 ~ p_0,  X_1 ~ p_base,
+
+stepped by X_{k+1} | X_k ~ N(m_k(X_k) + std_k sqrt(dt_k) u, std_k^2 I).  The controlled chain is
+weighed against the base *chain*, so that E_u[exp log_w] = Z holds exactly at any number of steps
+for any control (math.md 5.1).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+
+class Kernel(NamedTuple):
+    """N(mean, std^2 I)."""
+
+    mean: Float[Tensor, "*b d"]
+    std: float
+
+
+class Path(NamedTuple):
+    """A simulated batch and all that is needed to weigh it again for free: K steps, K+1 points."""
+
+    t: Float[Tensor, " k1"]
+    x: Float[Tensor, "k1 *b d"]
+    mean: Float[Tensor, "k *b d"]  # of the base kernel
+    std: Float[Tensor, " k"]
+    u: Float[Tensor, "k *b d"]  # the control it was simulated (or retraced) with
+    hint: Float[Tensor, "k *b d"] | None = None  # paid reward gradients, for guided controls
+    # of escorted processes only (samplers/recipes/escort.py), at all K+1 points, as u and hint:
+    velocity: Float[Tensor, "k1 *b d"] | None = None  # v of the base
+    score: Float[Tensor, "k1 *b d"] | None = None  # grad log p_t of the base
+    pull: Float[Tensor, "k1 *b d"] | None = None  # grad r_t
+    height: Float[Tensor, " k1 *b"] | None = None  # r_t
+    change: Float[Tensor, " k1 *b"] | None = None  # d/dt r_t
+    growth: Float[Tensor, " k1 *b"] | None = None  # div w of the escort w = spread u
+
+    @property
+    def dt(self) -> Tensor:
+        return self.t.diff()
+
+
+class Controlled(ABC):
+    """What `simulate` needs of a model."""
+
+    @abstractmethod
+    def control(
+        self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
+    ) -> Float[Tensor, "*b d"]:
+        """u(x, t), with t broadcastable to x.shape[:-1]."""
+
+    def on_grid(self, t: Float[Tensor, " k"]) -> Stepper:
+        """(x, k, hint) -> u(x, t_k), k an int or indices (*b): whatever depends on time alone may
+        be worked out once."""
+        return lambda x, k, hint: self.control(x, t[k], hint)
+
+
+Stepper = Callable[[Tensor, int | Tensor, Tensor | None], Tensor]
+Guide = Callable[[Tensor], Tensor]  # (*b, D) -> (*b, D): a paid hint for guided models
+
+
+class Process(ABC):
+    """A Markov chain of Gaussian kernels with a start and an exactly weighable reversal."""
+
+    steps: int
+
+    @property
+    def removed(self) -> int:
+        """D less the dimension of the subspace on which the process lives."""
+        return 0
+
+    @property
+    def lattice(self) -> tuple[int, ...] | None:
+        """The sides of the periodic lattice whose fields it moves, row-major, where there is one:
+        networks read it, the process itself does not."""
+        return None
+
+    def project(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """The orthogonal projection onto that subspace: of start, noise, momenta and controls."""
+        return x
+
+    def normal(self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
+        """Standard normal draws on that subspace."""
+        return self.project(normal(shape, generator, dtype))
+
+    @property
+    @abstractmethod
+    def times(self) -> tuple[float, ...]:
+        """The grid t_0 = 0 < ... < t_K = 1."""
+
+    @property
+    @abstractmethod
+    def spread(self) -> float:
+        """rms coordinate of X_1 under the base: the length by which networks scale their input."""
+
+    @abstractmethod
+    def start(self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
+        """X_0, drawn on the generator's device."""
+
+    @abstractmethod
+    def base(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
+        """X_{k+1} | X_k without control."""
+
+    @abstractmethod
+    def backward(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
+        """X_k | X_{k+1} along reversed paths."""
+
+    @abstractmethod
+    def log_ratio(self, path: Path) -> Float[Tensor, " *b"]:
+        """log dP^u/dP^base of each path, float64: with log_w = r(x_K) - log_ratio,
+        E_u[exp log_w] = Z."""
+
+    def running_cost(self, path: Path) -> Float[Tensor, " *b"]:
+        """What has the mean of `log_ratio` under the control, with the least variance known."""
+        return self.log_ratio(path)
+
+    def grid(self, like: Tensor) -> Float[Tensor, " k1"]:
+        return torch.tensor(self.times, dtype=like.dtype, device=like.device)
+
+    def pull_back(self, x: Float[Tensor, "*b d"], k: int, a: Tensor) -> Tensor:
+        """(d m_k / d x)^T a at x = X_k: one step of the lean adjoint (math.md 4), a VJP."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(self.base(x, k).mean, x, a)[0]
+
+
+class Additive(Process):
+    """Processes whose control adds std sqrt(dt) u to the base mean and is weighed by Girsanov."""
+
+    def log_ratio(self, path: Path) -> Float[Tensor, " *b"]:
+        """sum_k sqrt(dt_k) u_k . z_k - dt_k |u_k|^2 / 2 with z_k = (x_{k+1} - mean_k) / std_k.
+
+        The logarithm of the ratio of the Gaussian kernels: exact in discrete time.  Summed over
+        time in float64; differentiable in path.u and path.x."""
+        dt = path.dt.double()
+        ahead = path.x[1:] - path.mean
+        cross = (path.u * ahead).sum(-1).double()
+        energy = path.u.square().sum(-1).double()
+        return _over_time(dt.sqrt() / path.std.double(), cross) - _over_time(dt / 2, energy)
+
+    def running_cost(self, path: Path) -> Float[Tensor, " *b"]:
+        """int 1/2 |u|^2 dt: log_ratio less the noise, whose mean is 0 at the present control."""
+        energy = path.u.square().sum(-1)
+        return _over_time(path.dt.to(energy) / 2, energy)
+
+
+def _over_time(weight: Tensor, values: Tensor) -> Tensor:
+    return torch.tensordot(weight, values, dims=([0], [0]))
+
+
+def normal(shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
+    return torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
+
+
+def simulate(
+    process: Process,
+    model: Controlled,
+    shape: tuple[int, ...],
+    generator: Generator,
+    guide: Guide | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Path:
+    """A batch of controlled paths of shape (*b, D), forward from `process.start`.
+
+    Differentiable in the model unless called under `torch.no_grad`; `guide` is charged K points a
+    path and its hints are detached."""
+    x = process.start(shape, generator, dtype)
+    t = process.grid(x)
+    root = t.diff().sqrt().tolist()
+    control = model.on_grid(t[:-1])
+    xs, means, us, stds, hints = [x], [], [], [], []
+    for k in range(process.steps):
+        mean, std = process.base(x, k)
+        hint = guide(x.detach()) if guide else None
+        u = control(x, k, hint)
+        x = mean + std * (root[k] * u + process.normal(shape, generator, dtype))
+        xs.append(x)
+        means.append(mean)
+        us.append(u)
+        stds.append(std)
+        if hint is not None:
+            hints.append(hint)
+    return Path(
+        t,
+        torch.stack(xs),
+        torch.stack(means),
+        torch.tensor(stds, dtype=dtype, device=x.device),
+        torch.stack(us),
+        torch.stack(hints) if hints else None,
+    )
+
+
+def retrace(
+    process: Process,
+    model: Controlled,
+    x_end: Float[Tensor, "*b d"],
+    generator: Generator,
+    guide: Guide | None = None,
+) -> Path:
+    """Paths that end at x_end, drawn backward with `process.backward`, with the model's control."""
+    xs = [x_end]
+    for k in reversed(range(process.steps)):
+        mean, std = process.backward(xs[-1], k)
+        xs.append(mean + std * process.normal(x_end.shape, generator, x_end.dtype))
+    x = torch.stack(xs[::-1])
+    kernels = [process.base(x[k], k) for k in range(process.steps)]
+    path = Path(
+        process.grid(x),
+        x,
+        torch.stack([kernel.mean for kernel in kernels]),
+        torch.tensor([kernel.std for kernel in kernels], dtype=x.dtype, device=x.device),
+        x[:-1],
+        guide(x[:-1]) if guide else None,
+    )
+    return path._replace(u=along(model, path))
+
+
+def along(model: Controlled, path: Path) -> Float[Tensor, "k *b d"]:
+    """The model's control at every point that has one, K or (escorts) K+1, in one batch."""
+    n = len(path.u)
+    t = path.t[:n].reshape(-1, *[1] * (path.x.dim() - 2))
+    return model.control(path.x[:n], t, path.hint)

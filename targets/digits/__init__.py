@@ -1,0 +1,1 @@
+"""Images of digits, and the networks trained on them."""

@@ -1,0 +1,441 @@
+"""The command line: what it says, what it refuses, what it leaves behind."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from tiltbench.cli.main import main
+from tiltbench.cli.run import _verdict, alone
+from tiltbench.cli.words import RESULTS, seeds, setting, split, whole
+from tiltbench.plan.spec import METRICS, STUDIES
+from tiltbench.plan.suite import Choice, Suite
+from tiltbench.plan.toml import suite_names
+from tiltbench.records.record import Record, Status, write_record
+from tiltbench.samplers.registry import SAMPLERS
+from tiltbench.targets.registry import TARGETS
+
+SMALL = Suite("s", "", 1000, 50, (0,), (Choice.of("gaussian"),), (Choice.of("mala"),), curve=250)
+HEAVY = {"torch", "numpy", "scipy", "ot", "pandas", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["run", "--help"], ["list", "targets"], ["list", "samplers"]]
+    + [
+        ["list", "metrics"],
+        ["list", "suites"],
+        ["run"],
+        ["publish", "nowhere"],
+        ["tune", "nowhere"],
+    ],
+)
+def test_words_need_no_torch(arguments, tmp_path):
+    code = (
+        "import sys\nfrom tiltbench.cli.main import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        f"assert not {HEAVY!r} & set(sys.modules), sorted({HEAVY!r} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+COMMANDS = "list run tune status score report floor check study diff publish".split()
+
+
+def test_every_command_has_help(capsys):
+    for command in COMMANDS:
+        with pytest.raises(SystemExit) as end:
+            main([command, "--help"])
+        assert end.value.code == 0 and f"tiltbench {command}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert all(f"    {command} " in said for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "kind, names",
+    [("targets", TARGETS.entries), ("samplers", SAMPLERS.entries)]
+    + [("metrics", METRICS.entries), ("suites", suite_names()), ("studies", STUDIES.entries)],
+)
+def test_lists_have_one_line_each(kind, names, capsys):
+    assert main(["list", kind]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(names)
+    assert all(len(line.split()) > 2 for line in lines), "an entry has no summary"
+
+
+ANY = ["--targets", "gmm9", "--samplers", "mala"]
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["run"], "name a --suite, or both"),
+        (["run", "--suite", "smokey"], "did you mean 'smoke'"),
+        (["run", "--suite", "no/such.toml"], "there is no file no/such.toml"),
+        (["run", "--targets", "gmm8", "--samplers", "mala"], "did you mean 'gmm9'"),
+        (["run", "--targets", "gmm9", "--samplers", "malo"], "did you mean 'mala'"),
+        (
+            ["run", "--targets", "gmm9", "--samplers", "log_variance[path=3]"],
+            "did you mean 'paths'",
+        ),
+        (["run", "--targets", "no.py", "--samplers", "mala"], "there is no file no.py"),
+        (
+            ["run", "--suite", "smoke", "--targets", "gmm8"],
+            "has no target 'gmm8'; did you mean 'gmm9'",
+        ),
+        (["run", *ANY, "--budget", "many"], "--budget many is not a whole number"),
+        (["run", *ANY, "--budget", "-3"], "--budget -3 is not"),
+        (["run", *ANY, "--budget", "1.5"], "--budget 1.5 is not"),
+        (["run", *ANY, "--seeds", "5:0"], "--seeds 5:0 names no seeds"),
+        (["run", *ANY, "--budget", ""], "--budget '' is not a whole number"),
+        (["run", *ANY, "--draws", ""], "--draws '' is not a whole number"),
+        (["run", *ANY, "--seeds", ""], "--seeds '' names no seeds"),
+        (["run", "--targets", "gmm9", "--samplers", ","], "--samplers ',' names nothing"),
+        (["run", *ANY, "--out", "/dev/null"], "results cannot be written to /dev/null"),
+        (["run", *ANY, "--out", "/dev/null/here"], "(Not a directory); name another folder"),
+        (["new", "target", "mine", "--out", "/dev/null"], "/dev/null cannot be used (File exists)"),
+        (["base", "digits", "--kind", "flow", "--out", "/dev/null/x"], "name another folder with"),
+        (["run", "--targets", "gmm9", "--samplers", "hmc[leaps=0]"], "leaps is 0; it must be"),
+        (["floor", "--draws", ""], "--draws '' is not a whole number"),
+        (["floor", "--draws", "1"], "has no spread to measure"),
+        (["run", *ANY, "--jobs", "two"], "--jobs two is not"),
+        (["run", *ANY, "--set", "mala"], "--set mala is not readable"),
+        (["run", *ANY, "--set", "malo.chains=3"], "did you mean 'mala'"),
+        (["run", *ANY, "--set", "mala.chain=3"], "did you mean 'chains'"),
+        (["status", "nothing"], "there are no results in nothing"),
+        (["score", "nothing"], "there are no results in nothing"),
+        (["report", "nothing"], "there are no results in nothing"),
+        (["publish", "nothing"], "there are no results in nothing"),
+        (["floor", "--targets", "gmm8"], "did you mean 'gmm9'"),
+        (["floor", "gmm8"], "did you mean 'gmm9'"),
+        (["check", "gmm8"], "did you mean 'gmm9'"),
+        (["check", "no/such.py:it"], "there is no file no/such.py; check the path"),
+        (["check", "gmm9[foo=1]"], "no parameter 'foo'. It takes none"),
+    ],
+)
+def test_wrong_arguments_end_with_one_sentence(arguments, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir()), "a refused command left something behind"
+
+
+def test_commas_inside_brackets_do_not_split():
+    assert split("a,b[x=1,y=P[z=2,w=3]], c") == ["a", "b[x=1,y=P[z=2,w=3]]", "c"]
+    assert split("") == []
+
+
+def test_numbers_and_ranges():
+    assert whole("1e6", "") == 10**6 and whole("40_000", "") == 40_000
+    assert seeds("0:5") == (0, 1, 2, 3, 4) and seeds("3") == (3,) and seeds("0,7") == (0, 7)
+
+
+def test_settings():
+    assert setting("log_variance.lr=1e-3,3e-4") == ("log_variance", "lr", [1e-3, 3e-4])
+    assert setting("dir/my.py:mine.n=2") == ("dir/my.py:mine", "n", [2])
+    assert setting("a[b=1.5].reference.steps=8") == ("a[b=1.5]", "reference.steps", [8])
+    owner, key, values = setting("a.reference=Brownian[steps=8,ratio=2],Stationary")
+    assert (owner, key) == ("a", "reference")
+    assert [value["name"] for value in values] == ["Brownian", "Stationary"]
+
+
+def test_dry_run_shows_the_grid_and_runs_nothing(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = [
+        "run",
+        "--suite",
+        "smoke",
+        "--targets",
+        "gmm9",
+        "--samplers",
+        "mala",
+        "--seeds",
+        "0:2",
+    ]
+    assert main([*command, "--set", "mala.chains=5,10", "--budget", "3e3", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "4 cells (1 targets x 2 samplers x 2 seeds), 4 to run on " in said
+    assert "12,000 training points in all" in said
+    for title in ("mala[chains=5] · seed 0", "mala[chains=10] · seed 1"):
+        assert title in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_namesakes_of_other_draws_are_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = "run --targets gaussian --samplers mala --seeds 0 --budget 1e3 --device cpu --dry-run"
+    for draws, seed, said in ((50, 0, False), (20, 1, False), (20, 0, True)):
+        (cell,) = SMALL.cells("cpu")
+        cell = replace(cell, draws=draws, seed=seed)
+        write_record(RESULTS / "adhoc/runs", Record(cell.spec, cell.labels, Status.FAILED))
+        assert main([*command.split(), "--draws", "50"]) == 0
+        found = "1 other records in results/adhoc carry the names" in capsys.readouterr().out
+        assert found == said
+
+
+@pytest.mark.parametrize("status", [Status.UNSUPPORTED, Status.SPENT])
+def test_a_run_of_which_nothing_applies_says_so(status, capsys):
+    cells = replace(SMALL, seeds=(0, 1)).cells("cpu")
+    statuses = (Status.UNSUPPORTED, status)
+    made = {
+        cell.id: Record(cell.spec, cell.labels, each, "it never does")
+        for cell, each in zip(cells, statuses, strict=True)
+    }
+    assert _verdict(cells, made, []) == 0
+    said = capsys.readouterr().out
+    nothing = "Nothing ran, as no method here applies to its target: it never does\n"
+    assert said == (nothing if status is Status.UNSUPPORTED else "")
+
+
+BAD = """
+from dataclasses import dataclass
+from typing import ClassVar
+from tiltbench.samplers.sampler import Draws, Sampler, Unsupported
+from tiltbench.targets.bases.linear import Linear
+from tiltbench.targets.bases.references import Brownian
+
+@dataclass(frozen=True)
+class Odd(Sampler):
+    name: ClassVar[str] = "odd"
+    reference: Linear = Brownian()
+    apply: bool = False
+    def init(self, problem, allowance, generator):
+        if not self.apply:
+            raise Unsupported("it never does")
+        raise ValueError("it is broken")
+    def step(self, problem, state, generator): ...
+    def draw(self, problem, state, n, generator): ...
+"""
+
+
+def test_from_run_to_publication(tmp_path, monkeypatch, capsys):
+    """One whole life: run with a failure, repeat nothing, repeat the failure, status, publish."""
+    (tmp_path / "odd.py").write_text(BAD)
+    what = ["--targets", "gaussian", "--samplers", "mala,odd.py,odd.py:odd[apply=true]"]
+    what += ["--seeds", "0", "--budget", "1e3", "--draws", "50", "--device", "cpu"]
+
+    monkeypatch.chdir(tmp_path)
+
+    def tiltbench(*arguments):
+        code = main(arguments)
+        return code, capsys.readouterr().out
+
+    code, said = tiltbench("run", *what)
+    assert code == 1, said
+    assert "1 of 3 cells failed" in said and "ValueError: it is broken" in said
+    again = said.splitlines()[-1].partition("tiltbench ")[2]
+    assert again.endswith("--retry") and "Traceback" not in said
+    out = tmp_path / RESULTS / "adhoc"
+    records = sorted(p for p in out.glob("runs/*.json") if p.name.count(".") == 1)
+    statuses = sorted(json.loads(p.read_text())["status"] for p in records)
+    assert len(records) == 3 and set(statuses) - {"spent", "done"} == {"failed", "unsupported"}
+    before = {p: p.stat().st_mtime_ns for p in records}
+
+    code, said = tiltbench(*shlex.split(again))
+    assert code == 1 and "3 cells (1 targets x 3 samplers x 1 seeds), 1 to run" in said
+    after = {p: p.stat().st_mtime_ns for p in records}
+    assert [json.loads(p.read_text())["status"] for p in records if after[p] != before[p]] == [
+        "failed"
+    ]
+
+    (tmp_path / "odd.py").write_text(BAD.replace("raise ValueError", "raise Unsupported"))
+    code, said = tiltbench("run", *what, "--dry-run")
+    assert "2 recorded cells come from other code" in said and ", 0 to run" in said
+    code, said = tiltbench("run", *what, "--stale")
+    assert code == 0 and ", 2 to run" in said, said
+
+    code, said = tiltbench("status", "adhoc")
+    assert code == 0 and "3 of 3 cells recorded" in said
+    code, said = tiltbench("publish", "adhoc")
+    assert code == 0, said
+    public = tmp_path / RESULTS / "published/adhoc"
+    kinds = {path.suffix for path in public.rglob("*") if path.is_file()}
+    assert {".json", ".md", ".csv"} <= kinds and not kinds & {".npz", ".safetensors"}
+    assert len(list(public.glob("runs/*.scores.json"))) == 1
+
+
+def test_floors_of_one_target_leave_the_others(tmp_path, monkeypatch):
+    import tiltbench.score.floor
+
+    shipped = tmp_path / "floors.json"
+    monkeypatch.setattr(tiltbench.score.floor, "SHIPPED", shipped)
+    for target, draws in [("gaussian", "20"), ("gmm9", "20"), ("gaussian", "20,30")]:
+        assert main(["floor", "--targets", target, "--draws", draws]) == 0
+    rows = json.loads(shipped.read_text())["floors"]
+    found = sorted((row["target"]["name"], row["n"]) for row in rows)
+    assert found == [("gaussian", 20), ("gaussian", 30), ("gmm9", 20)]
+
+
+def test_checking(capsys, tmp_path):
+    assert main(["check", "gaussian"]) == 0
+    assert capsys.readouterr().out.startswith("ok ")
+    (tmp_path / "bad.py").write_text("x = (")
+    assert main(["check", str(tmp_path / "bad.py")]) == 1
+    assert "BAD" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        (
+            "raise RuntimeError('not\\ntoday')",
+            "raises RuntimeError: not today; make `python odd.py`",
+        ),
+        ("raise SystemExit(0)", "raises SystemExit: 0"),
+        ("import mathematics", "raises ModuleNotFoundError"),
+    ],
+)
+def test_a_plug_in_that_cannot_be_imported_is_one_sentence(
+    text, said, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd.py").write_text(text + BAD)
+    assert main(["run", "--targets", "gmm9", "--samplers", "odd.py"]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert main(["check", "odd.py"]) == 1
+    assert said in capsys.readouterr().out
+
+
+def test_an_empty_plug_in_names_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd.py").write_text("")
+    assert main(["run", "--targets", "odd.py", "--samplers", "mala"]) == 2
+    assert "odd.py names no plug-in" in capsys.readouterr().err
+
+
+RUN = ["run", "--targets", "gaussian", "--samplers", "mala", "--budget", "1e3", "--draws", "50"]
+RUN += ["--seeds", "0:2", "--device", "cpu"]
+
+
+def test_broken_files_count_as_not_done(tmp_path, monkeypatch, capsys):
+    """A record and draws cut short: told, skipped by what reads, made anew by `run`."""
+    monkeypatch.chdir(tmp_path)
+    assert main(RUN) == 0
+    out = tmp_path / RESULTS / "adhoc"
+    first, second = sorted(p for p in (out / "runs").glob("*.json") if p.name.count(".") == 1)
+    draws = second.with_suffix(".npz")
+    draws.write_bytes(draws.read_bytes()[:-50])
+    assert main(["status", "adhoc"]) == 0
+    said = capsys.readouterr()
+    assert "1 of 2 cells recorded" in said.out and f"{draws.name} is cut short" in said.err
+
+    first.write_text(first.read_text()[:100])
+    assert main(["report", "adhoc"]) == 0  # of the scores, which need no draws
+    assert f"{first.name} is not a readable record" in capsys.readouterr().err
+    for command in ("score", "publish"):
+        assert main([command, "adhoc"]) == 2
+        error = capsys.readouterr().err
+        assert f"{first.name} is not a readable record" in error
+        assert "holds no records of runs" in error
+    assert main(RUN) == 0
+    said = capsys.readouterr()
+    assert "2 to run" in said.out and f"{first.name} is not a readable record" in said.err
+    assert main(["status", "adhoc"]) == 0
+    assert "2 of 2 cells recorded" in capsys.readouterr().out
+
+    public = tmp_path / RESULTS / "published/adhoc"
+    assert main(["publish", "adhoc"]) == 0
+    before = sorted(public.rglob("*"))
+    second.write_text("{")
+    assert main(["publish", "adhoc"]) == 0
+    assert set(before) - set(public.rglob("*")) == {
+        public / "runs" / f"{second.stem}{suffix}" for suffix in (".json", ".scores.json")
+    }
+
+
+@pytest.mark.parametrize("broken", ["table.md", "runs"])
+def test_nothing_to_publish_leaves_what_was_published(broken, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    out, public = tmp_path / RESULTS / "mine", tmp_path / RESULTS / "published/mine"
+    for folder in (out / "runs", public):
+        folder.mkdir(parents=True)
+    (public / "table.md").write_text("precious")
+    numbers = {"target_version": 1, "seed": 0, "draws": 1, "budget": {"train": [1, 1]}}
+    spec = {"target": {"name": "t"}, "sampler": {"name": "s"}, **numbers}
+    record = Record(spec, {"target": "t", "sampler": "s"}, Status.FAILED)
+    if broken == "table.md":
+        write_record(out / "runs", record)
+    else:
+        (out / "table.md").write_text("empty")
+    assert main(["publish", "mine"]) == 2
+    error = capsys.readouterr().err
+    assert ("no table.md" if broken == "table.md" else "no records") in error
+    assert error.count("\n") == 1
+    assert [p.name for p in public.iterdir()] == ["table.md"]
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / RESULTS / "adhoc"
+    hold = (
+        "import sys, time\nfrom pathlib import Path\nfrom tiltbench.cli.run import alone\n"
+        "with alone(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
+    )
+    command = [sys.executable, "-c", hold, str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "held\n"
+            assert main(RUN) == 2
+            error = capsys.readouterr().err
+            assert "another run is at work in" in error and error.count("\n") == 1
+            assert main([*RUN, "--dry-run"]) == 0
+        finally:
+            other.kill()
+    with alone(out):  # the lock went with its process
+        pass
+
+
+def test_floors_are_written_once(tmp_path, monkeypatch):
+    """No half-made file ever stands in the place of the shipped one."""
+    import tiltbench.score.floor
+
+    shipped = tmp_path / "floors.json"
+    monkeypatch.setattr(tiltbench.score.floor, "SHIPPED", shipped)
+    assert main(["floor", "--targets", "gaussian", "--draws", "20"]) == 0
+    write, seen = tiltbench.score.floor.write_book, []
+
+    def watched(path, entries):
+        rows = list(entries)
+        seen.extend([len(rows)] if path == shipped else [])
+        write(path, rows)
+
+    monkeypatch.setattr(tiltbench.score.floor, "write_book", watched)
+    assert main(["floor", "--targets", "gmm9", "--draws", "20"]) == 0
+    assert seen == [2]
+
+
+def test_floors_of_a_plug_in_do_not_ship(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text('class Mine:\n    name = "mine"\n')
+    assert main(["floor", "--targets", "mine.py", "--draws", "20"]) == 2
+    assert "do not ship" in capsys.readouterr().err
+
+
+def test_a_folder_of_the_same_name_does_not_stand_in_for_the_package(tmp_path):
+    """Workers do not import from the current directory, where a clone may lie."""
+    (tmp_path / "tiltbench").mkdir()
+    (tmp_path / "tiltbench" / "__init__.py").write_text("raise RuntimeError('the clone')")
+    code = (
+        "import sys; sys.path[:] = filter(None, sys.path)\nfrom pathlib import Path\n"
+        "from tiltbench.engine.local import Local\nfrom tiltbench.plan.suite import Choice, Suite\n"
+        "from tiltbench.records.provenance import code_identity\n"
+        "parts = (Choice.of('gaussian'),), (Choice.of('mala'),)\n"
+        "suite = Suite('s', '', 200, 100, (0,), *parts)\n"
+        "cells, identity = suite.cells('cpu'), code_identity()\n"
+        "[(_, record)] = Local(('',), suite.limits).run(cells, Path('runs'), identity)\n"
+        "assert record.status.finished, record.reason"
+    )
+    command = [sys.executable, "-c", code]
+    free = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=free)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,42 @@
+"""The pages show what is in the repository, and lead to what is there."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def generator():
+    spec = importlib.util.spec_from_file_location("readme", ROOT / "docs" / "readme.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_generated_parts_are_up_to_date():
+    made = generator()
+    for page in made.PAGES:
+        assert made.filled(page) == (ROOT / page).read_text(encoding="utf-8"), "run make readme"
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_are_shown_and_run_by_a_page(example):
+    """The pages' blocks are run by tests/docs/test_docs.py."""
+    name = f"examples/{example.name}"
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    texts = [path.read_text(encoding="utf-8") for path in pages]
+    code = example.read_text(encoding="utf-8")
+    word = "python" if "__main__" in code else "tiltbench check"
+    shown = f'```python title="{name}"\n{code}```\n'
+    assert any(shown in text and f"\n{word} {name}" in text for text in texts)
+
+
+def test_links_and_pictures_exist():
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")):
+        for link in re.findall(r"\]\(([^)#]+?)\)", page.read_text(encoding="utf-8")):
+            if "://" not in link:
+                assert (page.parent / link).exists(), f"{page.name} points to {link}: not there"

@@ -1,0 +1,269 @@
+"""Engines, as far as they go without a cluster: places on GPUs, shards, locks, words refused."""
+
+import os
+import shutil
+import sys
+from argparse import Namespace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tiltbench.cli.engine import engine
+from tiltbench.cli.main import main
+from tiltbench.cli.run import alone
+from tiltbench.engine import ray as cluster
+from tiltbench.engine.gpus import picked, places, roomiest, visible
+from tiltbench.engine.hold import Hold
+from tiltbench.engine.local import Local
+from tiltbench.engine.shard import WHOLE, Shard, shard
+from tiltbench.engine.supervisor import Order
+from tiltbench.plan.errors import Refused
+from tiltbench.plan.toml import Choice, Limits, Suite
+from tiltbench.processes import forkserver
+from tiltbench.records.provenance import code_identity, code_of
+from tiltbench.records.record import Status
+from tiltbench.records.store import records
+from tiltbench.run.phases import run_cell
+
+PLUGIN = '''
+import os, pathlib, time
+from tiltbench.samplers.classical.mala import Mala
+
+class Sees(Mala):
+    """Leaves a file that names the GPU it was given, and waits for a second one."""
+    name = "sees"
+    def init(self, problem, allowance, generator):
+        pathlib.Path(f"gpu.{os.environ['CUDA_VISIBLE_DEVICES']}.{os.getpid()}").touch()
+        while len(list(pathlib.Path().glob("gpu.*"))) < 3:
+            time.sleep(0.02)
+        return super().init(problem, allowance, generator)
+'''
+
+
+def few(sampler="mala", seeds=(0,)):
+    choices = ((Choice.of("gmm9"),), (Choice.of(sampler),))
+    return Suite("t", "", 400, 20, seeds, *choices).cells("cpu")
+
+
+# places on GPUs
+
+
+@given(st.integers(1, 5), st.floats(0.05, 1), st.lists(st.integers(0, 99), max_size=40))
+def test_no_device_has_more_cells_than_fit_nor_two_more_than_another(number, share, moves):
+    devices = [f"GPU-{k}" for k in range(number)]
+    free, taken = list(places(devices, share)), []
+    fit = len(free) // number
+    assert fit * share <= 1 + 1e-6 < (fit + 1) * share + 2e-6
+    for move in moves:
+        if free and (move % 2 or not taken):
+            least = min(taken.count(device) for device in devices)
+            device = roomiest(free)
+            assert taken.count(device) == least  # never beside others while a device has fewer
+            free.remove(device)
+            taken.append(device)
+        elif taken:
+            free.append(taken.pop(move % len(taken)))
+        assert all(taken.count(device) <= fit for device in devices)
+
+
+@pytest.mark.parametrize("parts", range(1, 21))
+def test_a_share_of_one_nth_is_n_places(parts):
+    assert len(places(["0"], 1 / parts)) == len(places(["0"], round(1 / parts, 10))) == parts
+
+
+def test_devices_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-8a")
+    assert visible() == ("2", "GPU-8a") == picked([], visible())
+    assert picked(["GPU-8a"], visible()) == ("GPU-8a",)
+    with pytest.raises(Refused, match=r"--gpus 0 is none of the devices here \(2, GPU-8a\)"):
+        picked(["0"], visible())
+
+
+def test_cells_see_their_device_and_wait_for_one_that_is_run_elsewhere(tmp_path, monkeypatch):
+    """Three cells at once on two devices, and a fourth that another engine holds."""
+    monkeypatch.chdir(tmp_path)
+    Path("odd.py").write_text(PLUGIN)
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (held,) = few()
+    hold = Hold.take(runs, held.id)
+    local = Local(places(["3", "5"], 0.5), Limits(60.0))
+    found = {}
+    cells = [held, *few("odd.py:sees", range(3))]
+    for cell, record in local.run(cells, runs, code_identity()):
+        found[cell.id] = record
+        if len(found) == 3:  # all but the held one, which the other now finishes
+            assert held.id not in found
+            other = run_cell(held, runs, code={"hash": "the other's"})
+            hold.release()
+    assert all(record.status.finished for record in found.values()), found
+    assert found[held.id] == other
+    seen = [path.name.split(".")[1] for path in tmp_path.glob("gpu.*")]
+    assert sorted(seen) in (["3", "5", "5"], ["3", "3", "5"])
+    assert not list(runs.glob(".*.lock"))
+
+
+# locks
+
+
+def test_a_run_is_held_once_and_by_a_child_to_its_end(tmp_path):
+    hold = Hold.take(tmp_path, "a")
+    assert Hold.take(tmp_path, "a") is None
+    assert Hold.take(tmp_path, "b") is not None
+    context = forkserver()
+    ours, theirs = context.Pipe()
+    child = context.Process(target=Connection.recv, args=(theirs,))
+    child.hold = hold
+    child.start()
+    os.close(hold.file)  # as when its parent is killed
+    assert Hold.take(tmp_path, "a") is None
+    ours.send("end")
+    child.join()
+    again = Hold.take(tmp_path, "a")
+    again.release()
+    assert not again.path.exists()
+
+
+def test_a_lock_on_a_file_that_is_gone_holds_nothing(tmp_path, monkeypatch):
+    """The former holder removes the file between our open and our lock."""
+    first, real = Hold.take(tmp_path, "a"), os.open
+
+    def slow(path, *rest):
+        file = real(path, *rest)
+        if first.path.exists() and slow.first:
+            slow.first = False
+            first.release()
+        return file
+
+    slow.first = True
+    monkeypatch.setattr(os, "open", slow)
+    second = Hold.take(tmp_path, "a")
+    assert os.path.samestat(os.fstat(second.file), os.stat(second.path))
+    assert Hold.take(tmp_path, "a") is None
+
+
+def test_shards_share_a_folder_and_nothing_else_does(tmp_path):
+    with alone(tmp_path, Shard(1, 2)), alone(tmp_path, Shard(2, 2)):
+        for part in (WHOLE, Shard(1, 2)):
+            with pytest.raises(Refused, match="another run is at work"), alone(tmp_path, part):
+                pass
+    with alone(tmp_path), pytest.raises(Refused), alone(tmp_path, Shard(1, 2)):
+        pass
+
+
+# shards
+
+
+@given(st.integers(1, 12), st.sets(st.integers(0, 400), min_size=1, max_size=30))
+def test_shards_are_disjoint_and_complete(parts, seeds):
+    cells = few(seeds=tuple(sorted(seeds)))
+    split = [shard(f"{k}/{parts}").of(cells) for k in range(1, parts + 1)]
+    assert sorted(c.id for part in split for c in part) == sorted(c.id for c in cells)
+    # a cell stays where it is, whatever else the suite has
+    alone = {c.id: k for c in cells for k, part in enumerate(split) if part.count(c)}
+    fewer = [Shard(k, parts).of(cells[::2]) for k in range(1, parts + 1)]
+    assert all(alone[c.id] == k for k, part in enumerate(fewer) for c in part)
+
+
+@pytest.mark.parametrize("text", ["", "0/2", "3/2", "1", "1/", "/2", "1/0", "a/b", "1/2/3", "-1/2"])
+def test_a_wrong_shard_is_one_sentence(text):
+    with pytest.raises(Refused, match="is no part of a suite; write I/N"):
+        shard(text)
+
+
+def test_shards_of_two_machines_are_joined_by_copying(tmp_path, monkeypatch, capsys):
+    def here(engine, cells, runs, code, watch):
+        return ((cell, run_cell(cell, runs, code=code_of(cell, code))) for cell in cells)
+
+    monkeypatch.setattr(Local, "run", here)
+    monkeypatch.chdir(tmp_path)
+    words = "run --targets gmm9 --samplers mala --budget 400 --draws 20 --seeds 0:5 --device cpu"
+    for k in (1, 2):
+        assert main([*words.split(), "--shard", f"{k}/2", "--out", f"part{k}"]) == 0
+        said = capsys.readouterr().out
+        mine = len(records(Path(f"part{k}/runs")))
+        assert (
+            0 < mine < 5 and f"5 cells (1 targets x 1 samplers x 5 seeds), {mine} of them" in said
+        )
+        assert f"tiltbench score part{k}; tiltbench report part{k}" in said
+        assert not Path(f"part{k}/table.md").exists()
+    shutil.copytree("part2/runs", "part1/runs", dirs_exist_ok=True)
+    assert main(["status", "part1"]) == 0 and "5 of 5" in capsys.readouterr().out
+    assert main([*words.split(), "--out", "part1", "--dry-run"]) == 0
+    assert "0 to run" in capsys.readouterr().out
+
+
+# words
+
+
+def options(**words):
+    names = ("engine", "jobs", "gpus", "gpu_share", "ray_address")
+    return Namespace(**{**dict(zip(names, ("local", "auto", None, None, None))), **words})
+
+
+@pytest.mark.parametrize(
+    "words, device, said",
+    [
+        ({"ray_address": "auto"}, "cpu", "add --engine ray"),
+        ({"gpus": "0"}, "cpu", "add --device cuda"),
+        ({"gpu_share": "0.5"}, "cpu", "add --device cuda"),
+        ({"gpu_share": "2"}, "cuda", "is not a share of a GPU"),
+        ({"gpu_share": "half"}, "cuda", "is not a share of a GPU"),
+        ({"gpus": "7"}, "cuda", "none of the devices"),
+        ({"jobs": "5"}, "cuda", r"--jobs 5 do not fit on 2 GPU at --gpu-share 1.* such as 0\.4"),
+        ({"engine": "ray", "jobs": "3"}, "cpu", "of the local engine"),
+        ({"engine": "ray", "gpus": "0"}, "cuda", "of the local engine"),
+    ],
+)
+def test_engines_that_cannot_be(words, device, said, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(Refused, match=said):
+        engine(options(**words), device, Limits())
+
+
+def test_engines_by_name(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    limits = Limits(threads=2)
+    assert engine(options(jobs="3"), "cpu", limits) == Local(("",) * 3, limits)
+    assert engine(options(gpu_share=".5"), "cuda", limits) == Local(("0", "1") * 2, limits)
+    assert engine(options(gpus="1"), "cuda", limits) == Local(("1",), limits)
+    assert engine(options(engine="ray"), "cpu", limits) == cluster.Ray("auto", limits, 1.0)
+
+
+# a cluster, as far as it goes without one
+
+
+def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(Refused, match=r"needs Ray: pip install .*\[cluster\]"):
+        list(cluster.Ray("auto", Limits()).run(few(), tmp_path, code_identity()))
+
+
+def test_a_node_says_what_it_lacks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cluster, "PATIENCE", 0.0)
+    Path("odd.py").write_text(PLUGIN)
+    (cell,) = few("odd.py:sees")
+    order = Order(cell, tmp_path, Limits(), code_identity(), "")
+    with cluster._marked(tmp_path) as mark:
+        cluster._check(order, mark)
+        other = order._replace(code={"hash": "0"})
+        with pytest.raises(Refused, match="has other code of tiltbench .* install the same"):
+            cluster._check(other, mark)
+        Path("odd.py").unlink()
+        with pytest.raises(Refused, match="does not see the plug-in .*odd.py; keep it in a folder"):
+            cluster._check(order, mark)
+    with pytest.raises(Refused, match="does not see the results folder .*; name one with --out"):
+        cluster._check(order, mark)
+    assert not list(tmp_path.glob(".*"))  # the mark is gone
+
+
+def test_what_no_task_could_write_is_a_row(tmp_path):
+    (cell,) = few()
+    order = Order(cell, tmp_path, Limits(), code_identity(), "", deaths=4)
+    record = cluster._given_up(order)
+    assert record.status is Status.FAILED and record.cost["deaths"] == 4
+    assert record.reason == "its worker or node died 4 times"

@@ -1,0 +1,343 @@
+"""Specs: text and JSON forms of targets, samplers and parts; suites made of them."""
+
+import dataclasses
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tiltbench.plan.errors import BadSpec
+from tiltbench.plan.spec import build_sampler, build_target, label, parse, shorten, spec
+from tiltbench.plan.toml import Choice, load_suite, suite_names
+from tiltbench.samplers.registry import NETWORKS, SAMPLERS
+from tiltbench.targets.registry import REFERENCES, TARGETS, UnknownName
+
+BUILD = {"target": (TARGETS, build_target), "sampler": (SAMPLERS, build_sampler)}
+NAMES = [(kind, name) for kind, (registry, _) in BUILD.items() for name in registry.entries]
+
+
+def made(kind, text):
+    return BUILD[kind][1](parse(text))
+
+
+@pytest.mark.parametrize("kind, name", NAMES)
+def test_round_trip_of_defaults(kind, name):
+    build = BUILD[kind][1]
+    thing = made(kind, name)
+    full = spec(thing)
+    assert build(full) == thing
+    assert build(json.loads(json.dumps(full))) == thing
+    assert spec(build(full)) == full
+    assert build(parse(label(thing))) == thing
+
+
+@pytest.mark.parametrize("kind, name", NAMES)
+def test_round_trip_when_a_number_is_changed(kind, name):
+    """label -> parse -> build gives the thing back, whichever numeric field differs."""
+    build = BUILD[kind][1]
+    for field in dataclasses.fields(made(kind, name)):
+        value = getattr(made(kind, name), field.name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        try:
+            changed = dataclasses.replace(made(kind, name), **{field.name: value + 2})
+        except ValueError:
+            continue  # outside what the field allows
+        assert spec(changed)["params"][field.name] == value + 2
+        assert build(spec(changed)) == changed
+        assert build(parse(label(changed))) == changed
+
+
+@pytest.mark.parametrize("part", [*REFERENCES.entries, *NETWORKS.entries])
+def test_parts_inside_samplers(part):
+    """Every part fits where a part of its kind is the default, by text and by spec."""
+    registry, key = (REFERENCES, "reference") if part in REFERENCES.entries else (NETWORKS, "model")
+    default = registry.load(part)()
+    numbers = [
+        f.name
+        for f in dataclasses.fields(default)
+        if type(getattr(default, f.name)) in (int, float)
+    ]
+    more = {name: getattr(default, name) + 1 for name in numbers[:1]}  # Adapter has none
+    changed = dataclasses.replace(default, **more)
+    for name in SAMPLERS.entries:
+        plain = made("sampler", name)
+        if key not in {f.name for f in dataclasses.fields(plain)}:
+            continue
+        for value in (default, changed):
+            want = dataclasses.replace(plain, **{key: value})
+            text = label(want)
+            assert build_sampler(parse(text)) == want, text
+            assert build_sampler(spec(want)) == want
+
+
+literals = st.one_of(
+    st.integers(-(10**9), 10**9),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.booleans(),
+    st.none(),
+    st.text("aZ1_-. ,=[]'éλ", max_size=6),
+    st.sampled_from(["true", "None", "nan", "1e3", "a/b.py:c", "Brownian"]),
+)
+literals = st.one_of(literals, st.lists(literals, max_size=3))
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z_]{1,6}", fullmatch=True), literals, max_size=4))
+def test_text_of_literals_is_read_back(params):
+    full = {"name": "some_thing", "params": params}
+    text = shorten(full, {"name": "", "params": {key: object() for key in params}})
+    assert parse(text) == full
+
+
+def test_nested_text():
+    assert parse(
+        "log_variance[lr=1e-3,reference=Brownian[steps=32, ratio=8],note='a, b',m=[1,[]]]"
+    ) == {
+        "name": "log_variance",
+        "params": {
+            "lr": 0.001,
+            "reference": {"name": "Brownian", "params": {"steps": 32, "ratio": 8}},
+            "note": "a, b",
+            "m": [1, []],
+        },
+    }
+    assert parse("x/y.py:mine[n=2]") == {"name": "x/y.py:mine", "params": {"n": 2}}
+    assert parse("a[b=-2,c=1_0,d=true,e=None]")["params"] == {
+        "b": -2,
+        "c": 10,
+        "d": True,
+        "e": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[", "a[", "a[b", "a[b=", "a[b=]", "a[b=1", "a[b=1]]", "a[b=1]c", "a[b==1]", "a b", "a,b"]
+    + ["a[b=1,b=2]", "a[=1]", "=", "a[b=1 c=2]", "a['b'=1]", "a[b='x]", "a[b=[1]", "a[b=[1 2]]"],
+)
+def test_unreadable_text_is_one_sentence(text):
+    with pytest.raises(BadSpec) as error:
+        parse(text)
+    assert "\n" not in str(error.value) and len(str(error.value)) > 20
+
+
+def first(registry):
+    return next(iter(registry.entries))
+
+
+def test_unknown_names_get_the_nearest_match():
+    for kind, name in NAMES:
+        if len(name) > 3:
+            with pytest.raises(UnknownName, match="did you mean '"):
+                made(kind, name + "x")
+    with pytest.raises(UnknownName, match=r"no target is called 'qqqq'\. The names are: "):
+        made("target", "qqqq")
+
+
+@pytest.mark.parametrize("kind", BUILD)
+def test_unknown_parameters_get_the_nearest_match(kind):
+    for name in BUILD[kind][0].entries:
+        fields = [f.name for f in dataclasses.fields(made(kind, name)) if f.name != "loss"]
+        for field in [f for f in fields if len(f) > 3][:1]:
+            with pytest.raises(BadSpec, match=f"no parameter '{field}x'; did you mean '{field}'"):
+                made(kind, f"{name}[{field}x=1]")
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("log_variance[paths=1.5]", "takes a whole number"),
+        ("log_variance[paths=many]", "takes a number"),
+        ("log_variance[paths=true]", "takes int"),
+        ("log_variance[paths=-1]", "must be positive"),
+        ("log_variance[reference=3]", "takes a part such as Brownian"),
+        ("log_variance[reference=Browniam]", "cannot be 'Browniam'; the parts are: .*Brownian"),
+        ("log_variance[reference=Mlp]", "cannot be 'Mlp'"),
+        ("log_variance[reference=Brownian[step=3]]", "did you mean 'steps'"),
+        ("log_variance[loss=trajectory_balance]", r"no parameter 'loss'(?!.*mean 'loss')"),
+        ("smc[islands=0]", "islands is 0; it must be at least 1"),
+        ("smc[particles_per_beta=0]", "particles_per_beta is 0.0; it must be at least 0.1"),
+        ("smc[resample=1.5]", "resample is 1.5; it must be from 0 to 1"),
+        ("smc[ess=1]", "ess is 1.0; it must be above 0 and below 1"),
+        ("ais[warm_up=0]", "warm_up is 0.0; it must be above 0 and below 1"),
+        ("ais[islands=-1]", "islands is -1; it must be at least 1"),
+        ("hmc[leaps=0]", "leaps is 0; it must be at least 1"),
+        ("mala[keep=0]", "keep is 0; it must be at least 1"),
+        ("mala[warm_up=1]", "warm_up is 1.0; it must be at least 0 and below 1"),
+        ("mala[warm_up=nan]", "warm_up is nan; it must"),
+    ],
+)
+def test_wrong_values_say_what_is_taken(text, said):
+    with pytest.raises(BadSpec, match=said):
+        made("sampler", text)
+
+
+def test_integers_are_widened_and_whole_floats_narrowed():
+    assert isinstance(made("sampler", "log_variance[lr=1]").lr, float)
+    assert made("sampler", "log_variance[paths=1e2]").paths == 100
+    assert isinstance(made("sampler", "log_variance[paths=1e2]").paths, int)
+
+
+# suites
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_shipped_suites_are_sound(name):
+    suite = load_suite(name)
+    cells = suite.cells("cpu")
+    assert (
+        len({cell.id for cell in cells})
+        == len(cells)
+        == (len(suite.targets) * len(suite.samplers) * len(suite.seeds))
+    )
+    assert suite.description
+    json.dumps([cell.spec for cell in cells])
+
+
+HEAD = "[suite]\nbudget = 1000\ndraws = 100\nseeds = 2\n"
+BODY = '[[target]]\nname = "gmm9"\n[[sampler]]\nname = "log_variance[paths=32]"\nlabel = "lv"\n'
+
+
+def suite_of(tmp_path, text):
+    (tmp_path / "mine.toml").write_text(text)
+    return load_suite(str(tmp_path / "mine.toml"))
+
+
+def test_three_ways_to_write_a_part(tmp_path):
+    ways = [
+        '[sampler.params]\nreference = "Brownian[steps=8]"\n',
+        '[sampler.params]\nreference = { name = "Brownian", steps = 8 }\n',
+        '[sampler.params.reference]\nname = "Brownian"\nparams = { steps = 8 }\n',
+        "[sampler.params]\nreference = { steps = 8 }\n",
+    ]
+    samplers = [suite_of(tmp_path, HEAD + BODY + way).cells("cpu")[0].sampler for way in ways]
+    assert all(s == samplers[0] for s in samplers)
+    assert samplers[0]["params"]["reference"]["params"]["steps"] == 8
+    assert samplers[0]["params"]["paths"] == 32
+
+
+@pytest.mark.parametrize(
+    "rule, targets, samplers",
+    [
+        ('target = "gaussian"\nsampler = "lv"', ["gaussian"], ["lv"]),
+        ('target = ["gaussian", "gmm9"]\nsampler = ["lv"]', ["gaussian", "gmm9"], ["lv"]),
+        ('sampler = ["lv", "am"]', ["gaussian", "gmm9", "funnel"], ["lv", "am"]),
+        ('target = ["gmm9"]', ["gmm9"], ["lv", "am", "adjoint_sampling"]),
+    ],
+)
+def test_overrides_hit_their_cells_only(tmp_path, rule, targets, samplers):
+    body = BODY + '[[sampler]]\nname = "adjoint_matching"\nlabel = "am"\n'
+    body += '[[sampler]]\nname = "adjoint_sampling"\n'
+    body += '[[target]]\nname = "gaussian"\n[[target]]\nname = "funnel"\n'
+    text = HEAD + body + f"[[override]]\n{rule}\nparams = {{ lr = 0.5 }}\n"
+    cells = suite_of(tmp_path, text).cells("cpu")
+    hit = {
+        (c.labels["target"], c.labels["sampler"]) for c in cells if c.sampler["params"]["lr"] == 0.5
+    }
+    assert hit == set(itertools.product(targets, samplers))
+
+
+def test_a_sampler_with_a_smaller_budget_of_its_own(tmp_path):
+    """Its cells are those of a suite of that budget; the others are what they were."""
+    text = HEAD + BODY + '[[sampler]]\nname = "log_variance[paths=32]"\nbudget = 400\n'
+    cells = suite_of(tmp_path, text).cells("cpu")
+    few = [c for c in cells if c.labels["sampler"] == "log_variance[paths=32] at 400"]
+    rest = [c for c in cells if c not in few]
+    alone = suite_of(tmp_path, HEAD.replace("1000", "400") + BODY).cells("cpu")
+    assert [c.id for c in few] == [c.id for c in alone]
+    assert [c.id for c in rest] == [c.id for c in suite_of(tmp_path, HEAD + BODY).cells("cpu")]
+    assert {c.labels.get("budget") for c in few} == {"1000"}  # of the table it stands in
+    assert all("budget" not in c.labels for c in rest)
+    low = dataclasses.replace(suite_of(tmp_path, text), budget=400)  # by --budget
+    with pytest.raises(BadSpec, match="budget of its own, 400, which is not below the suite's 400"):
+        low.cells("cpu")
+    grid = load_suite(str(tmp_path / "mine.toml")).only((), ["lv"]).spanned([("lv", "lr", [0.1])])
+    assert len(grid.cells("cpu")) == 2
+    own = suite_of(tmp_path, text).spanned([("log_variance", "lr", [0.1])])
+    assert [s.budget for s in own.samplers] == [None, 400]
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("[suite\n", "not valid TOML"),
+        (BODY, r"no \[suite\] table"),
+        (HEAD.replace("budget", "budgett") + BODY, "no key 'budgett'; did you mean 'budget'"),
+        (HEAD.replace("budget = 1000\n", "") + BODY, "must state budget"),
+        (HEAD.replace("1000", "0") + BODY, "budget is 0"),
+        (HEAD.replace("1000", "'x'") + BODY, "budget is 'x'"),
+        (HEAD.replace("seeds = 2", "seeds = [0, 0]") + BODY, "seeds"),
+        (HEAD.replace("seeds = 2", "seeds = 'x'") + BODY, "seeds"),
+        (HEAD.replace("seeds = 2", "seeds = true") + BODY, "seeds must be"),
+        (HEAD + "time_limit = 'x'\n" + BODY, "time_limit is 'x'; it must be a number"),
+        (HEAD + "time_limit = -5\n" + BODY, "time_limit is -5; it must be"),
+        (HEAD + "name = 'a/b'\n" + BODY, "name is 'a/b'; it names a folder"),
+        (HEAD + "name = '..'\n" + BODY, "name is '..'; it names a folder"),
+        (HEAD + '[[target]]\nname = "gmm9"\nparams = 3\n', "params is 3; it must be a table"),
+        (HEAD + BODY + '[[override]]\ntarget = "gmm9"\nparams = 3\n', "params is 3; it must"),
+        (HEAD + BODY + "[[override]]\ntarget = 3\nparams = { lr = 1 }\n", "target is 3; it must"),
+        (
+            HEAD + BODY + "[[override]]\nsampler = []\nparams = { lr = 1 }\n",
+            "sampler is .*left out",
+        ),
+        (
+            HEAD + BODY + '[[override]]\ntarget = ["gmm9", "gmm8"]\nparams = { lr = 1 }\n',
+            "target 'gmm8', not in the suite; did you mean 'gmm9'",
+        ),
+        (HEAD + BODY + "budget = 2000\n", "budget is 2000; it must be .* below the suite's, 1000"),
+        (HEAD + BODY + "budget = 'x'\n", "budget is 'x'; it must be whole"),
+        (HEAD + "[[target]]\nname = 'gmm9'\nbudget = 9\n", "no key 'budget'"),
+        (HEAD, "names no target"),
+        (HEAD + BODY.replace("gmm9", "gmm99"), "did you mean 'gmm9'"),
+        (HEAD + BODY.replace("paths", "path"), "did you mean 'paths'"),
+        (HEAD + BODY.replace("label", "lable"), "did you mean 'label'"),
+        (HEAD + BODY + BODY, "two cells are the same run"),
+        (HEAD + BODY + BODY.replace("32", "64"), "two cells are the same run|two different cells"),
+        (
+            HEAD + BODY + '[[sampler]]\nname = "mala"\nlabel = "lv"\n',
+            "two different cells are called",
+        ),
+        (
+            HEAD + BODY + '[[override]]\ntarget = "gmm8"\nparams = { lr = 1 }\n',
+            "did you mean 'gmm9'",
+        ),
+        (HEAD + BODY + '[[override]]\ntarget = "gmm9"\n', "changes nothing"),
+        (HEAD + BODY + "[[targets]]\n", "did you mean 'target'"),
+    ],
+)
+def test_wrong_suites_are_refused_before_anything_runs(tmp_path, text, said):
+    with pytest.raises((BadSpec, UnknownName), match=said) as error:
+        suite_of(tmp_path, text).cells("cpu")
+    assert "\n" not in str(error.value)
+
+
+def test_settings_span_a_grid(tmp_path):
+    suite = suite_of(tmp_path, HEAD + BODY)
+    grid = suite.spanned([("lv", "lr", [1e-3, 3e-4]), ("lv", "reference.steps", [8])])
+    assert [s.label for s in grid.samplers] == [
+        "lv[lr=0.001,reference.steps=8]",
+        "lv[lr=0.0003,reference.steps=8]",
+    ]
+    cells = grid.cells("cpu")
+    assert {c.sampler["params"]["lr"] for c in cells} == {1e-3, 3e-4}
+    assert {c.sampler["params"]["reference"]["params"]["steps"] for c in cells} == {8}
+    with pytest.raises(UnknownName, match="did you mean 'lv'"):
+        suite.spanned([("lvx", "lr", [1])])
+
+
+def test_a_cell_is_named_by_everything_that_decides_it(tmp_path):
+    suite = suite_of(tmp_path, HEAD + BODY)
+    base = suite.cells("cpu")[0]
+    others = [
+        suite.cells("cuda")[0],
+        suite.cells("cpu")[1],
+        dataclasses.replace(suite, budget=2000).cells("cpu")[0],
+        dataclasses.replace(suite, draws=50).cells("cpu")[0],
+        dataclasses.replace(suite, samplers=(Choice.of("log_variance[paths=33]"),)).cells("cpu")[0],
+        dataclasses.replace(base, target_version=99),
+    ]
+    assert len({cell.id for cell in [base, *others]}) == 1 + len(others)
+    renamed = dataclasses.replace(base, labels={"target": "x", "sampler": "y"})
+    assert renamed.id == base.id  # a label is for people

@@ -1,0 +1,360 @@
+"""Every loss in the registry: its price, and its behaviour at the closed-form optimum."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.tools.worlds import Mixture, Shifted, Tilted, narrow, rng, z_score
+from tiltbench.plan.spec import build_sampler, parse
+from tiltbench.run.meter import Meter
+from tiltbench.samplers.diffusion import GRADIENTS, Diffusion, Preset
+from tiltbench.samplers.loss import Loss, grounded, reward_and_grad
+from tiltbench.samplers.networks.model import Earlier, Model
+from tiltbench.samplers.networks.perceptron import Corrected, Guided, Mlp
+from tiltbench.samplers.recipes.recipe import Base
+from tiltbench.samplers.registry import NETWORKS, SAMPLERS
+from tiltbench.samplers.sampler import Unsupported
+from tiltbench.samplers.weights import ess
+from tiltbench.targets.bases.references import Brownian, Stationary
+from tiltbench.targets.cost import Cost
+from tiltbench.targets.problem import Diverged, Problem
+
+PLUGINS = [SAMPLERS.load(name) for name in SAMPLERS.entries]
+PRESETS = [
+    made.sampler for made in PLUGINS if isinstance(made, Preset) and made.sampler.recipe == Base()
+]
+LOSSES = [made for made in PLUGINS if isinstance(made, Loss)]
+LOSSES += [preset.loss for preset in PRESETS if preset.loss not in LOSSES]
+losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
+NEGATIVE = "_unweighted"  # a negative control's name ends so: no optimum to be drawn to
+LEARNERS = [loss for loss in LOSSES if not loss.name.endswith(NEGATIVE)]
+FILES = {loss.name: SAMPLERS.entries[loss.name].path for loss in LEARNERS}
+FIRST = [
+    loss for i, loss in enumerate(LEARNERS) if FILES[loss.name] not in list(FILES.values())[:i]
+]
+# the first loss of each file; its variants differ by a constant, and share the costly tests
+
+
+def serves(network):
+    """Whether it is for any base; the ones for a symmetry have tests of their own."""
+    try:
+        network.build(2, Brownian(), rng())
+    except Unsupported:
+        return False
+    return True
+
+
+NETS = [narrow(NETWORKS.load(name)()) for name in NETWORKS.entries]
+NETS = [network for network in NETS if serves(network)]
+networks = pytest.mark.parametrize("network", NETS, ids=lambda n: n.name)
+CONTROLS = [net for net in NETS if not isinstance(net, Corrected)]
+controls = pytest.mark.parametrize("network", CONTROLS, ids=lambda n: n.name)
+
+
+def suited(loss, network):
+    """The network, given a corrector where the loss's own preset has one."""
+    corrected = any(p.loss is loss and isinstance(p.model, Corrected) for p in PRESETS)
+    return Corrected(width=16, control=network) if corrected else network
+
+
+class Perturbed(Model):
+    """u* + theta (0.5 + sin x, and the hint where there is one)."""
+
+    def __init__(self, world, theta, guided):
+        super().__init__()
+        self.world, self.guided = world, guided
+        self.theta = torch.nn.Parameter(torch.tensor(float(theta)))
+        with torch.no_grad():
+            self.log_Z.fill_(world.log_Z)
+
+    def control(self, x, t, hint=None):
+        away = 0.5 + torch.sin(x)
+        if self.guided:
+            away = away + 0.1 * hint.clamp(-5, 5)
+        return self.world.control(x.detach(), t) + self.theta * away
+
+    def corrector(self, x):
+        """Exact on a memoryless base: the score of its end."""
+        return self.world.base.score(x, self.world.base.steps)
+
+
+def reuse(loss, repeats, memory):
+    """A loss that differentiates through the path can use a batch once only."""
+    return {} if loss.through_path else {"repeats": repeats, "memory": memory}
+
+
+STAGE = 0.25  # the tilt that a staged loss has yet to climb
+
+
+def slopes(loss, world, theta, guided, batches, paths=256):
+    """Independent unbiased estimates of d loss / d theta."""
+    problem = world.problem()
+    sampler = Diffusion(loss, paths=paths)
+    model = Perturbed(world, theta, guided)
+    if loss.staged:  # the stage before the last is exact, the last one is under test
+        model.earlier = Earlier(Perturbed(world.at(1 - STAGE), 0.0, guided), 1 - STAGE, 1.0)
+    found = []
+    for seed in range(batches):
+        generator = rng(seed)
+        batch = sampler.batch(problem, model, 0.5, generator)
+        value = loss.value(model, problem.base, batch, generator)
+        found.append(torch.autograd.grad(value, model.theta)[0].double())
+    return torch.stack(found)
+
+
+def shifted(loss):
+    return Shifted(Stationary(steps=8))
+
+
+def multimodal(loss):
+    """Three modes by Brownian motion; for a staged loss, which needs u* at every tilt, two of them
+    by the "pretrained" mixture."""
+    return Tilted() if loss.staged else Mixture(Brownian(steps=16, scale=2.0, ratio=1.0))
+
+
+@pytest.mark.parametrize(
+    ("loss", "guided"),
+    [(loss, False) for loss in LEARNERS] + [(loss, True) for loss in FIRST],
+    ids=lambda v: v.name if isinstance(v, Loss) else ("guided" if v else "unguided"),
+)
+@pytest.mark.parametrize("world", [shifted, multimodal], ids=["Shifted", "Mixture"])
+def test_stationary_and_attracting_at_the_optimum(loss, guided, world):
+    for batches in (12, 48):  # the noisiest need more to be seen
+        at, right, left = (
+            slopes(loss, world(loss), theta, guided, batches) for theta in (0.0, 0.3, -0.3)
+        )
+        if min(z_score(right, 0), -z_score(left, 0)) > 4:
+            break
+    assert right.mean() > 0 > left.mean()
+    # zero at the optimum: within its error and O(1/K) of the slope beside it
+    allowed = 4 * at.std() / math.sqrt(len(at)) + 0.04 * (right.mean() - left.mean())
+    assert abs(at.mean()) < allowed
+    assert abs(z_score(right, 0)) > 4
+    assert abs(z_score(left, 0)) > 4
+
+
+@losses
+def test_a_learned_log_Z_is_drawn_to_log_Z(loss):
+    """At u* every log_w is log Z: the loss is least there as a function of the model's log Z."""
+    world = Shifted(Stationary(steps=8))
+    model = Perturbed(world, 0.0, guided=False)
+    sampler = Diffusion(loss, reference=world.base, paths=64)
+    batch = sampler.batch(world.problem(), model, 0.5, rng())
+    pulls = []
+    for away in (-0.3, 0.0, 0.3):
+        with torch.no_grad():
+            model.log_Z.fill_(world.log_Z + away)
+        value = loss.value(model, world.base, batch, rng())
+        pulls.append(torch.autograd.grad(value, model.log_Z, allow_unused=True)[0])
+    assert (pulls[0] is not None) == loss.learns_log_Z
+    if pulls[0] is None:
+        return
+    assert pulls[0] < -0.1 and abs(pulls[1]) < 1e-3 and pulls[2] > 0.1
+
+
+@losses
+@controls
+def test_price_is_what_a_step_pays(loss, network):
+    base = Brownian(steps=5, scale=2.0)
+    meter = Meter(Cost(10**6, 10**6))
+    posed = Mixture(base).problem()
+    problem = Problem(2, base, meter.watch(posed.reward))
+    model = suited(loss, network)
+    sampler = Diffusion(loss, reference=base, model=model, paths=7, **reuse(loss, 3, 2))
+    state = sampler.init(problem, meter.budget, rng())
+    assert meter.spent == Cost()
+    price = loss.price(7, 5, state.model.guided)
+    for n in (1, 2, 3):
+        state = sampler.step(problem, state, rng())
+        assert meter.spent == price.times(n) == state.paid
+    assert state.iteration == 3 * sampler.repeats
+    meter.spent = Cost()
+    sampler.probe(problem, state, rng())
+    assert meter.spent == price.times(GRADIENTS)
+
+
+@pytest.mark.parametrize(
+    ("loss", "network"),
+    [
+        (loss, net)
+        if net.name == "Mlp" or loss.name in ("adjoint_matching", "log_variance")
+        else pytest.param(loss, net, marks=pytest.mark.slow)
+        for net in CONTROLS
+        for loss in (LEARNERS if net.name == "Mlp" else FIRST)
+    ],
+    ids=lambda v: v.name,
+)
+def test_training_approaches_the_target(loss, network):
+    """Seventy steps close most of the ELBO gap; the weights stay exact."""
+    base = Brownian(steps=8, scale=1.5)
+    world = Shifted(base, (1.2, -0.5))
+    problem = world.problem()
+    model = suited(loss, network)
+    sampler = Diffusion(loss, reference=base, model=model, paths=64, lr=1e-2, **reuse(loss, 2, 4))
+    generator = rng(1)
+    price = loss.price(64, 8, network.name == "Guided")
+    state = sampler.init(problem, price.times(70), generator)
+    before = sampler.draw(problem, state, 2000, rng(2)).log_w
+    for _ in range(70):
+        state = sampler.step(problem, state, generator)
+    after = sampler.draw(problem, state, 2000, rng(3))
+    gap = [world.log_Z - float(log_w.mean()) for log_w in (before, after.log_w)]
+    assert gap[1] < 0.1 * gap[0]
+    assert abs(z_score((after.log_w - world.log_Z).exp(), 1.0)) < 4
+    ends = world.base.end((2000, 2), rng(4)) + world.slope * base.spread**2
+    backward = sampler.reverse(problem, state, ends, rng(5)).log_w
+    assert abs(z_score((world.log_Z - backward).exp(), 1.0)) < 4
+    assert ess(after.log_w) > 0.7
+    assert (after.log_Z is not None) == loss.learns_log_Z
+    if after.log_Z is not None:
+        assert after.log_Z.value == pytest.approx(world.log_Z, abs=0.1)
+
+
+@losses
+def test_equal_seeds_give_equal_runs(loss):
+    problem = Mixture(Brownian(steps=4, scale=2.0)).problem()
+    model = suited(loss, Mlp())
+    sampler = Diffusion(loss, reference=problem.base, model=model, paths=16, **reuse(loss, 2, 3))
+
+    def run():
+        torch.rand(1)  # the global generator plays no part
+        generator = rng(3)
+        state = sampler.init(problem, Cost(1000, 1000), generator)
+        for _ in range(4):
+            state = sampler.step(problem, state, generator)
+        return sampler.draw(problem, state, 10, rng(4)).x
+
+    assert torch.equal(run(), run())
+
+
+@networks
+def test_controls_start_at_zero_and_share_times(network):
+    base = Brownian(steps=6, scale=2.0)
+    model = network.build(3, base, rng())
+    x, hint = torch.randn(6, 5, 3), torch.randn(6, 5, 3)
+    t = torch.linspace(0, 1, 6)[:, None]
+    assert torch.equal(model.control(x, t, hint), torch.zeros_like(x))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=rng(1)))
+    whole = model.control(x, t, hint)
+    dense = model.control(x, t.expand(6, 5), hint)
+    single = torch.stack([model.control(x[k], t[k, 0], hint[k]) for k in range(6)])
+    assert torch.allclose(whole, dense, atol=1e-5)
+    assert torch.allclose(whole, single, atol=1e-5)
+    stepper = model.on_grid(t[:, 0])
+    k = torch.tensor([4, 0, 4, 2, 5])  # and at indices of the grid
+    at_indices = torch.stack([stepper(x[k[i], i], k[i], hint[k[i], i]) for i in range(5)])
+    assert torch.allclose(stepper(x[k, range(5)], k, hint[k, range(5)]), at_indices, atol=1e-5)
+    assert torch.allclose(at_indices, whole[k, range(5)], atol=1e-5)
+    assert float(model.free_energy(torch.tensor(0.0)).detach()) == 0
+    assert torch.allclose(model.free_energy(torch.tensor(1.0)).double(), -model.log_Z)
+
+
+def test_size_of_the_standard_network():
+    model = Mlp(width=64, layers=4).build(2, Brownian(), rng())
+    count = {name: p.numel() for name, p in model.named_parameters()}
+    point = sum(n for name, n in count.items() if not name.startswith(("time", "log_Z", "bend")))
+    assert point == 12_802
+    assert 37_000 <= sum(count.values()) <= 38_000
+
+
+def test_guidance_is_clipped_in_length_only():
+    model = Guided(clip=2.0).build(2, Brownian(scale=3.0), rng())
+    with torch.no_grad():
+        model.time[-1].bias[-1] = 1.0
+    x, t = torch.zeros(2, 2), torch.tensor(0.5)
+    hint = torch.tensor([[0.1, 0.2], [30.0, 40.0]])
+    expected = torch.tensor([[0.3, 0.6], [1.2, 1.6]])
+    assert torch.allclose(model.control(x, t, hint), expected, atol=1e-5)
+
+
+def test_reward_and_grad_at_the_edge_of_the_support():
+    def reward(x):
+        inside = x[..., 0] > 0
+        return torch.where(inside, -x[..., 0].clamp(min=1e-9).sqrt(), -torch.inf)
+
+    problem = Problem(1, Brownian(), reward)
+    r, g = reward_and_grad(problem, torch.tensor([[4.0], [-1.0]]))
+    assert r.tolist() == [-2.0, -math.inf]
+    assert g.flatten().tolist() == [-0.25, 0.0]
+    bad = Problem(1, Brownian(), lambda x: x[..., 0].abs().sqrt())
+    with pytest.raises(Diverged, match="gradient of the reward is not finite at 1 of 2"):
+        reward_and_grad(bad, torch.tensor([[0.0], [1.0]]))
+
+
+def test_paths_outside_the_support_count_with_a_finite_reward():
+    r, ratio = torch.tensor([1.0, -torch.inf, 5.0, -1e20]), torch.tensor([0.0, 1.0, 0.0, -2.0])
+    assert grounded(r, ratio).tolist() == [1.0, -194.0, 5.0, -197.0]
+    optimum = torch.tensor([0.0, 373.0, -200.0, 1.0])  # equal weights are left as they are
+    assert torch.equal(grounded(optimum + 2, optimum), optimum.double() + 2)
+    with pytest.raises(Diverged, match="all 3 paths"):
+        grounded(torch.full((3,), -torch.inf), torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("adjoint_matching[recipe=Escorted,reference=Stationary]", "leave recipe=Base"),
+        ("adjoint_matching_full[recipe=Escorted,reference=Stationary]", "leave recipe=Base"),
+        ("novel_score_matching[recipe=Escorted,reference=Stationary]", "noising kernel"),
+        ("nets_pinn[recipe=Base]", "use recipe=Transported"),
+        ("nets_action[recipe=Base]", "use recipe=Escorted"),
+    ],
+)
+def test_a_loss_refuses_the_wrong_chain(text, said):
+    sampler = build_sampler(parse(text))
+    problem = Mixture(replace(sampler.reference, steps=4)).problem()
+    state = sampler.init(problem, Cost(10**6, 10**6), rng())
+    with pytest.raises(Unsupported, match=said):
+        sampler.step(problem, state, rng())
+
+
+@losses
+def test_divergence_is_an_error_with_a_cause(loss):
+    problem = Mixture(Brownian(steps=4, scale=2.0)).problem()
+    sampler = Diffusion(loss, reference=problem.base, model=suited(loss, Mlp()), paths=16)
+    state = sampler.init(problem, Cost(1000, 1000), rng())
+    with torch.no_grad():
+        state.model.out.weight.fill_(float("nan"))
+    with pytest.raises(Diverged):
+        sampler.step(problem, state, rng())
+
+
+def test_training_may_end_before_the_allowance():
+    """`batches` of paths, the learning rate falling to zero over them; 0: the allowance decides."""
+    problem = Mixture(Brownian(steps=4, scale=2.0)).problem()
+    sampler = Diffusion(LOSSES[0], reference=problem.base, paths=16, repeats=2, batches=5)
+    sampler = sampler if not LOSSES[0].through_path else replace(sampler, repeats=1)
+    state, made = sampler.init(problem, Cost(10**9, 10**9), rng()), 0
+    while not sampler.done(state):
+        assert sampler.share(state) == pytest.approx(made / 5)
+        state, made = sampler.step(problem, state, rng(made)), made + 1
+    assert made == 5 and sampler.share(state) == 1
+    assert not Diffusion(LOSSES[0], reference=problem.base).done(state)
+    with pytest.raises(ValueError, match="batches is -1"):
+        Diffusion(LOSSES[0], batches=-1)
+
+
+def test_a_refused_step_leaves_the_state_as_it_was():
+    from tiltbench.run.meter import BudgetExceeded
+
+    base = Brownian(steps=4, scale=2.0)
+    meter = Meter(Cost(40, 40))
+    problem = Problem(2, base, meter.watch(Mixture(base).problem().reward))
+    sampler = Diffusion(LOSSES[0], reference=base, paths=32)
+    state = sampler.init(problem, meter.budget, rng())
+    state = sampler.step(problem, state, rng())
+    before = {key: value.clone() for key, value in sampler.tensors(state).items()}
+    with pytest.raises(BudgetExceeded):
+        sampler.step(problem, state, rng())
+    assert all(torch.equal(before[key], value) for key, value in sampler.tensors(state).items())
+    assert state.paid == meter.spent
+
+
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss.through_path], ids=repr)
+def test_a_graph_cannot_be_used_twice(loss):
+    with pytest.raises(ValueError, match="leave repeats and memory at 1"):
+        Diffusion(loss, repeats=2)

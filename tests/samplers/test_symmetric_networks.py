@@ -1,0 +1,303 @@
+"""The networks that respect a symmetry of their target: particles, and fields on a lattice."""
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.tools.worlds import Cloud, Field, rng
+from tiltbench.samplers.networks.convolutional import Convolutional, ConvolutionalGuided
+from tiltbench.samplers.networks.equivariant import Equivariant, EquivariantGuided
+from tiltbench.samplers.networks.perceptron import Mlp
+from tiltbench.samplers.networks.timed import MOST
+from tiltbench.samplers.sampler import Unsupported
+from tiltbench.targets.bases.confined import Confined
+from tiltbench.targets.bases.references import Brownian
+from tiltbench.targets.target import centred
+
+STEPS = 6
+SHAKE = 0.06  # of the parameters
+
+
+def cloud(n, d):
+    return Confined(Brownian(steps=STEPS, scale=2.0), Cloud(n, d))
+
+
+def torus(*sides):
+    return Confined(Brownian(steps=STEPS, scale=1.5), Field(sides))
+
+
+PARTICLES = [Equivariant(width=16), EquivariantGuided(width=16, rounds=1)]
+FIELDS = [Convolutional(width=6), ConvolutionalGuided(width=6, layers=2)]
+CASES = {
+    "4 in 2-D": (PARTICLES[0], cloud(4, 2), 8),
+    "5 in 3-D, guided": (PARTICLES[1], cloud(5, 3), 15),
+    "7 on a line": (PARTICLES[0], cloud(7, 1), 7),
+    "8 x 8": (FIELDS[0], torus(8, 8), 64),
+    "4 x 4, guided": (FIELDS[1], torus(4, 4), 16),
+    "2 x 8": (FIELDS[0], torus(2, 8), 16),
+    "ring of 12": (FIELDS[0], torus(12), 12),
+}
+cases = pytest.mark.parametrize("case", CASES)
+clouds = pytest.mark.parametrize("case", list(CASES)[:3])
+lattices = pytest.mark.parametrize("case", list(CASES)[3:])
+dtypes = pytest.mark.parametrize(
+    ("dtype", "within"), [(torch.float32, 1e-5), (torch.float64, 1e-10)], ids=str
+)
+
+
+def made(case, dtype=torch.float32):
+    """A network away from its start, with controls of order 1."""
+    network, base, dim = CASES[case]
+    model = network.build(dim, base, rng())
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(SHAKE * torch.randn(p.shape, generator=rng(1), dtype=p.dtype))
+    return model.to(dtype)
+
+
+def drawn(case, dtype=torch.float32, n=9):
+    """(x, t, hint)."""
+    _, base, dim = CASES[case]
+    x = base.normal((n, dim), rng(2), dtype) * base.spread
+    return x, torch.rand(n, generator=rng(3), dtype=dtype), base.normal((n, dim), rng(4), dtype)
+
+
+def rotation(d, seed, dtype):
+    """Of either determinant."""
+    q, _ = torch.linalg.qr(torch.randn(d, d, generator=rng(seed), dtype=torch.float64))
+    q[:, 0] *= torch.det(q) * (-1) ** seed
+    return q.to(dtype)
+
+
+def agree(u, v, within):
+    size = float(u.detach().abs().max())
+    assert 0.3 < size < 5
+    assert float((u - v).detach().abs().max()) < within
+
+
+@clouds
+@dtypes
+@pytest.mark.parametrize("seed", [0, 1], ids=["rotation", "reflection"])
+def test_particles_turned_shifted_and_renamed(case, dtype, within, seed):
+    """u(R x + a) = R u(x), and the same for particles renamed, in every configuration anew."""
+    model, (x, t, hint) = made(case, dtype), drawn(case, dtype)
+    n, d = CASES[case][1].target.particles
+    q = rotation(d, seed, dtype)
+    order = torch.rand(len(x), n, generator=rng(5)).argsort(-1)[..., None].expand(-1, -1, d)
+    shift = torch.randn(len(x), 1, d, generator=rng(6), dtype=dtype)
+
+    def moved(v):
+        return (v.unflatten(-1, (n, d)) @ q).gather(1, order)
+
+    u = moved(model.control(x, t, hint)).flatten(-2)
+    v = model.control((moved(x) + shift).flatten(-2), t, moved(hint).flatten(-2))
+    agree(u, v, within)
+
+
+@clouds
+def test_controls_leave_the_centre_of_mass_where_it_is(case):
+    model, (x, t, hint) = made(case), drawn(case)
+    n, d = CASES[case][1].target.particles
+    hint = hint + 1.0  # a gradient with a mean force, too
+    u = model.control(x, t, hint)
+    assert u.abs().max() > 0.3
+    assert u.unflatten(-1, (n, d)).sum(-2).abs().max() < 1e-5
+
+
+@lattices
+@dtypes
+def test_fields_shifted_and_turned_over(case, dtype, within):
+    model, (x, t, hint) = made(case, dtype), drawn(case, dtype)
+    sides = CASES[case][1].lattice
+    u = model.control(x, t, hint)
+    for by in [(1,), (3,)] if len(sides) == 1 else [(1, 0), (0, 1), (3, 2)]:
+
+        def rolled(v, by=by):
+            axes = tuple(range(1, 1 + len(by)))
+            return v.reshape(-1, *sides).roll(by, axes).flatten(1)
+
+        agree(rolled(u), model.control(rolled(x), t, rolled(hint)), within)
+    agree(u, -model.control(-x, t, -hint), within)
+
+
+def test_every_site_hears_of_every_other():
+    """At L = 16, and not by way of the means over sites alone."""
+    model = Convolutional(width=4).build(256, torus(16, 16), rng())
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.3 * torch.randn(p.shape, generator=rng(1), dtype=p.dtype))
+        for far in model.far:
+            far.weight.zero_()
+    x = torch.randn(256, generator=rng(2)).requires_grad_()
+    (heard,) = torch.autograd.grad(model.control(x, torch.tensor(0.5))[0], x)
+    assert (heard != 0).all()
+
+
+def test_a_uniform_shift_is_told_from_its_mean():
+    """With one dead convolution the means alone still carry the magnetisation."""
+    model = Convolutional(width=4).build(256, torus(16, 16), rng())
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.3 * torch.randn(p.shape, generator=rng(1), dtype=p.dtype))
+        for near in model.near:
+            near.weight.zero_()
+    x = torch.randn(256, generator=rng(2)).requires_grad_()
+    (heard,) = torch.autograd.grad(model.control(x, torch.tensor(0.5))[0], x)
+    assert (heard != 0).all()
+
+
+@cases
+def test_controls_start_at_zero_and_share_times(case):
+    network, base, dim = CASES[case]
+    x, _, hint = drawn(case, n=5)
+    t = torch.linspace(0, 1, STEPS)
+    fresh = network.build(dim, base, rng())
+    assert torch.equal(fresh.control(x, t[:5], hint), torch.zeros_like(x))
+    model = made(case)
+    stepper = model.on_grid(t)
+    k = torch.tensor([4, 0, 4, 2, 5])
+    whole = model.control(x, t[k], hint)
+    assert torch.allclose(stepper(x, k, hint), whole, atol=1e-5)
+    for i, step in enumerate(k.tolist()):
+        assert torch.allclose(stepper(x[i], step, hint[i]), whole[i], atol=1e-5)
+        assert torch.allclose(model.control(x[i], t[step], hint[i]), whole[i], atol=1e-5)
+    path = torch.stack([x, 0.5 * x, -x])  # a batch of two axes with one time a row
+    dense = torch.stack([model.control(path[j], t[j], hint) for j in range(3)])
+    hints = hint.expand(3, *hint.shape)
+    assert torch.allclose(model.control(path, t[:3, None], hints), dense, atol=1e-5)
+
+
+@cases
+def test_points_are_counted_and_state_is_whole(case):
+    model, (x, t, hint) = made(case), drawn(case)
+    with torch.no_grad():
+        u = model.control(x, t, hint)
+    assert (model.forward_points, model.backward_points) == (9, 0)
+    twin = copy.deepcopy(model)
+    assert torch.equal(twin.control(x, t, hint), u)
+    assert (model.forward_points, twin.forward_points, twin.backward_points) == (9, 18, 9)
+    network, base, dim = CASES[case]
+    other = network.build(dim, base, rng(9))
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other.control(x, t, hint), u)
+
+
+@cases
+def test_gradients_reach_every_parameter_of_the_control(case):
+    model, (x, t, hint) = made(case), drawn(case)
+    model.control(x, t, hint).square().sum().backward()
+    of_time = [id(p) for p in model.free_energy_parameters()]
+    for name, p in model.named_parameters():
+        if id(p) not in of_time:
+            assert p.grad is not None and bool((p.grad != 0).any()), name
+
+
+@pytest.mark.parametrize("case", ["4 in 2-D", "8 x 8"])
+def test_divergence_by_products_is_that_of_the_control(case):
+    model, (x, t, _) = made(case, torch.float64), drawn(case, torch.float64, n=1)
+    dim = x.shape[-1]
+    u, each = model.stretched(x, t, torch.eye(dim, dtype=torch.float64))
+    jacobian = torch.autograd.functional.jacobian(lambda y: model.control(y, t), x)[0, :, 0]
+    assert torch.allclose(u, model.control(x, t))
+    assert torch.allclose(each[0], jacobian.diagonal(), atol=1e-8)
+
+
+def test_controls_are_bounded_and_smooth_where_particles_meet():
+    model = made("4 in 2-D")
+    with torch.no_grad():
+        model.time[-1].weight.mul_(1e4)
+    x, t, _ = drawn("4 in 2-D")
+    u = model.control(x, t).unflatten(-1, (4, 2))
+    assert 0.5 * MOST < u.norm(dim=-1).max() < 2 * MOST
+    x = torch.zeros(3, 8, requires_grad=True)
+    u = model.control(x, torch.tensor(0.7))
+    (slope,) = torch.autograd.grad(u.sum(), x)
+    assert bool(u.isfinite().all()) and bool(slope.isfinite().all())
+
+
+@pytest.mark.parametrize("network", [EquivariantGuided, ConvolutionalGuided])
+def test_guidance_is_clipped_in_length_only(network):
+    where = Cloud(2, 2) if network is EquivariantGuided else Field((4,))
+    base = Confined(Brownian(scale=3.0), where)
+    model = network(clip=2.0).build(4, base, rng())
+    with torch.no_grad():
+        model.time[-1].bias[-1] = 1.0
+    hint = torch.tensor([[0.1, 0.2, -0.1, -0.2], [30.0, 40.0, -30.0, -40.0]])
+    expected = torch.stack([3 * hint[0], hint[1] * 2 / math.sqrt(5000)])
+    u = model.control(torch.zeros(2, 4), torch.tensor(0.5), hint)
+    assert torch.allclose(u, expected, atol=1e-5)
+    with pytest.raises(ValueError, match="hint"):
+        model.control(torch.zeros(2, 4), torch.tensor(0.5))
+
+
+def test_networks_refuse_what_has_not_their_symmetry():
+    for network in PARTICLES:
+        with pytest.raises(Unsupported, match="centre of mass"):
+            network.build(8, Brownian(), rng())
+    for network in FIELDS:
+        for base, dim in [(Brownian(), 64), (cloud(4, 2), 8), (torus(2, 2, 2, 2), 16)]:
+            with pytest.raises(Unsupported, match="lattice of one to three axes"):
+                network.build(dim, base, rng())
+    for network in (Equivariant, EquivariantGuided, Convolutional, ConvolutionalGuided):
+        with pytest.raises(ValueError, match="width"):
+            network(width=0)
+    with pytest.raises(ValueError, match="clip"):
+        replace(PARTICLES[1], clip=0.0)
+
+
+def regression_error(model, points, field, steps=150):
+    """Relative error, on fresh points, of a regression on `field`."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, fused=True)
+    for k in range(steps):
+        x, t = points(64, rng(10 + k))
+        loss = (model.control(x, t) - field(x)).square().sum(-1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    x, t = points(1000, rng(5))
+    with torch.no_grad():
+        y = field(x)
+        return float((model.control(x, t) - y).square().sum() / y.square().sum())
+
+
+def test_particles_are_learnt_better_than_by_a_perceptron_of_equal_cost():
+    """Forces of dw4: at 35 k multiplications a point against 36 k."""
+    base = Confined(Brownian(scale=2.0), Cloud(4, 2))
+
+    def points(n, generator):
+        return base.normal((n, 8), generator, torch.float32) * 2, torch.rand(n, generator=generator)
+
+    def field(x):
+        y = x.unflatten(-1, (4, 2))
+        away = y[:, :, None] - y[:, None]
+        d = away.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+        s = (d - 4).clamp(-2, 2)
+        return centred((away / d * (2 * s - 0.9 * s**3)).sum(2).flatten(1), 2)
+
+    aware = Equivariant(width=32).build(8, base, rng())
+    plain = Mlp(width=108).build(8, base, rng())
+    errors = [regression_error(model, points, field) for model in (aware, plain)]
+    assert errors[0] < 0.02 and errors[0] < 0.2 * errors[1]
+
+
+def test_fields_are_learnt_better_than_by_a_perceptron_of_equal_cost():
+    """Neighbours, a cubic and the magnetisation: 56 k multiplications a point against 55 k."""
+    base = Confined(Brownian(scale=1.0), Field((4, 4)))
+
+    def points(n, generator):
+        shift = 0.5 * torch.randn(n, 1, generator=generator)
+        return torch.randn(n, 16, generator=generator) + shift, torch.rand(n, generator=generator)
+
+    def field(x):
+        y = x.reshape(-1, 4, 4)
+        near = y.roll(1, 1) + y.roll(-1, 1) + y.roll(1, 2) + y.roll(-1, 2)
+        whole = torch.tanh(2 * y.mean((1, 2), keepdim=True))
+        return (near - y * near**2 / 4 + 2 * whole).flatten(1)
+
+    aware = Convolutional(width=8).build(16, base, rng())
+    plain = Mlp(width=130).build(16, base, rng())
+    errors = [regression_error(model, points, field) for model in (aware, plain)]
+    assert errors[0] < 0.1 and errors[0] < 0.4 * errors[1]

@@ -1,0 +1,336 @@
+"""`make mutants`: breaks the mathematics one line at a time and shows which test notices.
+
+Every mutant is a copy of the tree with one text replaced, installed aside and tested; the working
+tree is never touched.  Prints a Markdown table; exits 1 where a mutant survives.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Mutant(NamedTuple):
+    what: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = [
+    Mutant(
+        "sign of the Girsanov cross term",
+        "targets/bases/process.py",
+        "return _over_time(dt.sqrt() / path.std.double(), cross) -",
+        "return -_over_time(dt.sqrt() / path.std.double(), cross) -",
+        "targets/test_processes.py",
+    ),
+    Mutant(
+        "factor 1/2 of the control's energy",
+        "targets/bases/process.py",
+        "_over_time(dt / 2, energy)",
+        "_over_time(dt, energy)",
+        "targets/test_processes.py",
+    ),
+    Mutant(
+        "variance of the exact reversal",
+        "targets/bases/linear.py",
+        "math.sqrt(before) * std / math.sqrt(after)",
+        "std",
+        "targets/test_processes.py",
+    ),
+    Mutant(
+        "weight of the bridge's far end",
+        "targets/bases/linear.py",
+        "g1 * v0 / total",
+        "v0 / total",
+        "targets/test_processes.py",
+    ),
+    Mutant(
+        "transition variance of the stationary reference",
+        "targets/bases/references.py",
+        "-math.expm1(-total) * self.scale**2",
+        "-math.expm1(-total / 2) * self.scale**2",
+        "targets/test_processes.py",
+    ),
+    Mutant(
+        "adjoint matching regresses on -sigma a",
+        "samplers/losses/adjoint_matching.py",
+        "y[k] = sigma[k] * a",
+        "y[k] = -sigma[k] * a",
+        "samplers/test_losses.py",
+    ),
+    Mutant(
+        "adjoint sampling without the gain",
+        "targets/bases/linear.py",
+        "std / math.sqrt(t - s) * self.between(t, 1.0)[0]",
+        "std / math.sqrt(t - s)",
+        "samplers/test_losses.py",
+    ),
+    Mutant(
+        "relative entropy's factor 1/2",
+        "targets/bases/process.py",
+        "path.dt.to(energy) / 2",
+        "path.dt.to(energy)",
+        "samplers/test_losses.py",
+    ),
+    Mutant(
+        "trajectory balance with the sign of F",
+        "samplers/losses/trajectory_balance.py",
+        "log_Z = -model.free_energy",
+        "log_Z = model.free_energy",
+        "samplers/test_losses.py",
+    ),
+    Mutant(
+        "ESS without the square",
+        "samplers/weights.py",
+        "torch.logsumexp(2 * log_w, 0)",
+        "torch.logsumexp(log_w, 0)",
+        "metrics/test_metrics.py samplers/test_losses.py",
+    ),
+    Mutant(
+        "gradients not charged",
+        "bench/run/meter.py",
+        "meter.charge(Cost(grads=_points(g)))",
+        "meter.charge(Cost())",
+        "run/test_meter.py",
+    ),
+    Mutant(
+        "a second-order pass counted as free",
+        "bench/run/meter.py",
+        "return _Gradient.apply(grad[0], ctx.meter), None",
+        "return grad[0], None",
+        "run/test_meter.py",
+    ),
+    Mutant(
+        "the funnel's normalising term k x0 / 2",
+        "targets/densities/funnel.py",
+        "inner + k * x0)",
+        "inner + self.dim * x0)",
+        "targets/test_targets.py",
+    ),
+    Mutant(
+        "the funnel's variance 9 drawn as 1",
+        "targets/densities/funnel.py",
+        "x0 = SPREAD * xi[:, :1]",
+        "x0 = xi[:, :1]",
+        "targets/test_targets.py",
+    ),
+    Mutant(
+        "energy distance with the point paired with itself",
+        "bench/metrics/_pairs.py",
+        "torch.cat(rows) / (len(x) - 1)",
+        "torch.cat(rows) / len(x)",
+        "metrics/test_metrics.py",
+    ),
+    Mutant(
+        "Bennett's log(n/m) with the other sign",
+        "bench/estimators.py",
+        "shift = math.log(n / m)",
+        "shift = -math.log(n / m)",
+        "test_estimators.py",
+    ),
+    Mutant(
+        "the reverse estimate's sign",
+        "bench/estimators.py",
+        "return Estimate(-value, se if",
+        "return Estimate(value, se if",
+        "test_estimators.py",
+    ),
+    Mutant(
+        "leapfrog with a full first kick",
+        "samplers/classical/_leapfrog.py",
+        "for _ in range(leaps):\n        v = v + size / 2 *",
+        "for _ in range(leaps):\n        v = v + size *",
+        "samplers/test_classical.py",
+    ),
+    Mutant(
+        "acceptance that ignores the base",
+        "samplers/classical/_leapfrog.py",
+        "/ 2 - base.log_end(at.x) - tilt",
+        "/ 2 - tilt",
+        "samplers/test_classical.py",
+    ),
+    Mutant(
+        "score matching with the wrong sign of the slope",
+        "samplers/losses/_matching.py",
+        "pick(blend.move, k, x) * away + pick(blend.slope",
+        "pick(blend.move, k, x) * away - pick(blend.slope",
+        "samplers/test_matching.py",
+    ),
+    Mutant(
+        "resampling by the inverse control",
+        "samplers/losses/_matching.py",
+        "floored(r.double() - base.log_ratio(path))",
+        "floored(r.double() + base.log_ratio(path))",
+        "samplers/test_matching.py",
+    ),
+    Mutant(
+        "tilt matching without u itself",
+        "samplers/losses/tilt_matching.py",
+        '(batch["steer"] - u.detach())',
+        'batch["steer"]',
+        "samplers/test_matching.py",
+    ),
+    Mutant(
+        "full adjoint without the cost of u",
+        "samplers/losses/adjoint_matching_full.py",
+        "dt[k] * (y[k] - path.u[k])",
+        "dt[k] * y[k]",
+        "samplers/test_adjoint.py",
+    ),
+    Mutant(
+        "the bridge's corrector with the wrong sign",
+        "samplers/losses/adjoint_schroedinger_bridge.py",
+        'batch["g"] - h.detach()',
+        'batch["g"] + h.detach()',
+        "samplers/test_adjoint.py",
+    ),
+    Mutant(
+        "a trust region that ignores its radius",
+        "samplers/losses/trust_region_log_variance.py",
+        "    if divergence(log_w) <= radius:\n        return 1.0",
+        "    return 1.0",
+        "samplers/test_adjoint.py",
+    ),
+    Mutant(
+        "annealing through the denoiser without its rate",
+        "samplers/recipes/annealing.py",
+        "_times(rate, r) + share * moved",
+        "_times(rate, r)",
+        "samplers/test_escorts.py",
+    ),
+    Mutant(
+        "an escort weighed without w . slope",
+        "samplers/recipes/escort.py",
+        "path.growth + work).double()",
+        "path.growth).double()",
+        "samplers/test_escorts.py",
+    ),
+    Mutant(
+        "kernels of the reversed chain at the wrong end",
+        "targets/bases/noising.py",
+        "    product = (behind - ahead) *",
+        "    product = (ahead - behind) *",
+        "samplers/test_escorts.py",
+    ),
+    Mutant(
+        "ancestral steps without the ends' uncertainty",
+        "targets/bases/interpolant.py",
+        "math.hypot(math.sqrt(var), pull * base.uncertainty[k])",
+        "math.sqrt(var)",
+        "targets/test_interpolants.py",
+    ),
+    Mutant(
+        "a tilted mixture that keeps its means",
+        "targets/bases/components.py",
+        "mean = self.mean + self.var[:, None] * slope",
+        "mean = self.mean",
+        "targets/test_tilts.py",
+    ),
+    Mutant(
+        "the optimal control from the wrong Tweedie",
+        "targets/bases/optimal.py",
+        "(at + noise.square() * score) / signal",
+        "(at + noise * score) / signal",
+        "targets/test_interpolants.py",
+    ),
+    Mutant(
+        "velocity with half of its noise",
+        "targets/bases/noising.py",
+        "second / 2 * score",
+        "second / 4 * score",
+        "targets/test_interpolants.py",
+    ),
+    Mutant(
+        "overlap without the size of the sides",
+        "bench/estimators.py",
+        "Estimate(information * (1 / n + 1 / m)",
+        "Estimate(information * (1 / n)",
+        "test_estimators.py",
+    ),
+    Mutant(
+        "noiseless end of adjoint matching without the control",
+        "samplers/losses/adjoint_matching.py",
+        "path.mean[-1] + path.std[-1] * path.dt[-1].sqrt() * path.u[-1]",
+        "path.mean[-1]",
+        "samplers/test_finetuning.py",
+    ),
+    Mutant(
+        "truncated gradient one step short",
+        "samplers/recipes/truncated.py",
+        "k >= self.from_step",
+        "k > self.from_step",
+        "samplers/test_finetuning.py",
+    ),
+    Mutant(
+        "guidance looks one step too late",
+        "samplers/baselines/guidance.py",
+        "self.base.denoise(y, k + 1) if self.base.noises[k + 1] else y",
+        "self.base.denoise(y, k)",
+        "samplers/test_finetuning.py",
+    ),
+]
+
+
+def run(mutant: Mutant | None, tests: str) -> tuple[bool, str]:
+    """(noticed, the first test that failed) in a copy of the tree, installed aside."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "tree"
+        names = "targets samplers bench src tests examples docs pyproject.toml LICENSE README.md"
+        for name in names.split():
+            source = ROOT / name
+            if source.is_dir():
+                unread = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(source, copy / name, symlinks=True, ignore=unread)
+            else:
+                copy.mkdir(exist_ok=True)
+                shutil.copy(source, copy / name)
+        if mutant:
+            path = copy / mutant.file
+            text = path.read_text(encoding="utf-8")
+            if text.count(mutant.old) != 1:
+                raise SystemExit(f"{mutant.what}: {mutant.old!r} must stand once in {mutant.file}")
+            path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        done = subprocess.run(
+            [*command, *(f"tests/{name}" for name in tests.split())],
+            cwd=copy,
+            env={**os.environ, "PYTHONPATH": str(copy / "src"), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        failed = re.search(r"^(?:FAILED|ERROR) tests/([\w/]+\.py::\w+)", done.stdout, re.M)
+        return done.returncode != 0, failed[1] if failed else done.stdout[-300:]
+
+
+def main() -> int:
+    unbroken = " ".join(sorted({name for mutant in MUTANTS for name in mutant.tests.split()}))
+    broken, first = run(None, unbroken)
+    if broken:
+        print(f"the unbroken tree fails: {first}")
+        return 2
+    print("| broken | in | noticed by |\n| --- | --- | --- |", flush=True)
+    survivors = 0
+    for mutant in MUTANTS:
+        noticed, first = run(mutant, mutant.tests)
+        survivors += not noticed
+        print(
+            f"| {mutant.what} | `{mutant.file}` | {first if noticed else '**nothing**'} |",
+            flush=True,
+        )
+    print(f"\n{len(MUTANTS) - survivors} of {len(MUTANTS)} noticed")
+    return int(survivors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
