@@ -1,4 +1,4 @@
-"""One torch thread a process: pytest-xdist uses the cores (stack.md).  Pictures in one format: the
+"""One torch thread a process: pytest-xdist uses the cores.  Pictures in one format: the
 second doubles their price, and one test makes both.  Hypothesis does not judge by the clock: on a
 shared machine that says nothing of the code."""
 

@@ -1,4 +1,4 @@
-"""One cell in a process of its own, from a forkserver that has torch loaded (stack.md): quiet,
+"""One cell in a process of its own, from a forkserver that has torch loaded: quiet,
 limited, gone when its parent is gone."""
 
 from __future__ import annotations

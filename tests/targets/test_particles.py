@@ -294,7 +294,7 @@ def test_the_ground_state_of_thirteen():
 
 
 def test_dw4_by_a_short_chain():
-    """E[x . grad log rho] = -rank and the mean energy of targets.md, by HMC from spread starts."""
+    """E[x . grad log rho] = -rank and a known mean energy, by HMC from spread starts."""
     target, generator = Dw4(), torch.Generator().manual_seed(0)
 
     def normal():
