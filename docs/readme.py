@@ -6,12 +6,14 @@
 START (or that follows a line that does), and of that the rows that begin with P or Q;
 `<!-- claims: FOLDER -->` one table of what all the studies in the folder claim, by study;
 `<!-- references: FOLDER -->` one of the certified references in the folder;
+`<!-- tree: FOLDER ... -->` these folders and those below, each with its first line;
 everything up to `<!-- end -->` is replaced.
 Run by `make readme`; a test keeps the two in step.
 """
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import re
@@ -30,9 +32,10 @@ PAGES = (
     "docs/tuning.md",
     "docs/finetune_methods.md",
     "docs/finetuning.md",
+    "docs/walk.md",
 )
 PART = re.compile(
-    r"(<!-- (?P<kind>show|rows|claims|references): (?P<file>\S+)(?P<titles>.*?) -->\n)"
+    r"(<!-- (?P<kind>show|rows|claims|references|tree): (?P<file>\S+)(?P<titles>.*?) -->\n)"
     r".*?(<!-- end -->)",
     re.S,
 )
@@ -48,6 +51,8 @@ def filled(page: str) -> str:
                 made = _claims(part["file"])
             case "references":
                 made = _references(part["file"])
+            case "tree":
+                made = _tree([part["file"], *part["titles"].split()])
             case "rows":
                 made = _rows(part["file"], part["titles"])
             case _:
@@ -68,6 +73,19 @@ def _claims(folder: str) -> str:
                     "| " + " | ".join(c.replace("|", "\\|") for c in cells) + f" | {link} |"
                 )
     return "\n".join(lines) + "\n"
+
+
+def _tree(roots: list[str]) -> str:
+    """Links, caches and folders of data aside."""
+    lines = []
+    for root in roots:
+        for path in sorted((ROOT / root).rglob("__init__.py")):
+            folder = path.parent.relative_to(ROOT)
+            said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            if said:
+                indent = "  " * (len(folder.parts) - 1)
+                lines.append(f"{indent + folder.name + '/':22} {said.partition(chr(10))[0]}")
+    return "\n```text\n" + "\n".join(lines) + "\n```\n\n"
 
 
 def _references(folder: str) -> str:

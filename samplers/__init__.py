@@ -1,0 +1,1 @@
+"""How it is sampled: losses, networks, processes to train, classical methods."""

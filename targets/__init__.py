@@ -1,0 +1,1 @@
+"""What is sampled: densities, tilts, the base processes under them, and their truths."""

@@ -1,0 +1,1 @@
+"""Metrics, one file each: what a score is."""

@@ -1,0 +1,1 @@
+"""Studies, one folder each: a question, its measurement, its claims, its pictures."""

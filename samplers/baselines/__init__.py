@@ -1,0 +1,1 @@
+"""Fine-tuning without training: resampling, best of n, guidance."""

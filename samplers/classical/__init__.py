@@ -1,0 +1,1 @@
+"""Methods that train nothing: Langevin, Hamiltonian, annealing, tempering."""

@@ -1,0 +1,1 @@
+"""Losses of a control, one file each: what is paid for, and what is minimised."""

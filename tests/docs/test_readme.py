@@ -40,3 +40,10 @@ def test_links_and_pictures_exist():
         for link in re.findall(r"\]\(([^)#]+?)\)", page.read_text(encoding="utf-8")):
             if "://" not in link:
                 assert (page.parent / link).exists(), f"{page.name} points to {link}: not there"
+
+
+def test_the_walk_leads_along_files_that_are_there():
+    named = re.findall(r"`([\w/]+(?:\.py|/))`", (ROOT / "docs/walk.md").read_text())
+    assert len(named) > 30
+    for name in named:
+        assert any((ROOT / root / name).exists() for root in ("", "bench")), name
