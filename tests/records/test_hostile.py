@@ -24,7 +24,7 @@ from tiltbench.score.floor import read_book
 from tiltbench.score.folder import score
 from tiltbench.targets import reference, target
 
-ROOT = Path(tiltbench.__file__).parent.parent
+ROOT = Path(tiltbench.__file__).resolve().parents[1]
 OPEN = "ran"  # the file that hostile code would leave
 
 
