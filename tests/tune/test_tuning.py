@@ -225,12 +225,18 @@ def test_refusals(suite, capsys, arguments, sentence):
         ("[[search]]\nparams = { lr = [2, 1, 'linear'] }", "smaller end first"),
         ("[[search]]\nparams = { lr = [nan, 1, 'linear'] }", "smaller end first"),
         ("[[search]]\nparams = { lr = 3 }", "is no law"),
-        ("[[search]]\nparams = 3", "must be a table of ranges"),
+        ("[[search]]\nparams = 3", "params is 3; it must be a table"),
         ("[[search]]\nsampler = 'mala'", "searches nothing"),
-        ("[[tuned]]\ntarget = 'blind'\nsampler = 'mala'\ntrials = 3", "labels, of targets a list"),
-        ("[[tuned]]\ntarget = ['blind']\nsampler = 'me'\ntrials = 3", "labels, of targets a list"),
-        ("[[tuned]]\ntarget = ['blind']\nsampler = 'mala'\ntrials = 0", "whole and positive"),
-        ("[[tuned]]\ntarget = ['blind']\nsampler = [1]\ntrials = 1", "labels, of targets a list"),
+        ("[[tuned]]\ntarget = 'blind'\nsampler = 'mala'\ntrials = 3", "is 'blind'; it must be a list"),
+            "[[tuned]]\ntarget = 'blind'\nsampler = 'mala'\ntrials = 3",
+            "target is 'blind'; it must be a list",
+        ),
+        (
+            "[[tuned]]\ntarget = ['blind']\nsampler = 'me'\ntrials = 3",
+            "must be of the suite's labels",
+        ),
+        ("[[tuned]]\ntarget = ['blind']\nsampler = 'mala'\ntrials = 0", "a whole number >= 1"),
+        ("[[tuned]]\ntarget = ['blind']\nsampler = [1]\ntrials = 1", "it must be text"),
     ],
 )
 def test_rows_that_cannot_be(suite, rows, sentence):
