@@ -227,9 +227,9 @@ def test_refusals(suite, capsys, arguments, sentence):
         ("[[search]]\nparams = { lr = 3 }", "is no law"),
         ("[[search]]\nparams = 3", "params is 3; it must be a table"),
         ("[[search]]\nsampler = 'mala'", "searches nothing"),
-        ("[[tuned]]\ntarget = 'blind'\nsampler = 'mala'\ntrials = 3", "is 'blind'; it must be a list"),
+        (
             "[[tuned]]\ntarget = 'blind'\nsampler = 'mala'\ntrials = 3",
-            "target is 'blind'; it must be a list",
+            "is 'blind'; it must be a list",
         ),
         (
             "[[tuned]]\ntarget = ['blind']\nsampler = 'me'\ntrials = 3",
