@@ -11,8 +11,8 @@ from torch import Generator, Tensor
 
 from tiltbench.metrics.diversity import spread
 from tiltbench.pretrain.quality import sheet
+from tiltbench.records.published import results
 from tiltbench.records.record import read_outcome
-from tiltbench.records.store import readable
 from tiltbench.report.frame import Frames, frames_of
 from tiltbench.samplers.weights import Estimate
 from tiltbench.studies.common.stored import folder_of
@@ -35,7 +35,7 @@ def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
     stored = folder_of(SUITE)
-    frames = frames_of(stored, readable(stored / "runs"))
+    frames = frames_of(results(stored))
     base = draws(torch.empty(0))
     with torch.no_grad():
         f = torch.cat([log_classes(part)[:, DIGIT] for part in base.split(PART)]).double()
