@@ -233,9 +233,9 @@ def _words() -> str:
         "points with the base's kernel, which is this law at u* only. `gaussian` is N(1.2, 0.3) "
         "in D = 1 on a base N(0, 1); AS is defined on Gaussian bases. The last column is the total "
         "variation between the shares of the modes in the control's draws and in p* (in brackets "
-        "what exact draws show). `variances.csv` holds every "
-        "time; figures of the stages: `stages_*.png`, and of `tilt_quadratic`: "
-        "`mixture_base.png`."
+        "what exact draws show). `tiltbench study conditional_variance` also writes "
+        "`variances.csv`, which holds every time, and figures of the stages and of "
+        "`tilt_quadratic`."
     )
 
 
