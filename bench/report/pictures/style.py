@@ -66,7 +66,7 @@ def looks(samplers: Iterable[str]) -> dict[str, Look]:
     }
 
 
-COLOURS = 256  # of a picture that is written as PNG
+PALETTE = 256  # of a picture that is written as PNG
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def compact(png: bytes) -> bytes:
 
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     buffer = io.BytesIO()
-    few = picture.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few = picture.quantize(PALETTE, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     few.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
