@@ -108,12 +108,12 @@ def write(found: Results, folder: Path) -> None:
             environments.append(record.env)
         runs.append(_row(record, environments.index(record.env), found))
     scores = [
-        _joined({"run": run, "metric": name, **score})
+        _joined({"run": run, "metric": name, **strict(score)})
         for run, scored in found.scores.items()
         for name, score in scored["scores"].items()
     ]
     curves = [
-        _joined({"run": run, **scored["curve"]})
+        _joined({"run": run, **strict(scored["curve"])})
         for run, scored in found.scores.items()
         if scored.get("curve")
     ]

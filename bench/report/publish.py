@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tiltbench.plan.errors import Refused
 from tiltbench.records.archive import pack, sums_of
-from tiltbench.records.files import write_bytes
+from tiltbench.records.files import strict, write_bytes
 from tiltbench.records.published import Archive, Results, read, results, write
 from tiltbench.records.store import done_record, warn
 from tiltbench.report.board import boards
@@ -82,7 +82,8 @@ def _fill(folder: Path, found: Results, name: str) -> None:
     except ValueError as error:
         raise Refused(f"{name} cannot be published: {error}; score it again") from error
     back = read(folder)
-    if back.records != found.records or _lean(back.scores) != _lean(found.scores):
+    scores = {run: {**scored, "run": run} for run, scored in found.scores.items()}
+    if back.records != found.records or _lean(back.scores) != _lean(strict(scores)):
         raise Refused(f"{name} cannot be published: what is read back is not what was written")
     frames = frames_of(back)
     write_bytes(folder / "table.md", markdown(frames, boards(frames), Path(name)).encode())
