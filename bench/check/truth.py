@@ -12,10 +12,9 @@ from torch import Generator, Tensor
 from tiltbench.check.findings import Finding, agrees, expect, mean_of, said
 from tiltbench.check.symmetries import Function
 from tiltbench.estimators import bar
-from tiltbench.samplers.redraw import Uncontrolled
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.bases.noising import Known
-from tiltbench.targets.bases.process import simulate
+from tiltbench.targets.bases.process import Uncontrolled, simulate
 from tiltbench.targets.target import Density, Target, Tilt, Truth
 
 N = 4000  # exact draws per statistical check

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.tools.worlds import Tilted, rng, z_score
-from tiltbench.samplers.redraw import Uncontrolled, by_ode
+from tiltbench.samplers.redraw import by_ode
 from tiltbench.samplers.weights import Estimate
 from tiltbench.studies.digits_log_Z import study as digits_log_Z
 from tiltbench.studies.memoryless.noise import Bell, Integrated, Siblings, Silent, siblings
@@ -16,7 +16,7 @@ from tiltbench.studies.memoryless_digits.coupled import coupling, memory, shares
 from tiltbench.studies.memoryless_digits.study import Tuned
 from tiltbench.targets.bases.interpolant import Constant
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
-from tiltbench.targets.bases.process import Controlled, simulate
+from tiltbench.targets.bases.process import Controlled, Uncontrolled, simulate
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.digits.digits import digits
 from tiltbench.targets.problem import pose
@@ -92,7 +92,7 @@ def test_a_silent_network_is_its_ode_and_its_control_a_velocity():
     assert torch.allclose(x, by_ode(digits(steps=7), Uncontrolled(), (5, 64), rng(1)).x, atol=1e-4)
     model = Tuned().build(64, silent, rng(2))
     with torch.no_grad():
-        model.tuned.out.bias += 0.1
+        model.network.tuned.out.bias += 0.1
         for t in silent.times[:-1]:
             u = model.control(torch.randn(5, 64, generator=rng(3)), torch.tensor(t))
             assert torch.allclose(u, torch.tensor(0.1), atol=1e-3)

@@ -12,13 +12,13 @@ from tests.tools.worlds import Tilted, rng, weights_of, z_score
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.losses.adjoint_matching import adjoint_matching
 from tiltbench.samplers.networks.adapter import Adapter
-from tiltbench.samplers.redraw import Uncontrolled, by_noise, by_ode
+from tiltbench.samplers.redraw import by_noise, by_ode
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.bases.interpolant import Constant, Regularised
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
 from tiltbench.targets.bases.optimal import Optimal
 from tiltbench.targets.bases.pretrained import Pretrained, doubts, epsilon, levels, score, velocity
-from tiltbench.targets.bases.process import Controlled, simulate
+from tiltbench.targets.bases.process import Controlled, Uncontrolled, simulate
 from tiltbench.targets.bases.references import Brownian, Stationary
 from tiltbench.targets.bases.schedules import (
     Foellmer,

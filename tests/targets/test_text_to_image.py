@@ -14,7 +14,8 @@ from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.losses.adjoint_matching import adjoint_matching
 from tiltbench.samplers.networks.adapter import Adapter
 from tiltbench.samplers.networks.lora import low_rank
-from tiltbench.samplers.redraw import Uncontrolled, by_ode
+from tiltbench.samplers.redraw import by_ode
+from tiltbench.targets.bases.process import Uncontrolled
 from tiltbench.targets.bases.text_to_image import ShiftedFlow, Tabulated
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
