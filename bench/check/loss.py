@@ -12,7 +12,8 @@ import scipy.stats
 import torch
 from torch import Generator, Tensor
 
-from tiltbench.check.findings import RARE, Finding, expect, mean_of, said, until_broken
+from tiltbench.check.findings import RARE, Finding, expect, said, until_broken
+from tiltbench.estimators import average
 from tiltbench.run.meter import Meter
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.loss import Batch
@@ -139,7 +140,7 @@ def _slopes(sampler: Diffusion, theta: float, batches: int) -> Estimate:
         value = sampler.loss.value(model, BASE, batch, source)
         (slope,) = torch.autograd.grad(value, list(model.network.parameters()), allow_unused=True)
         found.append(torch.zeros(()) if slope is None else slope)
-    return mean_of(torch.stack(found))
+    return average(torch.stack(found))
 
 
 def _optimum(sampler: Diffusion) -> Iterator[Finding]:
