@@ -15,7 +15,8 @@ from tiltbench.report.pictures.style import GREY, PALE, picture
 from tiltbench.run.meter import Meter
 from tiltbench.samplers.weights import Estimate, ess
 from tiltbench.studies.common.trained import trained
-from tiltbench.studies.estimators.claims import Result, claims
+from tiltbench.studies.estimators.claims import claims
+from tiltbench.studies.estimators.measured import Result
 from tiltbench.studies.estimators.repeated import DIRECTIONS, bias, coverage, repeat, rmse, sd
 from tiltbench.study import Answer, Study
 from tiltbench.targets.cost import Cost
