@@ -13,7 +13,7 @@ from tiltbench.plan.spec import build_target, parse
 from tiltbench.run.meter import Meter
 from tiltbench.studies.gradient_variance import cases as sources
 from tiltbench.studies.gradient_variance.cases import Case
-from tiltbench.studies.gradient_variance.claims import HEAVY, claims
+from tiltbench.studies.gradient_variance.claims import claims
 from tiltbench.studies.gradient_variance.figures import draw
 from tiltbench.studies.gradient_variance.found import (
     FINISHED,
@@ -27,6 +27,7 @@ from tiltbench.studies.gradient_variance.found import (
     shown,
 )
 from tiltbench.studies.gradient_variance.gradients import Split, gradients, relative, split
+from tiltbench.studies.gradient_variance.measured import HEAVY
 from tiltbench.studies.gradient_variance.tail import tail
 from tiltbench.study import Answer, Study
 from tiltbench.targets.problem import pose
