@@ -409,7 +409,7 @@ def test_a_regression_in_parts_is_the_same_and_holds_less(monkeypatch):
     """Value and gradient, with and without hints; the graph of a part in the place of all."""
     source = rng(1)
     model = Mlp(width=16).build(2, Stationary(steps=8), source)
-    torch.nn.init.normal_(model.out.weight, generator=source)
+    torch.nn.init.normal_(model.network.field.out.weight, generator=source)
     x, y = torch.randn(2, 64, 200, 2, generator=source)
     t = torch.linspace(0, 1, 64)[:, None]
     found = []
@@ -418,7 +418,7 @@ def test_a_regression_in_parts_is_the_same_and_holds_less(monkeypatch):
 
         def work():
             value = regress(model, x, t, y)
-            grads = torch.autograd.grad(value, list(model.hidden.parameters()))
+            grads = torch.autograd.grad(value, list(model.network.field.hidden.parameters()))
             found.append([value.detach(), *grads])
 
         found.append(peak(work))

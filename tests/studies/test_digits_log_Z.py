@@ -57,10 +57,10 @@ def test_an_estimate_that_says_nothing_does_not_agree():
         return SimpleNamespace(target="t", control=control, pool=pool, found=found, z={"Crooks": z})
 
     rows = [row("sure", 2.0, 0.1), row("vague", 4.0, 1.5)]
-    found = digits_log_Z._agreement("Agrees", "Crooks", rows)
+    found = digits_log_Z.agreement("Agrees", "Crooks", rows)
     assert str(found.verdict) == "supported" and "(t, sure: +0.200 nats)" in found.measured
     assert "1 of 2 have an error above 1 nat" in found.measured
-    assert str(digits_log_Z._agreement("Agrees", "Crooks", rows[1:]).verdict) == "open"
+    assert str(digits_log_Z.agreement("Agrees", "Crooks", rows[1:]).verdict) == "open"
 
 
 def test_starts_with_few_siblings_that_count_are_starved():

@@ -101,7 +101,7 @@ def test_the_order_is_that_of_the_data():
 
 def test_the_limit_is_the_constant_of_the_fit():
     errors = [Estimate(0.3 - 2 / k + 5 / k**2, 0.01 / k, 1) for k in convergence.STEPS]
-    limit = convergence._limit(errors)
+    limit = convergence.limit_of(errors)
     assert limit.value == pytest.approx(0.3) and 0 < limit.se < 0.01
 
 
@@ -139,7 +139,7 @@ def test_calls_are_equal_in_fact(monkeypatch, family):
     monkeypatch.setattr(estimators, "CALLS", (40, 80))
     target = build_target(parse("gaussian"))
     chosen = estimators.SETTINGS[0].families[family]
-    sides = estimators._sides(target, chosen, 0, "cpu")
+    sides = estimators.pools_of(target, chosen, 0, "cpu")
     price = sides[0].price.calls, sides[1].price.calls
     assert price == ((1, 1) if family == 0 else (18, 18))  # K + 1 points, and r once more
     sampler = build_sampler(parse(chosen.sampler))

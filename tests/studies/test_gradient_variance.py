@@ -186,5 +186,5 @@ def test_what_is_shown_of_an_interval():
     assert "[" in looked_up.shown(relative(split_of))
     lost = relative(split(gram(known(16, 1, 50.0, mean=0.0)[0])))
     assert looked_up.shown(lost).startswith("> ")
-    assert study._fit(looked_up.Fit(math.nan, math.nan)) == "–"
+    assert study.fit_text(looked_up.Fit(math.nan, math.nan)) == "–"
     assert isinstance(CASES["dds"].sampler, Diffusion)

@@ -25,8 +25,8 @@ from tiltbench.studies.integrated_variance.integrated import (
     value,
 )
 from tiltbench.studies.integrated_variance.lean_moment import (
-    _exponential,
     chain,
+    exponential,
     halves,
     lean_moment,
 )
@@ -156,7 +156,7 @@ def test_the_lean_moment_of_a_gaussian_base(slopes):
 def test_the_exponential_of_a_symmetric_matrix():
     a, b, c = 0.3, -0.7, 1.1
     exact = torch.linalg.matrix_exp(torch.tensor([[a, b], [b, c]], dtype=torch.float64))
-    found = _exponential(torch.tensor([a, b, c], dtype=torch.float64))
+    found = exponential(torch.tensor([a, b, c], dtype=torch.float64))
     assert torch.allclose(found, torch.stack([exact[0, 0], exact[0, 1], exact[1, 1]]))
 
 

@@ -162,12 +162,12 @@ def follow(world: World, schedule: str, control: str, model: Model, base: Mixtur
 
     lean, full = labels(adjoint_matching), labels(adjoint_matching_full)
     away = [(path.dt @ (y - path.u).square().sum(-1)) for y in (lean, full)]
-    miss = both(*(_miss(y - path.u, path.x, path.u) for y in (lean, full)))
+    miss = both(*(missed(y - path.u, path.x, path.u) for y in (lean, full)))
     norms = [(y / sigma).norm(dim=-1) / steep for y in (lean, full)]
     return Run(world, schedule, control, base, norms[0], norms[1], (away[0], away[1]), miss)
 
 
-def _miss(far: Tensor, x: Tensor, u: Tensor) -> Miss:
+def missed(far: Tensor, x: Tensor, u: Tensor) -> Miss:
     """Of E[far . phi(X_t)] in units of E|u . phi(X_t)|, over the probed times and functions phi
     that resolve it: 3 standard errors below RESOLVED; far and u (K, n, d)."""
     misses, cells = [0.0], 0

@@ -190,10 +190,10 @@ def _claims(found: list[Row]) -> tuple[Claim, ...]:
     first = {row.target: row.found["Jarzynski"].se for row in found if row.control == "none"}
     gains = [first[row.target] / row.found["Bennett"].se for row in last]
     return (
-        _agreement("Jarzynski agrees with importance sampling from the base", "Jarzynski", found),
-        _agreement("So does Bennett", "Bennett", found),
-        _agreement("So does Crooks, whatever the control", "Crooks", found),
-        _agreement(f"and at least when trained for {POINTS[-1]:,} calls", "Crooks", last),
+        agreement("Jarzynski agrees with importance sampling from the base", "Jarzynski", found),
+        agreement("So does Bennett", "Bennett", found),
+        agreement("So does Crooks, whatever the control", "Crooks", found),
+        agreement(f"and at least when trained for {POINTS[-1]:,} calls", "Crooks", last),
         Claim(
             "Bennett's error is the smallest at equal paths",
             verdict(least == len(errors), least <= len(errors) / 2),
@@ -208,7 +208,7 @@ def _claims(found: list[Row]) -> tuple[Claim, ...]:
             + ", ".join(f"{row.target} {g:.1f}" for row, g in zip(last, gains, strict=True))
             + ".",
         ),
-        _agreement(
+        agreement(
             "Reverse paths by the noising kernels do as well: Bennett with them agrees",
             "Bennett, noised",
             steered,
@@ -216,7 +216,7 @@ def _claims(found: list[Row]) -> tuple[Claim, ...]:
     )
 
 
-def _agreement(text: str, name: str, among: list[Row]) -> Claim:
+def agreement(text: str, name: str, among: list[Row]) -> Claim:
     """Supported below 3.5 standard errors, refuted above 5: of 16 comparisons of a right estimate
     one in a hundred is beyond 3.5.  One with an error above VAGUE agrees with anything."""
     sure = [row for row in among if row.found[name].se <= VAGUE]

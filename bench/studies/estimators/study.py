@@ -81,7 +81,7 @@ def run(folder: Path, device: str) -> Answer:
             rarest[setting.target.split("[")[0]] = float(modes.weight.min())
         for control, part in CONTROLS.items():
             for family in setting.families:
-                sides = _sides(target, family, int(part * TRAINING), device)
+                sides = pools_of(target, family, int(part * TRAINING), device)
                 prices[f"{family.name} on {setting.target}"] = sides[0].price
                 results += _results(setting, control, family, target, sides)
     _draw(folder / "estimators.png", results)
@@ -92,7 +92,7 @@ def run(folder: Path, device: str) -> Answer:
     )
 
 
-def _sides(target: Target, family: Family, points: int, device: str) -> tuple[Side, Side]:
+def pools_of(target: Target, family: Family, points: int, device: str) -> tuple[Side, Side]:
     """Pools of independent log-weights, forward and reverse, for the largest of CALLS."""
     sampler: Any = build_sampler(parse(family.sampler))
     state = trained(target, sampler, points, device)

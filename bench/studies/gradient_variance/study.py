@@ -163,9 +163,9 @@ def _row(case: Case, name: str, found: Found) -> dict[str, Any]:
     for dim in DIMS:
         cell = found.get(name, case.name, dim, HALFWAY, CALLS)
         row[f"ratio, D = {dim}, mid"] = shown(relative(cell.split)) if cell else "–"
-    row["power of D"] = _fit(growth(found.over_dims(name, case.name, DIMS, HALFWAY, CALLS)))
+    row["power of D"] = fit_text(growth(found.over_dims(name, case.name, DIMS, HALFWAY, CALLS)))
     batches = found.over_calls(name, case.name, HALFWAY)
-    row["power of the batch"] = _fit(fitted(batches)) if len(batches) > 2 else "–"
+    row["power of the batch"] = fit_text(fitted(batches)) if len(batches) > 2 else "–"
     row["tr Cov trained / |E g|² random"] = _left(found, name, case.name, random.split)
     return row
 
@@ -175,7 +175,7 @@ def _left(found: Found, name: str, loss: str, random: Split) -> float:
     return trained.split.noise / random.signal if trained else float("nan")
 
 
-def _fit(fit: Fit) -> str:
+def fit_text(fit: Fit) -> str:
     return "–" if np.isnan(fit.slope) else f"{fit.slope:.2f} ± {fit.se:.2f}"
 
 
