@@ -168,7 +168,7 @@ def test_results_without_the_strength_of_the_sheet_name_the_remedy(world):
     _, targets, _ = world
     weaker = {"a label": targets[0.3]}
     with pytest.raises(FileNotFoundError, match="digit 3 at strength 1: run the whole suite"):
-        frontier._shown(weaker)
+        frontier.shown_row(weaker)
 
 
 def test_without_the_suite_the_remedy_is_named(tmp_path, monkeypatch):

@@ -71,17 +71,17 @@ def test_the_crossing_of_gaussian_work_is_log_Z():
     g, sd, log_Z = torch.Generator().manual_seed(0), 1.2, 0.7
     xi = torch.randn(2, 400_000, generator=g, dtype=torch.float64) * sd
     sides = fluctuation.Sides(log_Z - sd**2 / 2 + xi[0], log_Z + sd**2 / 2 + xi[1], log_Z)
-    slope, root = fluctuation._crossing(sides)
+    slope, root = fluctuation.crossing_of(sides)
     assert slope == pytest.approx(1, abs=0.02) and root == pytest.approx(log_Z, abs=0.02)
     apart = sides._replace(backward=sides.backward + 50)
-    assert all(math.isnan(v) for v in fluctuation._crossing(apart))
+    assert all(math.isnan(v) for v in fluctuation.crossing_of(apart))
 
 
 def test_the_fitted_slope_is_the_order():
     errors = [Estimate(-3.0 / k**2, 1e-3 / k**2, 10) for k in convergence.STEPS]
-    slope, se = convergence._slope(errors)
+    slope, se = convergence.slope_of(errors)
     assert slope == pytest.approx(-2, abs=1e-6) and 0 < se < 1e-3
-    assert math.isnan(convergence._slope([Estimate(0.0, 1.0, 10)] * 5)[0])
+    assert math.isnan(convergence.slope_of([Estimate(0.0, 1.0, 10)] * 5)[0])
 
 
 def test_a_verdict_is_open_unless_one_condition_holds():

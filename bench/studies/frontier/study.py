@@ -40,7 +40,7 @@ def run(folder: Path, device: str) -> Answer:
     with torch.no_grad():
         f = torch.cat([log_classes(part)[:, DIGIT] for part in base.split(PART)]).double()
     targets = tilts(frames, DIGIT)
-    shown = _shown(targets)
+    shown = shown_row(targets)
     truths = [_truth(target, f) for target in targets.values()]
     lines = list(lines_of(frames, targets, f))
     draw(folder / "frontier.png", lines, truths, f)
@@ -71,7 +71,7 @@ def run(folder: Path, device: str) -> Answer:
     return Answer(DataFrame(table), words, judged(lines, truths))
 
 
-def _shown(targets: Mapping[str, DigitsClass]) -> str:
+def shown_row(targets: Mapping[str, DigitsClass]) -> str:
     """The label of the tilt of the sheet."""
     for label, target in targets.items():
         if target.strength == SHOWN:
