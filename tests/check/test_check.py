@@ -51,7 +51,7 @@ class Mine(Density):
 
 WRONG_TARGETS = {  # what is changed, into what, and what the one sentence must say
     "shape": ("sum(-1) / 8", "sum(-1, keepdim=True) / 8", r"has shape \(5, 1\), not \(5,\)"),
-    "nan": ("/ 8", "/ 8 + (9 - x[..., 0]).log()", "NaN or .inf at .* first at x = "),
+    "nan": ("/ 8", "/ 8 + (9 - x[..., 0]).log()", "log_rho is NaN at .* first at x = "),
     "nan in truth": ("0.5 + 2 * xi", "(0.5 + 2 * xi) * math.nan", "50 of 50 draws are NaN"),
     "log Z": ("math.log(2 *", "math.log(3 *", "log Z is .* by estimation, the truth says"),
     "width": ("0.5 + 2 * xi", "0.5 + 2.2 * xi", "draws and density disagree: E.x . grad log p"),
