@@ -6,7 +6,9 @@ import re
 
 import pytest
 
+from tiltbench.check import unknown as check_unknown
 from tiltbench.check.contract import check
+from tiltbench.targets.cost import Cost
 
 TARGET = '''
 import math
@@ -158,10 +160,16 @@ FAULTLESS = {
     "Student": "-2 * (x.square().sum(-1) / 2).log1p()",
     "Cauchy": "-(x.square()).log1p().sum(-1)",
     "a funnel": "-(x[..., 0] ** 2 / 18 + (x[..., 1] ** 2 * (-x[..., 0]).exp() + x[..., 0]) / 2)",
-    "a tube": "-(x[..., 1] ** 2) * (x[..., 0] ** 2).exp()",
+    "a tube": "-(x[..., 1] ** 2) * (x[..., 0] ** 2 / 4).exp()",
     "exponential": "torch.where((x >= 0).all(-1), -x.sum(-1), -torch.inf)",
     "Laplace": "-x.abs().sum(-1)",
 }
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """Trial draws of a law without a truth, fewer than they would be: they are not at issue."""
+    monkeypatch.setattr(check_unknown, "POINTS", Cost(2000, 2000))
 
 
 def findings(path, text):
@@ -192,6 +200,21 @@ def test_a_mistake_in_the_truth_is_named(tmp_path, case):
     assert old in TARGET
     text = target(TARGET.replace(old, new))
     one_sentence(findings(tmp_path / "mine.py", text), said, remedy)
+
+
+HEAVY = """
+def student(n, generator):
+    u = torch.rand(n, 2, generator=generator, device=generator.device, dtype=torch.float64)
+    return torch.tan(math.pi * (u - 0.5))
+"""
+
+
+def test_heavy_tails_are_not_taken_for_a_wrong_scale(tmp_path):
+    """The product of two Cauchy laws, exact draws and log Z stated, without an rms coordinate."""
+    text = target(TARGET, FAULTLESS["Cauchy"], "student").replace(
+        LOG_Z, "log_Z=math.log(math.pi**2)"
+    )
+    assert findings(tmp_path / "mine.py", text + HEAVY) == []
 
 
 @pytest.mark.parametrize("case", FAULTLESS)
