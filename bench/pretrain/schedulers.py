@@ -107,14 +107,15 @@ def flow(scheduler: Any, tokens: int) -> ShiftedFlow:
 
     Raises Refused, with the name of the setting, where it says what a base cannot be."""
     _known(scheduler, FLOWS, ("num_train_timesteps", *SHIFTS, *LENGTHS))
-    config = dict(scheduler.config)
+    config: dict[str, Any] = dict(scheduler.config)
     if (steps := config.get("num_train_timesteps", 1000)) != 1000:
         raise Refused(
             f"the scheduler says num_train_timesteps = {steps}; the times of a transformer of "
             "version 3 run to 1000: use a scheduler that says so"
         )
     if not config.get("use_dynamic_shifting", False):
-        return ShiftedFlow(float(getattr(scheduler, "shift", config["shift"])))
+        shift: float = getattr(scheduler, "shift", None) or config["shift"]
+        return ShiftedFlow(float(shift))
     least, most = config["base_image_seq_len"], config["max_image_seq_len"]
     slope = (config["max_shift"] - config["base_shift"]) / (most - least)
     mu = config["base_shift"] + slope * (tokens - least)
