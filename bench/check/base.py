@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Generator
 
-from tiltbench.check.findings import Finding, expect
+from tiltbench.check.findings import Finding, Kept, expect
 from tiltbench.targets.bases.process import Uncontrolled, simulate
 from tiltbench.targets.target import Target, Tilt
 
@@ -25,6 +25,7 @@ def paths(target: Target) -> Iterator[Finding]:
         path = simulate(base, Uncontrolled(), (N, target.dim), Generator().manual_seed(19)).x
         k = base.steps // 2
         few = path[k, :6]
+        kept = Kept(few)
         once, again = (base.base(few, k).mean for _ in range(2))
         alone = torch.cat([base.base(row[None], k).mean for row in few])
     lost = int((~path[-1].isfinite().all(-1)).sum())
@@ -33,6 +34,12 @@ def paths(target: Target) -> Iterator[Finding]:
         "the paths of the base are finite",
         f"{lost} of {N} paths of the base end in NaN or infinity",
         "let the network answer in finite numbers at every time of the grid",
+    )
+    yield expect(
+        not kept.changed,
+        "the base leaves its points as they are",
+        "the base changes its points in place, which corrupts the paths",
+        "make new tensors in the network: no += and no functions that end in _",
     )
     yield expect(
         torch.equal(once, again),

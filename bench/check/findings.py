@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import scipy.stats
+import torch
+from torch import Tensor
 
 from tiltbench.samplers.weights import Estimate
 
@@ -24,6 +26,24 @@ class Finding(NamedTuple):
 
 def expect(ok: bool, good: str, bad: str, remedy: str) -> Finding:
     return Finding(True, good) if ok else Finding(False, bad, remedy)
+
+
+class Kept:
+    """Whether tensors that were lent to a function are still as they were.
+
+    By their values, and by the count of writes that every tensor keeps, which also sees a write of
+    equal values."""
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self._tensors = tensors
+        self._were = [(t._version, t.detach().clone()) for t in tensors]
+
+    @property
+    def changed(self) -> bool:
+        return any(
+            t._version != version or not torch.equal(t.detach().nan_to_num(), was.nan_to_num())
+            for t, (version, was) in zip(self._tensors, self._were, strict=True)
+        )
 
 
 Steps = Iterable[tuple[str, Callable[[], Iterator[Finding]]]]

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import scipy.stats
 import torch
 from torch import Generator, Tensor
 
-from tiltbench.check.findings import RARE, Finding, expect, said, until_broken
+from tiltbench.check.findings import RARE, Finding, Kept, expect, said, until_broken
 from tiltbench.estimators import average
 from tiltbench.run.meter import Meter
 from tiltbench.samplers.diffusion import Diffusion
@@ -22,6 +23,7 @@ from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.recipes.recipe import Base
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.samplers.weights import Estimate
+from tiltbench.targets.bases.process import Path
 from tiltbench.targets.bases.references import Stationary
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
@@ -92,7 +94,21 @@ def _batch(sampler: Diffusion, model: Model, meter: Meter, seed: int) -> Batch:
 
 def _functions(sampler: Diffusion) -> Iterator[Finding]:
     model, meter = displaced(0.3), Meter(ENOUGH)
-    batch = _batch(sampler, model, meter, 0)
+    lent: list[Kept] = []
+
+    def label(problem: Problem, model: Model, path: Path, share: float, g: Generator) -> Batch:
+        lent.append(Kept(*(v for v in vars(path).values() if isinstance(v, Tensor))))
+        return sampler.loss.label(problem, model, path, share, g)
+
+    watched = replace(sampler, loss=sampler.loss._replace(label=label))
+    batch = _batch(watched, model, meter, 0)
+    mend = "make new tensors: no += and no functions that end in _"
+    yield expect(
+        not any(kept.changed for kept in lent),
+        "label leaves the path as it is",
+        "label changes the path in place, and with it the draws",
+        mend,
+    )
     attached = [
         key for key, v in batch.items() if not isinstance(v, Tensor) or v.grad_fn is not None
     ]
@@ -102,8 +118,14 @@ def _functions(sampler: Diffusion) -> Iterator[Finding]:
         f"label hands over {', '.join(attached)} with a graph, or no tensor",
         "return a dict of detached tensors, or state through_path=True",
     )
-    before = meter.spent
+    before, kept = meter.spent, Kept(*batch.values())
     values = [sampler.loss.value(model, BASE, batch, Generator().manual_seed(s)) for s in (1, 1)]
+    yield expect(
+        not kept.changed,
+        "value leaves the batch as it is",
+        "value changes the batch in place, which is used again",
+        mend,
+    )
     yield expect(
         values[0].shape == () and math.isfinite(values[0].detach()),
         "value is one finite number",

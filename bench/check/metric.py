@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from tiltbench.check.findings import Finding, agrees, expect, until_broken
+from tiltbench.check.findings import Finding, Kept, agrees, expect, until_broken
 from tiltbench.metric import KINDS, Metric, Outcome
 from tiltbench.plan.spec import build_target, parse
 from tiltbench.samplers.sampler import Draws
@@ -108,7 +108,8 @@ def _value(metric: Metric, target: Target | None) -> Iterator[Finding]:
         yield Finding(True, "its values were not tried: only a run provides what it needs")
         return
     outcome = _outcome(target, _draws(target, 1), 0.01)
-    before = [outcome.draws.x.clone(), outcome.draws.log_w.clone()]  # type: ignore[union-attr]
+    lent = (outcome.draws.x, outcome.draws.log_w, outcome.log_w_reverse)
+    kept = Kept(*(tensor for tensor in lent if tensor is not None))
     made: Any = _of(metric, target, outcome)
     right = isinstance(made, tuple) and len(made) == 3
     yield expect(
@@ -123,9 +124,8 @@ def _value(metric: Metric, target: Target | None) -> Iterator[Finding]:
         f"it says error {made[1]} from {made[2]} points",
         "state the standard error (nan where it has none) and the number of points",
     )
-    changed = not all(map(torch.equal, before, (outcome.draws.x, outcome.draws.log_w)))  # type: ignore[arg-type]
     yield expect(
-        not changed,
+        not kept.changed,
         "it leaves the draws as they are",
         "it changes the draws in place, for every metric after it",
         "make new tensors: no += and no functions that end in _",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
 
-from tiltbench.check.findings import Finding, agrees, expect, said
+from tiltbench.check.findings import Finding, Kept, agrees, expect, said
 from tiltbench.check.symmetries import Function
 from tiltbench.estimators import average, bar
 from tiltbench.samplers.weights import Estimate
@@ -18,6 +19,7 @@ from tiltbench.targets.bases.process import Uncontrolled, simulate
 from tiltbench.targets.target import Density, Target, Tilt, Truth
 
 N = 4000  # exact draws per statistical check
+HEAVY = 0.1  # part of the mean square in one draw: 0.02 of Student's t with 3 degrees of freedom
 LOW = 4  # dimensions up to which draws from wide Gaussians meet every part of a target
 PROPOSED = 100_000
 WIDTHS = (0.3, 1.0, 3.0)  # of these Gaussians, in scales
@@ -34,8 +36,12 @@ def log_integrand(target: Target) -> Function | None:
 
 
 def gradient(f: Function, x: Tensor) -> Tensor:
+    """Of f at x (*b, d); 0 where f has no graph, as one that is constant on a box has none."""
     x = x.detach().requires_grad_()
-    return torch.autograd.grad(f(x).sum(), x)[0]
+    total = f(x).sum()
+    if not total.requires_grad:
+        return torch.zeros_like(x)
+    return torch.autograd.grad(total, x, allow_unused=True, materialize_grads=True)[0]
 
 
 def stated(target: Target) -> Iterator[Finding]:
@@ -47,14 +53,17 @@ def stated(target: Target) -> Iterator[Finding]:
         f"truth() returns {type(truth).__name__}",
         'return Truth("where it comes from", ...), or Truth("unknown")',
     )
+    yield from _left_alone(target, truth)
     if truth.sample is None:
         return
     n = int(min(50, truth.held))
     x, again, other = (truth.sample(n, Generator().manual_seed(s)) for s in (1, 1, 2))
     yield expect(
-        x.shape == (n, target.dim) and x.dtype == torch.float64,
+        isinstance(x, Tensor) and x.shape == (n, target.dim) and x.dtype == torch.float64,
         f"{n} draws are a ({n}, {target.dim}) float64 tensor",
-        f"{n} draws are of shape {tuple(x.shape)}, {x.dtype}, not ({n}, {target.dim}), float64",
+        f"{n} draws are of shape {tuple(x.shape)}, {x.dtype}, not ({n}, {target.dim}), float64"
+        if isinstance(x, Tensor)
+        else f"the draws are a {type(x).__name__}, not a ({n}, {target.dim}) float64 tensor",
         "let sample(n, generator) return (n, dim) in float64 on the generator's device",
     )
     yield expect(
@@ -63,12 +72,41 @@ def stated(target: Target) -> Iterator[Finding]:
         f"{int((~x.isfinite().all(-1)).sum())} of {n} draws are NaN or infinite",
         "draw from a law that is proper on the whole of R^dim",
     )
+    same = torch.equal(x, again)
     yield expect(
-        torch.equal(x, again) and not torch.equal(x, other),
+        same and not torch.equal(x, other),
         "draws follow the generator's seed",
-        "equal seeds give other draws, or other seeds the same",
-        "pass the generator to every random call",
+        "the draws ignore the generator: "
+        + ("other seeds give the same draws" if same else "equal seeds give other draws"),
+        "pass the generator to every random call, and let `sample` change nothing that is stored",
     )
+    first = x.clone()
+    x.fill_(0.0)  # as a caller may who has been given draws
+    yield expect(
+        torch.equal(first, truth.sample(n, Generator().manual_seed(1))),
+        "draws are the caller's own",
+        "draws share memory with what the truth stores: writing into them changes later draws",
+        "return a copy: index with a tensor of indices, or .clone()",
+    )
+
+
+def _left_alone(target: Target, truth: Truth) -> Iterator[Finding]:
+    """What the functions of the truth do to the points that they are shown."""
+    g = Generator().manual_seed(41)
+    draw = partial(torch.randn, 20, target.dim, generator=g, dtype=torch.float64)
+    one = torch.ones(20, dtype=torch.float64)
+    functions = {f"observable {name}": o.f for name, o in truth.observables.items()}
+    if truth.modes is not None:
+        functions["modes.assign"] = truth.modes.assign
+    if (score := truth.noised_score) is not None:
+        functions["noised_score"] = lambda x: score(x, one, 0 * one)
+    for name, f in functions.items():
+        x = target.scale * target.project(draw())
+        kept = Kept(x)
+        f(x)
+        if kept.changed:
+            what = f"{name} changes the draws in place, for everything after it"
+            yield Finding(False, what, "make new tensors: no += and no functions that end in _")
 
 
 def against_density(target: Target, f: Function) -> Iterator[Finding]:
@@ -86,13 +124,7 @@ def against_density(target: Target, f: Function) -> Iterator[Finding]:
         f"{empty} of {len(x)} exact draws have zero density",
         "draws and density are of different laws: compare their formulas",
     )
-    rms = float((x.square().sum(-1).mean() / target.rank).sqrt())
-    yield expect(
-        rms / 1.5 <= target.scale <= rms * 1.5,
-        f"the rms coordinate of exact draws is {rms:.3g}, scale says {target.scale:.3g}",
-        f"scale is {target.scale:.3g}, the rms coordinate of exact draws is {rms:.3g}",
-        f"state scale = {rms:.2g}: references and step sizes start from it",
-    )
+    yield _scale(target, x)
     log_f = log_integrand(target)
     if log_f is not None:
         yield from _stein(target, log_f, x)
@@ -136,6 +168,23 @@ def _stein(target: Target, log_f: Function, x: Tensor) -> Iterator[Finding]:
         "the gradient of log p has mean 0 over the draws",
         f"a coordinate of grad log p has mean {said(found)} over exact draws, not 0",
         "one of the two is of another law: compare places and weights",
+    )
+
+
+def _scale(target: Target, x: Tensor) -> Finding:
+    """Of heavy tails nothing is said: where single draws carry the mean square, it has no value."""
+    square = x.square().sum(-1)
+    rms = float((square.mean() / target.rank).sqrt())
+    share = float(square.max() / square.sum())
+    if share > HEAVY:
+        what = f"scale was not compared: one exact draw carries {share:.0%} of the mean square"
+        return Finding(True, what)
+    default = " (its default)" if type(target).scale is Target.scale else ""
+    return expect(
+        rms / 1.5 <= target.scale <= rms * 1.5,
+        f"the rms coordinate of exact draws is {rms:.3g}, scale says {target.scale:.3g}",
+        f"scale is {target.scale:.3g}{default}, the rms coordinate of exact draws is {rms:.3g}",
+        f"state scale = {rms:.2g}: references and step sizes start from it",
     )
 
 
@@ -184,12 +233,25 @@ def _log_Z(truth: Truth, found: Estimate) -> Finding:
     assert truth.log_Z is not None
     if not found.se < 0.5:
         return Finding(True, "log Z was not compared: no simple proposal reaches the target")
+    hint, remedy = _likeness(truth.log_Z, found)
     return expect(
         agrees(found, truth.log_Z, truth.log_Z_se),
         f"log Z is {truth.log_Z:.6g}, estimated {said(found)}",
-        f"log Z is {said(found)} by estimation, the truth says {truth.log_Z:.6g}",
-        "state the log of the integral of exp(log_rho), or of E_base exp r, constants included",
+        f"log Z is {said(found)} by estimation, the truth says {truth.log_Z:.6g}{hint}",
+        remedy,
     )
+
+
+def _likeness(stated: float, found: Estimate) -> tuple[str, str]:
+    """What a wrong log Z looks like, and the remedy."""
+    remedy = "state the log of the integral of exp(log_rho), or of E_base exp r, constants included"
+    if agrees(found, -stated):
+        return ", which is the log of 1/Z, the normalising constant", f"turn the sign: {remedy}"
+    if stated > 0 and agrees(found, math.log(stated)):
+        return ", which is Z itself", f"take its logarithm: {remedy}"
+    if stated == 0:
+        return ", as if exp(log_rho) were normalised", remedy
+    return "", remedy
 
 
 def _estimate(log_f: Function, x: Tensor) -> Estimate:
@@ -247,13 +309,14 @@ def against_gaussians(target: Target) -> Iterator[Finding]:
     if not 0 < w.se < 0.05 * w.value:
         return
     found = Estimate(math.log(w.value) + float(log_w.max()), w.se / w.value, w.n)
+    hint, remedy = _likeness(truth.log_Z, found)
     yield expect(
         agrees(found, truth.log_Z, truth.log_Z_se),
         f"log Z from Gaussians around 0 is {said(found)} for {truth.log_Z:.6g}",
         f"log Z is {said(found)} by estimation from Gaussians around 0, "
-        f"the truth says {truth.log_Z:.6g}",
-        "state the log of the integral of exp(log_rho), constants included; if it is right, draws "
-        "miss a part of the density, or scale is not the rms coordinate",
+        f"the truth says {truth.log_Z:.6g}{hint}",
+        f"{remedy}; if it is right, draws miss a part of the density, or scale is not the rms "
+        "coordinate",
     )
 
 

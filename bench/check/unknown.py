@@ -22,7 +22,7 @@ from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import pose
 from tiltbench.targets.target import Density, Target, Tilt, Truth
 
-POINTS = Cost(40_000, 40_000)
+POINTS = Cost(20_000, 20_000)
 N = 2000
 FEW = 100  # effective draws below which a weighted set says nothing of a spread
 WITHIN = 1.3  # of each other: the rms coordinates of the parts of a set that agree

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.5 and 3 as bases, their weights read by diffusers (extra `finetune`).
+"""Stable Diffusion 1.5, 2 and 3 as bases, their weights read by diffusers (extra `finetune`).
 
 A pipeline is diffusers' own, from a folder or a name that it can download.  Only what is written
 here is tested, on tiny random pipelines: no weights have been at hand.
@@ -15,14 +15,13 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.plan.errors import Refused
+from tiltbench.pretrain.schedulers import flow, tabulated
 from tiltbench.samplers.redraw import by_ode
-from tiltbench.targets.bases.pretrained import Doubt, Pretrained, Reading, doubts, epsilon
+from tiltbench.targets.bases.pretrained import Doubt, Pretrained, Reading, doubts
 from tiltbench.targets.bases.process import Uncontrolled
 from tiltbench.targets.bases.schedules import Schedule
 from tiltbench.targets.bases.text_to_image import (
     Prompted,
-    ShiftedFlow,
-    Tabulated,
     Transformer,
     UNet,
     difference,
@@ -47,27 +46,43 @@ def load(folder: str, dtype: torch.dtype = torch.bfloat16, **parts: Any) -> Any:
 def stable_diffusion(
     pipeline: Any, prompt: str, guidance: float = 7.5, steps: int = 50, negative: str = ""
 ) -> Pretrained:
-    """Version 1.x under one prompt: an epsilon model on the scheduler's own noise levels, stepped
-    at times T, T - T/steps, ... ("trailing"), the last to a latent without noise."""
-    kept = tuple(float(v) for v in pipeline.scheduler.alphas_cumprod)
+    """Version 1.x or 2.x under one prompt, on the scheduler's own noise levels and read as its
+    prediction_type says; stepped at times T, T - T/steps, ... ("trailing"), the last to a latent
+    without noise, whatever solver and grid the scheduler would take.
+
+    Raises Refused where the scheduler or the network says what a base cannot be."""
+    schedule, reading = tabulated(pipeline.scheduler)
+    unet = pipeline.unet
+    if unet.config.in_channels != unet.config.out_channels:
+        raise Refused(
+            f"the network takes {unet.config.in_channels} channels and answers "
+            f"{unet.config.out_channels}: a base needs as many, without a mask or a variance"
+        )
+    if getattr(unet.config, "time_cond_proj_dim", None):
+        raise Refused(
+            "the network is told the guidance (time_cond_proj_dim), as a distilled one is: it says "
+            "no denoiser, use the network that it was distilled from"
+        )
     with_, without = pipeline.encode_prompt(prompt, pipeline.device, 1, True, negative)
-    unet, schedule = pipeline.unet, Tabulated(kept)
     side = unet.config.sample_size
     text = torch.cat([without, with_]).to(unet.dtype)
     shape = (unet.config.in_channels, side, side)
-    return _based(UNet(unet, schedule, shape, text, None, guidance), epsilon, schedule, steps)
+    return _based(UNet(unet, schedule, shape, text, None, guidance), reading, schedule, steps)
 
 
 @torch.no_grad()
 def stable_diffusion_3(
     pipeline: Any, prompt: str, guidance: float = 7.0, steps: int = 40, negative: str = ""
 ) -> Pretrained:
-    """Version 3 under one prompt: a rectified flow with the scheduler's shift."""
+    """Version 3 under one prompt: a rectified flow with the scheduler's shift.
+
+    Raises Refused where the scheduler says what a base cannot be."""
+    model = pipeline.transformer
+    side = model.config.sample_size
+    schedule = flow(pipeline.scheduler, (side // model.config.patch_size) ** 2)
     with_, without, pooled_with, pooled_without = pipeline.encode_prompt(
         prompt, None, None, pipeline.device, 1, True, negative
     )
-    model, schedule = pipeline.transformer, ShiftedFlow(float(pipeline.scheduler.config.shift))
-    side = model.config.sample_size
     text = torch.cat([without, with_]).to(model.dtype)
     pooled = torch.cat([pooled_without, pooled_with]).to(model.dtype)
     shape = (model.config.in_channels, side, side)

@@ -53,6 +53,17 @@ def score(said: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
     return epsilon(-at.noise * said, x, at)
 
 
+def v_prediction(said: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
+    """alpha E[xi|x] - beta E[X_1|x]: progressive distillation (arXiv 2202.00512)."""
+    power = at.signal**2 + at.noise**2
+    return (at.signal * x - at.noise * said) / power, (at.noise * x + at.signal * said) / power
+
+
+def sample(said: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
+    """E[X_1|x]: the denoiser itself."""
+    return said, (x - at.signal * said) / at.noise
+
+
 def answer(
     network: nn.Module, x: Float[Tensor, "*b d"], t: Float[Tensor, "*b"]
 ) -> Float[Tensor, "*b d"]:

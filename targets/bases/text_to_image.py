@@ -128,7 +128,8 @@ class Prompted(nn.Module, ABC):
 
 
 class UNet(Prompted):
-    """Stable Diffusion 1.x: the noise, at step round(T (1 - t)) - 1.  Read by `epsilon`."""
+    """Stable Diffusion 1.x or 2.x: the noise, velocity or data, at step round(T (1 - t)) - 1.  Read
+    by `epsilon`, `v_prediction` or `sample`, as it was trained."""
 
     def ask(self, x: Tensor, t: Tensor, text: Tensor, pooled: Tensor | None) -> Tensor:
         assert isinstance(self.schedule, Tabulated)

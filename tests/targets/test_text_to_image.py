@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,18 +157,42 @@ def third(tokenizer):
     )
 
 
+def based(pipeline):
+    """The base under a prompt at 5 steps."""
+    third = hasattr(pipeline, "transformer")
+    make = models.stable_diffusion_3 if third else models.stable_diffusion
+    return make(pipeline, PROMPT, steps=5)
+
+
 @pytest.fixture(params=["first", "third"])
 def case(request):
-    """(pipeline, base under a prompt at 5 steps)."""
+    """(pipeline, its base)."""
     pipeline = request.getfixturevalue(request.param)
-    make = {"first": models.stable_diffusion, "third": models.stable_diffusion_3}[request.param]
-    return pipeline, make(pipeline, PROMPT, steps=5)
+    return pipeline, based(pipeline)
+
+
+@contextmanager
+def predicting(pipeline, kind):
+    """The same network, whose answer is said to be of another kind."""
+    before = pipeline.scheduler
+    pipeline.scheduler = type(before).from_config(before.config, prediction_type=kind)
+    yield based(pipeline)
+    pipeline.scheduler = before
 
 
 @pytest.mark.pipelines
 def test_the_ode_is_the_library_s_own_sampler(case):
     """The same latents as the pipeline gives from the same noise: levels, times, guidance, text."""
     pipeline, base = case
+    as_the_pipeline(pipeline, base)
+    if not isinstance(base.schedule, ShiftedFlow):
+        for kind in ("v_prediction", "sample"):
+            with predicting(pipeline, kind) as other:
+                as_the_pipeline(pipeline, other)
+                assert other.reading.__name__ == kind
+
+
+def as_the_pipeline(pipeline, base):
     x0 = base.start((2, DIM), rng(1), torch.float32)
     ours = by_ode(base, Uncontrolled(), (2, DIM), rng(1)).x
     pipeline.set_progress_bar_config(disable=True)
@@ -192,6 +217,12 @@ def test_the_ode_is_the_library_s_own_sampler(case):
 def test_the_noisy_step_is_ddpm_s(first):
     """Mean and noise of DDIM with eta = 1, beside what the uncertainty of X_1 adds."""
     base = models.stable_diffusion(first, PROMPT, steps=5)
+    the_noisy_step(first, base)
+    with predicting(first, "v_prediction") as other:
+        the_noisy_step(first, other)
+
+
+def the_noisy_step(first, base):
     first.scheduler.set_timesteps(5)
     x = torch.randn(2, DIM, generator=rng(2))
     for k, step in enumerate(first.scheduler.timesteps[:4]):
