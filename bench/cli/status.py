@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tiltbench.cli.folders import results_folder
 from tiltbench.cli.words import RESULTS
@@ -27,7 +28,6 @@ def status(options: Namespace, arguments: Sequence[str]) -> int:
 
 def _show_status(folder: Path) -> None:
     from tiltbench.records.files import read_json
-    from tiltbench.records.provenance import code_identity
     from tiltbench.records.record import CHECKPOINT
     from tiltbench.records.store import records
     from tiltbench.run.checkpoint import glance
@@ -44,8 +44,7 @@ def _show_status(folder: Path) -> None:
     counts = Counter(str(record.status) for record in found.values())
     said = ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
     print(f"{folder}: {len(wanted) - len(missing)} of {len(wanted)} cells recorded ({said})")
-    now = code_identity()["hash"]
-    other = sum(record.code.get("hash") != now for record in found.values())
+    other = sum(not _present(record.code, record.spec) for record in found.values())
     if other:
         print(f"  {other} by other code than this (run with --stale to run them again)")
     extra = len(set(found) - set(wanted))
@@ -54,10 +53,20 @@ def _show_status(folder: Path) -> None:
     for row in missing:
         title = f"{row['target']} · {row['sampler']} · seed {row['seed']}"
         saved = glance(folder / "runs" / f"{row['id']}{CHECKPOINT}")
-        begun = saved is not None and saved.code == now
+        begun = saved is not None and _present(saved.code, saved.spec)
         share = f", saved at {saved.share:.0%} of its training" if saved and begun else ""
         print(f"  missing: {title}{share}")
     for record in found.values():
         if not counts_as_good(record):
             title = f"{record.labels['target']} · {record.labels['sampler']}"
             print(f"  {record.status}: {title} · seed {record.spec['seed']}: {record.reason}")
+
+
+def _present(code: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:
+    """Whether the present code would run a spec as `code` did."""
+    from tiltbench.records.provenance import deciding_code, same_code
+
+    try:
+        return same_code(code, deciding_code(spec["target"], spec["sampler"]))
+    except (KeyError, TypeError):  # a damaged checkpoint
+        return False

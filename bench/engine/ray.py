@@ -22,8 +22,9 @@ from tiltbench.engine.local import sweep
 from tiltbench.engine.supervisor import Order, Supervisor, stamp, wait
 from tiltbench.plan.cell import Cell, Limits
 from tiltbench.plan.errors import Refused
-from tiltbench.records.provenance import code_of, source_hash
+from tiltbench.records.provenance import code_of
 from tiltbench.records.record import Record, Status, write_record
+from tiltbench.targets.files import split
 
 RETRIES = 3  # of a cell whose worker or node died
 PATIENCE = 20.0  # seconds until a file written on one node must be seen on another
@@ -51,7 +52,9 @@ class Ray(Engine):
         folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
-        orders = [Order(c, folder, self.limits, code, stamp(folder, c.id)) for c in cells]
+        orders = [
+            Order(c, folder, self.limits, code_of(c, code), stamp(folder, c.id)) for c in cells
+        ]
         with _connected(self.address), _marked(folder) as mark:
             needs = {device: self._need(device) for device in {c.device for c in cells}}
             tasks: dict[Any, Order] = {}
@@ -232,11 +235,12 @@ def _task(order: Order, mark: Mark) -> Iterator[Event | Record]:
 
 def _check(order: Order, mark: Mark) -> None:
     """Raises Refused, naming this node, where it cannot do what the driver could."""
-    node, here = os.uname().nodename, source_hash()
-    if here != order.code["hash"]:
+    node, there = os.uname().nodename, order.code["syntax"]
+    here = code_of(order.cell, {})["syntax"]
+    if here != there:
         raise Refused(
-            f"node {node} has other code of tiltbench (hash {here}, the driver has "
-            f"{order.code['hash']}); install the same version on every node"
+            f"node {node} has other code of tiltbench (hash {here}, the driver has {there}); "
+            "install the same version on every node"
         )
     end = time.monotonic() + PATIENCE
     while not mark.path.exists():
@@ -247,10 +251,9 @@ def _check(order: Order, mark: Mark) -> None:
             )
         time.sleep(0.5)
     for name in (order.cell.target["name"], order.cell.sampler["name"]):
-        stem, suffix, _ = name.partition(".py")
-        file = mark.here / (stem + suffix)
-        if suffix and not file.is_file():
+        file = split(name)
+        if file is not None and not (mark.here / file.path).is_file():
             raise Refused(
-                f"node {node} does not see the plug-in {file}; keep it in a folder that every node "
-                "shares"
+                f"node {node} does not see the plug-in {mark.here / file.path}; keep it in a "
+                "folder that every node shares"
             )

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tiltbench.metric import Metric
-from tiltbench.plan.plugins import plugin_hash
 from tiltbench.plan.spec import METRICS
+from tiltbench.records.located import located
 from tiltbench.records.record import Record
 from tiltbench.records.store import read_scores, readable, warn
 from tiltbench.score.folder import scoring_code
@@ -51,10 +51,10 @@ def collect(folder: Path) -> Frames:
 
     Scores by other code or other metrics than the present ones are named on stderr."""
     frames = frames_of(folder, readable(folder / "runs"))
-    now = scoring_code()
-    hashes = {r.id: plugin_hash(r.spec["target"]["name"]) for r in frames.records}
+    runs = folder / "runs"
+    now = {record.id: scoring_code(located(record, runs)) for record in frames.records}
     scored = frames.runs[frames.runs["code"] != ""]
-    other = sum(run["code"] != now + hashes[run["id"]] for _, run in scored.iterrows())
+    other = sum(run["code"] != now[run["id"]] for _, run in scored.iterrows())
     if other:
         warn(
             f"{other} of {len(scored)} runs were scored by other code or other metrics; "

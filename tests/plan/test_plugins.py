@@ -20,6 +20,7 @@ from tiltbench.score.folder import scoring_code
 from tiltbench.targets.functions import from_numpy, from_torch
 from tiltbench.targets.registry import TARGETS, BrokenFile, Clash, Registry, UnknownName
 
+GMM9 = {"name": "gmm9", "params": {}}
 FILE = '''
 """One of each."""
 from dataclasses import dataclass
@@ -59,11 +60,11 @@ def file(tmp_path, monkeypatch):
 
 
 def test_a_plugged_file_goes_by_its_names_while_it_lasts(file):
-    before = scoring_code()
+    before = scoring_code(GMM9)
     with plugged([file]):
         assert plugged_files() == [TARGETS.entries["flat"].path]
         assert METRICS.entries["mean_error"].summary.startswith("|mean of")
-        assert "mean_error" in sample_metrics() and scoring_code() != before
+        assert "mean_error" in sample_metrics() and scoring_code(GMM9) != before
         target, loss = (
             build_target({"name": "flat", "params": {"dim": 3}}),
             SAMPLERS.load("my_variance"),
@@ -78,16 +79,16 @@ def test_a_plugged_file_goes_by_its_names_while_it_lasts(file):
         *METRICS.entries,
     }
     assert build_target(spec(target)) == target and build_sampler(spec(sampler)) == sampler
-    assert scoring_code() == before
+    assert scoring_code(GMM9) == before
 
 
 def test_an_edited_metric_has_new_floors_and_scores(file, tmp_path):
     with plugged([file]):
-        old = shelf("mean_error"), scoring_code()
+        old = shelf("mean_error"), scoring_code(GMM9)
         assert old[0] != "mean_error" and shelf("w2") == "w2"
     (tmp_path / file).write_text(FILE.replace(".norm()", ".norm() * 2"))
     with plugged([file]):
-        assert shelf("mean_error") != old[0] and scoring_code() != old[1]
+        assert shelf("mean_error") != old[0] and scoring_code(GMM9) != old[1]
 
 
 def test_what_cannot_be_plugged_in_is_one_sentence(file, tmp_path, capsys):
