@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from tiltbench.plan.errors import BadSpec
-from tiltbench.plan.text import Spec, literal, parse, quoted, written_name
+from tiltbench.plan.text import Spec, literal, quoted, written_name
+from tiltbench.plan.text import parse as parse  # read and written by one name
 from tiltbench.samplers.registry import ANNEALINGS, NETWORKS, RECIPES, SAMPLERS
 from tiltbench.targets.registry import (
     REFERENCES,
@@ -40,6 +41,7 @@ STUDIES = Registry(
         for path in sorted((BENCH / "studies").glob("*/study.py"))
     ),
 )
+
 
 def build_target(given: Spec) -> Any:
     return _construct(TARGETS.load(given["name"]), given)
