@@ -154,7 +154,7 @@ def _advice(text: str) -> str:
 def _parse_spec(tokens: Tokens, text: str) -> tuple[Spec, Tokens]:
     kind, name = tokens[0]
     if kind != "word":
-        raise BadSpec(f"cannot read {text!r}: a name must come before {name!r}")
+        raise BadSpec(f"cannot read {text!r}: a name must come before {name!r}{_advice(text)}")
     rest = tokens[1:]
     if not rest or rest[0][1] != "[":
         return {"name": name, "params": {}}, rest
