@@ -22,6 +22,7 @@ from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.text import Spec, literal, quoted, written_name
 from tiltbench.plan.text import parse as parse  # read and written by one name
 from tiltbench.samplers.registry import ANNEALINGS, NETWORKS, RECIPES, SAMPLERS
+from tiltbench.targets.files import PREFIX
 from tiltbench.targets.registry import (
     REFERENCES,
     SCHEDULES,
@@ -29,6 +30,7 @@ from tiltbench.targets.registry import (
     TARGETS,
     Registry,
     UnknownName,
+    scan,
 )
 
 BENCH = Path(__file__).parents[1]
@@ -169,12 +171,21 @@ def registered_name(thing: Any) -> str | None:
         entry = registry.entries.get(thing.name)
         if entry is not None and entry.module is not None and entry.load() is thing:
             return entry.name
-    for module_name, module in list(sys.modules.items()):
-        if module_name.startswith("tiltbench_plugin_"):
-            if any(value is thing for value in vars(module).values()):
-                path = os.path.relpath(str(module.__file__))
-                return f"{path}:{thing.name}"
-    return None
+    holding = [
+        Path(str(module.__file__))
+        for module_name, module in list(sys.modules.items())
+        if module_name.startswith(PREFIX) and any(value is thing for value in vars(module).values())
+    ]
+    # the file that names it rather than one that imports it from beside
+    naming = [path for path in holding if _names(path, thing.name)] or holding
+    return f"{os.path.relpath(naming[0])}:{thing.name}" if naming else None
+
+
+def _names(file: Path, name: str) -> bool:
+    try:
+        return any(entry.name == name for entry in scan(file))
+    except (OSError, SyntaxError, ValueError):  # it is gone, or has been edited since
+        return False
 
 
 def label(made: Any, full: Spec | None = None) -> str:

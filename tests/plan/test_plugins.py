@@ -258,3 +258,15 @@ def test_a_file_may_name_a_function(tmp_path, monkeypatch):
     assert re.match("exp", TARGETS.find("bowl.py").summary)
     target = build_target({"name": "bowl.py", "params": {}})
     assert build_target(spec(target)) == target and spec(target)["name"] == "bowl.py:bowl"
+
+
+def test_what_a_plug_in_imports_is_named_by_its_own_file(file, tmp_path):
+    """A class of the neighbour goes by the neighbour's name, whichever file was loaded first."""
+    text = 'from mine import Flat, my_variance\nclass Own(Flat):\n    name = "own"\n'
+    (tmp_path / "a.py").write_text(text)
+    own = TARGETS.load("a.py:own")
+    flat = own.__mro__[1]
+    assert spec(own())["name"] == "a.py:own" and spec(flat())["name"] == "mine.py:flat"
+    assert build_target(spec(flat(3))) == flat(3) and TARGETS.load("mine.py:flat") is flat
+    sampler = build_sampler({"name": "mine.py:my_variance", "params": {}})
+    assert spec(sampler)["name"] == "mine.py:my_variance"
