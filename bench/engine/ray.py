@@ -215,11 +215,11 @@ def _cancel(tasks: Mapping[Any, Any]) -> None:
 
 def _task(order: Order, mark: Mark) -> Iterator[Event | Record]:
     """Progress, then the record."""
+    if mark.here.is_dir():
+        os.chdir(mark.here)  # plug-ins may be named from there
     _check(order, mark)
     # the child need not import again what Ray runs its workers with
     sys.modules["__main__"].__dict__.pop("__file__", None)
-    if mark.here.is_dir():
-        os.chdir(mark.here)  # plug-ins may be named from there
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "") if order.cell.device == "cuda" else ""
     supervisor = Supervisor(order, gpus)
     said: list[Event] = []
@@ -235,13 +235,7 @@ def _task(order: Order, mark: Mark) -> Iterator[Event | Record]:
 
 def _check(order: Order, mark: Mark) -> None:
     """Raises Refused, naming this node, where it cannot do what the driver could."""
-    node, there = os.uname().nodename, order.code["syntax"]
-    here = code_of(order.cell, {})["syntax"]
-    if here != there:
-        raise Refused(
-            f"node {node} has other code of tiltbench (hash {here}, the driver has {there}); "
-            "install the same version on every node"
-        )
+    node = os.uname().nodename
     end = time.monotonic() + PATIENCE
     while not mark.path.exists():
         if time.monotonic() > end:
@@ -257,3 +251,9 @@ def _check(order: Order, mark: Mark) -> None:
                 f"node {node} does not see the plug-in {mark.here / file.path}; keep it in a "
                 "folder that every node shares"
             )
+    here, there = code_of(order.cell, {})["syntax"], order.code["syntax"]
+    if here != there:
+        raise Refused(
+            f"node {node} has other code of tiltbench (hash {here}, the driver has {there}); "
+            "install the same version on every node"
+        )
