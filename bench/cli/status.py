@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tiltbench.cli.folders import results_folder
 from tiltbench.cli.words import RESULTS
 from tiltbench.plan.errors import Refused
 from tiltbench.records.recorded import counts_as_good
+
+if TYPE_CHECKING:
+    from tiltbench.records.record import Record
 
 
 def status(options: Namespace, arguments: Sequence[str]) -> int:
@@ -27,6 +30,38 @@ def status(options: Namespace, arguments: Sequence[str]) -> int:
 
 
 def _show_status(folder: Path) -> None:
+    from tiltbench.records.published import is_published
+
+    if is_published(folder):
+        _show_published(folder)
+    else:
+        _show_plain(folder)
+
+
+def _show_published(folder: Path) -> None:
+    from tiltbench.records.published import read
+
+    found = read(folder)
+    missing, have = len(found.suite["cells"]), len(found.records)
+    print(f"{folder}: published, {have} of {have + missing} cells ({_counts(found.records)})")
+    archive = found.archive
+    print(f"  draws: {f'{archive.name}, SHA-256 {archive.sha256}' if archive else 'not kept'}")
+    _show_failures(found.records)
+
+
+def _counts(records: Collection[Record]) -> str:
+    counts = Counter(str(record.status) for record in records)
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
+
+
+def _show_failures(records: Iterable[Record]) -> None:
+    for record in records:
+        if not counts_as_good(record):
+            title = f"{record.labels['target']} · {record.labels['sampler']}"
+            print(f"  {record.status}: {title} · seed {record.spec['seed']}: {record.reason}")
+
+
+def _show_plain(folder: Path) -> None:
     from tiltbench.records.files import read_json
     from tiltbench.records.record import CHECKPOINT
     from tiltbench.records.store import records
@@ -41,8 +76,7 @@ def _show_status(folder: Path) -> None:
             f"{request} is not readable ({error}); the same `tiltbench run` makes it anew"
         ) from error
     missing = [row for run, row in wanted.items() if run not in found]
-    counts = Counter(str(record.status) for record in found.values())
-    said = ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
+    said = _counts(found.values())
     print(f"{folder}: {len(wanted) - len(missing)} of {len(wanted)} cells recorded ({said})")
     other = sum(not _present(record.code, record.spec) for record in found.values())
     if other:
@@ -56,10 +90,7 @@ def _show_status(folder: Path) -> None:
         begun = saved is not None and _present(saved.code, saved.spec)
         share = f", saved at {saved.share:.0%} of its training" if saved and begun else ""
         print(f"  missing: {title}{share}")
-    for record in found.values():
-        if not counts_as_good(record):
-            title = f"{record.labels['target']} · {record.labels['sampler']}"
-            print(f"  {record.status}: {title} · seed {record.spec['seed']}: {record.reason}")
+    _show_failures(found.values())
 
 
 def _present(code: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:

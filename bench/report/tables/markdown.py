@@ -41,7 +41,7 @@ def markdown(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
             for every in (frames.runs, frames.scores)
         )
         parts.append(_leaderboard(board, runs, scores))
-    parts.append(provenance(frames.records, folder))
+    parts.append(provenance(frames.records, frames.command))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
