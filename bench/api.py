@@ -25,6 +25,7 @@ from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.plugins import in_session, offer, plugged
 from tiltbench.plan.spec import label, registered_name, spec
 from tiltbench.plan.suite import Choice, Suite
+from tiltbench.plan.text import written_name
 from tiltbench.records.provenance import code_identity, code_of, same_code
 from tiltbench.records.published import is_published
 from tiltbench.records.record import Record
@@ -36,6 +37,7 @@ from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import Loss
 from tiltbench.samplers.sampler import Sampler
 from tiltbench.score.folder import score as score_folder
+from tiltbench.targets.files import split
 from tiltbench.targets.target import Target
 
 if TYPE_CHECKING:
@@ -95,7 +97,9 @@ def _choice(thing: Any) -> Choice:
     _home(made.loss if isinstance(made, Diffusion) else type(made))
     full = spec(made)
     short = label(made, full)
-    return Choice(full, short.replace(full["name"], full["name"].rpartition(":")[2], 1))
+    file = split(full["name"])
+    name = written_name(file.name if file else full["name"])
+    return Choice(full, name + short.removeprefix(written_name(full["name"])))
 
 
 def _home(thing: Any) -> str:

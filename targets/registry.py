@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import ast
 import difflib
-import hashlib
 import importlib
 import importlib.util
 import itertools
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
+
+from tiltbench.targets.files import load_file, split, with_neighbours
 
 HERE = Path(__file__).parent
 
@@ -44,7 +44,8 @@ class Entry:
     where that is None.
 
     `package` is the distribution that offers it by entry point (`path` is then its top-level
-    module), "" for this package and for files."""
+    module), "" for this package and for files.  `is_class` is False for `thing = Call(...)`, and
+    where that is not known."""
 
     name: str
     attribute: str
@@ -52,6 +53,7 @@ class Entry:
     path: Path
     module: str | None
     package: str = ""
+    is_class: bool = False
 
     def load(self) -> Any:
         """The thing itself.  Raises BrokenFile where a plug-in cannot be imported."""
@@ -64,19 +66,21 @@ class Entry:
         """The files outside this package that decide what the thing is."""
         if self.package and self.path.name == "__init__.py":
             return sorted(self.path.parent.rglob("*.py"))
-        return [self.path] if self.package or not self.module else []
+        if self.package:
+            return [self.path]
+        return [] if self.module else with_neighbours(self.path)
 
 
 def scan(path: Path, module: str | None = None) -> Iterator[Entry]:
     """The named things of one file, in the order written, without importing it."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    tree = ast.parse(path.read_bytes(), filename=str(path))
     head = (ast.get_docstring(tree) or "").partition("\n")[0]
     for node, after in itertools.zip_longest(tree.body, tree.body[1:]):
         if isinstance(node, ast.ClassDef):
             name = _class_name(node)
             summary = (ast.get_docstring(node) or head).partition("\n")[0]
             if name:
-                yield Entry(name, node.name, summary, path, module)
+                yield Entry(name, node.name, summary, path, module, is_class=True)
         elif isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call):
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
             first = node.value.args[0] if node.value.args else None
@@ -107,30 +111,16 @@ def _attribute_doc(node: ast.stmt | None) -> str:
 
 
 def _import_file(path: Path) -> Any:
-    """A plug-in outside the package, imported once per place and content, under its own name.
-
-    Raises BrokenFile for whatever its import raises, SystemExit included."""
-    path = path.resolve()
-    digest = hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()
-    name = f"tiltbench_plugin_{digest[:16]}_{path.stem}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:
-            del sys.modules[name]
-            said = " ".join(str(error).split())
-            raise BrokenFile(
-                f"importing {path} raises {type(error).__name__}: {said}; "
-                f"make `python {path.name}` run without an error"
-            ) from error
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return sys.modules[name]
+    """A plug-in outside the package.  Raises BrokenFile for whatever its import raises, SystemExit
+    included."""
+    try:
+        return load_file(path)
+    except (Exception, SystemExit) as error:
+        said = " ".join(str(error).split())
+        raise BrokenFile(
+            f"importing {path.resolve()} raises {type(error).__name__}: {said}; "
+            f"make `python {path.name}` run without an error"
+        ) from error
 
 
 def _entry_of_point(point: EntryPoint) -> Entry:
@@ -210,9 +200,9 @@ class Registry:
         """The entry of a registered name, or of `path/to/file.py` (`path/to/file.py:name`).
 
         Raises UnknownName with the nearest match."""
-        stem, _, inside = name.partition(".py:")
-        if inside or name.endswith(".py"):
-            return _entry_of_file(Path(f"{stem}.py" if inside else name), inside)
+        file = split(name)
+        if file is not None:
+            return _entry_of_file(file.path, file.name)
         if name in self.entries:
             return self.entries[name]
         near = difflib.get_close_matches(name, self.entries, n=1, cutoff=0.5)

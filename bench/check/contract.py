@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
 from typing import Any
 
 from tiltbench.check import loss as check_loss
@@ -18,6 +17,7 @@ from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import Loss
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.samplers.sampler import Sampler
+from tiltbench.targets.files import split
 from tiltbench.targets.registry import TARGETS, UnknownName
 from tiltbench.targets.target import Target
 
@@ -31,11 +31,11 @@ def check(name: str) -> list[Finding]:
     (fixed seeds); a statistical one fails a correct plug-in once in a million.  Raises UnknownName
     or BadSpec for a name that is nowhere; a file that cannot be used is a finding."""
     spec = parse(name)
-    stem = spec["name"].partition(".py:")[0].removesuffix(".py") + ".py"
-    if Path(stem).is_file():
+    file = split(spec["name"])
+    if file is not None:
+        if not file.path.is_file():
+            raise UnknownName(f"there is no file {file.path}; check the path")
         return _check_file(spec)
-    if ".py" in spec["name"]:
-        raise UnknownName(f"there is no file {stem}; check the path")
     if spec["name"] in TARGETS.entries:
         return check_target.check(build_target(spec))
     if spec["name"] in SAMPLERS.entries:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +19,19 @@ def score_again(options: Namespace, arguments: Sequence[str]) -> int:
     if options.draws:
         return _check(results_folder(options.results), Path(options.draws), options.out)
     from tiltbench.score.floor import BrokenFloors
-    from tiltbench.score.folder import score
+    from tiltbench.score.folder import score_runs
 
+    folder = filled(options.results)
     try:
-        done = score(filled(options.results), force=options.force, progress=_scored)
+        found = score_runs(folder, force=options.force, progress=_scored)
     except BrokenFloors as error:
         raise Refused(str(error)) from error
-    print(f"{done} runs scored" if done else "every run is scored; --force scores them again")
+    if found.done or not found.reasons:
+        done = found.done
+        print(f"{done} runs scored" if done else "every run is scored; --force scores them again")
+    if warning := found.warning(folder):
+        print(warning, file=sys.stderr)
+        return 1
     return 0
 
 

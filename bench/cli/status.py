@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tiltbench.cli.folders import results_folder
 from tiltbench.cli.words import RESULTS
@@ -63,7 +63,6 @@ def _show_failures(records: Iterable[Record]) -> None:
 
 def _show_plain(folder: Path) -> None:
     from tiltbench.records.files import read_json
-    from tiltbench.records.provenance import code_identity
     from tiltbench.records.record import CHECKPOINT
     from tiltbench.records.store import records
     from tiltbench.run.checkpoint import glance
@@ -79,8 +78,7 @@ def _show_plain(folder: Path) -> None:
     missing = [row for run, row in wanted.items() if run not in found]
     said = _counts(found.values())
     print(f"{folder}: {len(wanted) - len(missing)} of {len(wanted)} cells recorded ({said})")
-    now = code_identity()["hash"]
-    other = sum(record.code.get("hash") != now for record in found.values())
+    other = sum(not _present(record.code, record.spec) for record in found.values())
     if other:
         print(f"  {other} by other code than this (run with --stale to run them again)")
     extra = len(set(found) - set(wanted))
@@ -89,7 +87,17 @@ def _show_plain(folder: Path) -> None:
     for row in missing:
         title = f"{row['target']} · {row['sampler']} · seed {row['seed']}"
         saved = glance(folder / "runs" / f"{row['id']}{CHECKPOINT}")
-        begun = saved is not None and saved.code == now
+        begun = saved is not None and _present(saved.code, saved.spec)
         share = f", saved at {saved.share:.0%} of its training" if saved and begun else ""
         print(f"  missing: {title}{share}")
     _show_failures(found.values())
+
+
+def _present(code: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:
+    """Whether the present code would run a spec as `code` did."""
+    from tiltbench.records.provenance import deciding_code, same_code
+
+    try:
+        return same_code(code, deciding_code(spec["target"], spec["sampler"]))
+    except (KeyError, TypeError):  # a damaged checkpoint
+        return False

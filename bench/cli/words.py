@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from tiltbench.plan.errors import Refused
-from tiltbench.plan.spec import literal, parse
+from tiltbench.plan.text import items as split
+from tiltbench.plan.text import literal, parse
 
 RESULTS = Path("results")  # where what is made goes, unless --out says otherwise
 
-# name, name[key=value] or path/to/file.py:name; then .key or .part.key; then =values
-_SETTING = re.compile(r"((?:.*?\.py(?::\w+)?|[^.\[\]=]+)(?:\[.*?\])?)\.([\w.]+)=(.+)")
+# .key or .part.key of an owner, with its brackets; then =values
+_KEY = r"(?P<brackets>\[.*?\])?\.(?P<key>[\w.]+)=(?P<values>.+)"
+# a plain owner, a quoted one, or where the path of a plug-in may end
+_OWNERS = (r"[^.\[\]=]+", r"\"(?:[^\"]|\"\")*\"|'(?:[^']|'')*'")
+_PATH_END = re.compile(r"\.py(?::[\w-]+)?(?=[\[.])")
 
 
 def listed(text: str | None, what: str) -> list[str]:
@@ -21,18 +25,6 @@ def listed(text: str | None, what: str) -> list[str]:
     if text is not None and not found:
         raise Refused(f"{what} {text!r} names nothing; leave it out, or write A,B")
     return found
-
-
-def split(text: str) -> list[str]:
-    """The parts between commas, those inside brackets aside: `a,b[x=1,y=2]` has two."""
-    parts, depth = [""], 0
-    for char in text:
-        depth += (char == "[") - (char == "]")
-        if char == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += char
-    return [part.strip() for part in parts if part.strip()]
 
 
 def whole(text: str, what: str) -> int:
@@ -72,12 +64,25 @@ def seeds(text: str) -> tuple[int, ...]:
 
 def setting(text: str) -> tuple[str, str, list[Any]]:
     """`log_variance.lr=1e-3,3e-4` -> ("log_variance", "lr", [0.001, 0.0003])."""
-    found = _SETTING.fullmatch(text.strip())
-    owner, key, right = found.groups() if found else ("", "", "")
+    owner, key, right = _parted(text.strip())
     values = split(right)
     if not values:
         raise Refused(f"--set {text} is not readable; write NAME.KEY=VALUE or NAME.KEY=A,B")
     return owner, key, [parse(v) if v[0].isupper() else literal(v) for v in values]
+
+
+def _parted(text: str) -> tuple[str, str, str]:
+    """(owner, key, values) of a setting; empty where it is none."""
+    for path in _PATH_END.finditer(text):
+        found = re.fullmatch(_KEY, text[path.end() :], re.DOTALL)
+        if found is not None and text[0] not in "\"'":
+            owner = text[: path.end()] + (found["brackets"] or "")
+            return owner, found["key"], found["values"]
+    for owner in _OWNERS:
+        found = re.fullmatch(f"(?P<owner>{owner}){_KEY}", text, re.DOTALL)
+        if found is not None:
+            return found["owner"] + (found["brackets"] or ""), found["key"], found["values"]
+    return "", "", ""
 
 
 def chosen_device(name: str) -> str:

@@ -22,8 +22,9 @@ from tiltbench.engine.local import sweep
 from tiltbench.engine.supervisor import Order, Supervisor, stamp, wait
 from tiltbench.plan.cell import Cell, Limits
 from tiltbench.plan.errors import Refused
-from tiltbench.records.provenance import code_of, source_hash
+from tiltbench.records.provenance import code_of
 from tiltbench.records.record import Record, Status, write_record
+from tiltbench.targets.files import split
 
 RETRIES = 3  # of a cell whose worker or node died
 PATIENCE = 20.0  # seconds until a file written on one node must be seen on another
@@ -51,7 +52,9 @@ class Ray(Engine):
         folder = folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
-        orders = [Order(c, folder, self.limits, code, stamp(folder, c.id)) for c in cells]
+        orders = [
+            Order(c, folder, self.limits, code_of(c, code), stamp(folder, c.id)) for c in cells
+        ]
         with _connected(self.address), _marked(folder) as mark:
             needs = {device: self._need(device) for device in {c.device for c in cells}}
             tasks: dict[Any, Order] = {}
@@ -212,11 +215,11 @@ def _cancel(tasks: Mapping[Any, Any]) -> None:
 
 def _task(order: Order, mark: Mark) -> Iterator[Event | Record]:
     """Progress, then the record."""
+    if mark.here.is_dir():
+        os.chdir(mark.here)  # plug-ins may be named from there
     _check(order, mark)
     # the child need not import again what Ray runs its workers with
     sys.modules["__main__"].__dict__.pop("__file__", None)
-    if mark.here.is_dir():
-        os.chdir(mark.here)  # plug-ins may be named from there
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "") if order.cell.device == "cuda" else ""
     supervisor = Supervisor(order, gpus)
     said: list[Event] = []
@@ -232,12 +235,7 @@ def _task(order: Order, mark: Mark) -> Iterator[Event | Record]:
 
 def _check(order: Order, mark: Mark) -> None:
     """Raises Refused, naming this node, where it cannot do what the driver could."""
-    node, here = os.uname().nodename, source_hash()
-    if here != order.code["hash"]:
-        raise Refused(
-            f"node {node} has other code of tiltbench (hash {here}, the driver has "
-            f"{order.code['hash']}); install the same version on every node"
-        )
+    node = os.uname().nodename
     end = time.monotonic() + PATIENCE
     while not mark.path.exists():
         if time.monotonic() > end:
@@ -247,10 +245,15 @@ def _check(order: Order, mark: Mark) -> None:
             )
         time.sleep(0.5)
     for name in (order.cell.target["name"], order.cell.sampler["name"]):
-        stem, suffix, _ = name.partition(".py")
-        file = mark.here / (stem + suffix)
-        if suffix and not file.is_file():
+        file = split(name)
+        if file is not None and not (mark.here / file.path).is_file():
             raise Refused(
-                f"node {node} does not see the plug-in {file}; keep it in a folder that every node "
-                "shares"
+                f"node {node} does not see the plug-in {mark.here / file.path}; keep it in a "
+                "folder that every node shares"
             )
+    here, there = code_of(order.cell, {})["syntax"], order.code["syntax"]
+    if here != there:
+        raise Refused(
+            f"node {node} has other code of tiltbench (hash {here}, the driver has {there}); "
+            "install the same version on every node"
+        )

@@ -5,10 +5,9 @@ Entry points of installed packages need none of this: the registries find them b
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -16,16 +15,19 @@ from typing import Any
 
 from tiltbench.metric import Metric
 from tiltbench.plan.errors import BadSpec
-from tiltbench.plan.spec import METRICS
+from tiltbench.plan.source import digest, file_hash, files_hash
+from tiltbench.plan.spec import METRICS, PARTS
 from tiltbench.samplers.diffusion import Preset
 from tiltbench.samplers.loss import Loss
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.samplers.sampler import Sampler
-from tiltbench.targets.registry import TARGETS, Entry, Registry, entries_of_file
+from tiltbench.targets.files import split
+from tiltbench.targets.registry import TARGETS, Entry, Registry, UnknownName, entries_of_file
 from tiltbench.targets.target import Target
 
 SESSION = "tiltbench_session"  # the module that holds what a session offers
 REGISTRIES = (TARGETS, SAMPLERS, METRICS)
+DIFFUSION = "samplers.diffusion"  # trains with whatever loss is named
 
 
 @contextmanager
@@ -101,23 +103,61 @@ def _called(name: str) -> list[Entry]:
 
 def plugin_hash(name: str) -> str:
     """16 hex digits over the files outside this package that decide what a registered name or
-    `path/to/file.py:name` is; "" for the package's own, and for files that are gone.
+    `path/to/file.py:name` is, those that a plug-in imports from its own folder included; "" for the
+    package's own, and for files that are gone.
 
     What a session offers has no file: its digits are its own, and new when it is offered anew."""
-    stem, suffix, _ = name.partition(".py")
-    if suffix:
-        return _digest([Path(stem + suffix)])
+    file = split(name)
+    if file is not None:
+        return file_hash(file.path)
     if in_session(name):
         return _called(name)[0].path.name.rpartition(" ")[2]
-    return _digest([path for entry in _called(name) for path in entry.sources()])
+    return digest(found for entry in _called(name) if (found := entry_hash(entry)))
 
 
-def metric_sources() -> list[Path]:
-    """The files outside this package that decide a score."""
-    return [path for entry in METRICS.entries.values() for path in entry.sources()]
+def entry_hash(entry: Entry) -> str:
+    """The same of one entry."""
+    if entry.package:
+        return files_hash([path for path in entry.sources() if path.is_file()], entry.path.parent)
+    return file_hash(entry.path) if entry.module is None else ""
 
 
-def _digest(files: list[Path]) -> str:
-    there = [path for path in files if path.is_file()]
-    total = hashlib.sha256(b"".join(path.read_bytes() for path in there))
-    return total.hexdigest()[:16] if there else ""
+def deciding(named: Mapping[str, Any], registry: Registry) -> tuple[set[str], set[Path]]:
+    """(the modules of this package, the files outside it) that make the target or sampler of a spec
+    what it is, its parts included: `Sources.hash` follows what they import.
+
+    Nothing for a name that is not known here, such as that of draws from elsewhere."""
+    try:
+        entries = [registry.find(named["name"])]
+    except UnknownName:
+        return set(), set()
+    modules = {DIFFUSION} if registry is SAMPLERS and not entries[0].is_class else set()
+    entries += [part for value in named["params"].values() for part in _parts(value)]
+    files = {path for entry in entries for path in entry.sources()}
+    own = {e.module for e in entries if e.module is not None and not e.package}
+    return modules | {module.removeprefix("tiltbench.") for module in own}, files
+
+
+def _parts(value: Any) -> Iterator[Entry]:
+    """The entries of the parts that a parameter's value names."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _parts(item)
+    elif isinstance(value, Mapping) and "name" in value:
+        yield from (r.entries[value["name"]] for r in PARTS if value["name"] in r.entries)
+        for item in value.get("params", {}).values():
+            yield from _parts(item)
+
+
+def metric_hash() -> str:
+    """16 hex digits over the files outside this package that decide a score; "" without any."""
+    return digest(
+        f"{name} {found}" for name, e in METRICS.entries.items() if (found := entry_hash(e))
+    )
+
+
+def metric_modules() -> tuple[set[str], set[Path]]:
+    """As `deciding`, of every registered metric."""
+    entries = METRICS.entries.values()
+    own = {e.module.removeprefix("tiltbench.") for e in entries if e.module and not e.package}
+    return own, {path for entry in entries for path in entry.sources()}

@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from tiltbench.plan.errors import BadSpec
+from tiltbench.plan.text import Spec, literal, quoted, written_name
+from tiltbench.plan.text import parse as parse  # read and written by one name
 from tiltbench.samplers.registry import ANNEALINGS, NETWORKS, RECIPES, SAMPLERS
+from tiltbench.targets.files import PREFIX
 from tiltbench.targets.registry import (
     REFERENCES,
     SCHEDULES,
@@ -27,6 +30,7 @@ from tiltbench.targets.registry import (
     TARGETS,
     Registry,
     UnknownName,
+    scan,
 )
 
 BENCH = Path(__file__).parents[1]
@@ -40,123 +44,36 @@ STUDIES = Registry(
     ),
 )
 
-Spec = dict[str, Any]  # {"name": str, "params": {str: literal | Spec}}
 
-_TOKEN = re.compile(
-    r"""\s*(?:(?P<text>"[^"]*"|'[^']*')|(?P<word>[^\[\],=\s"']+)|(?P<mark>[\[\],=]))"""
-)
+def build_target(given: Spec) -> Any:
+    return _construct(TARGETS.load(given["name"]), given)
 
 
-_PLAIN = {"true": True, "false": False, "none": None}
-
-
-def parse(text: str) -> Spec:
-    """`name[key=value,...]` -> spec.  Values: numbers, true, false, none, words, "text", [lists],
-    parts with a capital (`Brownian`, `Mlp[width=64]`).  Raises BadSpec."""
-    tokens = [m for m in _TOKEN.finditer(text)]
-    if "".join(m.group(0) for m in tokens).strip() != text.strip() or not tokens:
-        raise BadSpec(f"cannot read {text!r}: write name[key=value,key=value]")
-    spec, rest = _parse_spec([(m.lastgroup or "", m.group(m.lastgroup or 0)) for m in tokens], text)
-    if rest:
-        raise BadSpec(f"cannot read {text!r}: nothing may follow the closing bracket")
-    return spec
-
-
-Tokens = list[tuple[str, str]]
-
-
-def _parse_spec(tokens: Tokens, text: str) -> tuple[Spec, Tokens]:
-    kind, name = tokens[0]
-    if kind != "word":
-        raise BadSpec(f"cannot read {text!r}: a name must come before {name!r}")
-    params: dict[str, Any] = {}
-    rest = tokens[1:]
-    if not rest or rest[0][1] != "[":
-        return {"name": name, "params": params}, rest
-    rest = rest[1:]
-    while rest and rest[0] != ("mark", "]"):
-        if len(rest) < 3 or rest[0][0] != "word" or rest[1] != ("mark", "="):
-            raise BadSpec(f"cannot read {text!r}: inside brackets write key=value")
-        key = rest[0][1]
-        if key in params:
-            raise BadSpec(f"{key} is given twice in {text!r}")
-        params[key], rest = _parse_value(rest[2:], text)
-        rest = _after_comma(rest, text)
-    if not rest:
-        raise BadSpec(f"cannot read {text!r}: a closing bracket is missing")
-    return {"name": name, "params": params}, rest[1:]
-
-
-def _after_comma(rest: Tokens, text: str) -> Tokens:
-    """What follows a comma, or the closing bracket that may stand in its place."""
-    if rest and rest[0] == ("mark", ","):
-        return rest[1:]
-    if rest and rest[0] != ("mark", "]"):
-        raise BadSpec(f"cannot read {text!r}: a comma is missing before {rest[0][1]!r}")
-    return rest
-
-
-def _parse_value(tokens: Tokens, text: str) -> tuple[Any, Tokens]:
-    kind, word = tokens[0]
-    if (kind, word) == ("mark", "["):
-        values, rest = [], tokens[1:]
-        while rest and rest[0] != ("mark", "]"):
-            value, rest = _parse_value(rest, text)
-            values.append(value)
-            rest = _after_comma(rest, text)
-        if not rest:
-            raise BadSpec(f"cannot read {text!r}: a closing bracket is missing")
-        return values, rest[1:]
-    if kind == "text":
-        return word[1:-1], tokens[1:]
-    if kind == "word" and word[0].isupper() and word.lower() not in _PLAIN:
-        return _parse_spec(tokens, text)
-    if kind == "mark":
-        raise BadSpec(f"cannot read {text!r}: a value is missing before {word!r}")
-    return literal(word), tokens[1:]
-
-
-def literal(word: str) -> int | float | bool | str | None:
-    """The number, truth value or none that a word spells, otherwise the word."""
-    if word.lower() in _PLAIN:
-        return _PLAIN[word.lower()]
-    for kind in (int, float):
-        try:
-            return kind(word)
-        except ValueError:
-            pass
-    return word
-
-
-def build_target(spec: Spec) -> Any:
-    return _construct(TARGETS.load(spec["name"]), spec)
-
-
-def build_sampler(spec: Spec) -> Any:
+def build_sampler(given: Spec) -> Any:
     """A loss becomes a Diffusion that trains with it, a preset a variation of its sampler."""
     from tiltbench.samplers.diffusion import Diffusion, Preset
     from tiltbench.samplers.loss import Loss
 
-    made = SAMPLERS.load(spec["name"])
+    made = SAMPLERS.load(given["name"])
     if isinstance(made, Loss):
-        return _construct(Diffusion, spec, loss=made)
+        return _construct(Diffusion, given, loss=made)
     if isinstance(made, Preset):
-        given = _fields(made.sampler)
-        spec, given["loss"] = _varied(made.sampler.loss, spec)
-        return _construct(type(made.sampler), spec, **given)
-    return _construct(made, spec)
+        preset = _fields(made.sampler)
+        rest, preset["loss"] = _varied(made.sampler.loss, given)
+        return _construct(type(made.sampler), rest, **preset)
+    return _construct(made, given)
 
 
-def _varied(loss: Any, spec: Spec) -> tuple[Spec, Any]:
+def _varied(loss: Any, given: Spec) -> tuple[Spec, Any]:
     """(what the spec says of the sampler, the loss with what it says of the loss's options)."""
     from tiltbench.samplers.loss import made
 
     if loss.options is None:
-        return spec, loss
+        return given, loss
     own = _fields(loss.options)
-    params = spec.get("params", {})
-    mine = {"name": spec["name"], "params": {k: v for k, v in params.items() if k in own}}
-    rest = {"name": spec["name"], "params": {k: v for k, v in params.items() if k not in own}}
+    params = given.get("params", {})
+    mine = {"name": given["name"], "params": {k: v for k, v in params.items() if k in own}}
+    rest = {"name": given["name"], "params": {k: v for k, v in params.items() if k not in own}}
     return rest, made(_construct(type(loss.options), mine, **own))
 
 
@@ -164,28 +81,28 @@ def _fields(x: Any) -> dict[str, Any]:
     return {field.name: getattr(x, field.name) for field in dataclasses.fields(x)}
 
 
-def _construct(cls: Any, spec: Spec, **given: Any) -> Any:
+def _construct(cls: Any, given: Spec, **preset: Any) -> Any:
     """cls(**params) with nested specs built, integers widened and unknown names refused."""
     if not dataclasses.is_dataclass(cls):
-        raise BadSpec(f"{spec['name']} must be a frozen dataclass to be built from a spec")
+        raise BadSpec(f"{given['name']} must be a frozen dataclass to be built from a spec")
     known = {field.name: field for field in dataclasses.fields(cls)}
-    values = dict(given)
-    for key, value in spec.get("params", {}).items():
-        if key not in known or (key in given and key == "loss"):
+    values = dict(preset)
+    for key, value in given.get("params", {}).items():
+        if key not in known or (key in preset and key == "loss"):
             names = [k for k in known if k != "loss"]
-            options = getattr(given.get("loss"), "options", None)
+            options = getattr(preset.get("loss"), "options", None)
             names += _fields(options) if options is not None else []
             near = difflib.get_close_matches(key, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else "."
             has = f"It has: {', '.join(names)}" if names else "It takes none; write it plainly"
-            raise BadSpec(f"{spec['name']} has no parameter {key!r}{hint} {has}")
-        standard = given.get(key, known[key].default)
-        values[key] = _convert(value, standard, f"{spec['name']}.{key}")
+            raise BadSpec(f"{given['name']} has no parameter {key!r}{hint} {has}")
+        standard = preset.get(key, known[key].default)
+        values[key] = _convert(value, standard, f"{given['name']}.{key}")
     try:
         made: Any = cls(**values)  # type: ignore[operator]
         return made
     except (TypeError, ValueError) as error:
-        raise BadSpec(f"{spec['name']}: {error}") from error
+        raise BadSpec(f"{given['name']}: {error}") from error
 
 
 def _convert(value: Any, standard: Any, where: str) -> Any:
@@ -254,12 +171,21 @@ def registered_name(thing: Any) -> str | None:
         entry = registry.entries.get(thing.name)
         if entry is not None and entry.module is not None and entry.load() is thing:
             return entry.name
-    for module_name, module in list(sys.modules.items()):
-        if module_name.startswith("tiltbench_plugin_"):
-            if any(value is thing for value in vars(module).values()):
-                path = os.path.relpath(str(module.__file__))
-                return f"{path}:{thing.name}"
-    return None
+    holding = [
+        Path(str(module.__file__))
+        for module_name, module in list(sys.modules.items())
+        if module_name.startswith(PREFIX) and any(value is thing for value in vars(module).values())
+    ]
+    # the file that names it rather than one that imports it from beside
+    naming = [path for path in holding if _names(path, thing.name)] or holding
+    return f"{os.path.relpath(naming[0])}:{thing.name}" if naming else None
+
+
+def _names(file: Path, name: str) -> bool:
+    try:
+        return any(entry.name == name for entry in scan(file))
+    except (OSError, SyntaxError, ValueError):  # it is gone, or has been edited since
+        return False
 
 
 def label(made: Any, full: Spec | None = None) -> str:
@@ -282,7 +208,7 @@ def shorten(full: Spec, base: Spec) -> str:
         if value == standard:
             continue
         parts.append(f"{key}={_written(value)}")
-    return full["name"] + (f"[{','.join(parts)}]" if parts else "")
+    return written_name(full["name"]) + (f"[{','.join(parts)}]" if parts else "")
 
 
 def _written(value: Any) -> str:
@@ -298,7 +224,7 @@ def _written(value: Any) -> str:
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     if isinstance(value, str):
         plain = re.fullmatch(r"[a-z_./][\w./:-]*", value) and literal(value) == value
-        return value if plain else f'"{value}"'
+        return value if plain else quoted(value)
     return str(value)
 
 
@@ -310,7 +236,7 @@ def _default_part(name: str) -> Spec:
     raise UnknownName(f"no part is called {name!r}; the parts are: {known}")
 
 
-def spec_id(spec: Mapping[str, Any]) -> str:
+def spec_id(given: Mapping[str, Any]) -> str:
     """The name of a run's files: a hash of its spec."""
-    text = json.dumps(spec, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(given, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tiltbench.plan.cell import CURVE_POINTS, Cell, Limits
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import Spec, build_sampler, build_target, parse, shorten, spec
+from tiltbench.plan.text import head, unquoted
 from tiltbench.samplers.search import Search
 from tiltbench.targets.registry import UnknownName
 
@@ -39,7 +40,8 @@ class Choice:
         return Choice(chosen, typed(chosen))
 
     def answers_to(self, name: str) -> bool:
-        return name in (self.label, self.label.partition("[")[0], self.spec["name"])
+        mine = (self.label, head(self.label), self.spec["name"])
+        return name in mine or unquoted(name) in mine
 
 
 @dataclass(frozen=True)
@@ -201,9 +203,10 @@ def _span(
             nested: Any = value
             for part in reversed(key.split(".")):
                 nested = {part: nested}
-            head, bracket, tail = choice.label.partition("[")
-            inside = f"{tail.removesuffix(']')}," if bracket else ""
-            label = f"{head}[{inside}{typed({'name': '', 'params': {key: value}})[1:]}"
+            name = head(choice.label)
+            brackets = choice.label.removeprefix(name)
+            inside = f"{brackets[1:].removesuffix(']')}," if brackets else ""
+            label = f"{name}[{inside}{typed({'name': '', 'params': {key: value}})[1:]}"
             yield replace(choice, spec=overlaid(choice.spec, nested, build), label=label)
 
 

@@ -15,12 +15,12 @@ from torch import Tensor
 from tiltbench.metric import Outcome
 from tiltbench.plan.budget import Budget
 from tiltbench.plan.errors import BadSpec
-from tiltbench.plan.plugins import plugin_hash
 from tiltbench.plan.spec import build_target, spec
 from tiltbench.plan.suite import Choice
 from tiltbench.records.drawn import sound
 from tiltbench.records.files import read_arrays
-from tiltbench.records.provenance import code_identity, environment
+from tiltbench.records.located import hints
+from tiltbench.records.provenance import code_identity, deciding_code, environment
 from tiltbench.records.record import SCHEMA, Record, Status, forget, write_outcome, write_record
 from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import Estimate
@@ -47,13 +47,14 @@ def import_draws(
         )
     chosen = Choice.of(target)
     made = build_target(chosen.spec)
+    full = spec(made)
     outcome = _outcome(_arrays(file), made.dim, file)
     n = len(outcome.draws.x)
     allowed = Budget.of(budget, n)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     record = Record(
         {
-            "target": spec(made),
+            "target": full,
             "target_version": made.version,
             "sampler": {"name": "imported", "params": {"name": name, "sha256": digest}},
             "seed": seed,
@@ -73,7 +74,11 @@ def import_draws(
             "notes": [f"{REPORTED}: {file.name} was imported, and nothing was counted here"],
         },
         env=environment("cpu"),
-        code={**code_identity(), "plugins": _plugins(str(chosen.spec["name"]))},
+        code={
+            **code_identity(),
+            **deciding_code(full, {"name": "imported", "params": {}}),
+            **({"files": files} if (files := hints([full["name"]], folder / "runs")) else {}),
+        },
         schema=SCHEMA,
     )
     runs = folder / "runs"
@@ -81,11 +86,6 @@ def import_draws(
     write_outcome(runs, record.id, outcome)
     write_record(runs, record)
     return record
-
-
-def _plugins(target: str) -> dict[str, str]:
-    digest = plugin_hash(target)
-    return {target: digest} if digest else {}
 
 
 def _arrays(file: Path) -> dict[str, Tensor]:

@@ -1,66 +1,71 @@
-"""Where a result came from: version, commit, a hash of the source that decides a run, machine."""
+"""Where a result came from: version, commit, a hash of the code that decides it, machine."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from tiltbench.plan.cell import Cell
-from tiltbench.plan.plugins import plugin_hash
+from tiltbench.plan.plugins import deciding, plugin_hash
+from tiltbench.plan.source import package
+from tiltbench.plan.spec import Spec
+from tiltbench.samplers.registry import SAMPLERS
+from tiltbench.targets.registry import TARGETS
 
 HERE = Path(__file__).resolve().parents[1]
+RUNNER = "run.phases"
 
 
 def code_identity() -> dict[str, Any]:
-    """{"version", "commit", "dirty", "hash"}; commit None outside git."""
+    """{"version", "commit", "dirty"}; commit None outside git."""
     commit = _git("rev-parse", "HEAD")
     return {
         "version": _version(),
         "commit": commit,
         "dirty": bool(_git("status", "--porcelain")) if commit else None,
-        "hash": source_hash(),
     }
 
 
 def code_of(cell: Cell, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """`identity` and {"plugins": {name: hash}}: what the cell names outside the package."""
-    names = (cell.target["name"], cell.sampler["name"])
-    hashes = {name: plugin_hash(name) for name in names}
-    return {**identity, "plugins": {name: digest for name, digest in hashes.items() if digest}}
+    """`identity` with what decides the cell's result; see `deciding_code`."""
+    return {**identity, **deciding_code(cell.target, cell.sampler)}
+
+
+def deciding_code(target: Spec, sampler: Spec) -> dict[str, Any]:
+    """{"syntax": 16 hex digits, "plugins": {name: 16 hex digits}} of a target and a sampler.
+
+    `syntax` covers the files of this package that decide the result: those of target, sampler and
+    their parts, the runner, and what they import (`plan.source`).  `plugins` covers what is named
+    outside the package.  Records of earlier versions have "hash", over the bytes of every file."""
+    modules, files = {RUNNER}, set()
+    for named, registry in ((target, TARGETS), (sampler, SAMPLERS)):
+        own, outside = deciding(named, registry)
+        modules |= own
+        files |= outside
+    hashes = {named["name"]: plugin_hash(named["name"]) for named in (target, sampler)}
+    return {
+        "syntax": package().hash(modules, files),
+        "plugins": {name: digits for name, digits in hashes.items() if digits},
+    }
 
 
 def same_code(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two records' `code` would have run alike; commits may differ by text alone."""
-    return all(one.get(key) == other.get(key) for key in ("hash", "plugins"))
+    """Whether two records' `code` would have run alike; commits may differ by text alone.  Never
+    for one of an earlier version, which says nothing that can be compared."""
+    return "syntax" in one and all(one.get(key) == other.get(key) for key in ("syntax", "plugins"))
 
 
-def source_hash() -> str:
-    """16 hex digits over every source file of targets/ and samplers/ and the runner in bench/."""
-    import tiltbench.samplers
-    import tiltbench.targets
-
-    files = [*HERE.glob("run/*.py"), *HERE.glob("records/*.py"), *HERE.glob("plan/*.py")]
-    for package in (tiltbench.targets, tiltbench.samplers):
-        files += Path(str(package.__file__)).parent.rglob("*.py")
-    return _digest(sorted(files))
-
-
-def _digest(files: Iterable[Path]) -> str:
-    total = hashlib.sha256()
-    for path in files:
-        content = path.read_bytes()
-        total.update(f"{path.name} {len(content)}\n".encode())
-        total.update(content)
-    return total.hexdigest()[:16]
+def of_earlier_version(code: Mapping[str, Any]) -> bool:
+    """Whether a record's `code` has the hash of bytes that earlier versions wrote."""
+    return "hash" in code and "syntax" not in code
 
 
 def _version() -> str:

@@ -16,6 +16,7 @@ from tiltbench.plan.spec import spec_id
 from tiltbench.records.files import read_arrays, read_json, write_arrays, write_json
 from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import Estimate
+from tiltbench.targets.files import split
 
 SCHEMA = 1
 CHECKPOINT = ".checkpoint.safetensors"
@@ -156,7 +157,9 @@ def brings_code(name: str, runs: Path) -> bool:
     what came with results is data, and never imported.
 
     Where one works inside that folder, only `runs` itself is out of bounds."""
-    stem, suffix, _ = name.partition(".py")
+    file = split(name)
+    if file is None:
+        return False
     runs, here = runs.resolve(), Path.cwd()
     folder = runs if here.is_relative_to(runs.parent) else runs.parent
-    return bool(suffix) and Path(stem + suffix).resolve().is_relative_to(folder)
+    return file.path.resolve().is_relative_to(folder)

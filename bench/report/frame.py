@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tiltbench.metric import Metric
-from tiltbench.plan.plugins import plugin_hash
 from tiltbench.plan.spec import METRICS
+from tiltbench.records.located import located
 from tiltbench.records.published import Results, results
 from tiltbench.records.record import Record
 from tiltbench.records.store import warn
@@ -59,18 +59,17 @@ def collect(folder: Path) -> Frames:
     found = results(folder)
     frames = frames_of(found)
     if not found.published:
-        _warn_of_other_code(frames)
+        _warn_of_other_code(frames, folder / "runs")
     if frames.strange:
         named = ", ".join(sorted(frames.strange))
         warn(f"scores of {named} are left out: no such metric is known; --plugin FILE lends one")
     return frames
 
 
-def _warn_of_other_code(frames: Frames) -> None:
-    now = scoring_code()
-    hashes = {r.id: plugin_hash(r.spec["target"]["name"]) for r in frames.records}
+def _warn_of_other_code(frames: Frames, runs: Path) -> None:
+    now = {record.id: scoring_code(located(record, runs)) for record in frames.records}
     scored = frames.runs[frames.runs["code"] != ""]
-    other = sum(run["code"] != now + hashes[run["id"]] for _, run in scored.iterrows())
+    other = sum(run["code"] != now[run["id"]] for _, run in scored.iterrows())
     if other:
         warn(
             f"{other} of {len(scored)} runs were scored by other code or other metrics; "

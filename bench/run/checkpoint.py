@@ -21,6 +21,7 @@ from torch import Generator, Tensor
 
 from tiltbench.plan.cell import Cell
 from tiltbench.records.files import replacing
+from tiltbench.records.provenance import same_code
 from tiltbench.records.record import CHECKPOINT
 from tiltbench.run.curve import Kept
 from tiltbench.run.ledger import Attempts
@@ -61,12 +62,13 @@ class Glance(NamedTuple):
 
     share: float  # of the training allowance, spent
     seconds: float  # of all attempts
-    code: str  # its hash
+    spec: Mapping[str, Any]  # of the cell
+    code: Mapping[str, Any]  # that it serves: "syntax" and "plugins"
 
 
 def identity(cell: Cell, code: Mapping[str, Any]) -> dict[str, Any]:
     """A checkpoint serves the same cell, run by the same code on the same torch, and no other."""
-    mine = {"hash": code.get("hash"), "plugins": code.get("plugins", {})}
+    mine = {"syntax": code.get("syntax"), "plugins": code.get("plugins", {})}
     facts = {"format": FORMAT, "spec": cell.spec, "curve": cell.curve, "code": mine}
     return dict(json.loads(json.dumps({**facts, "torch": torch.__version__})))
 
@@ -77,8 +79,9 @@ def glance(path: Path) -> Glance | None:
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
         share, seconds = json.loads(metadata["glance"])
-        code = json.loads(metadata["identity"])["code"]["hash"]
-        return Glance(max(float(share), 0.0), max(float(seconds), 0.0), str(code))
+        facts = json.loads(metadata["identity"])
+        spec, code = dict(facts["spec"]), dict(facts["code"])
+        return Glance(max(float(share), 0.0), max(float(seconds), 0.0), spec, code)
     except BROKEN:
         return None
 
@@ -86,7 +89,7 @@ def glance(path: Path) -> Glance | None:
 def seconds_before(folder: Path, cell: Cell, code: Mapping[str, Any]) -> float:
     """Wall seconds of the attempts that the cell's checkpoint continues; 0 where it has none."""
     found = glance(folder / f"{cell.id}{CHECKPOINT}")
-    return found.seconds if found is not None and found.code == code.get("hash") else 0.0
+    return found.seconds if found is not None and same_code(found.code, code) else 0.0
 
 
 @dataclass

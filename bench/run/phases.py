@@ -20,6 +20,7 @@ from tiltbench.plan.cell import SAVED_EVERY, Cell
 from tiltbench.plan.spec import build_sampler, build_target
 from tiltbench.records.drawn import sound
 from tiltbench.records.files import write_arrays, write_tensors
+from tiltbench.records.located import hints
 from tiltbench.records.provenance import code_identity, code_of, environment
 from tiltbench.records.record import CHECKPOINT, Record, Status, forget, write_outcome, write_record
 from tiltbench.run.checkpoint import Checkpoints, identity
@@ -68,6 +69,9 @@ def run_cell(
         if status is not Status.UNSUPPORTED:
             trace = "".join(traceback.format_exception(error)[-12:])
     cost, environs = run.ledger.cost(), environment(cell.device)
+    names = (cell.target["name"], cell.sampler["name"])
+    if files := hints(names, folder):
+        code = {**code, "files": files}
     record = Record(cell.spec, cell.labels, status, reason, trace, cost, environs, code)
     if status.finished:
         assert run.outcome is not None

@@ -16,6 +16,7 @@ from torch import Tensor
 from tiltbench.metric import KINDS, Metric, Outcome, Unknown, of_kind
 from tiltbench.plan.plugins import plugin_hash
 from tiltbench.plan.spec import METRICS, build_target
+from tiltbench.records.located import located
 from tiltbench.records.record import Record, read_outcome, read_record
 from tiltbench.run.streams import generator
 from tiltbench.samplers.sampler import Draws
@@ -27,7 +28,8 @@ from tiltbench.targets.target import Target, Truth
 
 def evaluate(runs: Path, run: str, floors: Floors) -> dict[str, Any]:
     """Every registered metric of run `run`, {name: {"value", "se", "n", "floor"}} under "scores",
-    its learning curve under "curve", and the seconds it took.
+    its learning curve under "curve", and the seconds it took.  Where its target cannot be built
+    here, "unbuilt" says why, and every score is a null.
 
     Where a number cannot be had: {"value": null, "reason"}, never 0.  Sample metrics of weighted
     draws come twice, as drawn and, as `<name>_weighted`, after resampling by the weights."""
@@ -39,8 +41,9 @@ def evaluate(runs: Path, run: str, floors: Floors) -> dict[str, Any]:
         found["draws"] = len(outcome.draws.x)
         if outcome.draws.log_w is not None:
             found["zero_weights"] = float((outcome.draws.log_w == -torch.inf).double().mean())
-        target, truth = _target(*_source(record))
-        known_truth = _with_reference(truth, record)
+        source = _source(record, runs)
+        target, truth = _rebuilt(record, source, outcome)
+        known_truth = _with_reference(truth, source, record.spec["seed"])
         found["scores"] = dict(_scores(target, known_truth, outcome, record, floors))
         lacking, comparing = short(truth, compared(len(outcome.draws.x))), sample_metrics()
         for name, result in found["scores"].items():
@@ -48,6 +51,8 @@ def evaluate(runs: Path, run: str, floors: Floors) -> dict[str, Any]:
                 result["no_floor"] = lacking
     except Exception as error:  # a plug-in that has moved must not stop the other runs
         found["error"] = f"{type(error).__name__}: {error}"
+        if isinstance(error, Unbuilt):
+            found["unbuilt"] = found["error"] = str(error)
         found["scores"] = {n: {"value": None, "reason": found["error"]} for n in METRICS.entries}
     else:
         try:
@@ -183,10 +188,31 @@ def _weighted(outcome: Outcome, record: Record, n: int) -> Outcome | str:
     return Outcome(draws._replace(x=draws.x[chosen], log_w=None, group=group), None, {})
 
 
-def _source(record: Record) -> tuple[str, str]:
-    """What decides a record's target here: its spec, and its file where that is a plug-in."""
-    target = record.spec["target"]
+class Unbuilt(ValueError):
+    """A target that cannot be built here as the run had it; the message says why."""
+
+
+Source = tuple[str, str]  # a target's spec, located, and the hash of its file where it is a plug-in
+
+
+def _source(record: Record, runs: Path) -> Source:
+    target = located(record, runs)
     return json.dumps(target, sort_keys=True), plugin_hash(target["name"])
+
+
+def _rebuilt(record: Record, source: Source, outcome: Outcome) -> tuple[Target, Truth]:
+    """The target of a run and its truth.  Raises Unbuilt."""
+    try:
+        target, truth = _target(*source)
+    except Exception as error:
+        raise Unbuilt(f"{type(error).__name__}: {error}") from error
+    name, dim = record.spec["target"]["name"], outcome.draws.x.shape[1]
+    version = record.spec["target_version"]
+    if target.dim != dim:
+        raise Unbuilt(f"{name} has {target.dim} dimensions here, and the draws of the run {dim}")
+    if target.version != version:
+        raise Unbuilt(f"{name} is version {target.version} here, and was {version} in the run")
+    return target, truth
 
 
 @lru_cache(maxsize=16)
@@ -195,12 +221,11 @@ def _target(spec: str, file: str) -> tuple[Target, Truth]:
     return target, target.truth()
 
 
-def _with_reference(truth: Truth, record: Record) -> Truth:
+def _with_reference(truth: Truth, source: Source, seed: int) -> Truth:
     """The truth with one reference set per (target, seed, n): every metric and every sampler of a
     seed meets the same exact draws, which pairs their scores."""
     if truth.sample is None:
         return truth
-    source, seed = _source(record), record.spec["seed"]
     return truth._replace(sample=lambda n, _: _reference(*source, seed, n))
 
 

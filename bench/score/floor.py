@@ -161,13 +161,13 @@ def read_book(path: Path) -> Book:
         ) from error
 
 
-def entry(target: Spec, version: int, n: int, floors: Page) -> dict[str, Any]:
-    """What a file of floors holds of one target at one n."""
+def entry(target: Spec, version: int, n: int, floors: Page, file: str = "") -> dict[str, Any]:
+    """What a file of floors holds of one target at one n; `file` as in `page`."""
     return {
         "target": target,
         "version": version,
         "n": n,
-        **({"file": file} if (file := plugin_hash(target["name"])) else {}),
+        **({"file": file} if file else {}),
         "repetitions": REPETITIONS,
         "metrics": {
             shelf(name): [float(f"{floor.mean:.6g}"), float(f"{floor.sd:.6g}")] if floor else None

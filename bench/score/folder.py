@@ -9,22 +9,31 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from tiltbench import targets
-from tiltbench.plan.plugins import metric_sources, plug, plugged_files, plugin_hash
+from tiltbench.plan.plugins import (
+    deciding,
+    metric_hash,
+    metric_modules,
+    plug,
+    plugged_files,
+    plugin_hash,
+)
+from tiltbench.plan.source import package
 from tiltbench.plan.spec import METRICS, Spec, build_target
 from tiltbench.records.files import read_json, write_json
+from tiltbench.records.located import located
 from tiltbench.records.record import Record
-from tiltbench.records.store import read_scores, records
-from tiltbench.samplers import weights
+from tiltbench.records.store import read_scores, records, warn
 from tiltbench.score.curve import DISTANCES, ENERGY
 from tiltbench.score.evaluate import evaluate
 from tiltbench.score.floor import (
@@ -41,51 +50,135 @@ from tiltbench.score.floor import (
     write_book,
 )
 from tiltbench.score.floor import Page as FloorsOfPage
+from tiltbench.targets.registry import TARGETS
 
-HERE = Path(__file__).resolve().parents[1]
+SCORER = "score.evaluate"
 FEW = 4  # runs that are scored in this process: starting others takes seconds
 
 Progress = Callable[[int, int], None]  # (runs scored, runs to score)
 Each = Callable[[Callable[[Any], Any], list[Any]], Iterator[Any]]  # map, in order
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What came of scoring a folder."""
+
+    done: int  # runs that have new scores
+    kept: int  # runs whose targets cannot be built here, which keep the scores they had
+    blank: int  # such runs that had none: their scores are nulls with the reason
+    reasons: tuple[str, ...]  # why, each once
+
+    def warning(self, folder: Path) -> str:
+        """One sentence on the targets that cannot be built; empty where all can."""
+        if not self.reasons:
+            return ""
+        keep = f"{self.kept} runs keep the scores they had" if self.kept else ""
+        lack = f"{self.blank} runs have no scores" if self.blank else ""
+        others = len(self.reasons) - 1
+        more = f"; and {others} other reason{'s' if others > 1 else ''}" if others else ""
+        said = self.reasons[0].rstrip(".")
+        return (
+            f"{' and '.join(filter(None, (keep, lack)))}, as their targets cannot be built here "
+            f"({said}{more}); put the plug-in where the record names it, or lend it: "
+            f"`tiltbench score {folder} --plugin FILE.py`"
+        )
+
+
 def score(
     folder: Path, force: bool = False, jobs: int = 0, progress: Progress | None = None
 ) -> int:
-    """Scores the finished runs of `folder`/runs that the present code has not scored yet (all of
-    them where `force`), on `jobs` processes (0: one a core).  Returns how many were scored.
+    """As `score_runs`; returns how many runs were scored, and says on stderr which could not be."""
+    found = score_runs(folder, force, jobs, progress)
+    if warning := found.warning(folder):
+        warn(warning)
+    return found.done
 
-    A metric that fails is a null with its reason; other metrics and runs go on."""
-    runs, code = folder / "runs", scoring_code()
+
+def score_runs(
+    folder: Path, force: bool = False, jobs: int = 0, progress: Progress | None = None
+) -> Scored:
+    """Scores the finished runs of `folder`/runs that the present code has not scored yet (all of
+    them where `force`), on `jobs` processes (0: one a core).
+
+    A metric that fails is a null with its reason; other metrics and runs go on.  A run whose target
+    cannot be built here keeps the scores it has, as long as they are of its draws."""
+    runs = folder / "runs"
     finished = [record for record in records(runs) if record.status.finished]
-    codes = {r.id: code + plugin_hash(r.spec["target"]["name"]) for r in finished}
+    placed = {record.id: located(record, runs) for record in finished}
+    codes = {run: scoring_code(target) for run, target in placed.items()}
     due = [r for r in finished if force or not _current(runs, r.id, codes[r.id])]
     due.sort(key=lambda r: (json.dumps(r.spec["target"], sort_keys=True), r.spec["seed"]))
     if not due:
-        return 0
+        return Scored(0, 0, 0, ())
+    ended = []
     with _workers(jobs or os.cpu_count() or 1, len(due)) as each:
-        book = _floors(folder / "floors.json", runs, due, each)
-        tasks = [(runs, r.id, codes[r.id], _pages(book, r)) for r in due]
-        for done, _ in enumerate(each(_score_run, tasks), 1):
+        book = _floors(folder / "floors.json", runs, due, placed, each)
+        tasks = [(runs, r.id, codes[r.id], _pages(book, r, placed[r.id])) for r in due]
+        for done, result in enumerate(each(_score_run, tasks), 1):
+            ended.append(result)
             if progress:
                 progress(done, len(due))
-    return len(due)
+    unbuilt = [(reason, kept) for reason, kept in ended if reason]
+    kept = sum(kept for _, kept in unbuilt)
+    reasons = tuple(dict.fromkeys(reason for reason, _ in unbuilt))
+    return Scored(len(due) - len(unbuilt), kept, len(unbuilt) - kept, reasons)
 
 
-def scoring_code() -> str:
-    """A hash of everything that decides a score: metrics, targets, floors."""
-    files = [*HERE.glob("metrics/*.py"), *HERE.glob("score/*.py"), SHIPPED]
-    files += [HERE / "estimators.py", HERE / "metric.py"]
-    files += [*Path(str(targets.__file__)).parent.rglob("*.py"), Path(str(weights.__file__))]
-    return _digest([*files, *metric_sources()])
+def scoring_code(target: Spec) -> str:
+    """A hash of what decides the scores of runs on a target (its spec, `located`): the syntax of
+    the target's files, of every metric's and of what they import, and the target's shipped floors.
+
+    Scores of earlier versions have 16 digits or 32, of the bytes of all files."""
+    own, files = deciding(target, TARGETS)
+    metrics, lent = metric_modules()
+    parts = [
+        package().hash({SCORER, *own, *metrics}, files | lent),
+        plugin_hash(target["name"]),
+        metric_hash(),
+        _shipped(SHIPPED.read_bytes() if SHIPPED.exists() else b"").get(_key(target), ""),
+    ]
+    return "syntax " + hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
-def _score_run(task: tuple[Path, str, str, Floors]) -> None:
+@lru_cache(maxsize=2)
+def _shipped(content: bytes) -> dict[str, str]:
+    """A hash of the shipped floors of each target."""
+    found: dict[str, Any] = {}
+    for row in json.loads(content)["floors"] if content else ():
+        total = found.setdefault(_key(row["target"]), hashlib.sha256())
+        total.update(json.dumps(row, sort_keys=True).encode())
+    return {target: total.hexdigest() for target, total in found.items()}
+
+
+def _key(target: Spec) -> str:
+    return json.dumps(target, sort_keys=True)
+
+
+def _score_run(task: tuple[Path, str, str, Floors]) -> tuple[str, bool]:
+    """Scores a run.  Returns why its target cannot be built, "" where it can, and whether the
+    scores it had were kept."""
     runs, run, code, floors = task
-    data = _data(runs, run)
-    write_json(
-        runs / f"{run}.scores.json", {"code": code, "data": data, **evaluate(runs, run, floors)}
-    )
+    data, found = _data(runs, run), evaluate(runs, run, floors)
+    former = _former(runs, run, data)
+    reason = found.get("unbuilt", "")
+    if reason and any(score.get("value") is not None for score in former.values()):
+        return reason, True
+    # those of a metric that no --plugin lends this time
+    lent = {n: s for n, s in former.items() if n.removesuffix("_weighted") not in METRICS.entries}
+    found["scores"] = {**lent, **found["scores"]}
+    write_json(runs / f"{run}.scores.json", {"code": code, "data": data, **found})
+    return reason, False
+
+
+def _former(runs: Path, run: str, data: str) -> dict[str, Any]:
+    """The scores that a run has, where they are of its present draws."""
+    try:
+        found = read_scores(runs, run)
+    except ValueError:
+        return {}
+    if found is None or found.get("data") != data:
+        return {}
+    return {n: s for n, s in found["scores"].items() if isinstance(s, dict)}
 
 
 def _current(runs: Path, run: str, code: str) -> bool:
@@ -93,7 +186,9 @@ def _current(runs: Path, run: str, code: str) -> bool:
         found = read_scores(runs, run)
     except ValueError:
         return False
-    return found is not None and found.get("code") == code and found.get("data") == _data(runs, run)
+    if found is None or found.get("unbuilt"):
+        return False
+    return found.get("code") == code and found.get("data") == _data(runs, run)
 
 
 def _data(runs: Path, run: str) -> str:
@@ -110,28 +205,55 @@ def _digest(files: Iterable[Path]) -> str:
     return total.hexdigest()[:16]
 
 
-def _floors(path: Path, runs: Path, due: list[Record], each: Each) -> Book:
-    """Every floor that the runs need: shipped, kept in `path` from before, or measured now."""
+def _floors(
+    path: Path, runs: Path, due: list[Record], placed: Mapping[str, Spec], each: Each
+) -> Book:
+    """Every floor that the runs need: shipped, kept in `path` from before, or measured now.
+    `placed` has the target of each run as it is built here."""
     book = _joined(read_book(SHIPPED), read_book(path))
-    wanted: dict[str, tuple[Spec, int, int, set[str]]] = {}
+    wanted: dict[str, tuple[_Asked, set[str]]] = {}
+    files: dict[str, str] = {}
     for record in due:
         target, version = record.spec["target"], record.spec["target_version"]
+        file = files.setdefault(_key(target), plugin_hash(placed[record.id]["name"]))
         n, of_curve = _counts(runs, record)
         for count, names in ((n, set(sample_metrics())), (of_curve, {*DISTANCES, ENERGY})):
             if count > 1:
-                key = page(target, version, count, plugin_hash(target["name"]))
-                wanted.setdefault(key, (target, version, count, set()))[3].update(names)
+                asked = _Asked(target, placed[record.id], version, count, file)
+                wanted.setdefault(asked.page, (asked, set()))[1].update(names)
     tasks = []
-    for key, (target, version, n, names) in wanted.items():
+    for key, (asked, names) in wanted.items():
         lacking = {name for name in names if shelf(name) not in book.get(key, {})}
         if lacking:
-            tasks.append((target, version, n, tuple(sorted(lacking))))
-    fresh = [entry(*found) for found in each(_measure, tasks)]
+            tasks.append((asked, tuple(sorted(lacking))))
+    fresh = [
+        entry(asked.target, asked.version, asked.n, floors, asked.file)
+        for asked, floors in each(_measure, tasks)
+        if floors is not None
+    ]
     if fresh:
         kept = read_json(path)["floors"] if path.exists() else []
-        kept = [e for e in kept if e.get("file", "") == plugin_hash(e["target"]["name"])]
+        # those of a file that has been edited since are of no use
+        kept = [
+            e for e in kept if e.get("file", "") == files.get(_key(e["target"]), e.get("file", ""))
+        ]
         write_book(path, [*kept, *fresh])
     return _joined(book, read_book(path))
+
+
+class _Asked(NamedTuple):
+    """A target whose floors are to be measured: as recorded, as built here, and the hash of its
+    plug-in file."""
+
+    target: Spec
+    placed: Spec
+    version: int
+    n: int
+    file: str
+
+    @property
+    def page(self) -> str:
+        return page(self.target, self.version, self.n, self.file)
 
 
 def _joined(first: Book, second: Book) -> Book:
@@ -151,20 +273,21 @@ def _counts(runs: Path, record: Record) -> tuple[int, int]:
     return compared(counts[0]), counts[1]
 
 
-def _measure(task: tuple[Spec, int, int, tuple[str, ...]]) -> tuple[Spec, int, int, FloorsOfPage]:
-    spec, version, n, names = task
+def _measure(task: tuple[_Asked, tuple[str, ...]]) -> tuple[_Asked, FloorsOfPage | None]:
+    """None where the target cannot be built."""
+    asked, names = task
     try:
-        target = build_target(spec)
+        target = build_target(asked.placed)
     except Exception:  # the scores of its runs say why
-        return spec, version, n, dict.fromkeys(names)
+        return asked, None
     chosen = {name: metric for name, metric in sample_metrics().items() if name in names}
-    return spec, version, n, measure(target, chosen, n)
+    return asked, measure(target, chosen, asked.n)
 
 
-def _pages(book: Book, record: Record) -> dict[int, FloorsOfPage]:
+def _pages(book: Book, record: Record, placed: Spec) -> dict[int, FloorsOfPage]:
     """The floors of the record's target, by number of draws."""
     target = record.spec["target"]
-    file = plugin_hash(target["name"])
+    file = plugin_hash(placed["name"])
     start = page(target, record.spec["target_version"], 0, file).removesuffix("0")
     names = {shelf(name): name for name in METRICS.entries}
     return {

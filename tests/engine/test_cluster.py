@@ -155,7 +155,7 @@ def test_two_nodes_give_what_one_machine_gives(cluster, folder):
     assert len({raylet for _, _, raylet in seen(folder)}) == 2
     for cell in todo:
         assert found[cell.id].status is Status.SPENT and "deaths" not in found[cell.id].cost
-        run_cell(cell, Path("alone"), code={"hash": "h"})
+        run_cell(cell, Path("alone"), code={"syntax": "h"})
         assert torch.equal(*(read_outcome(Path(f), cell.id).draws.x for f in ("runs", "alone")))
     assert {path.suffix for path in Path("runs").iterdir()} <= {".json", ".npz", ".safetensors"}
 

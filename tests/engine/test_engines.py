@@ -97,7 +97,7 @@ def test_cells_see_their_device_and_wait_for_one_that_is_run_elsewhere(tmp_path,
         found[cell.id] = record
         if len(found) == 3:  # all but the held one, which the other now finishes
             assert held.id not in found
-            other = run_cell(held, runs, code={"hash": "the other's"})
+            other = run_cell(held, runs, code={"syntax": "the other's"})
             hold.release()
     assert all(record.status.finished for record in found.values()), found
     assert found[held.id] == other
@@ -247,10 +247,10 @@ def test_a_node_says_what_it_lacks(tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "PATIENCE", 0.0)
     Path("odd.py").write_text(PLUGIN)
     (cell,) = few("odd.py:sees")
-    order = Order(cell, tmp_path, Limits(), code_identity(), "")
+    order = Order(cell, tmp_path, Limits(), code_of(cell, code_identity()), "")
     with cluster._marked(tmp_path) as mark:
         cluster._check(order, mark)
-        other = order._replace(code={"hash": "0"})
+        other = order._replace(code={"syntax": "0"})
         with pytest.raises(Refused, match="has other code of tiltbench .* install the same"):
             cluster._check(other, mark)
         Path("odd.py").unlink()

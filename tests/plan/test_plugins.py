@@ -20,6 +20,7 @@ from tiltbench.score.folder import scoring_code
 from tiltbench.targets.functions import from_numpy, from_torch
 from tiltbench.targets.registry import TARGETS, BrokenFile, Clash, Registry, UnknownName
 
+GMM9 = {"name": "gmm9", "params": {}}
 FILE = '''
 """One of each."""
 from dataclasses import dataclass
@@ -59,11 +60,11 @@ def file(tmp_path, monkeypatch):
 
 
 def test_a_plugged_file_goes_by_its_names_while_it_lasts(file):
-    before = scoring_code()
+    before = scoring_code(GMM9)
     with plugged([file]):
         assert plugged_files() == [TARGETS.entries["flat"].path]
         assert METRICS.entries["mean_error"].summary.startswith("|mean of")
-        assert "mean_error" in sample_metrics() and scoring_code() != before
+        assert "mean_error" in sample_metrics() and scoring_code(GMM9) != before
         target, loss = (
             build_target({"name": "flat", "params": {"dim": 3}}),
             SAMPLERS.load("my_variance"),
@@ -78,16 +79,16 @@ def test_a_plugged_file_goes_by_its_names_while_it_lasts(file):
         *METRICS.entries,
     }
     assert build_target(spec(target)) == target and build_sampler(spec(sampler)) == sampler
-    assert scoring_code() == before
+    assert scoring_code(GMM9) == before
 
 
 def test_an_edited_metric_has_new_floors_and_scores(file, tmp_path):
     with plugged([file]):
-        old = shelf("mean_error"), scoring_code()
+        old = shelf("mean_error"), scoring_code(GMM9)
         assert old[0] != "mean_error" and shelf("w2") == "w2"
     (tmp_path / file).write_text(FILE.replace(".norm()", ".norm() * 2"))
     with plugged([file]):
-        assert shelf("mean_error") != old[0] and scoring_code() != old[1]
+        assert shelf("mean_error") != old[0] and scoring_code(GMM9) != old[1]
 
 
 def test_what_cannot_be_plugged_in_is_one_sentence(file, tmp_path, capsys):
@@ -257,3 +258,15 @@ def test_a_file_may_name_a_function(tmp_path, monkeypatch):
     assert re.match("exp", TARGETS.find("bowl.py").summary)
     target = build_target({"name": "bowl.py", "params": {}})
     assert build_target(spec(target)) == target and spec(target)["name"] == "bowl.py:bowl"
+
+
+def test_what_a_plug_in_imports_is_named_by_its_own_file(file, tmp_path):
+    """A class of the neighbour goes by the neighbour's name, whichever file was loaded first."""
+    text = 'from mine import Flat, my_variance\nclass Own(Flat):\n    name = "own"\n'
+    (tmp_path / "a.py").write_text(text)
+    own = TARGETS.load("a.py:own")
+    flat = own.__mro__[1]
+    assert spec(own())["name"] == "a.py:own" and spec(flat())["name"] == "mine.py:flat"
+    assert build_target(spec(flat(3))) == flat(3) and TARGETS.load("mine.py:flat") is flat
+    sampler = build_sampler({"name": "mine.py:my_variance", "params": {}})
+    assert spec(sampler)["name"] == "mine.py:my_variance"

@@ -15,7 +15,14 @@ from tiltbench.cli.main import main
 from tiltbench.engine.child import opened
 from tiltbench.plan.spec import build_target, spec
 from tiltbench.records.files import read_arrays
-from tiltbench.records.record import Record, Status, read_record, write_outcome, write_record
+from tiltbench.records.record import (
+    Record,
+    Status,
+    brings_code,
+    read_record,
+    write_outcome,
+    write_record,
+)
 from tiltbench.records.store import done_record, read_scores
 from tiltbench.records.store import records as records_of
 from tiltbench.report import report
@@ -143,8 +150,9 @@ class Mine:
 
 
 @pytest.mark.parametrize("kind", ["target", "sampler"])
-def test_a_record_does_not_bring_its_own_code(kind, capsys):
-    code = Path("results/theirs/evil/code.py")
+@pytest.mark.parametrize("inside", ["evil/code.py", "a.pyenv/code.py", "x.py/c,o [d]e.py"])
+def test_a_record_does_not_bring_its_own_code(kind, inside, capsys):
+    code = Path("results/theirs") / inside
     code.parent.mkdir(parents=True)
     code.write_text(PLUGIN)
     path = put(record(**{kind: {"name": f"{code}:mine", "params": {}}}))
@@ -153,6 +161,14 @@ def test_a_record_does_not_bring_its_own_code(kind, capsys):
     assert "names code in its own results folder" in error and error.count("\n") == 1
     assert main(["score", "theirs"]) == 2 and main(["report", "theirs"]) == 2
     assert main(["status", "theirs"]) == 0
+
+
+@pytest.mark.parametrize("folder", ["theirs", "results.pytorch", "a.py", "x.py:y"])
+def test_a_folder_may_be_called_anything(folder, tmp_path):
+    for name in (f"{folder}/evil.py", f"{folder}/evil.py:evil", f"./{folder}/runs/../evil.py:evil"):
+        assert brings_code(name, tmp_path / folder / "runs")
+        assert not brings_code(name, tmp_path / "mine" / "runs")
+    assert not brings_code("gmm9", tmp_path / folder / "runs")
 
 
 DEEP = "[" * 100_000

@@ -20,7 +20,7 @@ from tiltbench.cli.main import main
 from tiltbench.engine.local import Local
 from tiltbench.plan.spec import build_sampler, build_target
 from tiltbench.plan.toml import Limits
-from tiltbench.records.provenance import code_identity
+from tiltbench.records.provenance import code_identity, code_of
 from tiltbench.records.record import Status, read_record
 from tiltbench.records.store import records
 from tiltbench.run.checkpoint import Checkpoints, Saved, _checksum, glance, identity
@@ -54,7 +54,7 @@ def left(sampler, step, folder=Path("other"), every=0.0, **options):
 
     chosen = cell(sampler, **options)
     with pytest.raises(Gone):
-        run_cell(chosen, folder, progress, 1, {"hash": "h"}, every)
+        run_cell(chosen, folder, progress, 1, {"syntax": "h"}, every)
     return folder / f"{chosen.id}.checkpoint.safetensors"
 
 
@@ -74,7 +74,9 @@ def test_killed_at_random_steps_again_and_again(plugin):
 def test_a_checkpoint_is_as_old_as_the_interval(plugin):
     assert not left("honest", 10, every=1e9).exists()
     found = glance(left("honest", 10))
-    assert found.share == pytest.approx(9 / 20) and found.code == "h" and found.seconds > 0
+    assert (
+        found.share == pytest.approx(9 / 20) and found.code["syntax"] == "h" and found.seconds > 0
+    )
 
 
 def test_seconds_of_all_attempts_are_summed(plugin):
@@ -88,7 +90,7 @@ def test_seconds_of_all_attempts_are_summed(plugin):
 
 def test_a_record_or_other_code_means_to_begin_anew(plugin):
     path = left("honest", 10)
-    record = run_cell(cell("honest"), Path("other"), code={"hash": "another"})
+    record = run_cell(cell("honest"), Path("other"), code={"syntax": "another"})
     assert record.cost["resumed"] == 0 and "other code" in record.cost["notes"][0]
     assert not path.exists()
     path = left("honest", 10)  # the old record made place for it
@@ -98,7 +100,7 @@ def test_a_record_or_other_code_means_to_begin_anew(plugin):
 
 
 def test_what_cannot_be_saved_runs_and_says_so(plugin):
-    record = run_cell(cell("sealed"), Path("runs"), code={"hash": "h"}, checkpoint=0.0)
+    record = run_cell(cell("sealed"), Path("runs"), code={"syntax": "h"}, checkpoint=0.0)
     assert record.status is Status.SPENT and record.cost["train"] == [200, 0]
     assert record.cost["notes"] == [
         "it cannot be resumed: state.reward is a function, which a checkpoint cannot hold"
@@ -117,7 +119,7 @@ def test_the_calendar_does_not_matter(plugin, monkeypatch):
 def test_the_time_of_earlier_attempts_counts_against_the_limit(plugin):
     chosen, folder = cell("endless"), Path("runs")
     path = folder / f"{chosen.id}.checkpoint.safetensors"
-    code = code_identity()
+    code = code_of(chosen, code_identity())
     checkpoints = Checkpoints(path, identity(chosen, code), 0.0, places={})
     source, used = torch.Generator(), Attempts(seconds=100.0)
     assert checkpoints.save(Saved(None, source, Cost(9, 0), 9, 1.0, [], used), 0.1) == ""
@@ -136,7 +138,7 @@ def check(path, sampler="honest", **options):
     problem = pose(target, made.reference)
     source = torch.Generator().manual_seed(0)
     state = made.init(problem, chosen.budget.train, source)
-    checkpoints = Checkpoints(path, identity(chosen, {"hash": "h"}), 0.0)
+    checkpoints = Checkpoints(path, identity(chosen, {"syntax": "h"}), 0.0)
     assert checkpoints.expect(state) == ""
     return checkpoints.load(state, source.device)
 
@@ -310,7 +312,7 @@ def test_a_model_brings_its_counts_and_its_earlier_stage():
 def test_no_room_for_a_checkpoint_costs_the_run_nothing(plugin, monkeypatch):
     whole = run("honest", curve=5)
     monkeypatch.setattr("tiltbench.run.checkpoint.replacing", full)
-    again = run_cell(cell("honest", curve=5), Path("other"), code={"hash": "h"}, checkpoint=0.0)
+    again = run_cell(cell("honest", curve=5), Path("other"), code={"syntax": "h"}, checkpoint=0.0)
     assert again.cost["notes"] == [
         "a checkpoint could not be written ([Errno 28] No space left on device)"
     ]
@@ -336,7 +338,7 @@ def test_no_room_leaves_nothing_that_counts(room, plugin, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", sync)
         with pytest.raises(OSError, match="No space left"):
-            run_cell(cell("honest", curve=5), Path("other"), code={"hash": "h"})
+            run_cell(cell("honest", curve=5), Path("other"), code={"syntax": "h"})
     assert records(Path("other")) == [] and not list(Path("other").glob(".*"))
     assert not checkpoint.exists() and len(list(Path("other").iterdir())) == room
     same_run((whole, Path("runs")), (run("honest", Path("other"), curve=5), Path("other")))

@@ -269,7 +269,7 @@ def cell(sampler, **options):
 
 
 def run(sampler, folder=Path("runs"), **options):
-    return run_cell(cell(sampler, **options), folder, code={"hash": "h"})
+    return run_cell(cell(sampler, **options), folder, code={"syntax": "h"})
 
 
 def test_a_run_leaves_its_files(plugin):
@@ -371,9 +371,9 @@ def killed(sampler, at, folder=Path("other"), **options):
                 raise Gone
 
         with pytest.raises(Gone):
-            run_cell(cell(sampler, **options), folder, progress, 1, {"hash": "h"}, 0.0)
+            run_cell(cell(sampler, **options), folder, progress, 1, {"syntax": "h"}, 0.0)
         assert not list(folder.glob("*.json"))
-    return run_cell(cell(sampler, **options), folder, code={"hash": "h"})
+    return run_cell(cell(sampler, **options), folder, code={"syntax": "h"})
 
 
 def same_run(one, other):

@@ -232,7 +232,7 @@ def _whole(spec: Spec) -> str:
 
 def _views(frames: Frames, boards: Sequence[Board], folder: Path) -> list[Json]:
     """What is drawn for each leaderboard, and what is known of its target."""
-    targets = targets_of(frames.records)
+    targets = targets_of(frames.records, folder / "runs")
     made, without = [], 0
     for board in boards:
         runs = frames.runs

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from tiltbench.plan.spec import build_target
+from tiltbench.records.located import located
 from tiltbench.records.record import Record
 from tiltbench.records.store import warn
 from tiltbench.report.board import Board
@@ -29,7 +30,7 @@ def plots(frames: Frames, boards: Sequence[Board], folder: Path, place: Path) ->
     runs = folder / "runs"
     look = looks(frames.runs["sampler"])
     colour = {name: own.colour for name, own in look.items()}
-    targets = targets_of(frames.records)
+    targets = targets_of(frames.records, runs)
     many = frames.runs["budget"].nunique() > 1
     made = []
     for (name, budget), rows in frames.runs.groupby(BLOCK):
@@ -64,14 +65,14 @@ def _drawn(path: Path, draw: Callable[[], bool]) -> bool:
         return False
 
 
-def targets_of(records: list[Record]) -> dict[str, Target]:
+def targets_of(records: list[Record], runs: Path) -> dict[str, Target]:
     """By label; targets that cannot be rebuilt here (a plug-in that has moved) are left out."""
     found: dict[str, Target] = {}
     for record in records:
         label = record.labels["target"]
         if label not in found:
             try:
-                target = build_target(record.spec["target"])
+                target = build_target(located(record, runs))
                 target.truth()
                 found[label] = target
             except Exception:  # the scores of its runs say why

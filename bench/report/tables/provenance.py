@@ -28,7 +28,6 @@ def facts(records: list[Record]) -> list[tuple[str, str]]:
     return [
         ("tiltbench", _each(c.get("version") for c in code)),
         ("commit", _each(commits)),
-        ("source hash", _each(c.get("hash") for c in code)),
         ("libraries", _each(f"torch {e.get('torch')}, numpy {e.get('numpy')}" for e in env)),
         ("machine", _each(_machine(e) for e in env)),
     ]
