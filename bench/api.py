@@ -14,8 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from tiltbench.engine.base import Event
 from tiltbench.engine.local import Local
 from tiltbench.engine.lock import alone
@@ -23,7 +21,7 @@ from tiltbench.engine.progress import Display, display
 from tiltbench.plan.cell import Cell, Limits
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.plugins import in_session, offer, plugged
-from tiltbench.plan.spec import label, registered_name, spec
+from tiltbench.plan.spec import METRICS, label, registered_name, spec
 from tiltbench.plan.suite import Choice, Suite
 from tiltbench.records.provenance import code_identity, code_of, same_code
 from tiltbench.records.record import Record
@@ -35,6 +33,7 @@ from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import Loss
 from tiltbench.samplers.sampler import Sampler
 from tiltbench.score.folder import score as score_folder
+from tiltbench.targets.settings import standard
 from tiltbench.targets.target import Target
 
 if TYPE_CHECKING:
@@ -62,6 +61,7 @@ def cell(
     return cells([target], [sampler], budget, [seed], draws, curve, device)[0]
 
 
+@standard()
 def cells(
     targets: Iterable[Given],
     samplers: Iterable[Method],
@@ -145,7 +145,7 @@ def _current(wanted: Cell, folder: Path, code: dict[str, Any]) -> bool:
 def _one_by_one(
     due: Iterable[Cell], runs: Path, code: dict[str, Any], shown: Display
 ) -> Iterator[tuple[Cell, Record]]:
-    threads = torch.get_num_threads()  # those of this process stay as they are
+    threads = Limits().threads  # as many as in a process of its own: the same numbers
     for c in due:
         shown.watch(Event(c, "starting", 0.0))
 
@@ -163,6 +163,6 @@ def score(folder: str | Path = FOLDER) -> DataFrame:
 
 
 def _score(folder: Path) -> None:
-    """In this process where a target lives in this session only."""
-    found = records(folder / "runs")
-    score_folder(folder, jobs=int(any(in_session(r.spec["target"]["name"]) for r in found)))
+    """In this process where a target or a metric lives in this session only."""
+    names = [*METRICS.entries, *(r.spec["target"]["name"] for r in records(folder / "runs"))]
+    score_folder(folder, jobs=int(any(in_session(name) for name in names)))

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tiltbench.engine.base import Event, Watch
-from tiltbench.engine.child import live, preloaded
+from tiltbench.engine.child import live
 from tiltbench.engine.hold import Hold
 from tiltbench.plan.cell import Cell, Limits
+from tiltbench.processes import Workers
 from tiltbench.records.provenance import code_of
 from tiltbench.records.record import Record, Status, forget, read_record, write_record
 from tiltbench.run.checkpoint import seconds_before
@@ -115,7 +116,7 @@ class _Life:
         forget(folder, cell.id)
         code = code_of(cell, order.code)
         before = seconds_before(folder, cell, code)
-        context = preloaded()
+        context = Workers()
         ours, theirs = context.Pipe()
         told = (cell, folder, order.limits, code, gpu, theirs, hold)
         process = context.Process(target=live, args=told, name=cell.title, daemon=True)

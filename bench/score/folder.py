@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from tiltbench import targets
-from tiltbench.plan.plugins import metric_sources, plug, plugged_files, plugin_hash
+from tiltbench.plan.plugins import metric_sources, plugin_hash
 from tiltbench.plan.spec import METRICS, Spec, build_target
+from tiltbench.processes import pool
 from tiltbench.records.files import read_json, write_json
 from tiltbench.records.record import Record
 from tiltbench.records.store import read_scores, records
@@ -41,6 +40,7 @@ from tiltbench.score.floor import (
     write_book,
 )
 from tiltbench.score.floor import Page as FloorsOfPage
+from tiltbench.targets.settings import standard
 
 HERE = Path(__file__).resolve().parents[1]
 FEW = 4  # runs that are scored in this process: starting others takes seconds
@@ -80,6 +80,7 @@ def scoring_code() -> str:
     return _digest([*files, *metric_sources()])
 
 
+@standard()
 def _score_run(task: tuple[Path, str, str, Floors]) -> None:
     runs, run, code, floors = task
     data = _data(runs, run)
@@ -151,6 +152,7 @@ def _counts(runs: Path, record: Record) -> tuple[int, int]:
     return compared(counts[0]), counts[1]
 
 
+@standard()
 def _measure(task: tuple[Spec, int, int, tuple[str, ...]]) -> tuple[Spec, int, int, FloorsOfPage]:
     spec, version, n, names = task
     try:
@@ -179,25 +181,9 @@ def _workers(jobs: int, tasks: int) -> Iterator[Each]:
     """A map over `jobs` processes of one thread each; this process where there is little to do.
 
     Results come in order."""
-    if jobs < 2 or tasks <= FEW:
+    if jobs < 2 or tasks <= FEW or multiprocessing.current_process().daemon:  # may have no children
         yield lambda f, items: map(f, items)
         return
-    from tiltbench.processes import forkserver
-
-    with ProcessPoolExecutor(jobs, forkserver(), _begin, (plugged_files(),)) as pool:
-        try:
-            # neighbours share a target and a seed, hence a reference set: keep them in one process
-            yield lambda f, items: pool.map(f, items, chunksize=max(len(items) // (8 * jobs), 1))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _begin(plugins: list[Path]) -> None:
-    """A worker: one thread; the parent answers Ctrl-C; gone as soon as the parent is."""
-    from tiltbench.processes import gone_with_parent
-
-    list(plug(plugins))
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    gone_with_parent()
+    with pool(jobs) as workers:
+        # neighbours share a target and a seed, hence a reference set: keep them in one process
+        yield lambda f, items: workers.map(f, items, chunksize=max(len(items) // (8 * jobs), 1))

@@ -22,7 +22,7 @@ from tiltbench.engine.shard import WHOLE, Shard, shard
 from tiltbench.engine.supervisor import Order
 from tiltbench.plan.errors import Refused
 from tiltbench.plan.toml import Choice, Limits, Suite
-from tiltbench.processes import forkserver
+from tiltbench.processes import Workers
 from tiltbench.records.provenance import code_identity, code_of
 from tiltbench.records.record import Status
 from tiltbench.records.store import records
@@ -113,7 +113,7 @@ def test_a_run_is_held_once_and_by_a_child_to_its_end(tmp_path):
     hold = Hold.take(tmp_path, "a")
     assert Hold.take(tmp_path, "a") is None
     assert Hold.take(tmp_path, "b") is not None
-    context = forkserver()
+    context = Workers()
     ours, theirs = context.Pipe()
     child = context.Process(target=Connection.recv, args=(theirs,))
     child.hold = hold
