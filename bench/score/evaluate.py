@@ -104,7 +104,8 @@ def _one(
     if missing:
         return {"value": None, "reason": missing}
     try:
-        value, se, n = metric.fn(target, truth, outcome, generator(record.spec["seed"], "score"))
+        source = generator(record.spec["seed"], "score")
+        value, se, n = metric.fn(target, truth, outcome.copy(), source)
     except Unknown as error:
         return {"value": None, "reason": str(error)}
     except Exception as error:
@@ -201,7 +202,7 @@ def _with_reference(truth: Truth, record: Record) -> Truth:
     if truth.sample is None:
         return truth
     source, seed = _source(record), record.spec["seed"]
-    return truth._replace(sample=lambda n, _: _reference(*source, seed, n))
+    return truth._replace(sample=lambda n, _: _reference(*source, seed, n).clone())
 
 
 @lru_cache(maxsize=8)

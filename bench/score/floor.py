@@ -117,7 +117,7 @@ def measure(
         outcome = Outcome(Draws(x), None, {})
         for name, metric in fit.items():
             try:
-                value = metric.fn(target, half, outcome, stream).value
+                value = metric.fn(target, half, outcome.copy(), stream).value
             except Exception:  # no floor; the scores say why
                 value = math.nan
             values.setdefault(name, []).append(value)
@@ -136,7 +136,7 @@ def short(truth: Truth, n: int) -> str:
 
 
 def _first(points: Tensor, n: int, generator: Generator) -> Tensor:
-    return points[:n]
+    return points[:n].clone()
 
 
 class BrokenFloors(ValueError):
