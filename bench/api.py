@@ -25,7 +25,7 @@ from tiltbench.plan.spec import METRICS, label, registered_name, spec
 from tiltbench.plan.suite import Choice, Suite
 from tiltbench.records.provenance import code_identity, code_of, same_code
 from tiltbench.records.record import Record
-from tiltbench.records.store import done_record, records
+from tiltbench.records.store import records, undamaged
 from tiltbench.report.export import inference_data
 from tiltbench.report.frame import collect
 from tiltbench.run.phases import run_cell
@@ -137,7 +137,7 @@ def run(todo: Cell | Iterable[Cell], folder: str | Path = FOLDER, jobs: int = 1)
 
 
 def _current(wanted: Cell, folder: Path, code: dict[str, Any]) -> bool:
-    record = done_record(folder / "runs" / f"{wanted.id}.json")
+    record = undamaged(folder / "runs" / f"{wanted.id}.json")
     mine = record is not None and same_code(record.code, code_of(wanted, code))
     return mine and record is not None and record.status.finished
 

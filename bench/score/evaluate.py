@@ -54,7 +54,8 @@ def evaluate(runs: Path, run: str, floors: Floors) -> dict[str, Any]:
             found["curve"] = curve_scores(runs, run, target, known_truth, floors)
         except Exception as error:  # the scores of the run are good all the same
             found["curve_error"] = (
-                f"{run}.curve.npz cannot be scored ({error}); delete {run}.json to run again"
+                f"{run}.curve.npz cannot be scored ({error}); "
+                "the same `tiltbench run` makes it anew"
             )
     found["seconds"] = time.perf_counter() - clock
     return found
@@ -65,7 +66,7 @@ def _outcome(runs: Path, run: str) -> Outcome:
         return read_outcome(runs, run)
     except Exception as error:
         raise ValueError(
-            f"{run}.npz cannot be read ({error}); delete {run}.json to run again"
+            f"{run}.npz cannot be read ({error}); the same `tiltbench run` makes it anew"
         ) from error
 
 

@@ -22,7 +22,7 @@ from tiltbench.plan.spec import METRICS, Spec, build_target
 from tiltbench.processes import pool
 from tiltbench.records.files import read_json, write_json
 from tiltbench.records.record import Record
-from tiltbench.records.store import read_scores, records
+from tiltbench.records.store import read_scores, records, warn
 from tiltbench.samplers import weights
 from tiltbench.score.curve import DISTANCES, ENERGY
 from tiltbench.score.evaluate import evaluate
@@ -66,7 +66,9 @@ def score(
     with _workers(jobs or os.cpu_count() or 1, len(due)) as each:
         book = _floors(folder / "floors.json", runs, due, each)
         tasks = [(runs, r.id, codes[r.id], _pages(book, r)) for r in due]
-        for done, _ in enumerate(each(_score_run, tasks), 1):
+        for done, wrong in enumerate(each(_score_run, tasks), 1):
+            if wrong:
+                warn(f"{runs}: {wrong}")
             if progress:
                 progress(done, len(due))
     return len(due)
@@ -81,12 +83,12 @@ def scoring_code() -> str:
 
 
 @standard()
-def _score_run(task: tuple[Path, str, str, Floors]) -> None:
+def _score_run(task: tuple[Path, str, str, Floors]) -> str:
+    """Writes the scores; returns what is wrong with the learning curve, "" for nothing."""
     runs, run, code, floors = task
-    data = _data(runs, run)
-    write_json(
-        runs / f"{run}.scores.json", {"code": code, "data": data, **evaluate(runs, run, floors)}
-    )
+    data, found = _data(runs, run), evaluate(runs, run, floors)
+    write_json(runs / f"{run}.scores.json", {"code": code, "data": data, **found})
+    return str(found.get("curve_error", ""))
 
 
 def _current(runs: Path, run: str, code: str) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.waiting import HANG
 from tiltbench.cli.engine import engine
 from tiltbench.cli.main import main
 from tiltbench.cli.run import alone
@@ -90,7 +91,7 @@ def test_cells_see_their_device_and_wait_for_one_that_is_run_elsewhere(tmp_path,
     runs.mkdir()
     (held,) = few()
     hold = Hold.take(runs, held.id)
-    local = Local(places(["3", "5"], 0.5), Limits(60.0))
+    local = Local(places(["3", "5"], 0.5), Limits(HANG))
     found = {}
     cells = [held, *few("odd.py:sees", range(3))]
     for cell, record in local.run(cells, runs, code_identity()):
