@@ -27,7 +27,12 @@ from typing import Any
 from tiltbench.plan.plugins import plug, plugged_files
 
 # torch._dynamo: the first optimiser of a process imports it, which takes longer than a small cell.
-PRELOAD = ["tiltbench.run.phases", "tiltbench.samplers.presets", "torch._dynamo"]
+PRELOAD = [
+    "tiltbench.run.phases",
+    "tiltbench.samplers.presets",
+    "tiltbench.score.evaluate",
+    "torch._dynamo",
+]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,6 +85,9 @@ def standard(seed: int = 0) -> Iterator[None]:
         for setting in SETTINGS:
             if setting.read() != setting.usual:
                 setting.write(setting.usual)
+        if torch.get_default_device().type != "cpu":
+            with suppress(AssertionError):  # PyTorch's, inside a `with torch.device(...)`
+                torch.set_default_device(None)
         if torch.empty(0).device.type != "cpu":  # an innermost mode wins; it costs, so only then
             inside.enter_context(torch.device("cpu"))
         _seed(seed)

@@ -67,7 +67,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
 def read_arrays(path: Path) -> dict[str, Tensor]:
     """The tensors of an .npz file, on the CPU; nothing in the file is executed."""
     with np.load(path, allow_pickle=False) as data:
-        return {key: torch.as_tensor(data[key]) for key in data.files}
+        return {key: torch.as_tensor(data[key], device="cpu") for key in data.files}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
