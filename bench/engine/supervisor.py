@@ -159,7 +159,9 @@ class _Life:
         Raises OSError where the disk is full."""
         cell, folder = self.order.cell, self.order.folder
         if not late:
-            self.process.join(5)  # its pipe has ended, so it is about to
+            self.process.join(
+                60
+            )  # its pipe has ended, so it is about to, however busy the machine is
         self.stop()
         path = folder / f"{cell.id}.json"
         if path.exists():
