@@ -14,8 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from tiltbench.engine.base import Event
 from tiltbench.engine.local import Local
 from tiltbench.engine.lock import alone
@@ -23,13 +21,13 @@ from tiltbench.engine.progress import Display, display
 from tiltbench.plan.cell import Cell, Limits
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.plugins import in_session, offer, plugged
-from tiltbench.plan.spec import label, registered_name, spec
+from tiltbench.plan.spec import METRICS, label, registered_name, spec
 from tiltbench.plan.suite import Choice, Suite
 from tiltbench.plan.text import written_name
 from tiltbench.records.provenance import code_identity, code_of, same_code
 from tiltbench.records.published import is_published
 from tiltbench.records.record import Record
-from tiltbench.records.store import done_record, records
+from tiltbench.records.store import records, undamaged
 from tiltbench.report.export import inference_data
 from tiltbench.report.frame import collect
 from tiltbench.run.phases import run_cell
@@ -38,6 +36,7 @@ from tiltbench.samplers.loss import Loss
 from tiltbench.samplers.sampler import Sampler
 from tiltbench.score.folder import score as score_folder
 from tiltbench.targets.files import split
+from tiltbench.targets.settings import kept, standard
 from tiltbench.targets.target import Target
 
 if TYPE_CHECKING:
@@ -65,6 +64,7 @@ def cell(
     return cells([target], [sampler], budget, [seed], draws, curve, device)[0]
 
 
+@standard()
 def cells(
     targets: Iterable[Given],
     samplers: Iterable[Method],
@@ -110,6 +110,7 @@ def _home(thing: Any) -> str:
     return name or str(thing.name)
 
 
+@kept()  # libraries that show progress draw random numbers too
 def run(todo: Cell | Iterable[Cell], folder: str | Path = FOLDER, jobs: int = 1) -> DataFrame:
     """Runs the cells, scores them, and returns a row for each (columns: `report.frame.COLUMNS`).
 
@@ -142,7 +143,7 @@ def run(todo: Cell | Iterable[Cell], folder: str | Path = FOLDER, jobs: int = 1)
 
 
 def _current(wanted: Cell, folder: Path, code: dict[str, Any]) -> bool:
-    record = done_record(folder / "runs" / f"{wanted.id}.json")
+    record = undamaged(folder / "runs" / f"{wanted.id}.json")
     mine = record is not None and same_code(record.code, code_of(wanted, code))
     return mine and record is not None and record.status.finished
 
@@ -150,7 +151,7 @@ def _current(wanted: Cell, folder: Path, code: dict[str, Any]) -> bool:
 def _one_by_one(
     due: Iterable[Cell], runs: Path, code: dict[str, Any], shown: Display
 ) -> Iterator[tuple[Cell, Record]]:
-    threads = torch.get_num_threads()  # those of this process stay as they are
+    threads = Limits().threads  # as many as in a process of its own: the same numbers
     for c in due:
         shown.watch(Event(c, "starting", 0.0))
 
@@ -160,6 +161,7 @@ def _one_by_one(
         yield c, run_cell(c, runs, progress, threads, code_of(c, code))
 
 
+@kept()
 def score(folder: str | Path = FOLDER) -> DataFrame:
     """Scores what is not scored yet, and returns a row for every run and metric (columns:
     `report.frame.COLUMNS`); value is NaN where there is none, with its reason.  Of a published
@@ -170,6 +172,6 @@ def score(folder: str | Path = FOLDER) -> DataFrame:
 
 
 def _score(folder: Path) -> None:
-    """In this process where a target lives in this session only."""
-    found = records(folder / "runs")
-    score_folder(folder, jobs=int(any(in_session(r.spec["target"]["name"]) for r in found)))
+    """In this process where a target or a metric lives in this session only."""
+    names = [*METRICS.entries, *(r.spec["target"]["name"] for r in records(folder / "runs"))]
+    score_folder(folder, jobs=int(any(in_session(name) for name in names)))

@@ -62,3 +62,16 @@ class Outcome(NamedTuple):
     draws: Draws
     log_w_reverse: Tensor | None  # log_w of paths traced back from exact draws of the target
     probes: Mapping[str, Tensor]  # what `Sampler.probe` returned
+
+    def copy(self) -> Outcome:
+        """For a metric of somebody else's, which may change what it is given."""
+        back, draws = self.log_w_reverse, self.draws
+        return Outcome(
+            draws._replace(
+                x=draws.x.clone(),
+                log_w=None if draws.log_w is None else draws.log_w.clone(),
+                group=None if draws.group is None else draws.group.clone(),
+            ),
+            None if back is None else back.clone(),
+            {key: value.clone() for key, value in self.probes.items()},
+        )

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tiltbench.plan.spec import STUDIES
-from tiltbench.processes import forkserver, one_thread
+from tiltbench.processes import pool
 from tiltbench.records.files import write_bytes
 from tiltbench.records.provenance import code_identity, environment
 from tiltbench.report.tables.grid import frame_grid
+from tiltbench.targets.settings import standard
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -65,12 +66,8 @@ def verdict(holds: bool, fails: bool) -> Verdict:
 def conduct_all(names: Sequence[str], out: Path, device: str, jobs: int) -> Iterator[Path]:
     """Conducts the studies into out/NAME, `jobs` at a time in processes of one thread each, and
     yields their pages as they end; what one raises is raised when the others have ended."""
-    with ProcessPoolExecutor(
-        min(jobs, len(names)),
-        mp_context=forkserver(),
-        initializer=one_thread,
-    ) as pool:
-        for future in as_completed([pool.submit(_conduct, name, out, device) for name in names]):
+    with pool(min(jobs, len(names))) as workers:
+        for future in as_completed([workers.submit(_conduct, name, out, device) for name in names]):
             yield future.result()
 
 
@@ -79,6 +76,7 @@ def _conduct(name: str, out: Path, device: str) -> Path:
     return conduct(study, out / study.name, device)
 
 
+@standard()
 def conduct(study: Study, folder: Path, device: str) -> Path:
     """Runs the study and writes its files; returns the path of table.md."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Diverged, Problem
+from tiltbench.targets.purity import unchanged
 
 CHUNK = 2048  # paths simulated at once when drawing: bounds the memory
 
@@ -103,7 +104,9 @@ class Diffusion(Sampler[Trained]):
                     len(state.ring), (), generator=generator, device=generator.device
                 )
                 choice = int(pick)
-            value = self.loss.value(state.model, posed.base, state.ring[choice], generator)
+            kept = state.ring[choice]
+            with unchanged(f"the loss {self.loss.name}", kept):  # it is asked again of kept batches
+                value = self.loss.value(state.model, posed.base, kept, generator)
             state.optimizer.zero_grad(set_to_none=True)
             value.backward()
             norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.clip)

@@ -152,4 +152,5 @@ class _Slope(torch.autograd.Function):
 
 
 def _array(x: Tensor) -> np.ndarray:
-    return x.detach().cpu().double().reshape(-1, x.shape[-1]).numpy()
+    """A copy: the function may change its argument."""
+    return x.detach().to("cpu", torch.float64, copy=True).reshape(-1, x.shape[-1]).numpy()

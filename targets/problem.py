@@ -14,6 +14,7 @@ from torch import Tensor
 from tiltbench.targets.bases.confined import Confined
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.process import Process
+from tiltbench.targets.purity import pure
 from tiltbench.targets.target import Density, Target, Tilt
 
 Reward = Callable[[Tensor], Tensor]  # (*b, D) -> (*b,), nats
@@ -98,7 +99,9 @@ def tempered(problem: Problem, beta: float) -> Problem:
 def checked(f: Reward, what: str, dim: int) -> Reward:
     """f, raising Diverged at NaN and +inf, and ValueError where it is not (*b, dim) -> (*b).
 
-    -inf is zero density and passes."""
+    -inf is zero density and passes.  Impure is raised where f changes its argument.  The values are
+    a copy: f may return a view of its argument, or a tensor that it will write to again."""
+    f = pure(f, what)
 
     def sound(x: Tensor) -> Tensor:
         if x.shape[-1] != dim:  # (1, n dim) would be charged as one point
@@ -115,7 +118,7 @@ def checked(f: Reward, what: str, dim: int) -> Reward:
 
 
 class _Checked(torch.autograd.Function):
-    """Identity on y; a Function with a vmap rule, so that points under vmap are seen too."""
+    """A copy of y; a Function with a vmap rule, so that points under vmap are seen too."""
 
     @staticmethod
     def forward(y: Tensor, x: Tensor, what: str) -> Tensor:
@@ -129,7 +132,7 @@ class _Checked(torch.autograd.Function):
                 f"{what} is {value} at {int(bad.sum())} of {y.numel()} points, "
                 f"first at x = ({shown}{more})"
             )
-        return y.view_as(y)
+        return y.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:

@@ -56,7 +56,15 @@ class Entry:
     is_class: bool = False
 
     def load(self) -> Any:
-        """The thing itself.  Raises BrokenFile where a plug-in cannot be imported."""
+        """The thing itself.  Raises BrokenFile where a plug-in cannot be imported.
+
+        What its import does to this process (seeds, PyTorch's default dtype) is undone."""
+        from tiltbench.targets.settings import kept  # here: reading names imports no PyTorch
+
+        with kept():
+            return self._loaded()
+
+    def _loaded(self) -> Any:
         if self.package:
             return _offered(self)
         module = importlib.import_module(self.module) if self.module else _import_file(self.path)

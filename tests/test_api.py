@@ -150,9 +150,39 @@ def test_the_same_file_is_the_same_run():
     save()
     assert imported().id == imported().id != imported(seed=1).id
     assert len(records(OUT / "runs")) == 2
-    save(log_w=np.zeros(500))
-    imported()
+
+
+def test_a_seed_imported_again_replaces_the_former_one(capsys):
+    save()
+    former, other = imported(), imported(seed=1)
+    assert "replaced" not in capsys.readouterr().out
+    save(n=400)  # corrected
+    again = imported()
+    assert "replaced: gmm9 · nuts (calls self-reported) · seed 0: 500 d" in capsys.readouterr().out
+    assert {r.id for r in records(OUT / "runs")} == {again.id, other.id}
+    assert not list(OUT.glob(f"runs/{former.id}*"))
+    imported("another")
     assert len(records(OUT / "runs")) == 3
+
+
+TYPES = ["float16", "float32", ">f8", ">f4", "longdouble", "int32", ">i2", "uint8", "bool"]
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_every_numpy_type_of_real_numbers_is_read(kind):
+    x = (10 * np.random.default_rng(0).random((4, 30, 2))).astype(kind)
+    save(x=np.asfortranarray(x), log_w=x[..., 0], log_w_reverse=x[0, :, :1])
+    draws = read_outcome(OUT / "runs", imported().id).draws
+    assert draws.x.dtype is torch.float64
+    assert np.array_equal(draws.x.numpy(), x.astype(float).reshape(120, 2))
+    assert np.array_equal(draws.log_w.numpy(), x[..., 0].astype(float).flatten())
+
+
+@pytest.mark.parametrize("shape", [(120,), (120, 1), (4, 30), (4, 30, 1), (1, 120)])
+def test_weights_have_the_shape_of_the_draws(shape):
+    save(x=np.zeros((4, 30, 2)), log_w=np.arange(120.0).reshape(shape))
+    draws = read_outcome(OUT / "runs", imported().id).draws
+    assert draws.log_w.tolist() == list(range(120))
 
 
 def test_all_that_a_file_of_draws_may_hold(tmp_path):
@@ -183,6 +213,12 @@ BAD = {
     "both": (dict(x=np.zeros((2, 3, 2)), group=np.zeros(6, int)), [], "leave one of them out"),
     "log_Z": (dict(log_Z=np.zeros(2)), [], "value, error, n"),
     "reverse": (dict(log_w_reverse=np.full(3, np.nan)), [], "log_w_reverse"),
+    "objects": (dict(x=np.array([None, 1])), [], "array of Python objects"),
+    "transposed": (
+        dict(x=np.zeros((4, 30, 2)), log_w=np.zeros((30, 4))),
+        [],
+        r"log_w of shape \(30, 4\)",
+    ),
     "text": (dict(x=np.array(["a", "b"])), [], "cannot be read"),
     "budget": ({}, ["--budget", "100"], "40,000 calls do not fit an allowance of 100"),
     "calls": ({}, ["--calls", "none"], "--calls none is not a whole number"),

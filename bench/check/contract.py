@@ -19,11 +19,13 @@ from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.samplers.sampler import Sampler
 from tiltbench.targets.files import split
 from tiltbench.targets.registry import TARGETS, UnknownName
+from tiltbench.targets.settings import standard
 from tiltbench.targets.target import Target
 
 __all__ = ["Finding", "check"]
 
 
+@standard()
 def check(name: str) -> list[Finding]:
     """What holds and what does not of a target, loss, sampler or metric.
 

@@ -3,14 +3,10 @@ limited, gone when its parent is gone."""
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.connection
-import multiprocessing.context
 import os
 import resource
 import signal
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
@@ -19,18 +15,9 @@ from typing import Any, TextIO
 
 from tiltbench.engine.hold import Hold
 from tiltbench.plan.cell import Cell, Limits
-from tiltbench.processes import forkserver
+from tiltbench.processes import die_with_parent
 
-# torch._dynamo: the first optimiser of a process imports it, which takes longer than a small cell.
-PRELOAD = ["tiltbench.run.phases", "tiltbench.samplers.presets", "torch._dynamo"]
 SPEAK = 0.2  # seconds between two words of a child
-
-
-def preloaded() -> multiprocessing.context.ForkServerContext:
-    """The same, with all that a cell needs imported once for all."""
-    context = forkserver()
-    context.set_forkserver_preload(PRELOAD)
-    return context
 
 
 def live(
@@ -45,7 +32,7 @@ def live(
     """The life of the child.  `gpu` is the device it sees, "" those of its parent; `pipe` carries
     its progress to the parent, and its end means the process's end; `hold` is kept until then."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    threading.Thread(target=_die_with_parent, args=(pipe,), daemon=True).start()
+    die_with_parent(pipe)
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # CUDA reads it when it is first used, below
     _redirect(opened(folder / f"{cell.id}.log"))
@@ -70,14 +57,6 @@ def live(
         run_cell(cell, folder, progress, limits.threads, code, limits.checkpoint)
     except OSError as error:
         sys.exit(error.errno if error.errno in FULL else 1)
-
-
-def _die_with_parent(pipe: Connection) -> None:
-    """The parent never writes to the pipe: its end means that the parent is gone."""
-    try:
-        pipe.recv()
-    except (EOFError, OSError):
-        os._exit(1)
 
 
 def opened(log: Path) -> TextIO:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tiltbench.engine.base import Event, Watch
-from tiltbench.engine.child import live, preloaded
+from tiltbench.engine.child import live
 from tiltbench.engine.hold import Hold
 from tiltbench.plan.cell import Cell, Limits
+from tiltbench.processes import Workers
 from tiltbench.records.provenance import code_of
 from tiltbench.records.record import Record, Status, forget, read_record, write_record
 from tiltbench.run.checkpoint import seconds_before
@@ -115,7 +116,7 @@ class _Life:
         forget(folder, cell.id)
         code = code_of(cell, order.code)
         before = seconds_before(folder, cell, code)
-        context = preloaded()
+        context = Workers()
         ours, theirs = context.Pipe()
         told = (cell, folder, order.limits, code, gpu, theirs, hold)
         process = context.Process(target=live, args=told, name=cell.title, daemon=True)
@@ -158,7 +159,9 @@ class _Life:
         Raises OSError where the disk is full."""
         cell, folder = self.order.cell, self.order.folder
         if not late:
-            self.process.join(5)  # its pipe has ended, so it is about to
+            self.process.join(
+                60
+            )  # its pipe has ended, so it is about to, however busy the machine is
         self.stop()
         path = folder / f"{cell.id}.json"
         if path.exists():

@@ -26,6 +26,7 @@ from tiltbench.targets.bases.pretrained import doubts, levels
 from tiltbench.targets.bases.process import Uncontrolled, simulate
 from tiltbench.targets.digits.digits import DIM, FLOW, Classifier, Field, Kind, digits, split
 from tiltbench.targets.digits.pool import COUNT, STORED
+from tiltbench.targets.settings import standard
 
 WIDTH, BLOCKS, BATCH = 160, 3, 128
 KEEP = 0.999  # of the running mean of the weights, a step
@@ -55,6 +56,7 @@ def train(
     return mean
 
 
+@standard()
 def train_field(kind: Kind, steps: int = FIELD_STEPS) -> Field:
     """Flow matching E |v - (alpha' X_1 + beta' xi)|^2, or DDPM's E |eps - xi|^2, t uniform on a
     grid."""
@@ -79,6 +81,7 @@ def train_field(kind: Kind, steps: int = FIELD_STEPS) -> Field:
     return trained
 
 
+@standard()
 def train_classifier(steps: int = CLASSIFIER_STEPS) -> Classifier:
     """Cross entropy under Gaussian noise of up to 0.3, so that it has an opinion near the images
     too, which a reward must have."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +19,16 @@ from torch import Tensor
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` to write to, then fsync and rename: a reader sees the old file
-    or the new one."""
+    or the new one.  It has the permissions that the umask gives, whoever writes it (safetensors
+    would keep it to its owner)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        usual = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
+        if stat.S_IMODE(temporary.stat().st_mode) != usual:
+            temporary.chmod(usual)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -61,7 +67,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
 def read_arrays(path: Path) -> dict[str, Tensor]:
     """The tensors of an .npz file, on the CPU; nothing in the file is executed."""
     with np.load(path, allow_pickle=False) as data:
-        return {key: torch.as_tensor(data[key]) for key in data.files}
+        return {key: torch.as_tensor(data[key], device="cpu") for key in data.files}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

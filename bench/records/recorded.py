@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 def recorded_cells(cells: Sequence[Cell], runs: Path) -> dict[str, Record]:
     """The cells that count as done, with their records."""
-    from tiltbench.records.store import done_record
+    from tiltbench.records.store import undamaged
 
-    found = {cell.id: done_record(runs / f"{cell.id}.json") for cell in cells}
+    found = {cell.id: undamaged(runs / f"{cell.id}.json") for cell in cells}
     return {run: record for run, record in found.items() if record is not None}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +23,36 @@ def done_record(path: Path) -> Record | None:
     try:
         record = read_record(path)
     except ValueError as error:
-        print(f"warning: {error}", file=sys.stderr)
+        warn(str(error))
         return None
     draws = path.with_suffix(".npz")
     if not record.status.finished:
         return record
     if draws.exists() and not zipfile.is_zipfile(draws):
-        what = f"{draws} is cut short; the same `tiltbench run` makes it anew"
-        print(f"warning: {what}", file=sys.stderr)
+        warn(f"{draws} is cut short; the same `tiltbench run` makes it anew")
         return None
     return record if draws.exists() else None
+
+
+def undamaged(path: Path) -> Record | None:
+    """What `done_record` accepts, where draws and learning curve can be read to their ends as well.
+    What cannot is named on stderr: the run is to be made anew."""
+    record = done_record(path)
+    if record is None or not record.status.finished:
+        return record
+    for arrays in (path.with_suffix(".npz"), path.with_suffix(".curve.npz")):
+        if arrays.exists() and _damaged(arrays):
+            warn(f"{arrays} is damaged; its run is made anew")
+            return None
+    return record
+
+
+def _damaged(arrays: Path) -> bool:
+    try:
+        with zipfile.ZipFile(arrays) as archive:
+            return archive.testzip() is not None
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+        return True
 
 
 def records(folder: Path) -> list[Record]:

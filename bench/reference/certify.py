@@ -10,7 +10,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.plan.spec import Spec, build_target, label, spec
-from tiltbench.processes import forkserver, one_thread
+from tiltbench.processes import pool
 from tiltbench.records.files import strict, write_bytes, write_json
 from tiltbench.records.provenance import code_identity, environment
 from tiltbench.reference.smc import islands
@@ -46,6 +46,7 @@ from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem, pose
 from tiltbench.targets.reference import Basins, Referenced, checksum
+from tiltbench.targets.settings import standard
 from tiltbench.targets.target import Density
 
 GROUPS = 8  # widths of the starts
@@ -100,13 +101,9 @@ def conduct_all(
 ) -> list[Verdict]:
     """`conduct` for every target, its effort and its store, `jobs` at a time in processes of one
     thread each."""
-    with ProcessPoolExecutor(
-        min(jobs, len(targets)),
-        mp_context=forkserver(),
-        initializer=one_thread,
-    ) as pool:
+    with pool(min(jobs, len(targets))) as workers:
         waiting = {
-            pool.submit(_conduct, target, effort, seed, out, store, command): k
+            workers.submit(_conduct, target, effort, seed, out, store, command): k
             for k, (target, effort, store) in enumerate(zip(targets, efforts, stores, strict=True))
         }
         found = {}
@@ -144,6 +141,7 @@ def _conduct(
     return "\n".join(lines), made
 
 
+@standard()
 def conduct(
     target: Density,
     effort: Effort,

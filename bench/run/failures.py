@@ -10,6 +10,7 @@ from tiltbench.records.record import Status
 from tiltbench.run.meter import BudgetExceeded
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.problem import Diverged
+from tiltbench.targets.purity import Impure
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no fault of the cell: the run stops
 
@@ -22,7 +23,7 @@ def explain(error: BaseException) -> tuple[Status, str]:
             return Status.UNSUPPORTED, said
         case Diverged():
             return Status.DIVERGED, said
-        case BudgetExceeded():
+        case BudgetExceeded() | Impure():
             return Status.FAILED, said
         case MemoryError() | torch.OutOfMemoryError():
             return Status.OUT_OF_MEMORY, f"out of memory: {said}"

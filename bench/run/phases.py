@@ -35,6 +35,7 @@ from tiltbench.run.streams import generator
 from tiltbench.run.training import Progress, Training
 from tiltbench.samplers.sampler import Draws, Sampler, Traced
 from tiltbench.targets.problem import Diverged
+from tiltbench.targets.settings import standard
 from tiltbench.targets.target import Target
 
 
@@ -55,8 +56,20 @@ def run_cell(
     Training is saved every `checkpoint` seconds; a cell without a record but with a checkpoint of
     this code goes on from there.  Whatever a target or sampler raises becomes the record's status;
     only KeyboardInterrupt and the like pass.  `code` is what `code_of` said before the run, worked
-    out here where it is None."""
-    torch.set_num_threads(threads)
+    out here where it is None.  The settings of the session (default dtype, threads, global
+    generators, ...) neither reach the run nor are changed by it."""
+    with standard(cell.seed):
+        torch.set_num_threads(threads)
+        return _run_cell(cell, folder, progress, code, checkpoint)
+
+
+def _run_cell(
+    cell: Cell,
+    folder: Path,
+    progress: Progress,
+    code: Mapping[str, Any] | None,
+    checkpoint: float,
+) -> Record:
     code = code if code is not None else code_of(cell, code_identity())
     forget(folder, cell.id)
     saved = folder / f"{cell.id}{CHECKPOINT}"

@@ -59,7 +59,8 @@ def evaluate(runs: Path, run: str, floors: Floors) -> dict[str, Any]:
             found["curve"] = curve_scores(runs, run, target, known_truth, floors)
         except Exception as error:  # the scores of the run are good all the same
             found["curve_error"] = (
-                f"{run}.curve.npz cannot be scored ({error}); delete {run}.json to run again"
+                f"{run}.curve.npz cannot be scored ({error}); "
+                "the same `tiltbench run` makes it anew"
             )
     found["seconds"] = time.perf_counter() - clock
     return found
@@ -70,7 +71,7 @@ def _outcome(runs: Path, run: str) -> Outcome:
         return read_outcome(runs, run)
     except Exception as error:
         raise ValueError(
-            f"{run}.npz cannot be read ({error}); delete {run}.json to run again"
+            f"{run}.npz cannot be read ({error}); the same `tiltbench run` makes it anew"
         ) from error
 
 
@@ -109,7 +110,8 @@ def _one(
     if missing:
         return {"value": None, "reason": missing}
     try:
-        value, se, n = metric.fn(target, truth, outcome, generator(record.spec["seed"], "score"))
+        source = generator(record.spec["seed"], "score")
+        value, se, n = metric.fn(target, truth, outcome.copy(), source)
     except Unknown as error:
         return {"value": None, "reason": str(error)}
     except Exception as error:
@@ -226,7 +228,7 @@ def _with_reference(truth: Truth, source: Source, seed: int) -> Truth:
     seed meets the same exact draws, which pairs their scores."""
     if truth.sample is None:
         return truth
-    return truth._replace(sample=lambda n, _: _reference(*source, seed, n))
+    return truth._replace(sample=lambda n, _: _reference(*source, seed, n).clone())
 
 
 @lru_cache(maxsize=8)

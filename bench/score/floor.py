@@ -23,6 +23,7 @@ from tiltbench.plan.spec import METRICS, Spec, build_target
 from tiltbench.records.files import read_json, write_json
 from tiltbench.run.streams import generator
 from tiltbench.samplers.sampler import Draws
+from tiltbench.targets.settings import standard
 from tiltbench.targets.target import Target, Truth
 
 SHIPPED = Path(__file__).parents[1] / "data" / "floors.json"
@@ -116,7 +117,7 @@ def measure(
         outcome = Outcome(Draws(x), None, {})
         for name, metric in fit.items():
             try:
-                value = metric.fn(target, half, outcome, stream).value
+                value = metric.fn(target, half, outcome.copy(), stream).value
             except Exception:  # no floor; the scores say why
                 value = math.nan
             values.setdefault(name, []).append(value)
@@ -135,7 +136,7 @@ def short(truth: Truth, n: int) -> str:
 
 
 def _first(points: Tensor, n: int, generator: Generator) -> Tensor:
-    return points[:n]
+    return points[:n].clone()
 
 
 class BrokenFloors(ValueError):
@@ -183,6 +184,7 @@ def write_book(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
     write_json(path, {"about": about, "floors": list(entries)})
 
 
+@standard()
 def regenerate(
     targets: Iterable[Spec], ns: Iterable[int] = SIZES, path: Path = SHIPPED
 ) -> list[dict[str, Any]]:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,18 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from tiltbench.plan.plugins import (
-    deciding,
-    metric_hash,
-    metric_modules,
-    plug,
-    plugged_files,
-    plugin_hash,
-)
+from tiltbench.plan.plugins import deciding, metric_hash, metric_modules, plugin_hash
 from tiltbench.plan.source import package
 from tiltbench.plan.spec import METRICS, Spec, build_target
+from tiltbench.processes import pool
 from tiltbench.records.files import read_json, write_json
 from tiltbench.records.located import located
 from tiltbench.records.record import Record
@@ -51,6 +43,7 @@ from tiltbench.score.floor import (
 )
 from tiltbench.score.floor import Page as FloorsOfPage
 from tiltbench.targets.registry import TARGETS
+from tiltbench.targets.settings import standard
 
 SCORER = "score.evaluate"
 FEW = 4  # runs that are scored in this process: starting others takes seconds
@@ -116,11 +109,13 @@ def score_runs(
         tasks = [(runs, r.id, codes[r.id], _pages(book, r, placed[r.id])) for r in due]
         for done, result in enumerate(each(_score_run, tasks), 1):
             ended.append(result)
+            if result.curve_error:
+                warn(f"{runs}: {result.curve_error}")
             if progress:
                 progress(done, len(due))
-    unbuilt = [(reason, kept) for reason, kept in ended if reason]
-    kept = sum(kept for _, kept in unbuilt)
-    reasons = tuple(dict.fromkeys(reason for reason, _ in unbuilt))
+    unbuilt = [run for run in ended if run.unbuilt]
+    kept = sum(run.kept for run in unbuilt)
+    reasons = tuple(dict.fromkeys(run.unbuilt for run in unbuilt))
     return Scored(len(due) - len(unbuilt), kept, len(unbuilt) - kept, reasons)
 
 
@@ -154,20 +149,28 @@ def _key(target: Spec) -> str:
     return json.dumps(target, sort_keys=True)
 
 
-def _score_run(task: tuple[Path, str, str, Floors]) -> tuple[str, bool]:
-    """Scores a run.  Returns why its target cannot be built, "" where it can, and whether the
-    scores it had were kept."""
+class _Ended(NamedTuple):
+    """How the scoring of a run ended: why its target cannot be built ("" where it can), whether the
+    scores it had were kept, and what is wrong with its learning curve ("" for nothing)."""
+
+    unbuilt: str
+    kept: bool
+    curve_error: str = ""
+
+
+@standard()
+def _score_run(task: tuple[Path, str, str, Floors]) -> _Ended:
     runs, run, code, floors = task
     data, found = _data(runs, run), evaluate(runs, run, floors)
     former = _former(runs, run, data)
     reason = found.get("unbuilt", "")
     if reason and any(score.get("value") is not None for score in former.values()):
-        return reason, True
+        return _Ended(reason, True)
     # those of a metric that no --plugin lends this time
     lent = {n: s for n, s in former.items() if n.removesuffix("_weighted") not in METRICS.entries}
     found["scores"] = {**lent, **found["scores"]}
     write_json(runs / f"{run}.scores.json", {"code": code, "data": data, **found})
-    return reason, False
+    return _Ended(reason, False, str(found.get("curve_error", "")))
 
 
 def _former(runs: Path, run: str, data: str) -> dict[str, Any]:
@@ -273,6 +276,7 @@ def _counts(runs: Path, record: Record) -> tuple[int, int]:
     return compared(counts[0]), counts[1]
 
 
+@standard()
 def _measure(task: tuple[_Asked, tuple[str, ...]]) -> tuple[_Asked, FloorsOfPage | None]:
     """None where the target cannot be built."""
     asked, names = task
@@ -302,25 +306,9 @@ def _workers(jobs: int, tasks: int) -> Iterator[Each]:
     """A map over `jobs` processes of one thread each; this process where there is little to do.
 
     Results come in order."""
-    if jobs < 2 or tasks <= FEW:
+    if jobs < 2 or tasks <= FEW or multiprocessing.current_process().daemon:  # may have no children
         yield lambda f, items: map(f, items)
         return
-    from tiltbench.processes import forkserver
-
-    with ProcessPoolExecutor(jobs, forkserver(), _begin, (plugged_files(),)) as pool:
-        try:
-            # neighbours share a target and a seed, hence a reference set: keep them in one process
-            yield lambda f, items: pool.map(f, items, chunksize=max(len(items) // (8 * jobs), 1))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _begin(plugins: list[Path]) -> None:
-    """A worker: one thread; the parent answers Ctrl-C; gone as soon as the parent is."""
-    from tiltbench.processes import gone_with_parent
-
-    list(plug(plugins))
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    gone_with_parent()
+    with pool(jobs) as workers:
+        # neighbours share a target and a seed, hence a reference set: keep them in one process
+        yield lambda f, items: workers.map(f, items, chunksize=max(len(items) // (8 * jobs), 1))

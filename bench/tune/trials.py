@@ -32,6 +32,7 @@ from tiltbench.samplers.search import Search
 from tiltbench.targets.bases.noising import Known
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import pose
+from tiltbench.targets.settings import standard
 
 SEED = 10**6  # seeds of trials count from here, past those of any suite
 DRAWS = 1_000  # at least, so that chains are long enough to be compared
@@ -70,6 +71,7 @@ def nested(params: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
+@standard()
 def trial_cell(
     suite: Suite,
     target: Choice,
@@ -99,6 +101,7 @@ def trial_cell(
     )
 
 
+@standard()
 def score(cell: Cell, record: Record, runs: Path) -> Score:
     """ELBO, the mean log_w of the method's own paths (nats, <= log Z); without weights minus the
     split R-hat of log p* over its chains.  Neither needs the truth."""

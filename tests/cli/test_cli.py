@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import replace
+from subprocess import PIPE
 
 import pytest
 
@@ -368,11 +369,11 @@ def test_two_runs_do_not_share_a_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     out = tmp_path / RESULTS / "adhoc"
     hold = (
-        "import sys, time\nfrom pathlib import Path\nfrom tiltbench.cli.run import alone\n"
-        "with alone(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
+        "import sys\nfrom pathlib import Path\nfrom tiltbench.cli.run import alone\n"
+        "with alone(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()"
     )
     command = [sys.executable, "-c", hold, str(out)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as other:
         try:
             assert other.stdout.readline() == "held\n"
             assert main(RUN) == 2

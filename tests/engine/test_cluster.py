@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.waiting import HANG, wait_for
 from tiltbench.engine.hold import Hold
 from tiltbench.engine.local import Local
 from tiltbench.engine.ray import Ray
@@ -105,7 +106,7 @@ def cells(params="", seeds=(0,), device="cpu"):
     return Suite("t", "", 2_000, 30, seeds, (Choice.of("gmm9"),), samplers).cells(device)
 
 
-def on(cluster, todo, seconds=60.0):
+def on(cluster, todo, seconds=HANG):
     """{id: record}"""
     ran = Ray(cluster.address, Limits(seconds), 0.5).run(todo, Path("runs"), code_identity())
     return {cell.id: record for cell, record in ran}
@@ -121,13 +122,6 @@ def alive(pid):
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
-
-
-def wait_for(what, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 @contextlib.contextmanager
@@ -164,8 +158,8 @@ def test_what_a_task_costs(cluster, folder, capsys):
     """Printed for docs/cluster.md: small cells, by Ray and by local processes, two at a time."""
     todo = cells(seeds=range(12))
     engines = {
-        "Ray": Ray(cluster.address, Limits(60.0)),
-        "local": Local(("", ""), Limits(60.0)),
+        "Ray": Ray(cluster.address, Limits(HANG)),
+        "local": Local(("", ""), Limits(HANG)),
     }
     for name, engine in engines.items():
         ended = [time.monotonic()]
@@ -275,7 +269,7 @@ def test_a_driver_that_is_killed_and_started_again(cluster, folder, capsys):
     first.kill()
     first.wait()
     began = time.monotonic()
-    wait_for(lambda: not any(alive(child) for child, _, _ in seen(folder)), 10.0)
+    wait_for(lambda: not any(alive(child) for child, _, _ in seen(folder)))
     with capsys.disabled():
         print(f"\ndriver killed: its tasks ended {time.monotonic() - began:.2f} s later")
     (folder / "hold").unlink()
@@ -288,7 +282,7 @@ def test_a_driver_that_is_killed_and_started_again(cluster, folder, capsys):
     time.sleep(1)
     assert second.poll() is None and len(seen(folder)) == 5 and len(records(runs)) == 3
     taken[0].release()
-    said = second.communicate(timeout=120)[0]
+    said = second.communicate(timeout=HANG)[0]
     assert second.returncode == 0, said
     assert "4 cells (1 targets x 2 samplers x 2 seeds), 2 to run" in said
     assert len(records(runs)) == 4 and len(seen(folder)) == 6

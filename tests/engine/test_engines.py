@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.waiting import HANG
 from tiltbench.cli.engine import engine
 from tiltbench.cli.main import main
 from tiltbench.cli.run import alone
@@ -22,7 +23,7 @@ from tiltbench.engine.shard import WHOLE, Shard, shard
 from tiltbench.engine.supervisor import Order
 from tiltbench.plan.errors import Refused
 from tiltbench.plan.toml import Choice, Limits, Suite
-from tiltbench.processes import forkserver
+from tiltbench.processes import Workers
 from tiltbench.records.provenance import code_identity, code_of
 from tiltbench.records.record import Status
 from tiltbench.records.store import records
@@ -90,7 +91,7 @@ def test_cells_see_their_device_and_wait_for_one_that_is_run_elsewhere(tmp_path,
     runs.mkdir()
     (held,) = few()
     hold = Hold.take(runs, held.id)
-    local = Local(places(["3", "5"], 0.5), Limits(60.0))
+    local = Local(places(["3", "5"], 0.5), Limits(HANG))
     found = {}
     cells = [held, *few("odd.py:sees", range(3))]
     for cell, record in local.run(cells, runs, code_identity()):
@@ -113,7 +114,7 @@ def test_a_run_is_held_once_and_by_a_child_to_its_end(tmp_path):
     hold = Hold.take(tmp_path, "a")
     assert Hold.take(tmp_path, "a") is None
     assert Hold.take(tmp_path, "b") is not None
-    context = forkserver()
+    context = Workers()
     ours, theirs = context.Pipe()
     child = context.Process(target=Connection.recv, args=(theirs,))
     child.hold = hold

@@ -8,11 +8,11 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import wait_for
 from tiltbench.records.record import Status
 from tiltbench.records.store import records
 
@@ -105,20 +105,13 @@ def said(command, env, **options):
     return subprocess.run(command, env=env, capture_output=True, text=True, **options).stdout
 
 
-def wait_for(what, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.2)
-
-
 def submitted(env, folder, *words):
     """Runs a script to its end; returns what its logs say."""
     (folder / "tiny.toml").write_text(SUITE)
     env = {**env, "TILTBENCH_VENV": sys.prefix, "HOME": str(folder)}  # Ray leaves its token there
     job = said(["sbatch", "--parsable", *words], env, cwd=folder).strip()
     assert job.isdecimal()
-    wait_for(lambda: job not in said(["squeue", "-h", "-o", "%F"], env), 240.0)
+    wait_for(lambda: job not in said(["squeue", "-h", "-o", "%F"], env))
     return "\n".join(log.read_text() for log in sorted(folder.glob("tiltbench*.log")))
 
 

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tests.run.test_run import PLUGIN, Gone, cell, killed, run, same_run
+from tests.waiting import HANG
 from tiltbench.cli.main import main
 from tiltbench.engine.local import Local
 from tiltbench.plan.spec import build_sampler, build_target
@@ -113,7 +114,7 @@ def test_the_calendar_does_not_matter(plugin, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: float(next(day)))
     again = killed("honest", (3, 4), curve=5)
     same_run((whole, Path("runs")), (again, Path("other")))
-    assert again.cost["seconds"] < 60
+    assert again.cost["seconds"] < HANG  # and no day
 
 
 def test_the_time_of_earlier_attempts_counts_against_the_limit(plugin):
@@ -124,7 +125,7 @@ def test_the_time_of_earlier_attempts_counts_against_the_limit(plugin):
     source, used = torch.Generator(), Attempts(seconds=100.0)
     assert checkpoints.save(Saved(None, source, Cost(9, 0), 9, 1.0, [], used), 0.1) == ""
     ((_, record),) = Local(("",), Limits(50.0)).run([chosen], folder, code)
-    assert record.status is Status.OUT_OF_TIME and 100 <= record.cost["seconds"] < 130
+    assert record.status is Status.OUT_OF_TIME and 100 <= record.cost["seconds"] < 100 + HANG
     assert not path.exists()
 
 

@@ -9,12 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.waiting import HANG, wait_for
 from tiltbench.engine.local import Local
 from tiltbench.plan.toml import Choice, Limits, Suite, load_suite
 from tiltbench.records.files import read_arrays
@@ -435,7 +435,7 @@ def test_streams_are_independent_and_fixed():
 # the engine
 
 
-def engine(cells, seconds=30.0, megabytes=4096, jobs=2, folder=Path("runs"), every=600.0):
+def engine(cells, seconds=HANG, megabytes=4096, jobs=2, folder=Path("runs"), every=600.0):
     limits = Limits(seconds, megabytes, checkpoint=every)
     local = Local(("",) * jobs, limits)
     return {c.labels["sampler"]: r for c, r in local.run(cells, folder, code_identity())}
@@ -478,16 +478,15 @@ def test_a_cell_killed_from_outside_goes_on_from_its_checkpoint(plugin):
 
 
 def test_a_cell_over_its_time_is_stopped(plugin):
-    found = engine(suite("endless", "honest").cells("cpu"), seconds=6.0)
-    assert found["endless"].status is Status.OUT_OF_TIME and "6 s" in found["endless"].reason
-    assert 6 < found["endless"].cost["seconds"] < 30
-    assert found["honest"].status is Status.SPENT
+    found = engine(suite("endless").cells("cpu"), seconds=0.5)["endless"]
+    assert found.status is Status.OUT_OF_TIME and "0.5 s" in found.reason
+    assert found.cost["seconds"] >= 0.5
 
 
 def test_leaving_the_engine_kills_what_runs(plugin):
     Path("hold").touch()
     cells = suite("honest", "slow").cells("cpu")
-    limits = Limits(60.0, 4096)
+    limits = Limits(HANG, 4096)
     for _, record in Local(("", ""), limits).run(cells, Path("runs"), code_identity()):
         assert record.status is Status.SPENT
         wait_for(lambda: pids(Path()))
@@ -505,13 +504,6 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def wait_for(what, seconds=30.0):
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 SUITE = """
@@ -569,10 +561,10 @@ def test_a_killed_driver_and_what_goes_on(plugin, how, code):
         os.killpg(first.pid, how)  # as a terminal does: the parent and every child
     else:
         first.kill()
-    said = first.communicate(timeout=30)[0]
+    said = first.communicate(timeout=HANG)[0]
     assert first.returncode == code and "Traceback" not in said
     assert how is signal.SIGKILL or "Stopped: 2 of 4 cells are recorded in out" in said
-    wait_for(lambda: not any(alive(pid) for pid in pids(Path())), 10.0)
+    wait_for(lambda: not any(alive(pid) for pid in pids(Path())))
     hold.unlink()
     done = {record.id for record in records(runs)}
     for chosen in cells:
@@ -606,14 +598,14 @@ def test_killed_at_random_moments(plugin, seed):
                 os.kill(chance.choice(victims), signal.SIGKILL)
         family = grandchildren(started.pid)
         started.kill()
-        started.communicate(timeout=30)
-        wait_for(lambda: not any(alive(pid) for pid in family), 10.0)  # noqa: B023
+        started.communicate(timeout=HANG)
+        wait_for(lambda: not any(alive(pid) for pid in family))  # noqa: B023
         for record in records(runs):
             if record.status.finished:
                 path = runs / f"{record.id}.json"
                 assert kept.setdefault(path, path.stat().st_mtime_ns) == path.stat().st_mtime_ns
     last = driver("--retry")
-    said = last.communicate(timeout=300)[0]
+    said = last.communicate(timeout=HANG)[0]
     assert last.returncode == 0, said
     assert len(records(runs)) == len(cells) == 8
     assert Path("out/table.md").exists() and Path("out/table.csv").exists()

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 NAME = next((n for n in ("chromium", "chromium-browser", "google-chrome") if shutil.which(n)), None)
-PATIENCE = 60  # seconds for an answer: the machine may be busy
+PATIENCE = 900  # seconds for an answer: the machine may be busy
 
 
 class Browser:
