@@ -207,7 +207,8 @@ def put(*keys):
 
 
 def odd_order(nodes, tensors):
-    nodes["state"]["fields"][0]["module"][0]["dict"][0][1]["tensor"][1] = [0] * 9
+    model = nodes["state"]["fields"][0]["module"][0]["dict"]
+    dict(model)["log_Z"]["tensor"][1] = [0] * 9
 
 
 def bad_moments(nodes, tensors):

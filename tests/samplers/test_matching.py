@@ -375,7 +375,7 @@ def test_tilt_matching_has_the_next_tilt_as_its_fixed_point_at_any_step_and_cons
         assert max(abs(z) for zs in off for z in zs) > 6 or h < 0.5  # its error is O(h^2)
     # and this is what `value` descends: its slope is -2 E sum(y - u)
     value = tilting.value(model, world.base, batch, rng())
-    slope = torch.autograd.grad(value, model.level)[0]
+    slope = torch.autograd.grad(value, model.network.level)[0]
     y = batch["u"] + batch["factor"][:, None] * (batch["steer"] - u)
     assert float(slope) == pytest.approx(float(-2 * (y - u).sum(-1).mean()), rel=1e-4, abs=1e-6)
 

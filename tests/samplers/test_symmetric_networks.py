@@ -129,7 +129,7 @@ def test_every_site_hears_of_every_other():
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.3 * torch.randn(p.shape, generator=rng(1), dtype=p.dtype))
-        for far in model.far:
+        for far in model.network.field.far:
             far.weight.zero_()
     x = torch.randn(256, generator=rng(2)).requires_grad_()
     (heard,) = torch.autograd.grad(model.control(x, torch.tensor(0.5))[0], x)
@@ -142,7 +142,7 @@ def test_a_uniform_shift_is_told_from_its_mean():
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.3 * torch.randn(p.shape, generator=rng(1), dtype=p.dtype))
-        for near in model.near:
+        for near in model.network.field.near:
             near.weight.zero_()
     x = torch.randn(256, generator=rng(2)).requires_grad_()
     (heard,) = torch.autograd.grad(model.control(x, torch.tensor(0.5))[0], x)
