@@ -6,7 +6,17 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from tiltbench.report.compare import Cell, Order, Verdict, best, cell, levelled, orders
+from tiltbench.report.compare import (
+    Cell,
+    Floor,
+    Order,
+    Verdict,
+    best,
+    cell,
+    distance,
+    levelled,
+    orders,
+)
 from tiltbench.report.frame import BLOCK, SUFFIX, Frames, metric_of
 from tiltbench.report.tables.legend import FAR, SIDES, brief, number
 from tiltbench.score.curve import DISTANCES
@@ -58,7 +68,7 @@ class Row(NamedTuple):
     cells: Mapping[str, Cell]  # by metric; absent where no seed has a value
     best: frozenset[str]  # metrics in which it is not told apart from the best
     spent: Spent
-    caveat: str = ""  # what the score of its place does not see
+    caveat: str = ""  # which score contradicts its place
 
     def first(self, metrics: tuple[str, ...]) -> str | None:
         """The first of these of which it has a value."""
@@ -78,6 +88,16 @@ class Board(NamedTuple):
     budget: int
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+
+    def floor(self, metric: str) -> Floor | None:
+        """What exact draws score, as many as most rows have; None where that is not known."""
+        have = [row.cells[metric] for row in self.rows if metric in row.cells]
+        known = [Floor(c.floor_mean, c.floor_sd, c.draws) for c in have if c.floored and not c.few]
+        return Counter(known).most_common(1)[0][0] if known else None
+
+    def distance(self, row: Row, metric: str) -> float | None:
+        """See `compare.distance`."""
+        return distance(row.cells[metric], metric_of(metric), self.floor(metric))
 
     @property
     def allowance(self) -> str:
@@ -158,9 +178,9 @@ def _caveats(cells: Mapping[str, Mapping[str, Cell]], placed: str) -> dict[str, 
         far = [n for n in laws if sampler in cells[n] and _far(cells[n][sampler])]
         if far and not _far(own):
             far.sort(key=lambda n: -cells[n][sampler].median / cells[n][sampler].edge)
-            nor = f", nor {', '.join(far[1:])}" if far[1:] else ""
-            said = _beside(far[0], cells[far[0]][sampler]) + nor
-            found[sampler] = f"the place is by {placed}, which hardly sees {said}"
+            worst = _beside(far[0], cells[far[0]][sampler])
+            too = f"; {', '.join(far[1:])} far off, too" if far[1:] else ""
+            found[sampler] = f"the place goes by {placed}, while {worst}{too}"
     return found
 
 
@@ -169,7 +189,8 @@ def _far(c: Cell) -> bool:
 
 
 def _beside(name: str, c: Cell) -> str:
-    return f"{name} {number(c.median)} (exact draws: {number(c.floor_mean)} +- {c.floor_sd:.1g})"
+    exact = f"{number(c.floor_mean)} +- {c.floor_sd:.1g}"
+    return f"{name} is {number(c.median)} where exact draws score {exact}"
 
 
 def _spent(runs: DataFrame, budget: int) -> Spent:

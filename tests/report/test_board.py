@@ -43,7 +43,7 @@ def test_fewer_draws_gain_nothing_from_their_wider_floor(tmp_path):
     assert [rows[n].place.place for n in ("at", "near", "few")] == [1, 2, 3]  # 0.03 + 2 * 0.05
     assert rows["at"].best and not rows["few"].best and not rows["near"].best
     text = markdown(collect(tmp_path), [board], tmp_path)
-    assert "∼ 0.02 [0.02, 0.02] \\| 0.03±0.05, n 100" in text
+    assert "∼ 0.02 [0.02, 0.02] (floor 0.03 ± 0.05, n 100)" in text
     assert r"$\sim$ $0.020$" in latex("x", [board]) or r"$\sim$ $0.02$" in latex("x", [board])
 
 
@@ -56,12 +56,12 @@ def test_a_place_that_does_not_see_what_is_far_off_is_marked(tmp_path):
         put(tmp_path, "bad", seed, {"energy_distance": (3.0, floor), "w2": (9.0, floor)})
     (board,) = boards(collect(tmp_path))
     rows = {row.sampler: row for row in board.rows}
-    assert "hardly sees w2 2.0e+16" in rows["off"].caveat and not rows["off"].best
+    assert "while w2 is 2.0e+16 where exact draws" in rows["off"].caveat and not rows["off"].best
     assert not rows["fair"].caveat and "energy_distance" in rows["fair"].best
     assert not rows["bad"].caveat  # its place says it
     text = markdown(collect(tmp_path), [board], tmp_path)
-    assert "| 1 / 1 † |" in text and "0.01 +- 0.005): `off`" in text
-    assert r"$^\dagger$\texttt{off}: the place is by" in latex("x", [board])
+    assert "| 1 / 1 † |" in text and "0.01 +- 0.005: `off`" in text
+    assert r"$^\dagger$\texttt{off}: the place goes by" in latex("x", [board])
 
 
 def test_what_a_row_spent_stands_beside_what_it_might(tmp_path):
@@ -82,8 +82,10 @@ def test_own_estimates_of_log_z_must_own_their_errors(tmp_path):
     found["scores"]["log_Z_own_err"]["se"] = 0.34
     path.write_text(json.dumps(found))
     (one,) = misled(collect(tmp_path))
-    assert one.sampler == "sure" and "it states log Z to ±0.34" in one.sentence
-    assert "its own log Z is off by -10.05 nats (30 of its standard errors)" in one.sentence
+    assert one.sampler == "sure" and "it states log Z to ±0.34" in one.sentence("x", "y")
+    assert "its own log Z is off by -10.05 nats (30 of its standard errors)" in one.sentence(
+        "x", "y"
+    )
 
 
 def test_every_side_of_log_z_stands_in_the_overview_and_no_overlap_is_a_dash(tmp_path):

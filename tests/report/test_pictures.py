@@ -17,9 +17,10 @@ from tests.tools.made_runs import (
 from tiltbench.report import report
 from tiltbench.report.board import Board, Row, Spent, _cells
 from tiltbench.report.compare import best
+from tiltbench.report.frame import COLUMNS
 from tiltbench.report.pictures import style
 from tiltbench.report.pictures.curves import learning
-from tiltbench.report.pictures.summary import _heat
+from tiltbench.report.pictures.summary import heat
 from tiltbench.score.folder import score
 
 
@@ -67,7 +68,7 @@ def test_ties_for_the_best_are_bold_and_of_one_colour_in_the_summary():
         for n in names
     ]  # fmt: skip
     board = Board("gmm9", 9, (), tuple(board_rows))
-    _heat(panel, [board], names, ("log_Z_err", "log_Z_own_err"), lambda row: "")
+    heat(panel, [board], names, ("log_Z_err", "log_Z_own_err"), lambda row: "")
     shown = [text.get_weight() for text in panel.texts if text.get_text()]
     assert shown == ["bold", "bold", "normal"]
     assert panel.images[0].get_array().flatten().tolist() == [0.0, 0.0, 1.0]
@@ -120,11 +121,12 @@ def luminance(colour, towards=0.0, share=0.0):
 def test_a_learning_curve_has_panels_of_what_is_known_only(tmp_path):
     curve = {"spend": [10, 20], "metric": "energy_distance", "floor": None, "distance": [None] * 2}
     runs, look = pandas.DataFrame([{"id": "a", "sampler": "smc"}]), style.looks(["smc"])
+    scores = pandas.DataFrame(columns=COLUMNS["scores"])
     path, unknown = tmp_path / "curve.png", {"log_Z_err": [None] * 2}
-    assert not learning(path, runs, {"a": {**curve, **unknown}}, look) and not path.exists()
-    assert learning(path, runs, {"a": {**curve, "log_Z_err": [0.5, 0.1]}}, look)
+    assert not learning(path, runs, scores, {"a": {**curve, **unknown}}, look) and not path.exists()
+    assert learning(path, runs, scores, {"a": {**curve, "log_Z_err": [0.5, 0.1]}}, look)
     narrow = matplotlib.image.imread(path).shape[1]
-    assert learning(path, runs, {"a": {**curve, **unknown, "distance": [0.5, None]}}, look)
+    assert learning(path, runs, scores, {"a": {**curve, **unknown, "distance": [0.5, None]}}, look)
     both = {"log_Z_err": [0.5, 0.1], "distance": [0.5, 0.1]}
-    assert learning(path, runs, {"a": {**curve, **both}}, look)
+    assert learning(path, runs, scores, {"a": {**curve, **both}}, look)
     assert matplotlib.image.imread(path).shape[1] > 1.5 * narrow
