@@ -28,5 +28,5 @@ def file_name(label: str) -> str:
         if len(name) <= LONGEST and not odd:
             return name
     digest = hashlib.sha256(label.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    cleaned = re.sub(r"[^A-Za-z0-9.=-]+", "_", label).strip("_.-")[:KEPT]
+    cleaned = re.sub(r"[^A-Za-z0-9.=-]+", "_", label).strip("_.=-")[:KEPT]
     return f"{cleaned or 'label'}-{digest}"

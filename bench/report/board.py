@@ -91,9 +91,17 @@ class Board(NamedTuple):
 
     def floor(self, metric: str) -> Floor | None:
         """What exact draws score, as many as most rows have; None where that is not known."""
+        known = Counter(floor for floor, few in self._floors(metric) if not few)
+        return known.most_common(1)[0][0] if known else None
+
+    def other_floors(self, metric: str) -> list[Floor]:
+        """Those of rows with other numbers of draws, the most draws first."""
+        known = {floor for floor, _ in self._floors(metric)} - {self.floor(metric)}
+        return sorted(known, key=lambda floor: -floor.n)
+
+    def _floors(self, metric: str) -> list[tuple[Floor, bool]]:
         have = [row.cells[metric] for row in self.rows if metric in row.cells]
-        known = [Floor(c.floor_mean, c.floor_sd, c.draws) for c in have if c.floored and not c.few]
-        return Counter(known).most_common(1)[0][0] if known else None
+        return [(Floor(c.floor_mean, c.floor_sd, c.draws), c.few) for c in have if c.floored]
 
     def distance(self, row: Row, metric: str) -> float | None:
         """See `compare.distance`."""

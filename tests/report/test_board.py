@@ -43,7 +43,7 @@ def test_fewer_draws_gain_nothing_from_their_wider_floor(tmp_path):
     assert [rows[n].place.place for n in ("at", "near", "few")] == [1, 2, 3]  # 0.03 + 2 * 0.05
     assert rows["at"].best and not rows["few"].best and not rows["near"].best
     text = markdown(collect(tmp_path), [board], tmp_path)
-    assert "∼ 0.02 [0.02, 0.02] (floor 0.03 ± 0.05, n 100)" in text
+    assert "∼ 0.02 [0.02, 0.02], n 100 |" in text and "| 0.03 ± 0.05, n 100 |" in text
     assert r"$\sim$ $0.020$" in latex("x", [board]) or r"$\sim$ $0.02$" in latex("x", [board])
 
 

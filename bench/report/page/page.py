@@ -153,6 +153,10 @@ def _board(board: Board, frames: Frames) -> Json:
             for column in board.columns
             if (floor := board.floor(column.metric))
         },
+        "fewer": {
+            column.metric: [floor._asdict() for floor in board.other_floors(column.metric)]
+            for column in board.columns
+        },
         "said": [one._asdict() for one in said],
     }
 

@@ -163,7 +163,7 @@ def _line(
     points: dict[int, list[tuple[float, float]]] = {}
     for curve in group:
         for place, (spend, value) in enumerate(zip(curve["spend"], curve[key], strict=True)):
-            if value is not None and math.isfinite(value):
+            if value is not None and math.isfinite(value) and spend > 0:
                 points.setdefault(place, []).append((spend, _size(key, value)))
     if not points:
         return None

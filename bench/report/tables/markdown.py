@@ -112,12 +112,14 @@ def _grid(board: Board, columns: list[str]) -> str:
     heads = [f"{c.removesuffix(SUFFIX)} {ARROW[metric_of(c).better]}" for c in columns]
     floors = {column: board.floor(column) for column in columns}
     rows = [
-        [code(row.sampler), _calls(row), *(_cell(row, c, floors[c]) for c in columns)]
+        [code(row.sampler), _calls(row), *(_cell(row, c) for c in columns)]
         for row in board.rows
         if any(column in row.cells for column in columns)
     ]
     if any(floors.values()):
         rows.append(["*exact draws*", "", *(_exact(floor) for floor in floors.values())])
+        fewer = [_fewer(board, column) for column in columns]
+        rows += [["*exact draws, fewer*", "", *fewer]] if any(fewer) else []
     return grid(["sampler", "calls", *heads], rows)
 
 
@@ -125,25 +127,26 @@ def _exact(floor: Floor | None) -> str:
     return f"{number(floor.mean)} ± {floor.sd:.1g}" if floor else ""
 
 
+def _fewer(board: Board, column: str) -> str:
+    return "; ".join(f"{_exact(f)}, n {f.n:.0f}" for f in board.other_floors(column))
+
+
 def _calls(row: Row) -> str:
     return _count(row.spent.calls) + ("°" if row.spent.own else "")
 
 
-def _cell(row: Row, metric: str, floor: Floor | None = None) -> str:
+def _cell(row: Row, metric: str) -> str:
     c = row.cells.get(metric)
-    return _score(c, metric in row.best, floor) if c else "–"
+    return _score(c, metric in row.best) if c else "–"
 
 
-def _score(c: Cell, bold: bool, floor: Floor | None) -> str:
+def _score(c: Cell, bold: bool) -> str:
     shown = f"**{number(c.median)}**" if bold else number(c.median)
     if len(c.seeds) > 1:
         shown += f" [{number(c.low)}, {number(c.high)}]"
     if c.verdict is Verdict.NONE:
         return shown + ("" if math.isnan(c.se) else f" ±{c.se:.1g}")
-    shown = MARK.get(c.verdict, "") + shown
-    if floor is None or c.floor != floor[:2]:
-        few = f", n {c.draws:.0f}" if c.few else ""
-        shown += f" (floor {number(c.floor_mean)} ± {c.floor_sd:.1g}{few})"
+    shown = MARK.get(c.verdict, "") + shown + (f", n {c.draws:.0f}" if c.few else "")
     return f"*({shown})*" if c.verdict is Verdict.UNFIT else shown
 
 

@@ -68,7 +68,7 @@ function table({ label, columns, rows, tall, sort = null }) {
       by = { column: i, up: by && by.column === i ? !by.up : true };
       draw();
     };
-    heads.push(el("th", { scope: "col", class: column.words ? "words" : null, title: column.hint },
+    heads.push(el("th", { scope: "col", class: [column.words && "words", column.long && "long"].filter(Boolean).join(" ") || null, title: column.hint },
       column.order ? el("button", { type: "button", click: turn }, column.head) : column.head));
   });
   const fixed = columns.some((column) => column.exact)

@@ -14,20 +14,23 @@ const tone = (status) => (["spent", "done"].includes(status) ? null : status ===
 const badge = (status, before = "") => el("span", { class: tone(status) }, before + status.replaceAll("_", " "));
 const calls = (run) => Math.max(run.values, run.grads);
 
-// `floor`: the one that the table shows once; a cell whose own differs shows its own.
-function scoreCell(cell, floor) {
+// The floor stands in a row of its own.
+function scoreCell(cell) {
   if (!cell) return "–";
   const kind = ["score", KINDS[cell.is], cell.b ? "best" : null].filter(Boolean).join(" ");
   const spread = cell.lo !== cell.hi ? `[${number(cell.lo)}, ${number(cell.hi)}]` : known(cell.se) ? `±${cell.se.toPrecision(1)}` : null;
   return [
     el("span", { class: kind }, `${MARKS[cell.is] ?? ""}${number(cell.v)}`),
     spread ? el("span", { class: "small" }, spread) : null,
-    known(cell.fm) && !(floor && floor.mean === cell.fm && floor.sd === cell.fs)
-      ? el("span", { class: "small" }, `floor ${floorText({ mean: cell.fm, sd: cell.fs })}${known(cell.n) ? `, n ${cell.n}` : ""}`) : null,
+    known(cell.n) ? el("span", { class: "small" }, `n ${cell.n}`) : null,
   ];
 }
 const floorText = (floor) => `${number(floor.mean)}±${number(Number(floor.sd.toPrecision(1)))}`;
-const floorCell = (floor) => (floor ? el("span", { class: "score" }, `floor ${floorText(floor)}`) : null);
+const floorCell = (board, metric) => {
+  const floor = board.floors[metric];
+  if (!floor) return null;
+  return [el("span", { class: "score" }, `floor ${floorText(floor)}`), ...board.fewer[metric].map((f) => el("span", { class: "small" }, `${floorText(f)}, n ${whole(f.n)}`))];
+};
 // A long name breaks after these signs, if it must.
 const broken = (name) => name.split(/(?<=[_,[=])/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
 // What a column is sorted by: errors of either sign by their size.
@@ -42,7 +45,7 @@ const usual = (metrics) => DATA.placed.find((m) => metrics.includes(m)) ?? metri
 const firstOf = (row, metrics) => metrics.find((m) => row?.cells[m]);
 // The choices of the overview that are no single metric: what a cell is made of, and shows.
 const EVERY = {
-  "the distance of the place": { of: () => DATA.distances, show: (row, m, floor) => scoreCell(row.cells[m], floor) },
+  "the distance of the place": { of: () => DATA.distances, show: (row, m) => scoreCell(row.cells[m]) },
   "log Z from every side": { of: () => Object.keys(DATA.sides), show: (row) => Object.entries(DATA.sides).filter(([m]) => row.cells[m])
     .map(([m, side]) => el("span", { class: row.cells[m].b ? "score best" : "score" }, el("span", { class: "side" }, side), ` ${number(row.cells[m].v)}`)) },
 };
@@ -58,16 +61,16 @@ function overview() {
     const cellOf = (board, sampler) => rowOf(board, sampler)?.cells[named(board, sampler)];
     const columns = [{ head: "sampler", order: (s) => s, show: broken }];
     DATA.boards.forEach((board, i) => {
-      const floor = board.floors[choices.find((m) => board.floors[m])];
+      const floored = choices.find((m) => board.floors[m]);
       columns.push({
-        head: broken(title(board)), exact: floorCell(floor),
+        head: broken(title(board)), long: title(board).length > 30, exact: floorCell(board, floored),
         order: (s) => sized(named(board, s), cellOf(board, s)),
         show: (s) => {
           const row = rowOf(board, s), c = cellOf(board, s);
           if (row && !c && row.finished < row.runs) return badge(Object.keys(row.ends)[0] ?? "–");
           if (!c) return "–";
           const marked = row.caveat && DATA.distances.includes(named(board, s)) ? " · †" : "";
-          return [every ? every.show(row, named(board, s), floor) : scoreCell(c, floor), el("span", { class: "small", title: row.caveat || null }, `${row.spent} calls${marked}`)];
+          return [every ? every.show(row, named(board, s)) : scoreCell(c), el("span", { class: "small", title: row.caveat || null }, `${row.spent} calls${marked}`)];
         },
         cell: (s) => {
           const c = cellOf(board, s), to = { click: () => { location.hash = `target-${i}`; } };
@@ -90,7 +93,7 @@ function overview() {
     el("div", { class: "scale" }, el("span", {}, "at the floor"), el("i"), el("span", {}, "far from it")),
     el("ul", { class: "reasons soft" },
       el("li", {}, `The scale of colours is the same for every target, and does not depend on what other methods score: ${DATA.scale}`),
-      el("li", {}, "A score is the median over seeds; in brackets stand the smallest and the largest seed. The row of exact draws, the floor, says what a perfect sampler scores: mean ± standard deviation."),
+      el("li", {}, "A score is the median over seeds; in brackets stand the smallest and the largest seed. The row of exact draws, the floor, says what a perfect sampler scores: mean ± standard deviation; below it the same of fewer draws (n), where some methods have fewer."),
       el("li", {}, "≈ the score cannot be told from exact draws. ∼ the same with fewer draws, whose floor is wider. ▼ better than exact draws, as correlated draws can be. † another distance is far off. Bold: cannot be told from the best."),
       el("li", {}, "Calls are those of training; ° marks a method with a smaller budget of its own. A head sorts; a cell opens its target.")),
     DATA.misled.length ? [
@@ -126,8 +129,8 @@ function leaderboard(board, group, samplers) {
     for (const metric of board.columns.filter((m) => DATA.metrics[m].group === group))
       columns.push({
         head: headOf(metric), hint: hintOf(metric),
-        exact: floorCell(board.floors[metric]),
-        order: (r) => sized(metric, r.cells[metric]), show: (r) => scoreCell(r.cells[metric], board.floors[metric]),
+        exact: floorCell(board, metric),
+        order: (r) => sized(metric, r.cells[metric]), show: (r) => scoreCell(r.cells[metric]),
         cell: (r) => ({ class: "clickable", click: () => openRow(board, r.sampler) }),
       });
   }
@@ -169,8 +172,8 @@ function curve(board, key, clock, samplers) {
       const ys = at.map((p) => p[1]);
       return [median(at.map((p) => p[0])), median(ys), Math.min(...ys), Math.max(...ys)];
     });
-    const cell = board.rows.find((r) => r.sampler === sampler)?.cells[metric];
-    if (points.length) series.push({ sampler, points, end: cell ? sizeOf(cell.v) : null });
+    const ends = runsOf(board).filter((r) => r.sampler === sampler).map((r) => value(r, metric)).filter(known).map(sizeOf);
+    if (points.length) series.push({ sampler, points, end: median(ends) });
   }
   const whole = board.floors[metric];
   return { series, floor, edge: whole ? whole.mean + 2 * whole.sd : null, measured };
@@ -179,14 +182,16 @@ function curve(board, key, clock, samplers) {
 function curves(board, samplers, clock) {
   const name = runsOf(board).find((r) => r.curve)?.curve.metric ?? "energy_distance";
   const xlabel = clock === "seconds" ? "seconds of training" : "calls (points spent in training)";
+  const drawn = new Set();
   const made = [["log_Z_err", "|log Z error| (nats)"], ["distance", name]].map(([key, text]) => {
     const { series, floor, edge, measured } = curve(board, key, clock, samplers);
     const note = clock === "seconds" && !measured ? "seconds in proportion to calls: these runs did not record them" : null;
+    series.forEach((s) => drawn.add(s.sampler));
     return lines({ title: text, series, xlabel, floor, edge, note });
   }).filter(Boolean);
   const few = runsOf(board).find((r) => r.curve)?.curve.n;
   const read = `A curve is scored with ${known(few) ? whole(few) : "few"} draws, the table with all: its score is the open marker at the end. Grey: what exact draws score, as few as the curve's, ± 2 sd, where the axis is linear. Dotted: up to here a score is at the floor in the table. Shaded: all seeds.`;
-  return made.length ? [el("div", { class: "wide" }, made), legend([...samplers]), el("p", { class: "soft" }, read)] : [el("p", { class: "soft" }, "No run has a learning curve.")];
+  return made.length ? [el("div", { class: "wide" }, made), legend([...samplers].filter((s) => drawn.has(s))), el("p", { class: "soft" }, read)] : [el("p", { class: "soft" }, "No run has a learning curve.")];
 }
 
 function seedsFigure(board, metric, samplers) {
