@@ -130,7 +130,7 @@ def boards(frames: Frames) -> list[Board]:
 
 
 def _board(target: str, budget: int, runs: DataFrame, scores: DataFrame, frames: Frames) -> Board:
-    cells = _cells(scores)
+    cells = cells_of(scores)
     placed = next((name for name in PLACED if name in cells), None)
     caveats = _caveats(cells, placed) if placed else {}
     fair = {n: {s: c for s, c in own.items() if s not in caveats} for n, own in cells.items()}
@@ -156,7 +156,7 @@ def _board(target: str, budget: int, runs: DataFrame, scores: DataFrame, frames:
     return Board(target, budget, columns, tuple(rows))
 
 
-def _cells(scores: DataFrame) -> dict[str, dict[str, Cell]]:
+def cells_of(scores: DataFrame) -> dict[str, dict[str, Cell]]:
     """By metric, by sampler; the metrics that a run has a value for, in the registry's order."""
     found = {}
     for name in dict.fromkeys(scores[scores["value"].notna()]["metric"]):
