@@ -86,7 +86,7 @@ class Target(ABC):
         return None
 
     @property
-    def image(self) -> tuple[int, int] | None:
+    def pixels(self) -> tuple[int, int] | None:
         """(rows, columns): x is a grey image, row by row, dark at -1 and bright at 1."""
         return None
 

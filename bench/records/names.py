@@ -27,6 +27,19 @@ def file_name(label: str) -> str:
         odd = HASHED.fullmatch(name) or RESERVED.fullmatch(name) or name.endswith(".")
         if len(name) <= LONGEST and not odd:
             return name
-    digest = hashlib.sha256(label.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     cleaned = re.sub(r"[^A-Za-z0-9.=-]+", "_", label).strip("_.=-")[:KEPT]
-    return f"{cleaned or 'label'}-{digest}"
+    return f"{cleaned or 'label'}-{_digest(label)[:8]}"
+
+
+def short(label: str, most: int) -> str:
+    """A label on one line of at most `most` characters; where its middle is left out, four digits
+    of its SHA-256 tell it from others."""
+    line = " ".join(label.split())
+    if len(line) <= most:
+        return line
+    end = (most - 7) // 3
+    return f"{line[: most - 7 - end]}…{line[-end:]} #{_digest(label)[:4]}"
+
+
+def _digest(label: str) -> str:
+    return hashlib.sha256(label.encode("utf-8", "surrogatepass")).hexdigest()

@@ -38,7 +38,7 @@ class DigitsTilt(Tilt):
         return digits(self.schedule, self.stepping, self.steps)
 
     @property
-    def image(self) -> tuple[int, int]:
+    def pixels(self) -> tuple[int, int]:
         return SIDE, SIDE
 
     def features(self, x: Float[Tensor, "*b 64"]) -> Float[Tensor, "*b 128"]:

@@ -15,7 +15,8 @@ from tiltbench.report import report
 from tiltbench.report.board import PLACED, cells_of, ranked
 from tiltbench.report.frame import collect
 from tiltbench.report.pictures import strips
-from tiltbench.report.pictures.particles import HALF, discs, particles
+from tiltbench.report.pictures.particles import HALF, particles
+from tiltbench.report.pictures.particles import discs as drawing
 from tiltbench.report.pictures.strips import Sample, gathered, histogram, reference
 from tiltbench.report.pictures.style import HUES
 from tiltbench.samplers.sampler import Draws
@@ -235,7 +236,7 @@ def test_histograms_without_exact_draws_share_the_window_of_all():
 
 def test_a_configuration_is_centred_and_far_particles_are_counted():
     typical = torch.randn(500, 12, generator=source(1), dtype=torch.float64)
-    look = discs(3, typical)
+    look = drawing(3, typical)
     x = torch.tensor([[0, 0, 1, 0, 0, -1, 1, 0, 0, -1, 0, 0]], dtype=torch.float64)[0]
     plain, moved, far = axes(), axes(), axes()
     look(plain, x, "#112233")
@@ -252,7 +253,7 @@ def test_a_configuration_is_centred_and_far_particles_are_counted():
 def test_no_disc_is_cut_by_the_edge():
     """The widest one, as near to the eye and to the edge as a disc may be."""
     typical = torch.randn(500, 12, generator=source(1), dtype=torch.float64)
-    look, panel = discs(3, typical), axes()
+    look, panel = drawing(3, typical), axes()
     window = 1.15 * float(np.quantile(typical.abs().numpy(), 0.999))
     look(panel, torch.tensor([1, 1, 1, -1, -1, -1] * 2) * window * 0.999, "#112233")
     discs, limit = panel.collections[0], panel.get_xlim()[1]

@@ -322,7 +322,7 @@ from tiltbench.targets.target import Density, Truth
 class Faces(Density):
     name = "faces"
     dim = 6
-    image = (3, 2)
+    pixels = (3, 2)
 
     def log_rho(self, x):
         return -x.square().sum(-1) / 2

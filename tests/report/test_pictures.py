@@ -15,7 +15,7 @@ from tests.tools.made_runs import (
     write,
 )
 from tiltbench.records.names import file_name
-from tiltbench.report.board import Board, Row, Spent, cells_of, boards
+from tiltbench.report.board import Board, Row, Spent, boards, cells_of
 from tiltbench.report.compare import best
 from tiltbench.report.frame import COLUMNS, collect
 from tiltbench.report.pictures import style

@@ -40,7 +40,7 @@ def plane(target: Target, exact: Tensor, draws: Mapping[str, Tensor]) -> Json | 
     """Draws in the plane of the first two coordinates: {"low", "high", "contours" (SVG paths; of
     2-D densities), "exact" and "runs" (points)}.  None for particles, lattices and images, whose
     coordinates have no meaning one by one, and on the line."""
-    if target.dim < 2 or target.particles or target.lattice or target.image:
+    if target.dim < 2 or target.particles or target.lattice or target.pixels:
         return None
     seen = view(target, len(exact) or 1)
     if seen is not None:
@@ -60,9 +60,9 @@ def plane(target: Target, exact: Tensor, draws: Mapping[str, Tensor]) -> Json | 
 def images(target: Target, exact: Tensor, draws: Mapping[str, Tensor]) -> Json | None:
     """Draws as images: {"rows", "columns", "exact" and "runs" (a letter a pixel, 64 greys)}.  None
     where the draws are no images."""
-    if not target.image:
+    if not target.pixels:
         return None
-    rows, columns = target.image
+    rows, columns = target.pixels
     return {
         "rows": rows,
         "columns": columns,
@@ -128,7 +128,7 @@ def laws(target: Target) -> list[Law]:
         found.append(Law("interatomic distance", partial(distances, space=target.particles[1])))
     elif target.lattice:
         found.append(Law("mean field", partial(torch.mean, dim=-1)))
-    elif target.image:
+    elif target.pixels:
         found.append(Law("mean grey level", partial(torch.mean, dim=-1)))
     else:
         many = range(min(target.dim, COORDINATES))

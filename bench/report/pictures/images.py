@@ -25,8 +25,8 @@ def images(
 ) -> bool:
     """A sheet of 36 draws for the exact draws and for each sampler (first finished seed), framed in
     its colour; False where the draws are no images."""
-    samples = gathered(runs, records) if target.image else {}
-    if not target.image or not samples:
+    samples = gathered(runs, records) if target.pixels else {}
+    if not target.pixels or not samples:
         return False
     exact = reference(target)
     sheets = {EXACT: exact} if len(exact) else {}
@@ -45,7 +45,7 @@ def images(
                 side.set_visible(True)
                 side.set(color=INK if name == EXACT else colour[name], linewidth=1.5)
             if len(x):
-                shown = sheet(spread(x, SIDE * SIDE), target.image)
+                shown = sheet(spread(x, SIDE * SIDE), target.pixels)
                 axes.imshow(shown, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
         figure.supxlabel("draws spread evenly over the run; values are cut at -1 (black) and 1 "
                          "(white)", fontsize=7, color=GREY)  # fmt: skip

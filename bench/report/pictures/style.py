@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tiltbench.records.files import write_bytes
+from tiltbench.records.names import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,11 +80,7 @@ def plain(label: str, most: int = LONGEST) -> str:
     """A label as matplotlib shows it: on one line, with no formula in it, its middle left out where
     it is long (the digits after # tell it from others), and signs that the font lacks as code
     points."""
-    line = " ".join(label.split()) or "(no name)"
-    if len(line) > most:
-        digest = hashlib.sha256(label.encode("utf-8", "surrogatepass")).hexdigest()[:4]
-        end = (most - 7) // 3
-        line = f"{line[: most - 7 - end]}…{line[-end:]} #{digest}"
+    line = short(label, most) or "(no name)"
     shown = "".join(c if ord(c) in _glyphs() else f"[U+{ord(c):04X}]" for c in line)
     return shown.replace("$", r"\$")
 

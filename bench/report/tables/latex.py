@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from tiltbench.records.names import file_name
+from tiltbench.records.names import file_name, short
 from tiltbench.report.board import GROUPS, Board, Row
 from tiltbench.report.compare import Cell, Floor, Verdict
 from tiltbench.report.frame import SUFFIX, metric_of
@@ -20,6 +20,7 @@ MARK = {
     Verdict.BELOW: r"$\blacktriangledown$",
     Verdict.FEW: r"$\sim$",
 }
+LONGEST = 60  # letters of a label: a longer one would make its table unreadable
 CAVEAT, OWN = r"$^\dagger$", r"$^\circ$"
 ESCAPED = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
@@ -144,8 +145,8 @@ def _slug(text: str) -> str:
     return file_name(text)
 
 
-def _code(text: str) -> str:
-    return rf"\texttt{{{escaped(text)}}}"
+def _code(label: str) -> str:
+    return rf"\texttt{{{escaped(short(label, LONGEST))}}}"
 
 
 def _seeds(row: Row) -> str:
