@@ -26,6 +26,7 @@ from tiltbench.plan.plugins import in_session, offer, plugged
 from tiltbench.plan.spec import label, registered_name, spec
 from tiltbench.plan.suite import Choice, Suite
 from tiltbench.records.provenance import code_identity, code_of, same_code
+from tiltbench.records.published import is_published
 from tiltbench.records.record import Record
 from tiltbench.records.store import done_record, records
 from tiltbench.report.export import inference_data
@@ -157,8 +158,10 @@ def _one_by_one(
 
 def score(folder: str | Path = FOLDER) -> DataFrame:
     """Scores what is not scored yet, and returns a row for every run and metric (columns:
-    `report.frame.COLUMNS`); value is NaN where there is none, with its reason."""
-    _score(Path(folder))
+    `report.frame.COLUMNS`); value is NaN where there is none, with its reason.  Of a published
+    folder the scores that were published."""
+    if not is_published(Path(folder)):
+        _score(Path(folder))
     return collect(Path(folder)).scores
 
 

@@ -80,18 +80,18 @@ class Diffusion(Sampler[Trained]):
     def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Trained:
         base = self.posed(problem).base
         model = self.model.build(problem.dim, base, generator)
-        of_time = list(model.free_energy_parameters())
-        weights = [p for p in model.parameters() if all(p is not q for q in of_time)]
         optimizer = torch.optim.Adam(
-            [{"params": weights, "lr": self.lr}, {"params": of_time, "lr": self.lr_log_Z}],
+            [
+                {"params": list(model.control_parameters()), "lr": self.lr},
+                {"params": list(model.free_energy_parameters()), "lr": self.lr_log_Z},
+            ],
             fused=True,
         )
         return Trained(model, optimizer, allowance)
 
     def step(self, problem: Problem, state: Trained, generator: Generator) -> Trained:
-        share = self.share(state)
-        batch = self.batch(problem, state.model, share, generator)  # raises before anything changes
-        base = self.posed(problem).base
+        share, posed = self.share(state), self.posed(problem)
+        batch = self.bought(posed, state.model, share, generator)  # raises before anything changes
         state.paid = state.paid.plus(self.price(problem, state.model))
         state.ring = [*state.ring, batch][-self.memory :]
         for group, lr in zip(state.optimizer.param_groups, (self.lr, self.lr_log_Z), strict=True):
@@ -103,7 +103,7 @@ class Diffusion(Sampler[Trained]):
                     len(state.ring), (), generator=generator, device=generator.device
                 )
                 choice = int(pick)
-            value = self.loss.value(state.model, base, state.ring[choice], generator)
+            value = self.loss.value(state.model, posed.base, state.ring[choice], generator)
             state.optimizer.zero_grad(set_to_none=True)
             value.backward()
             norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.clip)
@@ -129,12 +129,15 @@ class Diffusion(Sampler[Trained]):
         return self.recipe.price(self.loss, self.paths, problem.base.steps, model.guided)
 
     def batch(self, problem: Problem, model: Model, share: float, generator: Generator) -> Batch:
-        """Fresh paths, simulated and labelled."""
-        problem = self.posed(problem)
+        """Fresh paths of the model on a problem as it is given, simulated and labelled."""
+        return self.bought(self.posed(problem), model, share, generator)
+
+    def bought(self, posed: Problem, model: Model, share: float, generator: Generator) -> Batch:
+        """The same on a problem that is `posed` already."""
         with torch.set_grad_enabled(self.loss.through_path):
             behaviour = self.loss.behaviour(model)
-            path = self.recipe.simulate(problem, behaviour, self.paths, generator)
-        return self.loss.label(problem, model, path, share, generator)
+            path = self.recipe.simulate(posed, behaviour, self.paths, generator)
+        return self.loss.label(posed, model, path, share, generator)
 
     def posed(self, problem: Problem) -> Problem:
         """The problem on the recipe's chain, with grad r clipped; r itself is left as it is."""
@@ -143,8 +146,7 @@ class Diffusion(Sampler[Trained]):
         def reward(x: Tensor) -> Tensor:
             return problem.reward(_ClippedGrad.apply(x, most))
 
-        tamed = Problem(problem.dim, problem.base, reward)
-        return Problem(problem.dim, self.recipe.process(tamed, problem), reward)
+        return Problem(problem.dim, self.recipe.process(problem, reward), reward)
 
     @torch.no_grad()
     def draw(self, problem: Problem, state: Trained, n: int, generator: Generator) -> Draws:
@@ -177,21 +179,21 @@ class Diffusion(Sampler[Trained]):
 
     def probe(self, problem: Problem, state: Trained, generator: Generator) -> dict[str, Tensor]:
         """`gradient_gram`: (M, M), the Gram matrix of M = 32 fresh mini-batch gradients."""
-        base = self.posed(problem).base
-        of_time = list(state.model.free_energy_parameters())
-        parameters = [
-            p
-            for p in state.model.parameters()
-            if p.requires_grad and all(p is not q for q in of_time)
-        ]
-        rows = []
-        for _ in range(GRADIENTS):
-            batch = self.batch(problem, state.model, 1.0, generator)
-            value = self.loss.value(state.model, base, batch, generator)
-            grads = torch.autograd.grad(value, parameters, allow_unused=True)
-            rows.append(torch.cat([g.flatten().double() for g in grads if g is not None]))
+        posed = self.posed(problem)
+        rows = [self.gradient(posed, state.model, 1.0, generator) for _ in range(GRADIENTS)]
         matrix = torch.stack(rows)
         return {"gradient_gram": matrix @ matrix.T}
+
+    def gradient(
+        self, posed: Problem, model: Model, share: float, generator: Generator
+    ) -> Float[Tensor, " p"]:
+        """The gradient of a fresh mini-batch by the parameters that the loss and the control share,
+        float64; what only F(t) depends on is left out."""
+        batch = self.bought(posed, model, share, generator)
+        value = self.loss.value(model, posed.base, batch, generator)
+        parameters = list(model.control_parameters())
+        grads = torch.autograd.grad(value, parameters, allow_unused=True)
+        return torch.cat([g.flatten().double() for g in grads if g is not None])
 
     def search(self) -> Search:
         """On a tilt, whose base brings its own steps, those of the reference change nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -135,8 +136,8 @@ def regress_on_grid(
 
 def path_batch(path: Path, r: Tensor) -> Batch:
     """A path and its rewards as a batch."""
-    named = {key: value for key, value in path._asdict().items() if value is not None}
-    return {**named, "r": r}
+    named = {part.name: getattr(path, part.name) for part in fields(path)}
+    return {**{key: value for key, value in named.items() if value is not None}, "r": r}
 
 
 def floored(r: Float[Tensor, " *b"]) -> Float[Tensor, " *b"]:
@@ -159,14 +160,16 @@ def grounded(r: Float[Tensor, " b"], log_ratio: Float[Tensor, " b"]) -> Float[Te
     return floored(r.double() - log_ratio) + log_ratio
 
 
-def batch_path(batch: Batch) -> Path:
-    return Path(*(batch.get(field) for field in Path._fields))  # type: ignore[arg-type]
+def batch_path(process: Process, batch: Batch) -> Path:
+    """The path of a `path_batch` of this process."""
+    names = [part.name for part in fields(process.path)]
+    return process.path(**{name: batch[name] for name in names if name in batch})
 
 
 def log_weight(model: Model, process: Process, batch: Batch) -> Float[Tensor, " b"]:
     """log_w = r(x_K) - log dP^u/dP^base of stored paths under the present control, float64."""
-    path = batch_path(batch)
-    return batch["r"].double() - process.log_ratio(path._replace(u=along(model, path)))
+    path = batch_path(process, batch)
+    return batch["r"].double() - process.log_ratio(replace(path, u=along(model, path)))
 
 
 def path_space(

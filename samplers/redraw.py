@@ -21,15 +21,6 @@ from tiltbench.targets.bases.process import Controlled, simulate
 from tiltbench.targets.problem import Problem
 
 
-class Uncontrolled(Controlled):
-    """u = 0: the base itself."""
-
-    def control(
-        self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
-    ) -> Float[Tensor, "*b d"]:
-        return torch.zeros_like(x)
-
-
 @torch.no_grad()
 def by_ode(
     base: Interpolant,

@@ -229,13 +229,9 @@ def test_scores_as_csv_and_parquet(chained, capsys, monkeypatch):
     assert "floors.json holds no floors" in error and error.count("\n") == 1
     assert main(["export", "imported", "scores.xlsx"]) == 2
     assert "not as '.xlsx'" in capsys.readouterr().err
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert main(["export", "imported", "scores.parquet"]) == 2
-    assert "pip install pyarrow" in capsys.readouterr().err
 
 
 def test_scores_as_parquet(chained):
-    pytest.importorskip("pyarrow")
     import pandas
 
     score(chained)

@@ -8,8 +8,7 @@ import torch
 from torch import Generator
 
 from tiltbench.check.findings import Finding, expect
-from tiltbench.samplers.redraw import Uncontrolled
-from tiltbench.targets.bases.process import simulate
+from tiltbench.targets.bases.process import Uncontrolled, simulate
 from tiltbench.targets.target import Target, Tilt
 
 N = 400  # paths

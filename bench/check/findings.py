@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import scipy.stats
-import torch
-from torch import Tensor
 
 from tiltbench.samplers.weights import Estimate
 
@@ -50,19 +48,6 @@ def until_broken(steps: Steps) -> list[Finding]:
 
 def is_frozen(thing: Any) -> bool:
     return dataclasses.is_dataclass(thing) and thing.__dataclass_params__.frozen  # type: ignore[union-attr]
-
-
-def mean_of(values: Tensor, group: Tensor | None = None) -> Estimate:
-    """The mean of (n,) values and its error from independent groups, as many as `n` says."""
-    values = values.double()
-    if group is not None:
-        _, index, size = torch.unique(group, return_inverse=True, return_counts=True)
-        sums = values.new_zeros(len(size)).index_add(0, index, values - values.mean())
-        total, n = float(sums.square().sum()), len(size)
-    else:
-        total, n = float((values - values.mean()).square().sum()), len(values)
-    se = math.sqrt(total * n / max(n - 1, 1)) / len(values)
-    return Estimate(float(values.mean()), se if n > 1 else math.nan, n)
 
 
 def agrees(estimate: Estimate, truth: float, se: float = 0.0) -> bool:

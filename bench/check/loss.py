@@ -12,10 +12,12 @@ import scipy.stats
 import torch
 from torch import Generator, Tensor
 
-from tiltbench.check.findings import RARE, Finding, expect, mean_of, said, until_broken
+from tiltbench.check.findings import RARE, Finding, expect, said, until_broken
+from tiltbench.estimators import average
 from tiltbench.run.meter import Meter
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.loss import Batch
+from tiltbench.samplers.networks.control import Control
 from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.recipes.recipe import Base
 from tiltbench.samplers.sampler import Unsupported
@@ -27,30 +29,40 @@ from tiltbench.targets.problem import Problem
 PATHS, BATCHES, MORE = 384, 16, 48
 ENOUGH = Cost(10**9, 10**9)
 SLOPE = (0.6, -0.3)
+BASE = Stationary(steps=8)
 
 
-class Displaced(Model):
+class Displaced(Control):
     """u* + theta (1/2 + sin x) for r = c . x on a stationary base, where u* = sigma gain c is exact
     on any grid: log w = log Z on every path at theta = 0."""
 
     def __init__(self, theta: float) -> None:
         super().__init__()
-        self.base = Stationary(steps=8)
         self.theta = torch.nn.Parameter(torch.tensor(float(theta)))
-        with torch.no_grad():
-            self.log_Z.fill_(sum(c * c for c in SLOPE) * self.base.spread**2 / 2)
 
     def control(self, x: Tensor, t: Tensor, hint: Tensor | None = None) -> Tensor:
-        k = (t * self.base.steps).round().long().expand(x.shape[:-1])
-        best = self.base.pull(k, x.new_tensor(SLOPE).expand_as(x))
+        k = (t * BASE.steps).round().long().expand(x.shape[:-1])
+        best = BASE.pull(k, x.new_tensor(SLOPE).expand_as(x))
         return best + self.theta * (0.5 + torch.sin(x))
 
-    def corrector(self, x: Tensor) -> Tensor:
-        """Exact on a memoryless base: the score of its end."""
-        return self.base.score(x, self.base.steps)
 
-    def problem(self, meter: Meter) -> Problem:
-        return Problem(2, self.base, meter.watch(lambda x: (x * x.new_tensor(SLOPE)).sum(-1)))
+class Ends(torch.nn.Module):
+    """The corrector, exact on a memoryless base: the score of its end."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return BASE.score(x, BASE.steps)
+
+
+def displaced(theta: float) -> Model:
+    """The displaced control, with log Z and the corrector exact."""
+    model = Model(Displaced(theta), Ends())
+    with torch.no_grad():
+        model.log_Z.fill_(sum(c * c for c in SLOPE) * BASE.spread**2 / 2)
+    return model
+
+
+def _problem(meter: Meter) -> Problem:
+    return Problem(2, BASE, meter.watch(lambda x: (x * x.new_tensor(SLOPE)).sum(-1)))
 
 
 def check(sampler: Diffusion) -> list[Finding]:
@@ -60,7 +72,7 @@ def check(sampler: Diffusion) -> list[Finding]:
     if sampler.loss.staged:
         return [Finding(True, "its optimum was not tried: it moves from stage to stage")]
     try:
-        _batch(sampler, Displaced(0.0), Meter(ENOUGH), 0)
+        _batch(sampler, displaced(0.0), Meter(ENOUGH), 0)
     except Unsupported as error:
         return [Finding(True, f"its optimum was not tried: {error}")]
     except Exception:  # told by the first step below
@@ -73,13 +85,13 @@ def check(sampler: Diffusion) -> list[Finding]:
     )
 
 
-def _batch(sampler: Diffusion, model: Displaced, meter: Meter, seed: int) -> Batch:
+def _batch(sampler: Diffusion, model: Model, meter: Meter, seed: int) -> Batch:
     made = Diffusion(sampler.loss, paths=PATHS)
-    return made.batch(model.problem(meter), model, 0.5, Generator().manual_seed(seed))
+    return made.batch(_problem(meter), model, 0.5, Generator().manual_seed(seed))
 
 
 def _functions(sampler: Diffusion) -> Iterator[Finding]:
-    model, meter = Displaced(0.3), Meter(ENOUGH)
+    model, meter = displaced(0.3), Meter(ENOUGH)
     batch = _batch(sampler, model, meter, 0)
     attached = [
         key for key, v in batch.items() if not isinstance(v, Tensor) or v.grad_fn is not None
@@ -91,9 +103,7 @@ def _functions(sampler: Diffusion) -> Iterator[Finding]:
         "return a dict of detached tensors, or state through_path=True",
     )
     before = meter.spent
-    values = [
-        sampler.loss.value(model, model.base, batch, Generator().manual_seed(s)) for s in (1, 1)
-    ]
+    values = [sampler.loss.value(model, BASE, batch, Generator().manual_seed(s)) for s in (1, 1)]
     yield expect(
         values[0].shape == () and math.isfinite(values[0].detach()),
         "value is one finite number",
@@ -112,7 +122,7 @@ def _functions(sampler: Diffusion) -> Iterator[Finding]:
         "value has no gradient with respect to the model",
         "call model.control in `value` with gradients on: no detach, no .data, no no_grad",
     )
-    torch.autograd.grad(values[0], model.theta, allow_unused=True)
+    torch.autograd.grad(values[0], list(model.network.parameters()), allow_unused=True)
     yield expect(
         meter.spent == before,
         "value evaluates no energies",
@@ -123,14 +133,14 @@ def _functions(sampler: Diffusion) -> Iterator[Finding]:
 
 def _slopes(sampler: Diffusion, theta: float, batches: int) -> Estimate:
     """d loss / d theta, by independent batches."""
-    model, found = Displaced(theta), []
+    model, found = displaced(theta), []
     for seed in range(batches):
         batch = _batch(sampler, model, Meter(ENOUGH), seed)
         source = Generator().manual_seed(1000 + seed)
-        value = sampler.loss.value(model, model.base, batch, source)
-        (slope,) = torch.autograd.grad(value, model.theta, allow_unused=True)
+        value = sampler.loss.value(model, BASE, batch, source)
+        (slope,) = torch.autograd.grad(value, list(model.network.parameters()), allow_unused=True)
         found.append(torch.zeros(()) if slope is None else slope)
-    return mean_of(torch.stack(found))
+    return average(torch.stack(found))
 
 
 def _optimum(sampler: Diffusion) -> Iterator[Finding]:

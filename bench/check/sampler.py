@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from tiltbench.check.findings import Finding, agrees, expect, is_frozen, mean_of, said, until_broken
-from tiltbench.estimators import bar
+from tiltbench.check.findings import Finding, agrees, expect, is_frozen, said, until_broken
+from tiltbench.estimators import average, bar
 from tiltbench.plan.spec import build_sampler, spec
 from tiltbench.run.meter import BudgetExceeded, Meter
 from tiltbench.samplers.diffusion import Diffusion
@@ -201,7 +201,7 @@ def _pooled(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same draws with those of further runs, where those of one judge too little."""
     for seed in range(20, 20 + MORE):
-        found = mean_of(torch.exp(log_w - _log_Z()), group)
+        found = average(torch.exp(log_w - _log_Z()), group)
         if found.n >= GROUPS and found.se < PRECISE:
             break
         draws, _ = _draw(sampler, _run(sampler, seed), seed)
@@ -215,7 +215,7 @@ def _pooled(
 def _weights(x: Tensor, log_w: Tensor, group: Tensor) -> Iterator[Finding]:
     """E[exp(log_w) f(x)] = Z E_p*[f] for f = 1, x_0 and |x|^2, the last two centred."""
     w = torch.exp(log_w - _log_Z())
-    found = mean_of(w, group)
+    found = average(w, group)
     yield expect(
         math.isnan(found.se) or agrees(found, 1.0),  # one group: no error to judge by
         f"E[exp log_w] / Z is {said(found)} for 1",
@@ -228,7 +228,7 @@ def _weights(x: Tensor, log_w: Tensor, group: Tensor) -> Iterator[Finding]:
         "|x|^2": x.double().square().sum(-1) / square - 1,
     }
     for name, centred in functions.items():
-        found = mean_of(w * centred, group)
+        found = average(w * centred, group)
         yield expect(
             math.isnan(found.se) or agrees(found, 0.0),
             f"the weighted mean of {name} is off by {said(found)}, relative to its size",
@@ -241,7 +241,7 @@ def _weights(x: Tensor, log_w: Tensor, group: Tensor) -> Iterator[Finding]:
 def _moments(x: Tensor, group: Tensor) -> Iterator[Finding]:
     """Draws without weights must follow the target themselves."""
     for power, truth in ((1, TARGET.mean), (2, TARGET.mean**2 + TARGET.std**2)):
-        found = mean_of(x[:, 0] ** power, group)
+        found = average(x[:, 0] ** power, group)
         yield expect(
             agrees(found, truth),
             f"E x_0^{power} is {said(found)} for {truth:.4g}",

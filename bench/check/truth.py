@@ -9,13 +9,12 @@ from collections.abc import Iterator
 import torch
 from torch import Generator, Tensor
 
-from tiltbench.check.findings import Finding, agrees, expect, mean_of, said
+from tiltbench.check.findings import Finding, agrees, expect, said
 from tiltbench.check.symmetries import Function
-from tiltbench.estimators import bar
-from tiltbench.samplers.redraw import Uncontrolled
+from tiltbench.estimators import average, bar
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.bases.noising import Known
-from tiltbench.targets.bases.process import simulate
+from tiltbench.targets.bases.process import Uncontrolled, simulate
 from tiltbench.targets.target import Density, Target, Tilt, Truth
 
 N = 4000  # exact draws per statistical check
@@ -123,7 +122,7 @@ def _stein(target: Target, log_f: Function, x: Tensor) -> Iterator[Finding]:
         yield Finding(True, "Stein's identity was not tried: the density has an edge")
         return
     g = gradient(log_f, x)
-    found = mean_of((x * g).sum(-1))
+    found = average((x * g).sum(-1))
     yield expect(
         agrees(found, -target.rank),
         f"draws and density agree: E[x . grad log p] = {said(found)} for -{target.rank}",
@@ -131,7 +130,7 @@ def _stein(target: Target, log_f: Function, x: Tensor) -> Iterator[Finding]:
         f"not -{target.rank}",
         "one of the two is of another law: compare widths and constants",
     )
-    found = max((mean_of(column) for column in g.T), key=lambda e: abs(e.value) / (e.se or 1))
+    found = max((average(column) for column in g.T), key=lambda e: abs(e.value) / (e.se or 1))
     yield expect(
         agrees(found, 0.0),
         "the gradient of log p has mean 0 over the draws",
@@ -142,7 +141,7 @@ def _stein(target: Target, log_f: Function, x: Tensor) -> Iterator[Finding]:
 
 def _observables(truth: Truth, x: Tensor) -> Iterator[Finding]:
     for name, (f, mean, sd, se) in truth.observables.items():
-        found = mean_of(f(x))
+        found = average(f(x))
         yield expect(
             f(x).shape == (len(x),) and agrees(found, mean, se),
             f"observable {name}: {said(found)} for {mean:.5g}",
@@ -244,7 +243,7 @@ def against_gaussians(target: Target) -> Iterator[Finding]:
         log_w_there = log_f(draws) - _log_wide(draws, target.scale)
         if float(log_w_there.max()) - truth.log_Z > math.log(PROPOSED / 100):
             return
-    w = mean_of((log_w - log_w.max()).exp())
+    w = average((log_w - log_w.max()).exp())
     if not 0 < w.se < 0.05 * w.value:
         return
     found = Estimate(math.log(w.value) + float(log_w.max()), w.se / w.value, w.n)
@@ -292,7 +291,7 @@ def _from_base(target: Tilt) -> Estimate:
 
 
 def _log_mean_exp(r: Tensor) -> Estimate:
-    w = mean_of(torch.exp(r - r.max()))
+    w = average(torch.exp(r - r.max()))
     return Estimate(math.log(w.value) + float(r.max()), w.se / w.value, w.n)
 
 

@@ -81,8 +81,8 @@ def measured(base: Pretrained) -> tuple[str, Any]:
     import torch
 
     from tiltbench.pretrain.quality import floor, quality
-    from tiltbench.samplers.redraw import Uncontrolled, by_ode
-    from tiltbench.targets.bases.process import simulate
+    from tiltbench.samplers.redraw import by_ode
+    from tiltbench.targets.bases.process import Uncontrolled, simulate
     from tiltbench.targets.digits.digits import DIM, split
 
     g = torch.Generator().manual_seed(2)

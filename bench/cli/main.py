@@ -113,6 +113,23 @@ def parser() -> argparse.ArgumentParser:
         add.add_argument("results", metavar="SUITE|DIR")
         if name == "score":
             add.add_argument("--force", action="store_true", help="also runs already scored")
+            add.add_argument(
+                "--draws",
+                metavar="ARCHIVE.tar",
+                help="of a published set: score it again from these, and compare",
+            )
+            add.add_argument(
+                "--out",
+                metavar="DIR",
+                help="with --draws: where to (default results/SUITE-rescored)",
+            )
+        else:
+            add.add_argument(
+                "--out",
+                metavar="DIR",
+                help="where to (default: the folder itself; of a published set "
+                "results/SUITE-published)",
+            )
 
     add = commands.add_parser(
         "floor", help="what exact samples score: measure the shipped noise floors again"
@@ -198,10 +215,14 @@ def parser() -> argparse.ArgumentParser:
     add = commands.add_parser(
         "publish",
         help="copy what belongs in git to results/published/",
-        description="Copy records, scores, tables, page and plots (not draws nor states) to "
-        "results/published/SUITE.",
+        description="Write records, scores and curves as Parquet files, table.md, and the pictures "
+        "that README.md or docs/ show, to results/published/SUITE; and the draws, which do not "
+        "belong in git, as one archive, whose SHA-256 is kept.",
     )
     add.add_argument("results", metavar="SUITE|DIR")
+    add.add_argument(
+        "--draws", metavar="ARCHIVE.tar", help="of the draws (default results/SUITE-draws.tar)"
+    )
     return top
 
 

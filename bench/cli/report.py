@@ -7,12 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tiltbench.cli.folders import readable_folder
+from tiltbench.cli.words import RESULTS
 
 
 def report_again(options: Namespace, arguments: Sequence[str]) -> int:
+    from tiltbench.records.published import is_published
     from tiltbench.report import report
 
-    path = report(readable_folder(options.results))
+    folder = readable_folder(options.results)
+    out = Path(options.out) if options.out else folder
+    if is_published(folder) and not options.out:  # what is in git holds nothing that can be made
+        out = RESULTS / f"{folder.resolve().name}-published"
+    path = report(folder, out)
     print(f"{table_text(path)}\n{path}\n{page_of(path.parent)}")
     return 0
 

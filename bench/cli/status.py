@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tiltbench.cli.folders import results_folder
 from tiltbench.cli.words import RESULTS
 from tiltbench.plan.errors import Refused
 from tiltbench.records.recorded import counts_as_good
+
+if TYPE_CHECKING:
+    from tiltbench.records.record import Record
 
 
 def status(options: Namespace, arguments: Sequence[str]) -> int:
@@ -26,6 +30,38 @@ def status(options: Namespace, arguments: Sequence[str]) -> int:
 
 
 def _show_status(folder: Path) -> None:
+    from tiltbench.records.published import is_published
+
+    if is_published(folder):
+        _show_published(folder)
+    else:
+        _show_plain(folder)
+
+
+def _show_published(folder: Path) -> None:
+    from tiltbench.records.published import read
+
+    found = read(folder)
+    missing, have = len(found.suite["cells"]), len(found.records)
+    print(f"{folder}: published, {have} of {have + missing} cells ({_counts(found.records)})")
+    archive = found.archive
+    print(f"  draws: {f'{archive.name}, SHA-256 {archive.sha256}' if archive else 'not kept'}")
+    _show_failures(found.records)
+
+
+def _counts(records: Collection[Record]) -> str:
+    counts = Counter(str(record.status) for record in records)
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
+
+
+def _show_failures(records: Iterable[Record]) -> None:
+    for record in records:
+        if not counts_as_good(record):
+            title = f"{record.labels['target']} · {record.labels['sampler']}"
+            print(f"  {record.status}: {title} · seed {record.spec['seed']}: {record.reason}")
+
+
+def _show_plain(folder: Path) -> None:
     from tiltbench.records.files import read_json
     from tiltbench.records.provenance import code_identity
     from tiltbench.records.record import CHECKPOINT
@@ -41,8 +77,7 @@ def _show_status(folder: Path) -> None:
             f"{request} is not readable ({error}); the same `tiltbench run` makes it anew"
         ) from error
     missing = [row for run, row in wanted.items() if run not in found]
-    counts = Counter(str(record.status) for record in found.values())
-    said = ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
+    said = _counts(found.values())
     print(f"{folder}: {len(wanted) - len(missing)} of {len(wanted)} cells recorded ({said})")
     now = code_identity()["hash"]
     other = sum(record.code.get("hash") != now for record in found.values())
@@ -57,7 +92,4 @@ def _show_status(folder: Path) -> None:
         begun = saved is not None and saved.code == now
         share = f", saved at {saved.share:.0%} of its training" if saved and begun else ""
         print(f"  missing: {title}{share}")
-    for record in found.values():
-        if not counts_as_good(record):
-            title = f"{record.labels['target']} · {record.labels['sampler']}"
-            print(f"  {record.status}: {title} · seed {record.spec['seed']}: {record.reason}")
+    _show_failures(found.values())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tiltbench.engine.shard import WHOLE, Shard
 from tiltbench.plan.errors import Refused
+from tiltbench.records.published import is_published
 
 
 @contextmanager
@@ -16,7 +17,10 @@ def alone(out: Path, part: Shard = WHOLE) -> Iterator[None]:
     """Makes the folder and holds its lock, which the system drops however this process ends.
     Shards share the lock, and have one of their own each.
 
-    Raises Refused where another run holds it or the folder cannot be written."""
+    Raises Refused where another run holds it, the folder cannot be written, or is a published one.
+    """
+    if is_published(out):
+        raise Refused(f"{out} holds published results, which stay as they are; name another --out")
     whole = part == WHOLE
     own = ".lock" if whole else f".lock.{part.which}-of-{part.parts}"
     try:

@@ -14,20 +14,24 @@
                 method declares; a list without "log" or "linear" holds the values themselves
     [[tuned]]   target (list of labels), sampler (label), trials, params: what `tune` has chosen
 
-Reading a suite imports no torch; `Suite.cells` (product.py) builds what it names.
+Reading a suite imports no torch; `Suite.cells` (suite.py) builds what it names.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
 
 from tiltbench.plan.cell import SAVED_EVERY, Cell, Limits
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import build_sampler, build_target, parse
 from tiltbench.plan.suite import Choice, Override, Searched, Suite, Tuned, nearest, overlaid, typed
+from tiltbench.plan.validation import sentence
 from tiltbench.samplers.search import Among, Law, LogUniform, Uniform
 from tiltbench.targets.registry import UnknownName
 
@@ -67,84 +71,94 @@ def suite_path(name: str) -> Path:
     return path
 
 
+# What a file may hold; the fields' types are checked, and unknown keys are refused.
+
+Positive = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=0)]
+Limit = Annotated[float, Meta(gt=0, le=1e12)]  # seconds
+Pause = Annotated[float, Meta(ge=0, le=1e12)]
+Labels = str | list[str]
+
+
+class Head(Struct, forbid_unknown_fields=True):
+    budget: Positive
+    draws: Positive
+    name: str = ""
+    description: str = ""
+    seeds: Positive | list[Count] = 3
+    curve: Count = 0
+    threads: Positive = 1
+    time_limit: Limit = 600.0
+    memory_limit: Positive = 8192
+    checkpoint: Pause = SAVED_EVERY
+
+
+class TargetRow(Struct, forbid_unknown_fields=True):
+    name: str
+    label: str = ""
+    params: dict[str, Any] = {}
+
+
+class SamplerRow(TargetRow, forbid_unknown_fields=True):
+    budget: Positive | None = None
+
+
+class OverrideRow(Struct, forbid_unknown_fields=True):
+    params: dict[str, Any] = {}
+    target: Labels = ""
+    sampler: Labels = ""
+
+
+class SearchRow(Struct, forbid_unknown_fields=True):
+    params: dict[str, Any] = {}
+    sampler: Labels = ""
+
+
+class TunedRow(Struct, forbid_unknown_fields=True):
+    target: list[str]
+    sampler: str
+    trials: Positive
+    params: dict[str, Any] = {}
+
+
+class File(Struct, forbid_unknown_fields=True):
+    suite: Head
+    target: list[TargetRow] = []
+    sampler: list[SamplerRow] = []
+    override: list[OverrideRow] = []
+    search: list[SearchRow] = []
+    tuned: list[TunedRow] = []
+
+
 def load_suite(name: str) -> Suite:
     """A suite by its name or by the path of its TOML file.
 
     Raises UnknownName or BadSpec (what is wrong in the file)."""
     path = suite_path(name)
-    data = _read(path)
-    _known(data, {"suite", "target", "sampler", "override", "search", "tuned"}, path.name)
-    head = data["suite"]
-    defaults = {"name": path.stem, "description": "", "seeds": 3, "curve": 0}
-    limits = {"threads": 1, "time_limit": 600, "memory_limit": 8192, "checkpoint": SAVED_EVERY}
-    _known(head, {*defaults, *limits, "budget", "draws"}, f"{path.name} [suite]")
-    for key in ("budget", "draws"):
-        if key not in head:
-            raise BadSpec(f"{path.name} [suite] must state {key}")
-    head = {**defaults, **limits, **head}
-    _sound(head, f"{path.name} [suite]")
-    seeds = head["seeds"]
-    seeds = list(range(seeds)) if _whole(seeds) else seeds
-    sound = isinstance(seeds, list) and all(_whole(s) and s >= 0 for s in seeds)
-    if not sound or not seeds or len(set(seeds)) < len(seeds):
-        raise BadSpec(f"{path.name} [suite] seeds must be a number above 0 or a list of seeds")
+    file = _checked(_read(path), path.name)
+    head, where = file.suite, path.name
+    seeds = list(range(head.seeds)) if isinstance(head.seeds, int) else head.seeds
+    if set(head.name) & set("/\\\0") or (head.name and not head.name.strip(". ")):
+        raise BadSpec(f"{where} [suite] name is {head.name!r}; it names a folder, so it is no path")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise BadSpec(f"{where} [suite] seeds must be a number above 0 or a list of seeds")
+    targets = tuple(_choices(file.target, "target", head.budget, where))
+    samplers = tuple(_choices(file.sampler, "sampler", head.budget, where))
+    named = {"target": targets, "sampler": samplers}
     return Suite(
-        head["name"],
-        head["description"],
-        head["budget"],
-        head["draws"],
+        head.name or path.stem,
+        head.description,
+        head.budget,
+        head.draws,
         tuple(seeds),
-        tuple(_choices(data, "target", path.name)),
-        tuple(_choices(data, "sampler", path.name)),
-        tuple(_overrides(data, path.name)),
-        Limits(
-            float(head["time_limit"]),
-            head["memory_limit"],
-            head["threads"],
-            float(head["checkpoint"]),
-        ),
-        head["curve"],
-        tuple(_searches(data, path.name)),
-        tuple(_tuned(data, path.name)),
+        targets,
+        samplers,
+        tuple(_overrides(file.override, named, where)),
+        Limits(head.time_limit, head.memory_limit, head.threads, head.checkpoint),
+        head.curve,
+        tuple(_searches(file.search, samplers, where)),
+        tuple(_tuned(file.tuned, named, where)),
     )
-
-
-def _sound(head: Mapping[str, Any], where: str) -> None:
-    """Raises BadSpec for what in the [suite] table is not what it must be."""
-    for key in ("budget", "draws", "threads", "memory_limit", "curve"):
-        if not _whole(head[key]) or head[key] < (key != "curve"):
-            raise BadSpec(f"{where} {key} is {head[key]!r}; it must be whole and positive")
-    for key, least in (("time_limit", "above 0"), ("checkpoint", "from 0 on")):
-        limit = head[key]
-        sound = (_whole(limit) or isinstance(limit, float)) and 0 <= limit < float("inf")
-        if not sound or (limit == 0 and least == "above 0"):
-            raise BadSpec(f"{where} {key} is {limit!r}; it must be a number of seconds {least}")
-    name = head["name"]
-    if not isinstance(name, str) or not name.strip(". ") or set(name) & set("/\\\0"):
-        raise BadSpec(f"{where} name is {name!r}; it names a folder, so it must be one word or two")
-    if not isinstance(head["description"], str):
-        raise BadSpec(f"{where} description is {head['description']!r}; it must be text")
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _params(row: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The params of a table, parts read.  Raises BadSpec where they are no table."""
-    params = row.get("params", {})
-    if not isinstance(params, dict):
-        raise BadSpec(f"{where} params is {params!r}; it must be a table such as {{ key = 1 }}")
-    return {key: _parts(value) for key, value in params.items()}
-
-
-def _words(row: Any, keys: tuple[str, ...], where: str) -> None:
-    """Raises BadSpec where `row` is no table, or one of its `keys` no text."""
-    if not isinstance(row, dict):
-        raise BadSpec(f"{where} must be a table, written [[...]] on a line of its own")
-    for key in keys:
-        if key in row and not isinstance(row[key], str):
-            raise BadSpec(f"{where} {key} is {row[key]!r}; it must be text")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -157,56 +171,55 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
-def _choices(data: dict[str, Any], kind: str, where: str) -> Iterable[Choice]:
-    tables = data.get(kind, [])
-    if not isinstance(tables, list) or not tables:
+def _checked(data: dict[str, Any], where: str) -> File:
+    """Raises BadSpec: one sentence on the first thing that is not as `File` says."""
+    try:
+        return msgspec.convert(data, File)
+    except msgspec.ValidationError as error:
+        raise BadSpec(where + sentence(str(error), data, File)) from error
+
+
+def _choices(rows: Sequence[TargetRow], kind: str, most: int, where: str) -> Iterable[Choice]:
+    if not rows:
         raise BadSpec(f"{where} names no {kind}: add a [[{kind}]] table with its name")
-    for row in tables:
-        _words(row, ("name", "label"), f"{where} [[{kind}]]")
-        keys = {"name", "label", "params"} | ({"budget"} if kind == "sampler" else set())
-        _known(row, keys, f"{where} [[{kind}]]")
-        if not isinstance(row.get("name"), str):
-            raise BadSpec(f"{where}: a [[{kind}]] table has no name")
-        chosen = Choice.of(row["name"])
-        given = _params(row, f"{where} [[{kind}]]")
+    for row in rows:
+        chosen = Choice.of(row.name)
+        given = {key: _parts(value) for key, value in row.params.items()}
         full = overlaid(chosen.spec, given, build_target if kind == "target" else build_sampler)
-        points = _own_budget(row, data["suite"], where)
+        points = row.budget if isinstance(row, SamplerRow) else None
+        if points is not None and points >= most:  # a row may not outspend its table
+            raise BadSpec(
+                f"{where} [[sampler]] budget is {points}; it must be whole, positive and below the "
+                f"suite's, {most}"
+            )
         named = typed(full) + (f" at {points:,}" if points else "")
-        yield Choice(full, row.get("label") or named, points)
+        yield Choice(full, row.label or named, points)
 
 
-def _own_budget(row: Mapping[str, Any], head: Mapping[str, Any], where: str) -> int | None:
-    """Raises BadSpec unless it is a part of the suite's: a row may not outspend its table."""
-    points = row.get("budget")
-    if points is None:
-        return None
-    if not _whole(points) or not 0 < points < head["budget"]:
-        raise BadSpec(
-            f"{where} [[sampler]] budget is {points!r}; it must be whole, positive and below the "
-            f"suite's, {head['budget']}"
-        )
-    return int(points)
+Named = dict[str, tuple[Choice, ...]]  # "target", "sampler": those of the suite
 
 
-def _overrides(data: dict[str, Any], where: str) -> Iterable[Override]:
-    for row in _rows(data, "override", ("target", "sampler", "params"), where):
-        if not row.get("params"):
+def _overrides(rows: Iterable[OverrideRow], named: Named, where: str) -> Iterable[Override]:
+    for row in rows:
+        if not row.params:
             raise BadSpec(f"{where}: an [[override]] has no params, so it changes nothing")
-        targets, samplers = (_chosen(row, kind, data, where) for kind in ("target", "sampler"))
-        yield Override(targets, samplers, _params(row, f"{where} [[override]]"))
+        params = {key: _parts(value) for key, value in row.params.items()}
+        targets = _chosen(row.target, "target", named["target"], f"{where} [[override]]")
+        samplers = _chosen(row.sampler, "sampler", named["sampler"], f"{where} [[override]]")
+        yield Override(targets, samplers, params)
 
 
-def _searches(data: dict[str, Any], where: str) -> Iterable[Searched]:
-    for row in _rows(data, "search", ("sampler", "params"), where):
-        laws = dict(_laws(row.get("params", {}), f"{where} [[search]]"))
+def _searches(
+    rows: Iterable[SearchRow], samplers: Sequence[Choice], where: str
+) -> Iterable[Searched]:
+    for row in rows:
+        laws = dict(_laws(row.params, f"{where} [[search]]"))
         if not laws:
             raise BadSpec(f"{where}: a [[search]] has no params, so it searches nothing")
-        yield Searched(_chosen(row, "sampler", data, where, "search"), laws)
+        yield Searched(_chosen(row.sampler, "sampler", samplers, f"{where} [[search]]"), laws)
 
 
-def _laws(params: Any, where: str, before: str = "") -> Iterable[tuple[str, Law]]:
-    if not isinstance(params, dict):
-        raise BadSpec(f"{where} params is {params!r}; it must be a table of ranges")
+def _laws(params: dict[str, Any], where: str, before: str = "") -> Iterable[tuple[str, Law]]:
     for key, value in params.items():
         if isinstance(value, dict):  # { reference = { steps = [...] } } or reference.steps = [...]
             yield from _laws(value, where, f"{before}{key}.")
@@ -232,56 +245,35 @@ def _law(value: Any) -> Law:
 
 
 def _number(value: Any) -> bool:
-    return _whole(value) or isinstance(value, float)
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _tuned(data: dict[str, Any], where: str) -> Iterable[Tuned]:
-    for row in _rows(data, "tuned", ("target", "sampler", "trials", "params"), where):
-        names = {"target": row.get("target"), "sampler": [row.get("sampler")]}
-        for kind, labels in names.items():
-            known = [choice.label for choice in _choices(data, kind, where)]
-            if not isinstance(labels, list) or not labels or any(n not in known for n in labels):
+def _tuned(rows: Iterable[TunedRow], named: Named, where: str) -> Iterable[Tuned]:
+    for row in rows:
+        for kind, labels in {"target": row.target, "sampler": [row.sampler]}.items():
+            known = [choice.label for choice in named[kind]]
+            if not labels or any(label not in known for label in labels):
                 raise BadSpec(
-                    f"{where} [[tuned]] {kind} is {row.get(kind)!r}; it must be of the "
-                    f"suite's labels, of targets a list: {', '.join(map(repr, known))}"
+                    f"{where} [[tuned]] {kind} is {getattr(row, kind)!r}; it must be of the "
+                    f"suite's labels: {', '.join(map(repr, known))}"
                 )
-        trials: Any = row.get("trials")
-        if not _whole(trials) or trials < 1:
-            raise BadSpec(f"{where} [[tuned]] trials is {trials!r}; it must be whole and positive")
-        params = _params(row, f"{where} [[tuned]]")
-        yield Tuned(tuple(row["target"]), row["sampler"], trials, params)
+        params = {key: _parts(value) for key, value in row.params.items()}
+        yield Tuned(tuple(row.target), row.sampler, row.trials, params)
 
 
-def _rows(
-    data: dict[str, Any], kind: str, keys: tuple[str, ...], where: str
-) -> Iterable[Mapping[str, Any]]:
-    rows = data.get(kind, [])
-    for row in rows if isinstance(rows, list) else [rows]:
-        _words(row, (), f"{where} [[{kind}]]")
-        _known(row, set(keys), f"{where} [[{kind}]]")
-        yield row
-
-
-def _chosen(
-    row: Mapping[str, Any], kind: str, data: dict[str, Any], where: str, table: str = "override"
-) -> tuple[str, ...]:
-    """The targets or samplers that a row of `table` names.  Raises BadSpec for any that the suite
-    does not have."""
-    names = row.get(kind, "")
-    names = [names] if names and isinstance(names, str) else names
+def _chosen(names: Labels, kind: str, choices: Sequence[Choice], where: str) -> tuple[str, ...]:
+    """The targets or samplers that a row names; () stands for every one.  Raises BadSpec for any
+    that the suite does not have."""
     if names == "":
         return ()
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
-        raise BadSpec(
-            f"{where} [[{table}]] {kind} is {names!r}; it must be text or a list of texts, or be "
-            f"left out for every {kind}"
-        )
-    choices = list(_choices(data, kind, where))
-    for name in names:
-        if not any(c.answers_to(name) for c in choices):
-            near = nearest(name, [c.label for c in choices])
-            raise BadSpec(f"{where}: [[{table}]] is for {kind} {name!r}, not in the suite{near}")
-    return tuple(names)
+    listed = [names] if isinstance(names, str) else names
+    if not listed:
+        raise BadSpec(f"{where} {kind} is []; it must name one, or be left out for every {kind}")
+    for name in listed:
+        if not any(choice.answers_to(name) for choice in choices):
+            near = nearest(name, [choice.label for choice in choices])
+            raise BadSpec(f"{where} is for {kind} {name!r}, not in the suite{near}")
+    return tuple(listed)
 
 
 def _parts(value: Any) -> Any:
@@ -295,9 +287,3 @@ def _parts(value: Any) -> Any:
         inner = {key: _parts(item) for key, item in value["params"].items()}
         return {"name": value["name"], "params": inner}
     return value
-
-
-def _known(table: dict[str, Any], keys: set[str], where: str) -> None:
-    for key in table:
-        if key not in keys:
-            raise BadSpec(f"{where} has no key {key!r}{nearest(key, sorted(keys))}")

@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.plan.errors import Refused
-from tiltbench.samplers.redraw import Uncontrolled, by_ode
+from tiltbench.samplers.redraw import by_ode
 from tiltbench.targets.bases.pretrained import Doubt, Pretrained, Reading, doubts, epsilon
+from tiltbench.targets.bases.process import Uncontrolled
 from tiltbench.targets.bases.schedules import Schedule
 from tiltbench.targets.bases.text_to_image import (
     Prompted,

@@ -21,10 +21,9 @@ from torch import Generator, Tensor, nn
 
 from tiltbench.records.files import write_bytes, write_json
 from tiltbench.samplers.networks.timed import initialise
-from tiltbench.samplers.redraw import Uncontrolled
 from tiltbench.targets.bases.checkpoint import checkpoint
 from tiltbench.targets.bases.pretrained import doubts, levels
-from tiltbench.targets.bases.process import simulate
+from tiltbench.targets.bases.process import Uncontrolled, simulate
 from tiltbench.targets.digits.digits import DIM, FLOW, Classifier, Field, Kind, digits, split
 from tiltbench.targets.digits.pool import COUNT, STORED
 

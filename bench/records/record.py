@@ -115,17 +115,20 @@ def read_record(path: Path) -> Record:
     """Raises ValueError, naming the file, where it is not a record of this schema, or one that
     would have code run from its own results folder."""
     try:
-        data = read_json(path)
-        if data["schema"] != SCHEMA:
-            raise ValueError(f"schema {data['schema']}, this version reads {SCHEMA}")
-        data["status"] = Status(data["status"])
-        record = Record(**data)
-        _sound(record, path)
-        return record
+        return made(read_json(path), path)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is not a readable record ({error}); the same `tiltbench run` makes it anew"
         ) from error
+
+
+def made(data: dict[str, Any], path: Path) -> Record:
+    """The record of a file `path` that holds `data`.  Raises KeyError, TypeError or ValueError."""
+    if data["schema"] != SCHEMA:
+        raise ValueError(f"schema {data['schema']}, this version reads {SCHEMA}")
+    record = Record(**{**data, "status": Status(data["status"])})
+    _sound(record, path)
+    return record
 
 
 def _sound(record: Record, path: Path) -> None:

@@ -32,10 +32,10 @@ from tiltbench.reference.tests import (
     estimate,
     halves,
     mixing,
-    r_hat,
     two_ways,
     virial,
 )
+from tiltbench.rhat import rank_rhat
 from tiltbench.run.streams import generator
 from tiltbench.samplers.classical._leapfrog import spread_out, unknown
 from tiltbench.samplers.classical._replicas import Replicas, log_ratio
@@ -340,7 +340,7 @@ def _exact(
 def facts(target: Density, evidence: Evidence) -> dict[str, Any]:
     """What `Referenced.truth` reads: the keys are its contract."""
     log_Z, se = combined(evidence.tempering, evidence.smc)
-    worst = max(r_hat(chains) for chains in evidence.watched.values())
+    worst = max(rank_rhat(chains) for chains in evidence.watched.values())
     chains, states = evidence.x.shape[:2]
     return {
         "target": spec(target),

@@ -9,15 +9,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from scipy.special import ndtr, ndtri
-from scipy.stats import rankdata
 from scipy.stats import t as student
-from torch import Tensor
 
 from tiltbench.estimators import average
+from tiltbench.rhat import Chains, rank_rhat
 from tiltbench.samplers.weights import Estimate
 
 MIXED = 1.01  # largest R-hat (Vehtari et al. 2021)
@@ -25,35 +22,11 @@ SIGMAS = 3.0  # for one comparison
 ROUNDING = 1e-9  # of a sum: differences below it are none
 PRECISE = 0.05  # nats: the largest standard error of log Z
 
-Chains = Float[Tensor, "chains states"]
-
 
 class Test(NamedTuple):
     passed: bool
     sentence: str
     figures: Mapping[str, Any]
-
-
-def r_hat(chains: Chains) -> float:
-    """Rank-normalised split R-hat, the larger of bulk and folded (Vehtari, Gelman, Simpson,
-    Carpenter and Buerkner, Bayesian Analysis 16, 667, 2021): sqrt of (N-1)/N + B/(N W) for the
-    halves of the chains, of N states each, after ranks have become normal scores.
-
-    1 for independent draws, inf for chains that never move, each at a place of its own; nan where
-    nothing varies at all."""
-    half = chains.shape[1] // 2
-    x = torch.cat([chains[:, :half], chains[:, -half:]]).double().cpu().numpy()
-    bulk, folded = _ratio(x), _ratio(np.abs(x - np.median(x)))
-    return bulk if math.isnan(folded) else max(bulk, folded)
-
-
-def _ratio(x: np.ndarray) -> float:
-    if x.min() == x.max():
-        return math.nan
-    z = ndtri((rankdata(x).reshape(x.shape) - 3 / 8) / (x.size + 1 / 4))
-    n = x.shape[1]
-    within, between = z.var(1, ddof=1).mean(), n * z.mean(1).var(ddof=1)
-    return math.sqrt((n - 1) / n + between / (n * within)) if within > 0 else math.inf
 
 
 def estimate(chains: Chains) -> Estimate:
@@ -96,7 +69,7 @@ def bound(count: int) -> float:
 
 def mixing(watched: Mapping[str, Chains]) -> Test:
     """R-hat of every statistic below 1.01."""
-    found = {name: r_hat(chains) for name, chains in watched.items()}
+    found = {name: rank_rhat(chains) for name, chains in watched.items()}
     stuck = [name for name, value in found.items() if not value < MIXED]
     still = [name for name in stuck if math.isnan(found[name])]
     if still:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def report(folder: Path) -> Path:
-    """Writes folder/table.md, table.csv, table.tex, report.html and plots/*.png, *.pdf; returns the
-    path of table.md.
+def report(folder: Path, out: Path | None = None) -> Path:
+    """Writes table.md, table.csv, table.tex, report.html and plots/*.png, *.pdf of a results
+    folder, published or not, into `out` (default: the folder itself); returns the path of table.md.
 
     Reads records, scores and draws only: score first.  Raises FileNotFoundError where there are no
     records."""
@@ -22,10 +22,11 @@ def report(folder: Path) -> Path:
     frames = collect(folder)
     if frames.runs.empty:
         raise FileNotFoundError(f"{folder} holds no records; run the suite first")
-    table, made = folder / "table.md", boards(frames)
+    out = out or folder
+    table, made = out / "table.md", boards(frames)
     write_bytes(table, markdown(frames, made, folder).encode())
-    write_bytes(folder / "table.csv", frames.scores.to_csv(index=False).encode())
-    write_bytes(folder / "table.tex", latex(folder.resolve().name, made).encode())
-    write_bytes(folder / "report.html", page(frames, made, folder).encode())
-    plots(frames, made, folder)
+    write_bytes(out / "table.csv", frames.scores.to_csv(index=False).encode())
+    write_bytes(out / "table.tex", latex(folder.resolve().name, made).encode())
+    write_bytes(out / "report.html", page(frames, made, folder).encode())
+    plots(frames, made, folder, out / "plots")
     return table

@@ -172,20 +172,19 @@ def best(cells: Mapping[str, Cell]) -> set[str]:
 
 def paired(a: Cell, b: Cell) -> float:
     """The p value of equal means over common seeds; 1 where too few are common."""
-    from scipy.stats import t
+    from scipy.stats import ttest_rel
 
     of_a, of_b = (
         dict(zip(a.seeds, a.merits, strict=True)),
         dict(zip(b.seeds, b.merits, strict=True)),
     )
-    difference = np.array([of_a[seed] - of_b[seed] for seed in of_a if seed in of_b])
-    if len(difference) < 2:
+    gaps = np.array([of_a[seed] - of_b[seed] for seed in of_a if seed in of_b])
+    if len(gaps) < 2:
         return 1.0
-    difference /= abs(difference).max() or 1.0  # squares of tiny numbers would vanish
-    se = difference.std(ddof=1) / math.sqrt(len(difference))
-    if se == 0:
-        return 1.0 if difference.mean() == 0 else 0.0
-    return float(2 * t.sf(abs(difference.mean()) / se, len(difference) - 1))
+    gaps /= abs(gaps).max() or 1.0  # squares of tiny numbers would vanish
+    if gaps.std(ddof=1) == 0:  # no spread to hold the mean against
+        return 1.0 if gaps.mean() == 0 else 0.0
+    return float(ttest_rel(gaps, np.zeros_like(gaps)).pvalue)
 
 
 def holm(p: Mapping[str, float], level: float = LEVEL) -> set[str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tiltbench.records.store import read_scores, readable
+from tiltbench.records.published import results
 from tiltbench.report.board import ranks
 from tiltbench.report.compare import Cell, Verdict, cell, holm, paired
 from tiltbench.report.frame import BLOCK, Frames, frames_of, metric_of
@@ -95,7 +95,7 @@ def compare(a: Path, b: Path, metrics: Iterable[str] = ()) -> Comparison:
     (`perfect` is stated and the truth is needed).
 
     Raises FileNotFoundError where a folder holds no records."""
-    one, two = (frames_of(folder, readable(folder / "runs")) for folder in (a, b))
+    one, two = (frames_of(results(folder)) for folder in (a, b))
     for frames, folder in ((one, a), (two, b)):
         if frames.runs.empty:
             raise FileNotFoundError(f"{folder} holds no records; run the suite first")
@@ -109,7 +109,7 @@ def compare(a: Path, b: Path, metrics: Iterable[str] = ()) -> Comparison:
     ]
     ends = _ends(one.runs, two.runs)
     rows = _tested(list(_rows(one, two, chosen)))
-    differs = [*_differs(one, two), *_scored_apart(a, b, one, two), *apart]
+    differs = [*_differs(one, two), *_scored_apart(one, two), *apart]
     return Comparison(tuple(rows), tuple(ends), _pace(one.runs, two.runs), tuple(differs))
 
 
@@ -218,11 +218,8 @@ def _differs(one: Frames, two: Frames) -> list[str]:
     return [*lines, *(f"{target} has another version: not compared" for target in other)]
 
 
-def _scored_apart(a: Path, b: Path, one: Frames, two: Frames) -> list[str]:
+def _scored_apart(one: Frames, two: Frames) -> list[str]:
     """A warning where the metrics, not the samplers, may have changed."""
-    codes = []
-    for folder, frames in ((a, one), (b, two)):
-        scored = [read_scores(folder / "runs", run) for run in set(frames.scores["id"])]
-        codes.append({found.get("code") for found in scored if found})
+    codes = [set(frames.runs["code"]) - {""} for frames in (one, two)]
     alike = codes[0] == codes[1] and len(codes[0]) < 2
     return [] if alike else ["scored by different code: `tiltbench score` makes both anew"]

@@ -22,8 +22,7 @@ def write_scores(folder: Path, file: Path) -> int:
     """The tidy scores of a results folder as `file`, .csv or .parquet: a row for every run and
     metric (columns: `report.frame.COLUMNS`).  Returns the number of rows.
 
-    Raises BadSpec for another ending, for a folder that is not there, and where a library for
-    Parquet is missing."""
+    Raises BadSpec for another ending, and for a folder that is not there."""
     if not file.parent.is_dir():
         raise BadSpec(f"there is no folder {file.parent} for {file.name}; make it, or name another")
     scores = collect(folder).scores
@@ -36,7 +35,6 @@ def table_bytes(frame: DataFrame, ending: str) -> bytes:
         case ".csv":
             return frame.to_csv(index=False).encode()
         case ".parquet":
-            _needed("pyarrow", "Parquet")
             made: bytes = frame.to_parquet(index=False)
             return made
     raise BadSpec(f"scores are written as .csv or .parquet, not as {ending!r}")

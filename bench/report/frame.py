@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tiltbench.metric import Metric
 from tiltbench.plan.plugins import plugin_hash
 from tiltbench.plan.spec import METRICS
+from tiltbench.records.published import Results, results
 from tiltbench.records.record import Record
-from tiltbench.records.store import read_scores, readable, warn
+from tiltbench.records.store import warn
 from tiltbench.score.folder import scoring_code
 
 if TYPE_CHECKING:
@@ -37,20 +38,35 @@ COLUMNS = {
 
 class Frames(NamedTuple):
     """runs and scores (tidy, see COLUMNS; value NaN where unknown, with its reason), the learning
-    curves by run id, the records themselves, and what scores name that is no metric here."""
+    curves by run id, the records themselves, what scores name that is no metric here, and the
+    command that made the set, where it is known."""
 
     runs: DataFrame
     scores: DataFrame
     curves: dict[str, dict[str, Any]]
     records: list[Record]
     strange: frozenset[str] = frozenset()
+    command: str = ""
 
 
 def collect(folder: Path) -> Frames:
-    """What `folder`/runs holds.  Runs that have not been scored have no rows among the scores.
+    """What a results folder holds, published or not.  Runs that have not been scored have no rows
+    among the scores.
 
-    Scores by other code or other metrics than the present ones are named on stderr."""
-    frames = frames_of(folder, readable(folder / "runs"))
+    Scores by other code or other metrics than the present ones are named on stderr, but for those
+    of a published set, which are what was published.  Raises Refused for a damaged published set.
+    """
+    found = results(folder)
+    frames = frames_of(found)
+    if not found.published:
+        _warn_of_other_code(frames)
+    if frames.strange:
+        named = ", ".join(sorted(frames.strange))
+        warn(f"scores of {named} are left out: no such metric is known; --plugin FILE lends one")
+    return frames
+
+
+def _warn_of_other_code(frames: Frames) -> None:
     now = scoring_code()
     hashes = {r.id: plugin_hash(r.spec["target"]["name"]) for r in frames.records}
     scored = frames.runs[frames.runs["code"] != ""]
@@ -60,20 +76,16 @@ def collect(folder: Path) -> Frames:
             f"{other} of {len(scored)} runs were scored by other code or other metrics; "
             f"`tiltbench score` makes their scores anew from the draws"
         )
-    if frames.strange:
-        named = ", ".join(sorted(frames.strange))
-        warn(f"scores of {named} are left out: no such metric is known; --plugin FILE lends one")
-    return frames
 
 
-def frames_of(folder: Path, found: list[Record]) -> Frames:
-    """The same of some records of the folder."""
+def frames_of(given: Results) -> Frames:
+    """The same of results that have been read, without a word."""
     from pandas import DataFrame
 
-    found, strange = _told_apart(found), set()
+    found, strange = _told_apart(given.records), set()
     runs, rows, curves = [], [], {}
     for record in found:
-        scored = _scored(folder / "runs", record)
+        scored = given.scores.get(record.id)
         head = {
             "target": record.labels["target"],
             "budget": int(record.labels.get("budget") or record.spec["budget"]["train"][0]),
@@ -98,17 +110,8 @@ def frames_of(folder: Path, found: list[Record]) -> Frames:
     for column in ("value", "se", "floor_mean", "floor_sd"):
         scores[column] = scores[column].astype(float)
     scores = scores.sort_values(order, ignore_index=True)
-    return Frames(frame, scores, curves, found, frozenset(strange))
-
-
-def _scored(runs: Path, record: Record) -> dict[str, Any] | None:
-    if not record.status.finished:
-        return None
-    try:
-        return read_scores(runs, record.id)
-    except ValueError as error:  # one broken file must not stop the report
-        warn(str(error))
-        return None
+    command = str(given.suite.get("command", ""))
+    return Frames(frame, scores, curves, found, frozenset(strange), command)
 
 
 def _spent(record: Record) -> dict[str, int]:

@@ -134,7 +134,7 @@ class Unpacker:
         if sorted(order) != list(range(x.dim())):
             raise ValueError(f"{order} is no order of {x.dim()} dimensions")
         inverse = sorted(range(x.dim()), key=order.__getitem__)
-        # a copy: a tensor that stays where the file was read to lies at any address, and products of
+        # a copy: what stays where the file was read to lies at any address, and products of
         # matrices may differ in their last digit with the address
         x = x.permute(inverse).to("cpu" if on_cpu else self.device, copy=True)
         return x.requires_grad_() if requires_grad else x

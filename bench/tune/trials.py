@@ -18,9 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
 from scipy.stats import rankdata
-from torch import Tensor
 
 from tiltbench.estimators import elbo
 from tiltbench.plan.budget import Budget
@@ -28,6 +26,7 @@ from tiltbench.plan.cell import Cell
 from tiltbench.plan.spec import build_sampler, build_target, spec
 from tiltbench.plan.suite import Choice, Suite, overlaid
 from tiltbench.records.record import Record, read_outcome
+from tiltbench.rhat import split_rhat
 from tiltbench.run.meter import Meter
 from tiltbench.samplers.search import Search
 from tiltbench.targets.bases.noising import Known
@@ -123,22 +122,6 @@ def score(cell: Cell, record: Record, runs: Path) -> Score:
 
 def _known(value: float) -> float:
     return -math.inf if math.isnan(value) else value
-
-
-def split_rhat(values: Float[Tensor, " n"], group: Int[Tensor, " n"]) -> float:
-    """sqrt(((n - 1) W + B) / (n W)) of half-chains of n values: W their mean variance, B / n the
-    variance of their means (Gelman et al., Bayesian Data Analysis, 11.4).
-
-    About sqrt(1 + m / ess) of m half-chains (Vats and Knudson, arXiv 1812.09384): the smaller, the
-    more often a chain has forgotten its start.  inf where none moves; nan with fewer than 4 values
-    a chain or a value that is not finite."""
-    chains = [values[group == g] for g in group.unique()]
-    n = min(len(chain) for chain in chains) // 2
-    if n < 2:
-        return math.nan
-    halves = torch.stack([half for c in chains for half in (c[:n], c[len(c) - n :])]).double()
-    within, between = halves.var(1).mean(), halves.mean(1).var()
-    return float(((n - 1) / n + between / within).sqrt())
 
 
 def mean_ranks(better: Sequence[Sequence[float]]) -> list[float] | None:

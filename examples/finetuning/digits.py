@@ -15,9 +15,10 @@ from tiltbench.pretrain.quality import quality, sheet
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.losses.adjoint_matching import adjoint_matching
 from tiltbench.samplers.networks.adapter import Adapter
-from tiltbench.samplers.redraw import Uncontrolled, by_noise, by_ode
+from tiltbench.samplers.redraw import by_noise, by_ode
 from tiltbench.samplers.weights import ess, log_mean_exp
 from tiltbench.targets.bases.interpolant import Ancestral, Regularised
+from tiltbench.targets.bases.process import Uncontrolled
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import pose

@@ -8,19 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from tiltbench.targets.bases.process import Controlled, simulate
+from tiltbench.targets.bases.process import Uncontrolled, simulate
 from tiltbench.targets.problem import Problem
 
 CHUNK = 2048  # paths simulated at once: bounds the memory
-
-
-class Uncontrolled(Controlled):
-    """u = 0."""
-
-    def control(
-        self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
-    ) -> Float[Tensor, "*b d"]:
-        return torch.zeros_like(x)
 
 
 class Pool(NamedTuple):

@@ -20,7 +20,7 @@ from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import Batch, Loss, floored
 from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.networks.perceptron import Potential
-from tiltbench.samplers.recipes.escort import Escort, rate
+from tiltbench.samplers.recipes.escort import Escort, escorted, rate
 from tiltbench.samplers.recipes.escorted import Escorted
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.bases.process import Path, Process
@@ -36,7 +36,7 @@ def label(problem: Problem, model: Model, path: Path, share: float, generator: G
     if not isinstance(problem.base, Escort):
         raise Unsupported("action matching needs an annealed chain: use recipe=Escorted")
     weight = torch.softmax(problem.base.log_w_along(path), 1).to(path.x)
-    still = floored(rate(path))
+    still = floored(rate(escorted(path)))
     centred = still - (weight * still).sum(1, keepdim=True)
     return {"t": path.t, "x": path.x, "weight": weight, "pressure": centred}
 

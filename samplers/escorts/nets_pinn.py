@@ -8,15 +8,13 @@ escort.  F is learned with w, and -F(1) is the method's own log Z.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Generator, Tensor
 
 from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import Batch, Loss, floored
-from tiltbench.samplers.networks.model import BENDS, Model
-from tiltbench.samplers.recipes.escort import Escort, rate, slope
+from tiltbench.samplers.networks.model import Model
+from tiltbench.samplers.recipes.escort import Escort, escorted, rate, slope
 from tiltbench.samplers.recipes.escorted import Transported
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.bases.process import Path, Process
@@ -34,10 +32,11 @@ def label(problem: Problem, model: Model, path: Path, share: float, generator: G
     F starts where w = 0 says it is, dF/dt = -E[dA/dt], because log Z may be hundreds of nats."""
     if not isinstance(problem.base, Escort):
         raise Unsupported("the PINN loss needs an annealed chain: use recipe=Transported")
-    still = floored(rate(path))
+    here = escorted(path)
+    still = floored(rate(here))
     if share == 0.0:
-        _start(model, path.t, -still.mean(1))
-    return {"t": path.t, "x": path.x, "rate": still, "slope": slope(path)}
+        model.energy.fit(path.t, -still.mean(1))
+    return {"t": path.t, "x": path.x, "rate": still, "slope": slope(here)}
 
 
 def value(model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
@@ -61,17 +60,6 @@ def value(model: Model, process: Process, batch: Batch, generator: Generator) ->
     known = still + process.spread * (u * up).sum(-1) + model.free_energy_rate(t)[:, None]
     one, other = (known + process.spread * growth for growth in growths)
     return (one * other).mean()
-
-
-def _start(model: Model, t: Tensor, rate: Tensor) -> None:
-    """log_Z and bend such that dF/dt is nearest to `rate` (K+1,), in the mean square."""
-    waves = torch.arange(1, BENDS + 1, device=t.device) * math.pi
-    slopes = torch.cos(t.double()[:, None] * waves)
-    basis = torch.cat([torch.full_like(slopes[:, :1], -1.0), slopes], 1)
-    found = torch.linalg.lstsq(basis, rate.double()[:, None]).solution[:, 0]
-    with torch.no_grad():
-        model.log_Z.fill_(float(found[0]))
-        model.bend.copy_(found[1:])
 
 
 def price(paths: int, steps: int, guided: bool) -> Cost:

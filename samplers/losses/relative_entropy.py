@@ -32,7 +32,7 @@ def label(problem: Problem, model: Model, path: Path, share: float, generator: G
 
 def value(model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
     """The functional's value, whose gradient takes d r from the stored grad r."""
-    path = batch_path(batch)
+    path = batch_path(process, batch)
     x = path.x[-1]
     r = batch["r"] + (batch["g"] * (x - x.detach())).sum(-1)
     return (process.running_cost(path) - r).mean()

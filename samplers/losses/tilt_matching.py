@@ -15,8 +15,6 @@ stay true to their own stage.  Times as in conditional score matching.
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Generator, Tensor
 
@@ -45,7 +43,7 @@ def behaviour(model: Model) -> Model:
 def label(problem: Problem, model: Model, path: Path, share: float, generator: Generator) -> Batch:
     base = noising(problem.base)
     if model.earlier is None:
-        model.earlier = Earlier(frozen(model), 0.0, goal(share))
+        model.earlier = Earlier(model.frozen(), 0.0, goal(share))
     x1 = path.x[-1].repeat(POINTS, 1)
     k = times(quiet_end(base), len(x1), generator)
     x = base.renoise(x1, k, generator)
@@ -59,21 +57,14 @@ def label(problem: Problem, model: Model, path: Path, share: float, generator: G
         batch["u"] = model.earlier.model.control(x, t, batch.get("hint"))
     count(model, model.earlier.model)
     if goal(share) > model.earlier.goal:
-        model.earlier = Earlier(frozen(model), model.earlier.goal, goal(share))
+        model.earlier = Earlier(model.frozen(), model.earlier.goal, goal(share))
     return batch
-
-
-def frozen(model: Model) -> Model:
-    """A copy that is not trained."""
-    twin = copy.deepcopy(model).requires_grad_(False)
-    twin.earlier, twin.forward_points = None, 0
-    return twin
 
 
 def count(model: Model, twin: Model) -> None:
     """Points at which the frozen copy was evaluated are the method's own."""
-    model.forward_points += twin.forward_points
-    twin.forward_points = 0
+    model.network.forward_points += twin.forward_points
+    twin.network.forward_points = 0
 
 
 def value(model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:

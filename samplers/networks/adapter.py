@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from tiltbench.samplers.networks.control import Control
 from tiltbench.samplers.networks.model import Model, Network
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.bases.noising import Step, pick
@@ -32,10 +32,10 @@ class Adapter(Network):
         """Raises Unsupported where the base is no pretrained network."""
         if not isinstance(process, Pretrained):
             raise Unsupported("the base has no network to adapt: use model=Mlp")
-        return _Adapted(process, generator)
+        return Model(_Adapted(process, generator)).to(generator.device)
 
 
-class _Adapted(Model):
+class _Adapted(Control):
     def __init__(self, base: Pretrained, generator: Generator) -> None:
         super().__init__()
         self.base = base
@@ -52,8 +52,6 @@ class _Adapted(Model):
         return lambda x, k, hint: self.difference(x, k)
 
     def difference(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
-        points = x.shape[:-1].numel()
-        self.forward_points += points
-        self.backward_points += points * torch.is_grad_enabled()
+        self.count(x)
         far = self.base.read(self.tuned, x, k)[0] - self.base.denoise(x, k)
         return pick(self.base.lifts, k, x) * far

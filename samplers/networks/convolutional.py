@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from tiltbench.samplers.networks.model import Model, Network, at_least_one
-from tiltbench.samplers.networks.timed import MOST, Guidance, Timed, clock, initialise
+from tiltbench.samplers.networks.model import Model, Network, at_least_one, positive_clip
+from tiltbench.samplers.networks.timed import MOST, Field, Timed, clock, initialise
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.bases.process import Process
 
@@ -42,7 +43,8 @@ class Convolutional(Network):
         at_least_one(self, "width", "layers")
 
     def build(self, dim: int, process: Process, generator: Generator) -> Model:
-        return _Lattice(self, dim, process, generator)
+        field = _Lattice(self, dim, process, generator)
+        return Model(Timed(field, process)).to(generator.device)
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,14 @@ class ConvolutionalGuided(Network):
 
     def __post_init__(self) -> None:
         at_least_one(self, "width", "layers")
-        if not self.clip > 0:
-            raise ValueError(f"clip is {self.clip}; it must be positive")
+        positive_clip(self.clip)
 
     def build(self, dim: int, process: Process, generator: Generator) -> Model:
-        return _GuidedLattice(self, dim, process, generator)
+        field = _Lattice(self, dim, process, generator, gates=1)
+        return Model(Timed(field, process, self.clip)).to(generator.device)
 
 
-class _Lattice(Timed):
+class _Lattice(Field):
     def __init__(
         self,
         spec: Convolutional | ConvolutionalGuided,
@@ -75,14 +77,14 @@ class _Lattice(Timed):
         generator: Generator,
         gates: int = 0,
     ) -> None:
-        super().__init__(process)
+        super().__init__()
         sides = process.lattice
         if not sides or len(sides) > len(CONVOLUTIONS):
             raise Unsupported(
                 "this network is for fields on a lattice of one to three axes, carried by the "
                 "base: state the sides in the target's `lattice`"
             )
-        self.sides, self.width = sides, spec.width
+        self.sides, self.width, self.spread = sides, spec.width, process.spread
         width, layers = spec.width, spec.layers
         self.lift = self._conv(1, width, 1)
         self.time = clock(width * (layers + 1) + gates)
@@ -91,12 +93,8 @@ class _Lattice(Timed):
         self.far = nn.ModuleList([nn.Linear(width, 2 * width, bias=False) for _ in reach])
         self.to(generator.device)
         initialise(self, generator)
-        last = self.time[-1]
-        assert isinstance(last, nn.Linear)
-        with torch.no_grad():  # u is read out by a vector of the time, 0 at first
-            readout = slice(width * layers, width * (layers + 1))
-            last.weight[readout].zero_()
-            last.bias[readout].zero_()
+        # u is read out by a vector of the time, 0 at first
+        self.silence(slice(width * layers, width * (layers + 1)))
 
     def _conv(self, ins: int, outs: int, step: int) -> nn.Module:
         steps = tuple(max(1, min(step, side // 2)) for side in self.sides)
@@ -105,8 +103,7 @@ class _Lattice(Timed):
             ins, outs, 3, padding=steps, dilation=steps, padding_mode="circular", bias=False
         )
 
-    def field(self, x: Tensor, embedding: Tensor) -> Tensor:
-        self.count(x)
+    def forward(self, x: Float[Tensor, "*b d"], embedding: Tensor) -> Float[Tensor, "*b d"]:
         if embedding.dim() > 1:
             embedding = embedding.expand(*x.shape[:-1], -1).flatten(0, -2)
         *shifts, readout = embedding.split(self.width, -1)
@@ -119,11 +116,3 @@ class _Lattice(Timed):
             h = h + torch.tanh(a) * torch.sigmoid(b * torch.tanh(b) + shift.unflatten(-1, flat))
         u = (h * readout.unflatten(-1, flat)).sum(1)
         return (MOST * torch.tanh(u / MOST)).reshape(x.shape)
-
-
-class _GuidedLattice(Guidance, _Lattice):
-    def __init__(
-        self, spec: ConvolutionalGuided, dim: int, process: Process, generator: Generator
-    ) -> None:
-        super().__init__(spec, dim, process, generator, gates=1)
-        self.led(spec.clip)

@@ -20,8 +20,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn.functional import silu
 
-from tiltbench.samplers.networks.model import Model, Network, at_least_one
-from tiltbench.samplers.networks.timed import MOST, Guidance, Timed, clock, initialise
+from tiltbench.samplers.networks.model import Model, Network, at_least_one, positive_clip
+from tiltbench.samplers.networks.timed import MOST, Field, Timed, clock, initialise
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.bases.process import Process
 
@@ -47,7 +47,8 @@ class Equivariant(Network):
         at_least_one(self, "width", "rounds", "radial")
 
     def build(self, dim: int, process: Process, generator: Generator) -> Model:
-        return _Particles(self, dim, process, generator)
+        field = _Particles(self, dim, process, generator)
+        return Model(Timed(field, process)).to(generator.device)
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,14 @@ class EquivariantGuided(Network):
 
     def __post_init__(self) -> None:
         at_least_one(self, "width", "rounds", "radial")
-        if not self.clip > 0:
-            raise ValueError(f"clip is {self.clip}; it must be positive")
+        positive_clip(self.clip)
 
     def build(self, dim: int, process: Process, generator: Generator) -> Model:
-        return _GuidedParticles(self, dim, process, generator)
+        field = _Particles(self, dim, process, generator, gates=1)
+        return Model(Timed(field, process, self.clip)).to(generator.device)
 
 
-class _Particles(Timed):
+class _Particles(Field):
     between: Tensor
     within: Tensor
     centres: Tensor
@@ -85,8 +86,8 @@ class _Particles(Timed):
         generator: Generator,
         gates: int = 0,
     ) -> None:
-        super().__init__(process, FASTEST)
-        self.space = process.removed
+        super().__init__(FASTEST)
+        self.space, self.spread = process.removed, process.spread
         if not self.space or dim <= self.space:
             raise Unsupported("this network is for particles, on a base without centre of mass")
         n, width, rounds = dim // self.space, spec.width, spec.rounds
@@ -107,15 +108,10 @@ class _Particles(Timed):
         self.update = nn.ModuleList([nn.Linear(width, width) for _ in range(rounds)])
         self.to(generator.device)
         initialise(self, generator)
-        last = self.time[-1]
-        assert isinstance(last, nn.Linear)
-        with torch.no_grad():  # phi and psi are read out by vectors of the time, 0 at first
-            readout = slice(width * (1 + 2 * rounds), width * (3 + 2 * rounds))
-            last.weight[readout].zero_()
-            last.bias[readout].zero_()
+        # phi and psi are read out by vectors of the time, 0 at first
+        self.silence(slice(width * (1 + 2 * rounds), width * (3 + 2 * rounds)))
 
-    def field(self, x: Tensor, embedding: Tensor) -> Tensor:
-        self.count(x)
+    def forward(self, x: Float[Tensor, "*b d"], embedding: Tensor) -> Float[Tensor, "*b d"]:
         parts = iter(embedding.split(self.width, -1))
         y = x.unflatten(-1, (-1, self.space)).movedim(-2, 0) / self.spread  # (n, *b, d)
         away = _along(self.between, y)  # (P, *b, d)
@@ -138,14 +134,6 @@ class _Particles(Timed):
         v = pull + (y - y.mean(0)) * psi
         v = v * (1 + v.square().sum(-1, keepdim=True) / MOST**2).rsqrt()  # |v_i| < MOST
         return v.movedim(0, -2).flatten(-2)
-
-
-class _GuidedParticles(Guidance, _Particles):
-    def __init__(
-        self, spec: EquivariantGuided, dim: int, process: Process, generator: Generator
-    ) -> None:
-        super().__init__(spec, dim, process, generator, gates=1)
-        self.led(spec.clip)
 
 
 def _along(matrix: Float[Tensor, "m n"], each: Float[Tensor, "n *b w"]) -> Float[Tensor, "m *b w"]:

@@ -1,21 +1,19 @@
-"""What is trained, and what builds it: a control and the free energy along time."""
+"""What is trained: a control, the free energy along time, and what single losses add to them."""
 
 from __future__ import annotations
 
 import copy
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, final
 
-import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from tiltbench.samplers.networks.control import Control, Sloped
+from tiltbench.samplers.networks.free_energy import FreeEnergy
 from tiltbench.samplers.sampler import Unsupported
-from tiltbench.targets.bases.process import Controlled, Process
-
-BENDS = 8  # sines that bend the free energy away from a straight line
+from tiltbench.targets.bases.process import Controlled, Process, Stepper
 
 
 class Earlier(NamedTuple):
@@ -26,19 +24,105 @@ class Earlier(NamedTuple):
     goal: float  # the tilt the model itself is now trained towards
 
 
+@final
 class Model(nn.Module, Controlled):
-    """What is trained: a control and the free energy F(t), F(0) = 0 and F(1) = -log_Z."""
+    """The parts that a loss trains, and one face to them all.
 
-    guided = False  # whether `control` wants grad r(x) as its hint
-    forward_points = 0  # points (x, t) at which the control was evaluated, and of those
-    backward_points = 0  # the ones whose graph was kept: recorded, never limited
-    earlier: Earlier | None = None  # a tuple: copied with the model, but no part of its parameters
+    `network` is the control u(x, t).  `energy` is the free energy F(t), F(0) = 0 and F(1) = -log_Z.
+    `correction`, where there is one, is h(x) of the adjoint Schroedinger bridge.  `earlier`, where
+    there is one, is the stage before (tilt matching): no part of the parameters."""
 
-    def __init__(self) -> None:
+    earlier: Earlier | None = None  # a tuple: copied with the model, but not registered
+
+    def __init__(
+        self,
+        network: Control,
+        correction: nn.Module | None = None,
+        energy: FreeEnergy | None = None,
+    ) -> None:
         super().__init__()
-        self.log_Z = nn.Parameter(torch.zeros((), dtype=torch.float64))
-        self.bend = nn.Parameter(torch.zeros(BENDS, dtype=torch.float64))
-        self.correction: nn.Module | None = None  # h, given by `Corrected`
+        self.energy = energy or FreeEnergy()
+        self.network = network
+        self.correction = correction
+
+    @property
+    def guided(self) -> bool:
+        """Whether `control` wants grad r(x) as its hint."""
+        return self.network.guided
+
+    @property
+    def forward_points(self) -> int:
+        """Points (x, t) at which the control was evaluated: recorded, never limited."""
+        return self.network.forward_points
+
+    @property
+    def backward_points(self) -> int:
+        """Those of them whose graph was kept."""
+        return self.network.backward_points
+
+    def control(
+        self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
+    ) -> Float[Tensor, "*b d"]:
+        return self.network.control(x, t, hint)
+
+    def on_grid(self, t: Float[Tensor, " k"]) -> Stepper:
+        return self.network.on_grid(t)
+
+    def stretched(
+        self, x: Float[Tensor, "*b d"], t: Tensor, directions: Float[Tensor, "*c m d"]
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b m"]]:
+        """u and xi_i . (du/dx) xi_i for each of m directions xi, shared or a set a point.
+
+        Summed over the axes it is the divergence of u; at one random xi of unit covariance an
+        estimate of it (Hutchinson).  Differentiable in the parameters.  Raises Unsupported for
+        guided controls."""
+        return self.network.stretched(x, t, directions)
+
+    def potential(self, x: Float[Tensor, "*b d"], t: Tensor) -> Float[Tensor, " *b"]:
+        """phi(x, t), length^2, of which spread u is the gradient.
+
+        Raises Unsupported where the control is not made of one."""
+        if not isinstance(self.network, Sloped):
+            raise Unsupported("this loss trains a potential: use model=Potential")
+        return self.network.potential(x, t)
+
+    def corrector(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """h(x) of the adjoint Schroedinger bridge, in units of a score (1/length).
+
+        Raises Unsupported where there is none."""
+        if self.correction is None:
+            raise Unsupported("the network has no corrector: use model=Corrected")
+        out: Tensor = self.correction(x)
+        return out
+
+    @property
+    def log_Z(self) -> nn.Parameter:
+        """-F(1), nats."""
+        return self.energy.log_Z
+
+    def free_energy(self, t: Tensor) -> Tensor:
+        """F(t), differentiable in t."""
+        return self.energy.at(t)
+
+    def free_energy_rate(self, t: Tensor) -> Tensor:
+        """dF/dt, in closed form."""
+        return self.energy.rate(t)
+
+    def free_energy_parameters(self) -> Iterator[nn.Parameter]:
+        """What only F depends on: trained at a rate of its own."""
+        return self.energy.parameters()
+
+    def control_parameters(self) -> Iterator[nn.Parameter]:
+        """All others that train, in the order of `parameters`."""
+        of_time = {id(p) for p in self.free_energy_parameters()}
+        return (p for p in self.parameters() if p.requires_grad and id(p) not in of_time)
+
+    def frozen(self) -> Model:
+        """A copy that is not trained, knows no stage before it and has evaluated nothing."""
+        twin = copy.deepcopy(self).requires_grad_(False)
+        twin.earlier = None
+        twin.network.forward_points = twin.network.backward_points = 0
+        return twin
 
     def get_extra_state(self) -> dict[str, Any]:
         """The counts and the earlier stage, beside the parameters in a `state_dict`."""
@@ -53,66 +137,30 @@ class Model(nn.Module, Controlled):
             past = copy.deepcopy(self).requires_grad_(False)
             past.load_state_dict(parameters)
             self.earlier = Earlier(past, float(tilt), float(goal))
-        self.forward_points, self.backward_points = map(int, state["points"])
+        self.network.forward_points, self.network.backward_points = map(int, state["points"])
 
-    def free_energy(self, t: Tensor) -> Tensor:
-        """-t log_Z + sum_j bend_j sin(j pi t) / (j pi), BENDS terms, differentiable in t: the
-        parameters are amplitudes of dF/dt, so that one learning rate suits them all."""
-        waves = torch.arange(1, BENDS + 1, device=t.device) * math.pi
-        bends = (self.bend / waves * torch.sin(t.double()[..., None] * waves)).sum(-1)
-        return -t * self.log_Z + bends.to(t)
+    def state_dict(  # type: ignore[override]
+        self, *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Under the names that the parts give: what is stored does not say how they are joined."""
+        return {_bare(key): value for key, value in super().state_dict(*args, **kwargs).items()}
 
-    def free_energy_rate(self, t: Tensor) -> Tensor:
-        """dF/dt, in closed form."""
-        waves = torch.arange(1, BENDS + 1, device=t.device) * math.pi
-        bends = (self.bend * torch.cos(t.double()[..., None] * waves)).sum(-1)
-        return bends.to(t) - self.log_Z.to(t)
+    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        """What `state_dict` has made; raises RuntimeError where names or shapes are others."""
+        names = {_bare(key): key for key in super().state_dict()}
+        whole = {names.get(key, key): value for key, value in state_dict.items()}
+        return super().load_state_dict(whole, *args, **kwargs)
 
-    def free_energy_parameters(self) -> Iterator[nn.Parameter]:
-        """What only F depends on: trained at a rate of its own."""
-        yield self.log_Z
-        yield self.bend
 
-    def corrector(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        """h(x) of the adjoint Schroedinger bridge, in units of a score (1/length).
+PARTS = ("energy.", "network.field.", "network.")
 
-        Raises Unsupported where the network has none."""
-        if self.correction is None:
-            raise Unsupported("the network has no corrector: use model=Corrected")
-        out: Tensor = self.correction(x)
-        return out
 
-    def potential(self, x: Float[Tensor, "*b d"], t: Tensor) -> Float[Tensor, " *b"]:
-        """phi(x, t), length^2, of which spread u is the gradient.
-
-        Raises Unsupported where the network has none."""
-        raise Unsupported("this loss trains a potential: use model=Potential")
-
-    def stretched(
-        self, x: Float[Tensor, "*b d"], t: Tensor, directions: Float[Tensor, "*c m d"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b m"]]:
-        """u and xi_i . (du/dx) xi_i for each of m directions xi, shared or a set a point.
-
-        Summed over the axes it is the divergence of u; at one random xi of unit covariance an
-        estimate of it (Hutchinson).  Differentiable in the parameters.  This one takes a
-        vector-Jacobian product a direction, of any network; raises Unsupported for guided ones."""
-        if self.guided:
-            raise Unsupported(
-                "the divergence of a guided control takes second derivatives of the reward: use an "
-                "unguided network, or recipe=Escorted, which needs no divergence"
-            )
-        keep = torch.is_grad_enabled()
-        with torch.enable_grad():
-            y = x if keep and x.requires_grad else x.detach().requires_grad_()
-            u = self.control(y, t) + 0 * y  # a control that ignores x has divergence 0
-            found = []
-            for xi in directions.unbind(-2):
-                (pulled,) = torch.autograd.grad(
-                    (u * xi).sum(), y, create_graph=keep, retain_graph=True
-                )
-                found.append((pulled * xi).sum(-1))
-        each = torch.stack(found, -1)
-        return (u, each) if keep else (u.detach(), each.detach())
+def _bare(key: str) -> str:
+    """A parameter's name without that of the part which holds it."""
+    for part in PARTS:
+        if key.startswith(part):
+            return key.removeprefix(part)
+    return key
 
 
 class Network(ABC):
@@ -129,3 +177,8 @@ def at_least_one(network: Network, *fields: str) -> None:
     for field in fields:
         if getattr(network, field) < 1:
             raise ValueError(f"{field} is {getattr(network, field)}; it must be 1 or more")
+
+
+def positive_clip(clip: float) -> None:
+    if not clip > 0:
+        raise ValueError(f"clip is {clip}; it must be positive")

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from tiltbench.samplers.networks.model import Model, Network, at_least_one
-from tiltbench.samplers.networks.timed import MOST, Guidance, Timed, clock, initialise
+from tiltbench.samplers.networks.model import Model, Network, at_least_one, positive_clip
+from tiltbench.samplers.networks.timed import MOST, Descent, Pushed, Timed, clock, initialise
 from tiltbench.targets.bases.process import Process
 
 
@@ -31,7 +31,8 @@ class Mlp(Network):
         at_least_one(self, "width", "layers")
 
     def build(self, dim: int, process: Process, generator: Generator) -> Model:
-        return _Perceptron(self, dim, process, generator)
+        field = _Perceptron(self, dim, dim, process, generator)
+        return Model(Timed(field, process)).to(generator.device)
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,11 @@ class Guided(Network):
 
     def __post_init__(self) -> None:
         at_least_one(self, "width", "layers")
-        if not self.clip > 0:
-            raise ValueError(f"clip is {self.clip}; it must be positive")
+        positive_clip(self.clip)
 
     def build(self, dim: int, process: Process, generator: Generator) -> Model:
-        return _GuidedPerceptron(self, dim, process, generator)
+        field = _Perceptron(self, dim, dim, process, generator, gates=1)
+        return Model(Timed(field, process, self.clip)).to(generator.device)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Potential(Network):
         at_least_one(self, "width", "layers")
 
     def build(self, dim: int, process: Process, generator: Generator) -> Model:
-        return _Potential(self, dim, process, generator)
+        field = _Perceptron(self, dim, 1, process, generator)
+        return Model(Descent(field, process)).to(generator.device)
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ class Corrected(Network):
 
     def build(self, dim: int, process: Process, generator: Generator) -> Model:
         model = self.control.build(dim, process, generator)
-        model.correction = _Correction(self, dim, process, generator)
-        return model
+        correction = _Correction(self, dim, process, generator)
+        return Model(model.network, correction, model.energy)
 
 
 class _Correction(nn.Module):
@@ -112,79 +114,53 @@ class _Correction(nn.Module):
         return self.project(self.layers(x / self.spread) / self.spread)
 
 
-class _Perceptron(Timed):
+class _Perceptron(Pushed):
     def __init__(
         self,
         spec: Mlp | Guided | Potential,
         dim: int,
+        outputs: int,
         process: Process,
         generator: Generator,
         gates: int = 0,
-        outputs: int = 0,
     ) -> None:
-        super().__init__(process)
+        super().__init__()
         width = spec.width
         self.inverse_spread = 1 / process.spread
         self.state = nn.Linear(dim, width)
         self.time = clock(width + gates)
         self.hidden = nn.ModuleList([nn.Linear(width, width) for _ in range(spec.layers - 1)])
-        self.out = nn.Linear(width, outputs or dim)
-        self.width = width
+        self.out = nn.Linear(width, outputs)
         self.to(generator.device)
         initialise(self, generator)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def field(self, x: Tensor, embedding: Tensor) -> Tensor:
-        self.count(x)
+    def forward(self, x: Float[Tensor, "*b d"], embedding: Tensor) -> Float[Tensor, "*b o"]:
         h = nn.functional.silu(self.state(x * self.inverse_spread) + embedding)
         for layer in self.hidden:
             h = nn.functional.silu(layer(h))
         return MOST * torch.tanh(self.out(h) / MOST)
 
-    def stretched(
-        self, x: Float[Tensor, "*b d"], t: Tensor, directions: Float[Tensor, "*c m d"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b m"]]:
+    def push(
+        self,
+        x: Float[Tensor, "*b d"],
+        embedding: Tensor,
+        directions: Float[Tensor, "*c m d"],
+        onto: Float[Tensor, "*c m o"],
+    ) -> tuple[Float[Tensor, "*b o"], Float[Tensor, "*b m"]]:
         """Tangents pushed forward layer by layer: exact, a fraction of a control a direction."""
-        self.count(x)
         tangent = directions @ (self.state.weight.T * self.inverse_spread)
-        h, bent = _silu(self.state(x * self.inverse_spread) + self.embed(t, x))
+        h, bent = _silu(self.state(x * self.inverse_spread) + embedding)
         tangent = bent[..., None, :] * tangent
         for layer in self.hidden:
             assert isinstance(layer, nn.Linear)
             h, bent = _silu(layer(h))
             tangent = bent[..., None, :] * nn.functional.linear(tangent, layer.weight)
         squashed = torch.tanh(self.out(h) / MOST)
-        slope = self.project(directions) * (1 - squashed.square())[..., None, :]
+        slope = onto * (1 - squashed.square())[..., None, :]
         each = (slope * nn.functional.linear(tangent, self.out.weight)).sum(-1)
-        return self.project(MOST * squashed), each
-
-
-class _GuidedPerceptron(Guidance, _Perceptron):
-    def __init__(self, spec: Guided, dim: int, process: Process, generator: Generator) -> None:
-        super().__init__(spec, dim, process, generator, gates=1)
-        self.led(spec.clip)
-
-
-class _Potential(_Perceptron):
-    def __init__(self, spec: Potential, dim: int, process: Process, generator: Generator) -> None:
-        super().__init__(spec, dim, process, generator, outputs=1)
-
-    def potential(self, x: Float[Tensor, "*b d"], t: Tensor) -> Float[Tensor, " *b"]:
-        return self.spread**2 * self.field(x, self.embed(t, x))[..., 0]
-
-    def steered(self, x: Tensor, embedding: Tensor, hint: Tensor | None) -> Tensor:
-        keep = torch.is_grad_enabled()
-        with torch.enable_grad():
-            y = x if keep and x.requires_grad else x.detach().requires_grad_()
-            height = self.spread * self.field(y, embedding).sum()
-            (u,) = torch.autograd.grad(height, y, create_graph=keep)
-        return u
-
-    def stretched(
-        self, x: Float[Tensor, "*b d"], t: Tensor, directions: Float[Tensor, "*c m d"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b m"]]:
-        return Model.stretched(self, x, t, directions)
+        return MOST * squashed, each
 
 
 def _silu(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from tiltbench.samplers.networks.model import Model
+from tiltbench.samplers.networks.control import Control, Sloped
 from tiltbench.targets.bases.process import Process, Stepper
 
 FEATURES = 64  # frequencies, each with a sine and a cosine
@@ -19,8 +20,8 @@ FEATURES = 64  # frequencies, each with a sine and a cosine
 MOST = 50.0  # |u_i| < MOST: an unbounded control can throw its own paths ever further out
 
 
-class Timed(Model):
-    """A model whose control is `field`(x, an embedding of t), projected as the process is.
+class Field(nn.Module, ABC):
+    """A function of x and of an embedding of t, not yet projected.
 
     The embedding, 128 Fourier features sin and cos(w t) -> 128 -> the width that the field asks
     for, is evaluated once per time, not per point; w / pi runs from 0.3 to `fastest`.  Features
@@ -28,41 +29,93 @@ class Timed(Model):
 
     rate: Tensor
     phase: Tensor
-    time: nn.Sequential
+    time: nn.Sequential  # made by the field, of `clock`
 
-    def __init__(self, process: Process, fastest: float = 100.0) -> None:
+    def __init__(self, fastest: float = 100.0) -> None:
         super().__init__()
-        self.spread = process.spread
-        self.project: Callable[[Tensor], Tensor] = process.project if process.removed else _as_is
         rate = torch.logspace(-0.5, math.log10(fastest), FEATURES) * math.pi
         self.register_buffer("rate", torch.cat([rate, rate]), persistent=False)
         phase = torch.tensor([0.0, math.pi / 2]).repeat_interleave(FEATURES)
         self.register_buffer("phase", phase, persistent=False)  # a cosine is a sine a quarter on
 
-    def embed(self, t: Tensor, like: Tensor) -> Tensor:
+    def embed(self, t: Tensor, like: Tensor) -> Float[Tensor, "*t w"]:
         angle = torch.addcmul(self.phase, t.to(like.dtype)[..., None], self.rate)
-        return self.time(angle.sin())
+        out: Tensor = self.time(angle.sin())
+        return out
 
     @abstractmethod
-    def field(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """(*b, D) -> (*b, outputs); counts its points."""
+    def forward(self, x: Float[Tensor, "*b d"], embedding: Tensor) -> Float[Tensor, "*b o"]:
+        """(*b, D) -> (*b, outputs)."""
 
-    def count(self, x: Tensor) -> None:
-        points = math.prod(x.shape[:-1])
-        self.forward_points += points
-        self.backward_points += points * torch.is_grad_enabled()
+    def silence(self, rows: slice) -> None:
+        """These entries of the embedding are 0 at first, at every time."""
+        last = self.time[-1]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():
+            last.weight[rows].zero_()
+            last.bias[rows].zero_()
+
+
+class Pushed(Field):
+    """A field whose derivative along directions is cheaper than by products."""
+
+    @abstractmethod
+    def push(
+        self,
+        x: Float[Tensor, "*b d"],
+        embedding: Tensor,
+        directions: Float[Tensor, "*c m d"],
+        onto: Float[Tensor, "*c m o"],
+    ) -> tuple[Float[Tensor, "*b o"], Float[Tensor, "*b m"]]:
+        """The value v, and onto_i . (dv/dx) directions_i for every i."""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """gate(t) h,  h = grad r(x) spread clipped to length `clip`."""
+
+    clip: float
+    spread: float
+
+    def term(self, hint: Tensor | None, gate: Tensor) -> Tensor:
+        if hint is None:
+            raise ValueError("a guided control needs the reward's gradient at x as its hint")
+        pull = hint * self.spread
+        length = pull.norm(dim=-1, keepdim=True)
+        return gate * (pull * (self.clip / length.clamp(min=self.clip)))
+
+
+@final
+class Timed(Control):
+    """u = field(x, embedding of t), and the guidance where there is one, projected as the process
+    is.  The gate of the guidance is one entry of the embedding more, the last, and 0 at first."""
+
+    def __init__(self, field: Field, process: Process, clip: float | None = None) -> None:
+        super().__init__()
+        self.field = field
+        self.guidance = None if clip is None else Guidance(clip, process.spread)
+        self.guided = self.guidance is not None
+        self.project = process.project if process.removed else _as_is
+        if self.guided:
+            field.silence(slice(-1, None))
 
     def control(
         self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
     ) -> Float[Tensor, "*b d"]:
-        return self.project(self.steered(x, self.embed(t, x), hint))
+        return self.project(self.steered(x, self.field.embed(t, x), hint))
 
     def steered(self, x: Tensor, embedding: Tensor, hint: Tensor | None) -> Tensor:
         """u from an embedded time, not yet projected."""
-        return self.field(x, embedding)
+        self.count(x)
+        if self.guidance is None:
+            out: Tensor = self.field(x, embedding)
+            return out
+        term = self.guidance.term(hint, embedding[..., -1:])
+        guided: Tensor = self.field(x, embedding[..., :-1]) + term
+        return guided
 
     def on_grid(self, t: Float[Tensor, " k"]) -> Stepper:
-        whole = self.embed(t, t)
+        whole = self.field.embed(t, t)
         each = whole.unbind(0)
 
         def step(x: Tensor, k: int | Tensor, hint: Tensor | None) -> Tensor:
@@ -71,34 +124,54 @@ class Timed(Model):
 
         return step
 
-
-class Guidance(Timed):
-    """Put before a `Timed` model built with one gate more: u + gate(t) h, h = grad r(x) spread
-    clipped to length `clip`; the gate is the last entry of the embedding, and 0 at first."""
-
-    guided = True
-    clip: float
-
-    def led(self, clip: float) -> None:
-        self.clip = clip
-        last = self.time[-1]
-        assert isinstance(last, nn.Linear)
-        with torch.no_grad():
-            last.weight[-1:].zero_()
-            last.bias[-1:].zero_()
-
-    def steered(self, x: Tensor, embedding: Tensor, hint: Tensor | None) -> Tensor:
-        if hint is None:
-            raise ValueError("a guided control needs the reward's gradient at x as its hint")
-        pull = hint * self.spread
-        length = pull.norm(dim=-1, keepdim=True)
-        pull = pull * (self.clip / length.clamp(min=self.clip))
-        return super().steered(x, embedding[..., :-1], None) + embedding[..., -1:] * pull
-
     def stretched(
         self, x: Float[Tensor, "*b d"], t: Tensor, directions: Float[Tensor, "*c m d"]
     ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b m"]]:
-        return Model.stretched(self, x, t, directions)
+        if self.guided or not isinstance(self.field, Pushed):
+            return super().stretched(x, t, directions)
+        self.count(x)
+        embedding, onto = self.field.embed(t, x), self.project(directions)
+        u, each = self.field.push(x, embedding, directions, onto)
+        return self.project(u), each
+
+
+@final
+class Descent(Sloped):
+    """u = grad phi / spread with phi = spread^2 field(x, embedding of t), a field of one output."""
+
+    def __init__(self, field: Field, process: Process) -> None:
+        super().__init__()
+        self.field, self.spread = field, process.spread
+        self.project = process.project if process.removed else _as_is
+
+    def potential(self, x: Float[Tensor, "*b d"], t: Tensor) -> Float[Tensor, " *b"]:
+        self.count(x)
+        height: Tensor = self.field(x, self.field.embed(t, x))
+        return self.spread**2 * height[..., 0]
+
+    def control(
+        self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
+    ) -> Float[Tensor, "*b d"]:
+        return self.project(self.slope(x, self.field.embed(t, x)))
+
+    def slope(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """u from an embedded time, not yet projected."""
+        keep = torch.is_grad_enabled()
+        with torch.enable_grad():
+            y = x if keep and x.requires_grad else x.detach().requires_grad_()
+            self.count(y)
+            height = self.spread * self.field(y, embedding).sum()
+            (u,) = torch.autograd.grad(height, y, create_graph=keep)
+        return u
+
+    def on_grid(self, t: Float[Tensor, " k"]) -> Stepper:
+        whole = self.field.embed(t, t)
+        each = whole.unbind(0)
+
+        def step(x: Tensor, k: int | Tensor, hint: Tensor | None) -> Tensor:
+            return self.project(self.slope(x, each[k] if isinstance(k, int) else whole[k]))
+
+        return step
 
 
 def clock(outputs: int) -> nn.Sequential:

@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -27,15 +27,40 @@ from tiltbench.targets.bases.process import Controlled, Kernel, Path, Process
 from tiltbench.targets.problem import Reward
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EscortPath(Path):
+    """A path of an escort, whose u and hint are at all K+1 points, with what was met there."""
+
+    velocity: Float[Tensor, "k1 *b d"]  # v of the base
+    score: Float[Tensor, "k1 *b d"]  # grad log p_t of the base
+    pull: Float[Tensor, "k1 *b d"]  # grad r_t
+    height: Float[Tensor, " k1 *b"]  # r_t
+    change: Float[Tensor, " k1 *b"]  # d/dt r_t
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MeasuredPath(EscortPath):
+    """An escort's path with the divergence of w at every point, which drawing alone pays for."""
+
+    growth: Float[Tensor, " k1 *b"]  # div w of the escort w = spread u
+
+
+def escorted(path: Path) -> EscortPath:
+    """The path as an escort's; raises TypeError where another process has made it."""
+    if not isinstance(path, EscortPath):
+        raise TypeError(f"an escort weighs its own paths, not a {type(path).__name__}")
+    return path
+
+
 class Weighing(ABC):
     """How the paths of an escort are weighed: A_k, with E[exp A_k f(x_k)] = Z_k E_pi_k[f]."""
 
     @abstractmethod
-    def along(self, escort: Escort, path: Path) -> Float[Tensor, " k1 *b"]:
+    def along(self, escort: Escort, path: EscortPath) -> Float[Tensor, " k1 *b"]:
         """A_k at every point, float64; A_0 = 0."""
 
     @abstractmethod
-    def log_ratio(self, escort: Escort, path: Path) -> Float[Tensor, " *b"]:
+    def log_ratio(self, escort: Escort, path: EscortPath) -> Float[Tensor, " *b"]:
         """r(x_K) - A_K."""
 
 
@@ -47,15 +72,13 @@ class KernelRatio(Weighing):
     (math.md 5.3).  Needs eps > 0.  Exact at any number of steps where the base knows its density;
     elsewhere `Noising.log_change` stands in, and E[exp A] = Z as dt -> 0 only."""
 
-    def along(self, escort: Escort, path: Path) -> Float[Tensor, " k1 *b"]:
-        assert path.height is not None
+    def along(self, escort: Escort, path: EscortPath) -> Float[Tensor, " k1 *b"]:
         return path.height.double() + self._gained(escort, path)
 
-    def log_ratio(self, escort: Escort, path: Path) -> Float[Tensor, " *b"]:
+    def log_ratio(self, escort: Escort, path: EscortPath) -> Float[Tensor, " *b"]:
         return -self._gained(escort, path)[-1]
 
-    def _gained(self, escort: Escort, path: Path) -> Tensor:
-        assert path.velocity is not None and path.score is not None
+    def _gained(self, escort: Escort, path: EscortPath) -> Tensor:
         eps = path.t.double().new_tensor(escort.diffusion)
         w = escort.spread * path.u
         carried = path.velocity + w
@@ -71,8 +94,8 @@ class Divergence(Weighing):
 
     Any eps >= 0, and no density of the base; E[exp A] = Z as dt -> 0 (math.md 5.2)."""
 
-    def along(self, escort: Escort, path: Path) -> Float[Tensor, " k1 *b"]:
-        if path.growth is None:
+    def along(self, escort: Escort, path: EscortPath) -> Float[Tensor, " k1 *b"]:
+        if not isinstance(path, MeasuredPath):
             raise Unsupported(
                 "the divergence form weighs drawn paths only: train with nets_pinn, or use "
                 "recipe=Escorted for losses of path weights"
@@ -83,20 +106,17 @@ class Divergence(Weighing):
         each = dt * (gain[:-1] + gain[1:]) / 2
         return torch.cat([torch.zeros_like(each[:1]), each.cumsum(0)])
 
-    def log_ratio(self, escort: Escort, path: Path) -> Float[Tensor, " *b"]:
-        assert path.height is not None
+    def log_ratio(self, escort: Escort, path: EscortPath) -> Float[Tensor, " *b"]:
         return path.height[-1].double() - self.along(escort, path)[-1]
 
 
-def slope(path: Path) -> Float[Tensor, " k1 *b d"]:
+def slope(path: EscortPath) -> Float[Tensor, " k1 *b d"]:
     """grad log pi_t = s + grad r_t at every point."""
-    assert path.score is not None and path.pull is not None
     return path.score + path.pull
 
 
-def rate(path: Path) -> Float[Tensor, " k1 *b"]:
+def rate(path: EscortPath) -> Float[Tensor, " k1 *b"]:
     """dA/dt where w = 0: d/dt r_t + v . grad r_t at every point."""
-    assert path.velocity is not None and path.pull is not None and path.change is not None
     return path.change + (path.velocity * path.pull).sum(-1)
 
 
@@ -106,6 +126,7 @@ class Escort(Process):
 
     eps_t = eps spread^2 ratio^(-2t), held over a step at its earlier end."""
 
+    path: ClassVar[type[Path]] = EscortPath
     flow: Noising  # the base
     reward: Reward
     annealing: Annealing
@@ -152,11 +173,11 @@ class Escort(Process):
         return self._move(x, self._at(x, k + 1), k + 1, k)
 
     def log_ratio(self, path: Path) -> Float[Tensor, " *b"]:
-        return self.weighing.log_ratio(self, path)
+        return self.weighing.log_ratio(self, escorted(path))
 
     def log_w_along(self, path: Path) -> Float[Tensor, " k1 *b"]:
         """A_k at every point: weighted by exp A_k, x_k is drawn from pi_t at t = t_k."""
-        return self.weighing.along(self, path)
+        return self.weighing.along(self, escorted(path))
 
     def simulate(
         self,
@@ -165,7 +186,7 @@ class Escort(Process):
         generator: Generator,
         guided: bool = False,
         dtype: torch.dtype = torch.float32,
-    ) -> Path:
+    ) -> EscortPath:
         """Paths forward from X_0 ~ p_0: a value and a gradient of r at each of the K + 1 points."""
         x = self.start(shape, generator, dtype)
         return self._walk(model, x, range(self.steps + 1), generator, guided)
@@ -176,13 +197,13 @@ class Escort(Process):
         x_end: Float[Tensor, "*b d"],
         generator: Generator,
         guided: bool = False,
-    ) -> Path:
+    ) -> EscortPath:
         """Paths of the reversed chain, drift v + w - eps (s + grad r_t), from X_1 = x_end."""
         return self._walk(model, x_end, range(self.steps, -1, -1), generator, guided)
 
     def _walk(
         self, model: Controlled, x: Tensor, order: range, generator: Generator, guided: bool
-    ) -> Path:
+    ) -> EscortPath:
         """Points of the grid in the given order, forward or backward in time."""
         control = model.on_grid(self.grid(x))
         xs, us, seen = [], [], []
@@ -202,10 +223,10 @@ class Escort(Process):
 
     def _recorded(
         self, xs: list[Tensor], us: list[Tensor], seen: list[_Point], guided: bool
-    ) -> Path:
+    ) -> EscortPath:
         moves = [self._move(xs[k], seen[k], k, k + 1) for k in range(self.steps)]
         pull = torch.stack([p.tilt.pull for p in seen])
-        return Path(
+        return EscortPath(
             self.grid(xs[0]),
             torch.stack(xs),
             torch.stack([move.mean for move in moves]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import torch
@@ -13,13 +13,20 @@ from torch import Generator, Tensor
 from tiltbench.samplers.loss import Loss
 from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.recipes.annealing import Annealing, Ramp
-from tiltbench.samplers.recipes.escort import Divergence, Escort, KernelRatio
+from tiltbench.samplers.recipes.escort import (
+    Divergence,
+    Escort,
+    EscortPath,
+    KernelRatio,
+    MeasuredPath,
+    escorted,
+)
 from tiltbench.samplers.recipes.recipe import Recipe
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.bases.noising import Noising
 from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Problem
+from tiltbench.targets.problem import Problem, Reward
 
 
 class _Annealed(Recipe):
@@ -29,12 +36,12 @@ class _Annealed(Recipe):
     eps: float
     ratio: float
 
-    def simulate(self, problem: Problem, model: Model, n: int, generator: Generator) -> Path:
+    def simulate(self, problem: Problem, model: Model, n: int, generator: Generator) -> EscortPath:
         return _escort(problem).simulate(model, (n, problem.dim), generator, model.guided)
 
     def retrace(
         self, problem: Problem, model: Model, x: Float[Tensor, "n d"], generator: Generator
-    ) -> Path:
+    ) -> EscortPath:
         return _escort(problem).retrace(model, x, generator, model.guided)
 
     def price(self, loss: Loss, paths: int, steps: int, guided: bool) -> Cost:
@@ -68,9 +75,9 @@ class Escorted(_Annealed):
                 "recipe=Transported, which takes any eps from 0 on"
             )
 
-    def process(self, problem: Problem, raw: Problem) -> Escort:
+    def process(self, problem: Problem, tamed: Reward) -> Escort:
         flow = _started(problem.base)
-        return Escort(flow, problem.reward, self.annealing, self.eps, self.ratio, KernelRatio())
+        return Escort(flow, tamed, self.annealing, self.eps, self.ratio, KernelRatio())
 
 
 @dataclass(frozen=True)
@@ -92,26 +99,27 @@ class Transported(_Annealed):
             raise ValueError(f"eps is {self.eps}; it must be 0 or more, and finite")
         _positive(self, "ratio")
 
-    def process(self, problem: Problem, raw: Problem) -> Escort:
-        flow = _started(raw.base)
-        return Escort(flow, raw.reward, self.annealing, self.eps, self.ratio, Divergence())
+    def process(self, problem: Problem, tamed: Reward) -> Escort:
+        flow = _started(problem.base)
+        return Escort(flow, problem.reward, self.annealing, self.eps, self.ratio, Divergence())
 
-    def simulate(self, problem: Problem, model: Model, n: int, generator: Generator) -> Path:
+    def simulate(self, problem: Problem, model: Model, n: int, generator: Generator) -> EscortPath:
         return _finite(super().simulate(problem, model, n, generator))
 
     def retrace(
         self, problem: Problem, model: Model, x: Float[Tensor, "n d"], generator: Generator
-    ) -> Path:
+    ) -> EscortPath:
         return _finite(super().retrace(problem, model, x, generator))
 
-    def weighed(self, problem: Problem, model: Model, path: Path) -> Path:
+    def weighed(self, problem: Problem, model: Model, path: Path) -> MeasuredPath:
         """With div w at every point."""
-        return path._replace(growth=problem.base.spread * divergences(model, path))
+        here, growth = escorted(path), problem.base.spread * divergences(model, path)
+        known = {part.name: getattr(here, part.name) for part in fields(EscortPath)}
+        return MeasuredPath(**known, growth=growth)
 
 
-def _finite(path: Path) -> Path:
+def _finite(path: EscortPath) -> EscortPath:
     """The path, if no wall was met: A would die there, where the law is reflected."""
-    assert path.height is not None
     if bool((path.height == -torch.inf).any()):
         raise Unsupported(
             "the divergence form needs a reward that is finite everywhere, and this one is -inf at "
@@ -142,8 +150,8 @@ def _escort(problem: Problem) -> Escort:
     return problem.base
 
 
-def _positive(recipe: Recipe, *fields: str) -> None:
-    for field in fields:
+def _positive(recipe: Recipe, *names: str) -> None:
+    for field in names:
         if not 0 < getattr(recipe, field) < math.inf:
             raise ValueError(f"{field} is {getattr(recipe, field)}; it must be positive and finite")
 

@@ -20,7 +20,7 @@ from tiltbench.targets.bases.process import (
     simulate,
 )
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Problem
+from tiltbench.targets.problem import Problem, Reward
 
 
 class Recipe(ABC):
@@ -29,9 +29,10 @@ class Recipe(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def process(self, problem: Problem, raw: Problem) -> Process:
-        """The chain to be weighed: E_u[exp(r(x_K) - log_ratio)] = Z.  `problem` clips the gradient
-        of r, for stability; `raw` does not.  Raises Unsupported where the base does not serve."""
+    def process(self, problem: Problem, tamed: Reward) -> Process:
+        """The chain to be weighed: E_u[exp(r(x_K) - log_ratio)] = Z.  `tamed` is the problem's own
+        reward with its gradient clipped, for stability.  Raises Unsupported where the base does not
+        serve."""
 
     @abstractmethod
     def simulate(self, problem: Problem, model: Model, n: int, generator: Generator) -> Path:
@@ -59,8 +60,8 @@ class Base(Recipe):
 
     name: ClassVar[str] = "Base"
 
-    def process(self, problem: Problem, raw: Problem) -> Process:
-        return raw.base
+    def process(self, problem: Problem, tamed: Reward) -> Process:
+        return problem.base
 
     def simulate(self, problem: Problem, model: Model, n: int, generator: Generator) -> Path:
         assert isinstance(problem.base, Additive)

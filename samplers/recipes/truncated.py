@@ -22,7 +22,7 @@ from tiltbench.targets.bases.process import (
     simulate,
 )
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Problem
+from tiltbench.targets.problem import Problem, Reward
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Truncated(Recipe):
         if self.last < 1:
             raise ValueError(f"last is {self.last}; it must be 1 or more")
 
-    def process(self, problem: Problem, raw: Problem) -> Process:
-        return raw.base
+    def process(self, problem: Problem, tamed: Reward) -> Process:
+        return problem.base
 
     def simulate(self, problem: Problem, model: Model, n: int, generator: Generator) -> Path:
         assert isinstance(problem.base, Additive)

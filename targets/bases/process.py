@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -25,7 +26,8 @@ class Kernel(NamedTuple):
     std: float
 
 
-class Path(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Path:
     """A simulated batch and all that is needed to weigh it again for free: K steps, K+1 points."""
 
     t: Float[Tensor, " k1"]
@@ -34,13 +36,6 @@ class Path(NamedTuple):
     std: Float[Tensor, " k"]
     u: Float[Tensor, "k *b d"]  # the control it was simulated (or retraced) with
     hint: Float[Tensor, "k *b d"] | None = None  # paid reward gradients, for guided controls
-    # of escorted processes only (samplers/recipes/escort.py), at all K+1 points, as u and hint:
-    velocity: Float[Tensor, "k1 *b d"] | None = None  # v of the base
-    score: Float[Tensor, "k1 *b d"] | None = None  # grad log p_t of the base
-    pull: Float[Tensor, "k1 *b d"] | None = None  # grad r_t
-    height: Float[Tensor, " k1 *b"] | None = None  # r_t
-    change: Float[Tensor, " k1 *b"] | None = None  # d/dt r_t
-    growth: Float[Tensor, " k1 *b"] | None = None  # div w of the escort w = spread u
 
     @property
     def dt(self) -> Tensor:
@@ -62,6 +57,15 @@ class Controlled(ABC):
         return lambda x, k, hint: self.control(x, t[k], hint)
 
 
+class Uncontrolled(Controlled):
+    """u = 0: the base itself."""
+
+    def control(
+        self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
+    ) -> Float[Tensor, "*b d"]:
+        return torch.zeros_like(x)
+
+
 Stepper = Callable[[Tensor, int | Tensor, Tensor | None], Tensor]
 Guide = Callable[[Tensor], Tensor]  # (*b, D) -> (*b, D): a paid hint for guided models
 
@@ -70,6 +74,7 @@ class Process(ABC):
     """A Markov chain of Gaussian kernels with a start and an exactly weighable reversal."""
 
     steps: int
+    path: ClassVar[type[Path]] = Path  # what its paths are, where one is put together again
 
     @property
     def removed(self) -> int:
@@ -219,11 +224,11 @@ def retrace(
         x[:-1],
         guide(x[:-1]) if guide else None,
     )
-    return path._replace(u=along(model, path))
+    return replace(path, u=along(model, path))
 
 
 def along(model: Controlled, path: Path) -> Float[Tensor, "k *b d"]:
-    """The model's control at every point that has one, K or (escorts) K+1, in one batch."""
+    """The model's control at every point that has one, all of `path.u`, in one batch."""
     n = len(path.u)
     t = path.t[:n].reshape(-1, *[1] * (path.x.dim() - 2))
     return model.control(path.x[:n], t, path.hint)

@@ -12,6 +12,7 @@ import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
@@ -82,7 +83,7 @@ class Ring(NamedTuple):
         top = 1.0
         while abs(self._characteristic(torch.tensor([top, 0.9 * top])).abs().max()) > 1e-10:
             top *= 2
-        a, weight = legendre(nodes)
+        a, weight = (torch.as_tensor(v) for v in np.polynomial.legendre.leggauss(nodes))
         a, weight = top / 2 * (a + 1), top / 2 * weight
         inner = (weight * (1 - self._characteristic(a)) / a.square()).sum()
         return 2 / math.pi * float(inner + 1 / top)
@@ -172,11 +173,3 @@ def bethe_rms(neighbours: int, m2: float, lam: float) -> float:
             break
     law = weight * message.pow(neighbours)
     return math.sqrt(float((law @ x.square()) / law.sum()))
-
-
-def legendre(nodes: int) -> tuple[Tensor, Tensor]:
-    """Gauss-Legendre on [-1, 1] (Golub and Welsch, 1969)."""
-    k = torch.arange(1, nodes, dtype=torch.float64)
-    off = k / (4 * k.square() - 1).sqrt()
-    at, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
-    return at, 2 * vectors[0].square()

@@ -15,6 +15,7 @@ from tiltbench.cli.words import RESULTS, seeds, setting, split, whole
 from tiltbench.plan.spec import METRICS, STUDIES
 from tiltbench.plan.suite import Choice, Suite
 from tiltbench.plan.toml import suite_names
+from tiltbench.records.published import read
 from tiltbench.records.record import Record, Status, write_record
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.targets.registry import TARGETS
@@ -259,8 +260,7 @@ def test_from_run_to_publication(tmp_path, monkeypatch, capsys):
     assert code == 0, said
     public = tmp_path / RESULTS / "published/adhoc"
     kinds = {path.suffix for path in public.rglob("*") if path.is_file()}
-    assert {".json", ".md", ".csv"} <= kinds and not kinds & {".npz", ".safetensors"}
-    assert len(list(public.glob("runs/*.scores.json"))) == 1
+    assert kinds == {".parquet", ".md"} and len(read(public).scores) == 1
 
 
 def test_floors_of_one_target_leave_the_others(tmp_path, monkeypatch):
@@ -345,31 +345,21 @@ def test_broken_files_count_as_not_done(tmp_path, monkeypatch, capsys):
 
     public = tmp_path / RESULTS / "published/adhoc"
     assert main(["publish", "adhoc"]) == 0
-    before = sorted(public.rglob("*"))
+    assert {record.id for record in read(public).records} == {first.stem, second.stem}
     second.write_text("{")
     assert main(["publish", "adhoc"]) == 0
-    assert set(before) - set(public.rglob("*")) == {
-        public / "runs" / f"{second.stem}{suffix}" for suffix in (".json", ".scores.json")
-    }
+    assert {record.id for record in read(public).records} == {first.stem}
 
 
-@pytest.mark.parametrize("broken", ["table.md", "runs"])
-def test_nothing_to_publish_leaves_what_was_published(broken, tmp_path, monkeypatch, capsys):
+def test_nothing_to_publish_leaves_what_was_published(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     out, public = tmp_path / RESULTS / "mine", tmp_path / RESULTS / "published/mine"
     for folder in (out / "runs", public):
         folder.mkdir(parents=True)
     (public / "table.md").write_text("precious")
-    numbers = {"target_version": 1, "seed": 0, "draws": 1, "budget": {"train": [1, 1]}}
-    spec = {"target": {"name": "t"}, "sampler": {"name": "s"}, **numbers}
-    record = Record(spec, {"target": "t", "sampler": "s"}, Status.FAILED)
-    if broken == "table.md":
-        write_record(out / "runs", record)
-    else:
-        (out / "table.md").write_text("empty")
     assert main(["publish", "mine"]) == 2
     error = capsys.readouterr().err
-    assert ("no table.md" if broken == "table.md" else "no records") in error
+    assert "holds no records of runs" in error
     assert error.count("\n") == 1
     assert [p.name for p in public.iterdir()] == ["table.md"]
 

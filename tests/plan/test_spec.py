@@ -3,11 +3,16 @@
 import dataclasses
 import itertools
 import json
+import re
+import typing
+from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tiltbench.plan import toml
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import build_sampler, build_target, label, parse, shorten, spec
 from tiltbench.plan.toml import Choice, load_suite, suite_names
@@ -270,7 +275,7 @@ def test_a_sampler_with_a_smaller_budget_of_its_own(tmp_path):
         (HEAD.replace("1000", "'x'") + BODY, "budget is 'x'"),
         (HEAD.replace("seeds = 2", "seeds = [0, 0]") + BODY, "seeds"),
         (HEAD.replace("seeds = 2", "seeds = 'x'") + BODY, "seeds"),
-        (HEAD.replace("seeds = 2", "seeds = true") + BODY, "seeds must be"),
+        (HEAD.replace("seeds = 2", "seeds = true") + BODY, "seeds is True; it must be"),
         (HEAD + "time_limit = 'x'\n" + BODY, "time_limit is 'x'; it must be a number"),
         (HEAD + "time_limit = -5\n" + BODY, "time_limit is -5; it must be"),
         (HEAD + "name = 'a/b'\n" + BODY, "name is 'a/b'; it names a folder"),
@@ -287,7 +292,7 @@ def test_a_sampler_with_a_smaller_budget_of_its_own(tmp_path):
             "target 'gmm8', not in the suite; did you mean 'gmm9'",
         ),
         (HEAD + BODY + "budget = 2000\n", "budget is 2000; it must be .* below the suite's, 1000"),
-        (HEAD + BODY + "budget = 'x'\n", "budget is 'x'; it must be whole"),
+        (HEAD + BODY + "budget = 'x'\n", "budget is 'x'; it must be a whole number"),
         (HEAD + "[[target]]\nname = 'gmm9'\nbudget = 9\n", "no key 'budget'"),
         (HEAD, "names no target"),
         (HEAD + BODY.replace("gmm9", "gmm99"), "did you mean 'gmm9'"),
@@ -341,3 +346,15 @@ def test_a_cell_is_named_by_everything_that_decides_it(tmp_path):
     assert len({cell.id for cell in [base, *others]}) == 1 + len(others)
     renamed = dataclasses.replace(base, labels={"target": "x", "sampler": "y"})
     assert renamed.id == base.id  # a label is for people
+
+
+def test_the_documented_suite_file_is_the_one_that_is_read():
+    """Every key of docs/suites.md exists, and every key that exists is there."""
+    page = (Path(__file__).parents[2] / "docs" / "suites.md").read_text(encoding="utf-8")
+    table = page.partition("## Tables and keys")[2].partition("Order decides")[0]
+    said = {key for line in table.splitlines() for key in re.findall(r"`(\w+)`", line)}
+    read = set()
+    for field in msgspec.structs.fields(toml.File):
+        kind = typing.get_args(field.type)[0] if typing.get_args(field.type) else field.type
+        read |= set(kind.__struct_fields__)
+    assert read <= said

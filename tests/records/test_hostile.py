@@ -213,12 +213,14 @@ def test_a_link_in_the_results_is_not_written_through(tmp_path):
 
 def test_names_that_are_paths_stay_inside_the_folder(tmp_path):
     up = "../../../../outside"
-    put(record(labels={"target": up, "sampler": f"{up}/s"}))
+    path = put(record(labels={"target": up, "sampler": f"{up}/s"}))
+    path.with_suffix(".scores.json").write_text('{"scores": {}, "code": "x"}')
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
     report(Path("results/theirs"))
     assert main(["publish", "theirs"]) == 0
     made = {path for path in tmp_path.rglob("*") if path.is_file()} - before
-    homes = (tmp_path / "results/theirs", tmp_path / "results/published/theirs")
+    archive = tmp_path / "results/theirs-draws.tar"
+    homes = (tmp_path / "results/theirs", tmp_path / "results/published/theirs", archive)
     assert made and all(any(path.is_relative_to(h) for h in homes) for path in made)
     assert not list(tmp_path.parent.glob("outside*"))
 

@@ -15,6 +15,7 @@ from tiltbench.plan.spec import build_target, parse
 from tiltbench.reference import certify as reference
 from tiltbench.reference import tests as judge
 from tiltbench.reference.certify import Effort, conduct, examine, gather
+from tiltbench.rhat import rank_rhat
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets import reference as stored
@@ -129,10 +130,10 @@ def failed(tests) -> str:
 
 
 def test_r_hat_of_independent_draws_is_one():
-    found = [judge.r_hat(iid(8, 1_000, seed)) for seed in range(5)]
+    found = [rank_rhat(iid(8, 1_000, seed)) for seed in range(5)]
     assert max(abs(r - 1) for r in found) < 0.006
     # E B/W = 1 and sd sqrt(2/15): R^2 = 1 + (B/W - 1)/N with N = 500
-    short = torch.tensor([judge.r_hat(iid(8, 40, seed)) ** 2 for seed in range(40)])
+    short = torch.tensor([rank_rhat(iid(8, 40, seed)) ** 2 for seed in range(40)])
     assert 0.99 < short.mean() < 1.04
 
 
@@ -140,23 +141,23 @@ def test_r_hat_of_normal_chains_with_shifts():
     """(2/3) of two chains a at +-m: the scores' R-hat is near that of the normals themselves."""
     shift = torch.tensor([-1.0, -1.0, 1.0, 1.0]).repeat(5)[:, None]
     for size in (0.1, 0.3):
-        found = judge.r_hat(iid(20, 2_000) + size * shift)
+        found = rank_rhat(iid(20, 2_000) + size * shift)
         assert found == pytest.approx(math.sqrt(1 + size**2 * 20 / 19), abs=0.006)
-    assert judge.r_hat(iid(4, 400) + torch.tensor([[0.0], [0.0], [0.0], [1.5]])) > 1.1
+    assert rank_rhat(iid(4, 400) + torch.tensor([[0.0], [0.0], [0.0], [1.5]])) > 1.1
 
 
 def test_r_hat_sees_scales_trends_and_heavy_tails():
     x = iid(8, 1_000)
     wide = x * torch.tensor([1.0, 1, 1, 1, 1, 1, 1, 3])[:, None]
-    assert judge.r_hat(wide) > 1.05, "the folded half sees scales"
-    assert judge.r_hat(x + torch.linspace(-1, 1, 1_000)) > 1.1, "a trend that all chains share"
-    assert judge.r_hat(x.sinh().exp()) == pytest.approx(judge.r_hat(x), abs=0.01), "ranks"
+    assert rank_rhat(wide) > 1.05, "the folded half sees scales"
+    assert rank_rhat(x + torch.linspace(-1, 1, 1_000)) > 1.1, "a trend that all chains share"
+    assert rank_rhat(x.sinh().exp()) == pytest.approx(rank_rhat(x), abs=0.01), "ranks"
 
 
 def test_r_hat_of_chains_that_do_not_move():
     each = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(4)[:, None].expand(16, 100)
-    assert judge.r_hat(each) == math.inf
-    assert math.isnan(judge.r_hat(torch.ones(8, 50)))
+    assert rank_rhat(each) == math.inf
+    assert math.isnan(rank_rhat(torch.ones(8, 50)))
     stuck = judge.mixing({"left": each})
     assert not stuck.passed and "inf" in stuck.sentence
     never = judge.mixing({"basin_2": torch.zeros(8, 50)})

@@ -155,7 +155,7 @@ def test_long_labels_that_differ_in_the_middle_stay_apart():
 def test_every_target_has_its_own_picture(frames, folder, monkeypatch, capsys):
     for name in ("scatter", "weights", "learning"):  # what they draw is looked at elsewhere
         monkeypatch.setattr(pictures, name, lambda *_: True)
-    made = plots(frames, boards(frames), folder)
+    made = plots(frames, boards(frames), folder, folder / "plots")
     assert len({str(path).casefold() for path in made}) == len(made) == 3 * len(TARGETS) + 1
     assert (folder / "plots" / "summary.png").exists() and not capsys.readouterr().err
     assert all(path.parent == folder / "plots" for path in made)

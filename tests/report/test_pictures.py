@@ -87,7 +87,7 @@ def plugin(tmp_path, monkeypatch):
 def drawn(folder):
     """The names of the pictures of a folder."""
     frames = collect(folder)
-    return {path.name for path in plots(frames, boards(frames), folder)}
+    return {path.name for path in plots(frames, boards(frames), folder, folder / "plots")}
 
 
 def test_a_target_that_raises_in_plots_is_a_sentence(tmp_path, plugin, monkeypatch, capsys):

@@ -294,7 +294,8 @@ def test_a_model_brings_its_counts_and_its_earlier_stage():
     )
     past = copy.deepcopy(model).requires_grad_(False)
     assert isinstance(past, Model)
-    model.earlier, model.forward_points, model.backward_points = Earlier(past, 0.2, 0.5), 7, 3
+    model.earlier = Earlier(past, 0.2, 0.5)
+    model.network.forward_points, model.network.backward_points = 7, 3
     fresh.load_state_dict(model.state_dict())
     assert fresh.earlier[1:] == (0.2, 0.5) and fresh.earlier.model is not past
     assert (fresh.forward_points, fresh.backward_points) == (7, 3)

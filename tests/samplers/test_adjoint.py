@@ -24,6 +24,7 @@ from tiltbench.samplers.losses.trust_region_log_variance import (
     exponent,
     trust_region_log_variance,
 )
+from tiltbench.samplers.networks.control import Control
 from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.networks.perceptron import Corrected, Guided, Mlp
 from tiltbench.samplers.sampler import Unsupported
@@ -52,7 +53,7 @@ def two_humps(steps, stepping=Ancestral()):
     return problem, log_Z, law, optimal
 
 
-class Zero(Model):
+class Zero(Control):
     def control(self, x, t, hint=None):
         return torch.zeros_like(x)
 
@@ -99,7 +100,7 @@ def noised(base, x1, generator):
     chain = replace(base, stepping=Ancestral())
     path = retrace(chain, Zero(), x1, generator)
     stds = torch.tensor(base.stds, dtype=path.x.dtype)
-    return path._replace(std=stds)
+    return replace(path, std=stds)
 
 
 def humps(means, variance=1.0, steps=12):
@@ -116,7 +117,7 @@ def growth(base, x):
     """|a_{k+1}| / |grad r(X_1)| along any points, on or off the process."""
     problem = Problem(2, base, lambda x: torch.sin(x).sum(-1) + x[..., 0] * x[..., 1])
     path = simulate(base, Zero(), x.shape[1:], rng(3), dtype=torch.float64)
-    path = path._replace(x=x)
+    path = replace(path, x=x)
     _, g = reward_and_grad(problem, x[-1])
     return lean(problem, path).norm(dim=-1) / g.norm(dim=-1)
 
@@ -185,7 +186,7 @@ def test_full_adjoint_regresses_with_the_gradient_of_relative_entropy():
     problem = two_humps(8)[0]
     model = shaken(Mlp(width=8), 2, problem.base, by=0.6).float()
     path = simulate(problem.base, model, (16, 2), rng(7))
-    detached = Path(*(None if v is None else v.detach() for v in path))
+    detached = Path(*(v.detach() for v in (path.t, path.x, path.mean, path.std, path.u)))
     found = {}
     for loss, along_path in (
         (relative_entropy, path),
@@ -194,7 +195,7 @@ def test_full_adjoint_regresses_with_the_gradient_of_relative_entropy():
     ):
         batch = loss.label(problem, model, along_path, 0.5, rng())
         value = loss.value(model, problem.base, batch, rng())
-        weights = [p for name, p in model.named_parameters() if name not in ("log_Z", "bend")]
+        weights = list(model.control_parameters())
         found[loss.name] = torch.cat([g.flatten() for g in torch.autograd.grad(value, weights)])
     truth = 2 * found["relative_entropy"]
     exact = (found["adjoint_matching_full"] - truth).norm()
@@ -206,7 +207,7 @@ def test_full_adjoint_regresses_with_the_gradient_of_relative_entropy():
 def test_losses_on_a_network_free_mixture_base_are_stationary_and_attracting(loss):
     problem, log_Z, _, optimal = two_humps(40)
 
-    class Moved(Model):
+    class Moved(Control):
         def __init__(self, theta):
             super().__init__()
             self.theta = torch.nn.Parameter(torch.tensor(theta))
@@ -217,11 +218,11 @@ def test_losses_on_a_network_free_mixture_base_are_stationary_and_attracting(los
     sampler = Diffusion(loss, paths=256)
 
     def slope(theta):
-        model, found = Moved(theta), []
+        model, found = Model(Moved(theta)), []
         for seed in range(8):
             batch = sampler.batch(problem, model, 0.5, rng(seed))
             value = loss.value(model, problem.base, batch, rng(seed))
-            found.append(torch.autograd.grad(value, model.theta)[0].double())
+            found.append(torch.autograd.grad(value, model.network.theta)[0].double())
         return torch.stack(found)
 
     left, at, right = (slope(theta) for theta in (-0.3, 0.0, 0.3))
@@ -243,21 +244,28 @@ def test_the_scattered_reference_remembers_its_start():
         Scattered(prior=0.0)
 
 
-class Straight(Model):
-    """u = slope_k x + level_k and h = tilt x + rise, in one dimension."""
+class Straight(Control):
+    """u = slope_k x + level_k, in one dimension."""
 
-    def __init__(self, base, sign):
+    def __init__(self, base):
         super().__init__()
-        self.base, self.sign = base, sign
+        self.base = base
         self.u = torch.nn.Parameter(torch.zeros(base.steps, 2, dtype=torch.float64))
-        self.h = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
 
     def control(self, x, t, hint=None):
         k = (t * self.base.steps).round().long()
         slope, level = self.u[k].unbind(-1)
         return slope[..., None] * x + level[..., None]
 
-    def corrector(self, x):
+
+class Line(torch.nn.Module):
+    """h = sign (tilt x + rise)."""
+
+    def __init__(self, sign):
+        super().__init__()
+        self.sign, self.h = sign, torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
+
+    def forward(self, x):
         return self.sign * (self.h[0] * x + self.h[1])
 
 
@@ -278,18 +286,19 @@ def bridge_to(sign, rounds=10, paths=20_000):
     base = Scattered(steps=20, scale=1.0, ratio=1.0, prior=0.5)
     target = torch.distributions.Normal(1.2, math.sqrt(0.4))
     problem = Problem(1, base, lambda x: target.log_prob(x)[..., 0] - base.log_end(x))
-    model = Straight(base, sign)
+    straight, line = Straight(base), Line(sign)
+    model = Model(straight, line)
     for seed in range(rounds):
-        for stage in (model.u, model.u, model.h):
+        for stage in (straight.u, straight.u, line.h):
             with torch.no_grad():
                 path = simulate(base, model, (paths, 1), rng(seed), dtype=torch.float64)
             batch = bridge.label(problem, model, path, 0.5, rng())
-            if stage is model.h:
-                model.sign = 1
+            if stage is line.h:
+                line.sign = 1
             newton(bridge.value(model, base, batch, rng(seed)), stage)
-            model.sign = sign
+            line.sign = sign
     mean, var = 0.0, base.prior**2
-    for k, (slope, level) in enumerate(model.u.tolist()):
+    for k, (slope, level) in enumerate(straight.u.tolist()):
         _, std = base.kernels[k]
         push = std / math.sqrt(base.steps)
         mean, var = mean + push * (slope * mean + level), (1 + push * slope) ** 2 * var + std**2
@@ -315,11 +324,11 @@ def test_without_memory_the_corrector_is_the_base_score_and_the_rest_adjoint_sam
     base = Brownian(steps=6, scale=2.0)
     problem = Mixture(base).problem()
 
-    class Exact(Straight):
-        def corrector(self, x):
+    class Exact(torch.nn.Module):
+        def forward(self, x):
             return base.score(x, base.steps)
 
-    model = Exact(base, 1)
+    model = Model(Straight(base), Exact())
     path = simulate(base, Zero(), (64, 2), rng(9), dtype=torch.float64)
     ours, theirs = (
         loss.value(model, base, loss.label(problem, model, path, 0.5, rng()), rng(10))

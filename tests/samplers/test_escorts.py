@@ -1,7 +1,7 @@
 """Escorted annealing: identities, closed forms and figures of math.md 5.2, 5.3, 6 and 11."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pymbar
 import pytest
@@ -13,9 +13,11 @@ from tiltbench.plan.spec import build_sampler, spec
 from tiltbench.run.meter import Meter
 from tiltbench.samplers.diffusion import Preset
 from tiltbench.samplers.escorts import nets_pinn as pinn
+from tiltbench.samplers.networks.control import Control, Sloped, by_products
 from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.networks.perceptron import Guided, Mlp, Potential
 from tiltbench.samplers.recipes.annealing import Ramp, ThroughDenoiser
+from tiltbench.samplers.recipes.escort import EscortPath, MeasuredPath
 from tiltbench.samplers.recipes.escorted import Escorted, Transported, divergences
 from tiltbench.samplers.recipes.recipe import Base
 from tiltbench.samplers.registry import ANNEALINGS, SAMPLERS
@@ -69,7 +71,7 @@ class Flowing(Controlled):
 STILL, STILL1, STILL12 = (Flowing(torch.zeros(d), 1.0) for d in (2, 1, 12))
 
 
-class Random(Model):
+class Random(Control):
     """A smooth escort that has nothing to do with the problem."""
 
     def control(self, x, t, hint=None):
@@ -77,13 +79,14 @@ class Random(Model):
 
 
 def free_of_divergence(path):
-    return path._replace(growth=torch.zeros_like(path.height))
+    known = {part.name: getattr(path, part.name) for part in fields(EscortPath)}
+    return MeasuredPath(**known, growth=torch.zeros_like(path.height))
 
 
 @pytest.mark.parametrize("eps, share", [(0.0, 0.58), (0.5, 0.63), (2.0, 0.70)])
 def test_jarzynski_figures(eps, share):
     problem = tilted(100)
-    escort = Transported(eps=squared(eps)).process(problem, problem)
+    escort = Transported(eps=squared(eps)).process(problem, problem.reward)
     path = free_of_divergence(escort.simulate(STILL, (20_000, 2), rng(1)))
     log_w = escort.log_w_along(path)[-1]
     assert log_mean_exp(log_w) == pytest.approx(0.606, abs=0.008)
@@ -95,7 +98,7 @@ def test_jarzynski_figures(eps, share):
 )
 def test_crooks_figures(push, elbo, eubo, share):
     problem = tilted(200)
-    escort = Escorted(eps=squared(1.0)).process(problem, problem)
+    escort = Escorted(eps=squared(1.0)).process(problem, problem.reward)
     model = Flowing(push * SLOPE, PAIR.spread)
     log_w = escort.log_w_along(escort.simulate(model, (10_000, 2), rng(1)))[-1]
     _, law = PAIR.law.tilted_linear(SLOPE.double())
@@ -132,11 +135,15 @@ class Gaussian:
         return self.base.end((n, 2), generator) + self.base.scale**2 * self.slope
 
     def near(self, theta):
-        return Nearby(self, theta)
+        return Model(Nearby(self, theta), energy=Known(self.free_energy_rate))
+
+    def free_energy_rate(self, t):
+        share, rate = t * t * (3 - 2 * t), 6 * t * (1 - t)
+        return -share * rate * self.power
 
 
-class Nearby(Model):
-    """phi of the perfect escort, + theta (x / 2 + sin x), with F exact."""
+class Nearby(Sloped):
+    """phi of the perfect escort, + theta (x / 2 + sin x)."""
 
     def __init__(self, world, theta=0.0):
         super().__init__()
@@ -151,16 +158,21 @@ class Nearby(Model):
     def control(self, x, t, hint=None):
         return self.world.perfect.control(x, t) + self.theta * (0.5 + x.cos())
 
-    def free_energy_rate(self, t):
-        share, rate = t * t * (3 - 2 * t), 6 * t * (1 - t)
-        return -share * rate * self.world.power
+
+class Known(torch.nn.Module):
+    """F of a world that knows it, in the place of the one that is learned."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.rate = rate
+        self.log_Z = torch.nn.Parameter(torch.zeros(()))
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.3])
 def test_the_perfect_escort_has_no_variance(eps):
     world = Gaussian(steps=50)
-    problem, model = world.problem(), Nearby(Gaussian(steps=50))
-    escort = Transported(eps=eps).process(problem, problem)
+    problem, model = world.problem(), world.near(0.0)
+    escort = Transported(eps=eps).process(problem, problem.reward)
     with torch.no_grad():
         paths = (
             escort.simulate(model, (500, 2), rng(1)),
@@ -173,10 +185,10 @@ def test_the_perfect_escort_has_no_variance(eps):
         batch = pinn.label(problem_on(escort, problem), model, path, 0.5, rng())
         with torch.no_grad():
             assert float(pinn.value(model, escort, batch, rng(4))) < 1e-10
-            assert float(pinn.value(Nearby(world, 0.1), escort, batch, rng(4))) > 1e-3
+            assert float(pinn.value(world.near(0.1), escort, batch, rng(4))) > 1e-3
 
 
-class Squeezing(Model):
+class Squeezing(Control):
     """The perfect escort of r = -a |x|^2 / 2 on N(0, s^2 I): w = (log sigma_t)' x."""
 
     def __init__(self, base, strength):
@@ -192,8 +204,8 @@ class Squeezing(Model):
 def test_a_perfect_escort_with_a_divergence():
     base, strength = Stationary(steps=50, scale=1.4), 1.5
     problem = Problem(2, base, lambda x: -strength * x.square().sum(-1) / 2)
-    recipe, model = Transported(eps=0.1), Squeezing(base, strength)
-    escort = recipe.process(problem, problem)
+    recipe, model = Transported(eps=0.1), Model(Squeezing(base, strength))
+    escort = recipe.process(problem, problem.reward)
     path = escort.simulate(model, (200, 2), rng())
     path = recipe.weighed(Problem(2, escort, problem.reward), model, path)
     log_w = escort.log_w_along(path)[-1]
@@ -203,17 +215,17 @@ def test_a_perfect_escort_with_a_divergence():
 
 def test_the_divergence_form_is_a_trapezium_rule():
     problem = tilted(4)
-    escort = Transported(eps=0.0).process(problem, problem)
+    escort = Transported(eps=0.0).process(problem, problem.reward)
     path = free_of_divergence(escort.simulate(STILL, (3, 2), rng()))
     none, t = torch.zeros_like(path.x), path.t[:, None].expand(5, 3)
-    path = path._replace(velocity=none, growth=t, change=t, u=none)
+    path = replace(path, velocity=none, growth=t, change=t, u=none)
     assert torch.allclose(escort.log_w_along(path).float(), t.square())
 
 
 @pytest.mark.parametrize("recipe", [Escorted(eps=0.2, ratio=3.0), Transported(eps=0.2, ratio=3.0)])
 def test_noise_falls_with_the_ratio(recipe):
     problem = tilted(4)
-    escort = recipe.process(problem, problem)
+    escort = recipe.process(problem, problem.reward)
     std = escort.simulate(STILL, (3, 2), rng()).std
     assert torch.allclose(
         std.square() * 2, torch.tensor([0.2 * PAIR.spread**2 / 3 ** (k / 2) for k in range(4)])
@@ -241,7 +253,7 @@ def test_a_known_density_gives_exact_weights_at_four_steps(kind, base, annealing
         problem = Problem(2, base, lambda x: x @ slope.to(x))
         ends = base.end((60_000, 2), rng(2), torch.float64) + s**2 * slope
         log_Z = s**2 * float(slope.square().sum()) / 2
-    escort = Escorted(annealing, eps=0.3, ratio=1.5).process(problem, problem)
+    escort = Escorted(annealing, eps=0.3, ratio=1.5).process(problem, problem.reward)
     forward = escort.simulate(Random(), (60_000, 2), rng(1), dtype=torch.float64)
     log_w = problem.reward(forward.x[-1]) - escort.log_ratio(forward)
     assert abs(z_score((log_w - log_Z).exp(), 1.0)) < 4
@@ -255,15 +267,15 @@ def test_a_known_density_gives_exact_weights_at_four_steps(kind, base, annealing
 def test_zero_density_is_zero_weight():
     base = Stationary(steps=4)
     problem = Problem(1, base, lambda x: torch.where(x[..., 0] > 0, -x[..., 0], -torch.inf))
-    escort = Escorted(eps=0.2).process(problem, problem)
+    escort = Escorted(eps=0.2).process(problem, problem.reward)
     path = escort.simulate(Random(), (40_000, 1), rng(1))
     log_w = problem.reward(path.x[-1]).double() - escort.log_ratio(path)
     assert bool((log_w == -torch.inf).any()) and not bool(log_w.isnan().any())
     truth = math.exp(0.5) * 0.5 * math.erfc(1 / math.sqrt(2))
     assert abs(z_score(log_w.exp(), truth)) < 4
-    other = Transported(eps=0.2).process(problem, problem)
+    other = Transported(eps=0.2).process(problem, problem.reward)
     with pytest.raises(Unsupported, match="finite everywhere"):
-        Transported(eps=0.2).simulate(problem_on(other, problem), Random(), 1000, rng(1))
+        Transported(eps=0.2).simulate(problem_on(other, problem), Model(Random()), 1000, rng(1))
 
 
 def test_what_cannot_be_weighed_is_refused():
@@ -278,7 +290,7 @@ def test_what_cannot_be_weighed_is_refused():
 def bias(recipe, push, steps, paths):
     """E exp A / Z - 1 of the escort w = lambda'(t) push c."""
     problem, model = tilted(steps), Flowing(push * SLOPE, PAIR.spread)
-    escort = recipe.process(problem, problem)
+    escort = recipe.process(problem, problem.reward)
     path = free_of_divergence(escort.simulate(model, (paths, 2), rng(1)))
     return float((escort.log_w_along(path)[-1] - LOG_Z).exp().mean()) - 1
 
@@ -304,7 +316,7 @@ def test_a_carried_step_is_none_of_the_base_own():
 def test_expectations_along_the_way(recipe, annealing):
     """Weighted by exp A_k the points are drawn from pi_t; both annealings end in Z."""
     problem, k = tilted(60), 36
-    escort = replace(recipe, annealing=annealing).process(problem, problem)
+    escort = replace(recipe, annealing=annealing).process(problem, problem.reward)
     path = free_of_divergence(escort.simulate(STILL, (8000, 2), rng(1)))
     log_w = escort.log_w_along(path)
     end = expectation(log_w[-1], path.x[-1, :, 0])
@@ -354,8 +366,8 @@ def test_hints_are_the_slopes_of_the_tilt():
     world = Gaussian(steps=3)
     problem, model = world.problem(), Guided(width=8).build(2, world.base, rng())
     with torch.no_grad():
-        model.time[-1].bias[-1] = 1.0
-        escort = Escorted().process(problem, problem)
+        model.network.field.time[-1].bias[-1] = 1.0
+        escort = Escorted().process(problem, problem.reward)
         for path in (
             escort.simulate(model, (5, 2), rng(1), guided=True),
             escort.retrace(model, world.sample(5, rng(2)), rng(3), guided=True),
@@ -370,7 +382,7 @@ def test_hints_are_the_slopes_of_the_tilt():
 def test_F_starts_where_the_first_paths_say():
     world = Gaussian(steps=20)
     problem, model = world.problem(), Mlp(width=8).build(2, world.base, rng())
-    escort = Transported(eps=0.5).process(problem, problem)
+    escort = Transported(eps=0.5).process(problem, problem.reward)
     with torch.no_grad():
         path = escort.simulate(model, (200, 2), rng())
         batch = pinn.label(problem_on(escort, problem), model, path, 0.0, rng())
@@ -396,10 +408,11 @@ class Flow:
         return Problem(2, self.base, lambda x: (x * self.slope.to(x)).sum(-1))
 
     def near(self, theta):
-        return Beside(self, theta)
+        control = Beside(self, theta)
+        return Model(control, energy=Known(control.free_energy_rate))
 
 
-class Beside(Model):
+class Beside(Sloped):
     """The perfect escort of a Flow + theta (1/2 + cos x), as a gradient, with F exact."""
 
     def __init__(self, world, theta):
@@ -429,7 +442,7 @@ class Beside(Model):
 def test_the_residual_of_the_perfect_escort_is_zero_where_the_base_flows():
     world = Flow()
     problem, model = world.problem(), world.near(0.0)
-    escort = Transported(eps=0.3).process(problem, problem)
+    escort = Transported(eps=0.3).process(problem, problem.reward)
     with torch.no_grad():
         path = escort.simulate(model, (200, 2), rng(1))
         batch = pinn.label(problem_on(escort, problem), model, path, 0.5, rng())
@@ -446,7 +459,7 @@ def slopes(name, theta, batches=12, world=None):
         model = world.near(theta)
         batch = sampler.batch(problem, model, 0.5, rng(seed))
         value = sampler.loss.value(model, sampler.posed(problem).base, batch, rng(seed))
-        found.append(torch.autograd.grad(value, model.theta)[0].double())
+        found.append(torch.autograd.grad(value, model.network.theta)[0].double())
     return torch.stack(found)
 
 
@@ -547,7 +560,7 @@ def shaken(network, dim):
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.1 * torch.randn(p.shape, generator=rng(1), dtype=p.dtype))
-        model.out.weight.mul_(100)  # far enough for the squash to be felt
+        model.network.field.out.weight.mul_(100)  # far enough for the squash to be felt
     return model
 
 
@@ -562,9 +575,9 @@ def test_stretches_are_the_jacobian(network):
     )
     assert torch.allclose(u, model.control(x, t))
     assert torch.allclose(found, torch.einsum("bmi,bij,bmj->bm", axes, jacobian, axes))
-    generic = Model.stretched(model, x, t, axes)[1]
+    generic = by_products(lambda y: model.control(y, t), x, axes)[1]
     grads = [
-        torch.autograd.grad(f.square().sum(), list(model.state.parameters())[0])[0]
+        torch.autograd.grad(f.square().sum(), model.network.field.state.weight)[0]
         for f in (found, generic)
     ]
     assert torch.allclose(*grads)
@@ -580,13 +593,13 @@ def test_a_potential_is_what_its_control_descends_from():
 def test_divergences_along_a_path():
     model, world = shaken(Mlp(width=8), 2).float(), Gaussian(steps=3)
     problem = world.problem()
-    path = Transported().process(problem, problem).simulate(model, (4, 2), rng())
+    path = Transported().process(problem, problem.reward).simulate(model, (4, 2), rng())
     x, t = path.x[2, 1], path.t[2]
     jacobian = torch.autograd.functional.jacobian(lambda y: model.control(y, t), x)
     assert divergences(model, path)[2, 1] == pytest.approx(float(jacobian.trace()), rel=1e-4)
 
 
-class Sheared(Model):
+class Sheared(Control):
     """u = M x."""
 
     matrix = torch.randn(12, 12, generator=rng(7))
@@ -598,7 +611,7 @@ class Sheared(Model):
 def test_hutchinson_is_unbiased(monkeypatch):
     """The product of two independent residuals has the mean of the exact square."""
     problem = Problem(12, Stationary(steps=3), lambda x: 0.1 * x.sum(-1))
-    escort, model = Transported().process(problem, problem), Sheared()
+    escort, model = Transported().process(problem, problem.reward), Model(Sheared())
     path = escort.simulate(STILL12, (10, 12), rng())
     batch = pinn.label(problem_on(escort, problem), model, path, 0.5, rng())
     guesses = torch.stack([pinn.value(model, escort, batch, rng(i)).detach() for i in range(400)])
@@ -624,7 +637,7 @@ def test_what_does_not_apply_is_said():
     for base in (Brownian(), point):
         for recipe in (Escorted(), Transported()):
             with pytest.raises(Unsupported, match="reference=Stationary"):
-                recipe.process(Problem(2, base, reward), Problem(2, base, reward))
+                recipe.process(Problem(2, base, reward), reward)
     problem = Gaussian(steps=3).problem()
     wrong = {
         "recipe=Escorted": replace(PRESETS["cmcd_lv"], recipe=Transported()),

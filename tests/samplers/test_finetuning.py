@@ -19,6 +19,7 @@ from tiltbench.samplers.loss import made, regress
 from tiltbench.samplers.losses.adjoint_matching import Tricks, adjoint_matching
 from tiltbench.samplers.losses.relative_entropy import relative_entropy
 from tiltbench.samplers.losses.trajectory_balance import trajectory_balance
+from tiltbench.samplers.networks.control import Control
 from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.networks.perceptron import Mlp
 from tiltbench.samplers.recipes.recipe import Base
@@ -48,7 +49,7 @@ def bowl(base, sharp=1.0):
     return Problem(2, base, lambda x: -sharp * (x - 1).square().sum(-1) / 2)
 
 
-class Bent(Model):
+class Bent(Control):
     """u = early for t < 1/2, late from there on, times 1 + sin x."""
 
     def __init__(self, early=0.3, late=-0.2):
@@ -61,6 +62,10 @@ class Bent(Model):
         return part[..., None] * (1 + torch.sin(x))
 
 
+def bent():
+    return Model(Bent())
+
+
 def bought(loss, problem, model, seed=3, recipe=None):
     return Diffusion(loss, paths=64, recipe=recipe or Base()).batch(problem, model, 0.5, rng(seed))
 
@@ -69,7 +74,7 @@ def bought(loss, problem, model, seed=3, recipe=None):
 
 
 def test_without_its_tricks_it_is_adjoint_matching():
-    problem, model = bowl(Stationary(steps=8)), Bent()
+    problem, model = bowl(Stationary(steps=8)), bent()
     bare = made(Tricks(late=1.0, early=0.0, threshold=1e9, last_noise=1.0))
     batches = [bought(loss, problem, model) for loss in (adjoint_matching, bare)]
     for key in ("x", "t", "y"):
@@ -84,7 +89,7 @@ def test_without_its_tricks_it_is_adjoint_matching():
 def test_the_noiseless_end():
     """y_{K-1} is sigma grad r at the steered mean, a function of x_{K-1}; half of the noise is half
     way; the other points and the path itself are as they were."""
-    problem, model = bowl(Stationary(steps=8), sharp=4.0), Bent()
+    problem, model = bowl(Stationary(steps=8), sharp=4.0), bent()
     path = simulate(problem.base, model, (64, 2), rng(3))
     sigma = path.std[-1] / path.dt[-1].sqrt()
     steered = path.mean[-1] + path.std[-1] * path.dt[-1].sqrt() * path.u[-1]
@@ -112,7 +117,7 @@ def test_which_steps_are_regressed():
 
 
 def test_the_loss_is_the_mean_over_the_chosen_steps_and_clipped():
-    problem, model = bowl(Stationary(steps=8)), Bent()
+    problem, model = bowl(Stationary(steps=8)), bent()
     for threshold in (1e6, 2.0, 1e-9):
         tricks = Tricks(threshold=threshold)
         loss = made(tricks)
@@ -123,7 +128,10 @@ def test_the_loss_is_the_mean_over_the_chosen_steps_and_clipped():
         value = loss.value(model, problem.base, batch, rng(5))
         assert torch.allclose(value, far.clamp(max=threshold).mean())
         inside = torch.where(far < threshold, far, 0).sum() / far.numel()
-        slopes = [torch.autograd.grad(v, model.late, retain_graph=True)[0] for v in (value, inside)]
+        slopes = [
+            torch.autograd.grad(v, model.network.late, retain_graph=True)[0]
+            for v in (value, inside)
+        ]
         assert torch.allclose(*slopes, atol=1e-6)
     assert float(slopes[0]) == 0 and float((far < 2.0).float().mean()) not in (0.0, 1.0)
 
@@ -160,10 +168,13 @@ def test_truncation_takes_the_gradient_of_the_last_steps_only():
     problem = bowl(Stationary(steps=8))
     slopes = {}
     for recipe in (Base(), Truncated(last=8), Truncated(last=4)):
-        model = Bent()
+        model = bent()
         batch = bought(relative_entropy, problem, model, recipe=recipe)
         value = relative_entropy.value(model, problem.base, batch, rng())
-        slopes[recipe] = (value.detach(), *torch.autograd.grad(value, [model.early, model.late]))
+        slopes[recipe] = (
+            value.detach(),
+            *torch.autograd.grad(value, [model.network.early, model.network.late]),
+        )
     full, whole, half = slopes.values()
     assert full == whole and half[0] == full[0] and half[2] == full[2]
     assert half[1] == 0 and abs(full[1]) > 0.1
@@ -398,7 +409,7 @@ def test_a_regression_in_parts_is_the_same_and_holds_less(monkeypatch):
     """Value and gradient, with and without hints; the graph of a part in the place of all."""
     source = rng(1)
     model = Mlp(width=16).build(2, Stationary(steps=8), source)
-    torch.nn.init.normal_(model.out.weight, generator=source)
+    torch.nn.init.normal_(model.network.field.out.weight, generator=source)
     x, y = torch.randn(2, 64, 200, 2, generator=source)
     t = torch.linspace(0, 1, 64)[:, None]
     found = []
@@ -407,7 +418,7 @@ def test_a_regression_in_parts_is_the_same_and_holds_less(monkeypatch):
 
         def work():
             value = regress(model, x, t, y)
-            grads = torch.autograd.grad(value, list(model.hidden.parameters()))
+            grads = torch.autograd.grad(value, list(model.network.field.hidden.parameters()))
             found.append([value.detach(), *grads])
 
         found.append(peak(work))

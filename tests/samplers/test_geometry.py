@@ -242,7 +242,7 @@ def test_a_geometry_that_does_not_fit_is_not_posed(target, said):
 def test_the_base_carries_the_geometry():
     assert pose(Stated(), FREE[0]).base == FREE[0]
     problem = pose(Stated(lattice=(2, 3)), Stationary())
-    assert Escorted().process(problem, problem).lattice == (2, 3)
+    assert Escorted().process(problem, problem.reward).lattice == (2, 3)
     field = pose(Stated(lattice=(2, 3)), FREE[0]).base
     assert (field.lattice, field.removed, field.spread) == ((2, 3), 0, FREE[0].spread)
     x = field.normal((5, 6), rng(0), torch.float64)

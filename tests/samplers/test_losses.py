@@ -11,6 +11,7 @@ from tiltbench.plan.spec import build_sampler, parse
 from tiltbench.run.meter import Meter
 from tiltbench.samplers.diffusion import GRADIENTS, Diffusion, Preset
 from tiltbench.samplers.loss import Loss, grounded, reward_and_grad
+from tiltbench.samplers.networks.control import Control
 from tiltbench.samplers.networks.model import Earlier, Model
 from tiltbench.samplers.networks.perceptron import Corrected, Guided, Mlp
 from tiltbench.samplers.recipes.recipe import Base
@@ -59,15 +60,13 @@ def suited(loss, network):
     return Corrected(width=16, control=network) if corrected else network
 
 
-class Perturbed(Model):
+class Perturbed(Control):
     """u* + theta (0.5 + sin x, and the hint where there is one)."""
 
     def __init__(self, world, theta, guided):
         super().__init__()
         self.world, self.guided = world, guided
         self.theta = torch.nn.Parameter(torch.tensor(float(theta)))
-        with torch.no_grad():
-            self.log_Z.fill_(world.log_Z)
 
     def control(self, x, t, hint=None):
         away = 0.5 + torch.sin(x)
@@ -75,9 +74,24 @@ class Perturbed(Model):
             away = away + 0.1 * hint.clamp(-5, 5)
         return self.world.control(x.detach(), t) + self.theta * away
 
-    def corrector(self, x):
-        """Exact on a memoryless base: the score of its end."""
-        return self.world.base.score(x, self.world.base.steps)
+
+class Ends(torch.nn.Module):
+    """The corrector, exact on a memoryless base: the score of its end."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+
+    def forward(self, x):
+        return self.base.score(x, self.base.steps)
+
+
+def perturbed(world, theta, guided):
+    """With log Z and the corrector exact."""
+    model = Model(Perturbed(world, theta, guided), Ends(world.base))
+    with torch.no_grad():
+        model.log_Z.fill_(world.log_Z)
+    return model
 
 
 def reuse(loss, repeats, memory):
@@ -92,15 +106,15 @@ def slopes(loss, world, theta, guided, batches, paths=256):
     """Independent unbiased estimates of d loss / d theta."""
     problem = world.problem()
     sampler = Diffusion(loss, paths=paths)
-    model = Perturbed(world, theta, guided)
+    model = perturbed(world, theta, guided)
     if loss.staged:  # the stage before the last is exact, the last one is under test
-        model.earlier = Earlier(Perturbed(world.at(1 - STAGE), 0.0, guided), 1 - STAGE, 1.0)
+        model.earlier = Earlier(perturbed(world.at(1 - STAGE), 0.0, guided), 1 - STAGE, 1.0)
     found = []
     for seed in range(batches):
         generator = rng(seed)
         batch = sampler.batch(problem, model, 0.5, generator)
         value = loss.value(model, problem.base, batch, generator)
-        found.append(torch.autograd.grad(value, model.theta)[0].double())
+        found.append(torch.autograd.grad(value, model.network.theta)[0].double())
     return torch.stack(found)
 
 
@@ -139,7 +153,7 @@ def test_stationary_and_attracting_at_the_optimum(loss, guided, world):
 def test_a_learned_log_Z_is_drawn_to_log_Z(loss):
     """At u* every log_w is log Z: the loss is least there as a function of the model's log Z."""
     world = Shifted(Stationary(steps=8))
-    model = Perturbed(world, 0.0, guided=False)
+    model = perturbed(world, 0.0, guided=False)
     sampler = Diffusion(loss, reference=world.base, paths=64)
     batch = sampler.batch(world.problem(), model, 0.5, rng())
     pulls = []
@@ -256,7 +270,8 @@ def test_controls_start_at_zero_and_share_times(network):
 def test_size_of_the_standard_network():
     model = Mlp(width=64, layers=4).build(2, Brownian(), rng())
     count = {name: p.numel() for name, p in model.named_parameters()}
-    point = sum(n for name, n in count.items() if not name.startswith(("time", "log_Z", "bend")))
+    apart = ("network.field.time", "energy")
+    point = sum(n for name, n in count.items() if not name.startswith(apart))
     assert point == 12_802
     assert 37_000 <= sum(count.values()) <= 38_000
 
@@ -264,7 +279,7 @@ def test_size_of_the_standard_network():
 def test_guidance_is_clipped_in_length_only():
     model = Guided(clip=2.0).build(2, Brownian(scale=3.0), rng())
     with torch.no_grad():
-        model.time[-1].bias[-1] = 1.0
+        model.network.field.time[-1].bias[-1] = 1.0
     x, t = torch.zeros(2, 2), torch.tensor(0.5)
     hint = torch.tensor([[0.1, 0.2], [30.0, 40.0]])
     expected = torch.tensor([[0.3, 0.6], [1.2, 1.6]])
@@ -318,7 +333,7 @@ def test_divergence_is_an_error_with_a_cause(loss):
     sampler = Diffusion(loss, reference=problem.base, model=suited(loss, Mlp()), paths=16)
     state = sampler.init(problem, Cost(1000, 1000), rng())
     with torch.no_grad():
-        state.model.out.weight.fill_(float("nan"))
+        state.model.network.field.out.weight.fill_(float("nan"))
     with pytest.raises(Diverged):
         sampler.step(problem, state, rng())
 

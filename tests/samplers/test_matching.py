@@ -31,6 +31,7 @@ from tiltbench.samplers.losses.conditional_score_matching import (
 from tiltbench.samplers.losses.local_score_matching import NARROW, local
 from tiltbench.samplers.losses.novel_score_matching import novel, novel_score_matching
 from tiltbench.samplers.losses.target_score_matching import from_target
+from tiltbench.samplers.networks.control import Control
 from tiltbench.samplers.networks.model import Earlier, Model, Network
 from tiltbench.samplers.networks.perceptron import Mlp
 from tiltbench.samplers.sampler import Unsupported
@@ -250,7 +251,7 @@ def test_relaxed_rejection_accepts_in_proportion_up_to_the_quantile():
     assert len(fine_tuning.rejection(torch.zeros(50, dtype=torch.float64), rng())) == 50
 
 
-class Scaled(Model):
+class Scaled(Control):
     """theta u*."""
 
     def __init__(self, world, theta):
@@ -268,13 +269,13 @@ def test_the_pull_to_the_base_shortens_the_fixed_point_as_stated(shrink):
     loss = matching("under_test", conditional, VALUES, plain, shrink=shrink)
     slopes = {}
     for theta in (0.8, 1.0, 1.2):
-        model = Scaled(world, theta / (1 + shrink))
+        model = Model(Scaled(world, theta / (1 + shrink)))
         found = []
         for seed in range(40):
             x1 = world.base.end((500, 2), rng(seed)) + world.slope * world.base.spread**2
             rows = {"x1": x1, "g": torch.zeros_like(x1)}
             value = loss.value(model, world.base, rows, rng(900 + seed))
-            found.append(torch.autograd.grad(value, model.theta)[0])
+            found.append(torch.autograd.grad(value, model.network.theta)[0])
         slopes[theta] = torch.stack(found)
     assert abs(z_score(slopes[1.0], 0.0)) < 4
     assert z_score(slopes[0.8], 0.0) < -4 and z_score(slopes[1.2], 0.0) > 4
@@ -291,10 +292,10 @@ class Table(Network):
     first: tuple[float, ...] = (1.2, -0.6)
 
     def build(self, dim, process, generator):
-        return _Table(self.first, process.steps)
+        return Model(_Table(self.first, process.steps))
 
 
-class _Table(Model):
+class _Table(Control):
     def __init__(self, first, steps):
         super().__init__()
         early = (torch.arange(steps) < steps / 2).float()
@@ -316,11 +317,11 @@ def test_without_weights_the_control_changes_and_the_terminal_law_stays():
         sampler = Diffusion(loss, reference=base, model=Table(), paths=512, repeats=2, lr=0.01)
         allowance = loss.price(512, 8, False).times(150)
         state = sampler.init(world.problem(), allowance, rng(1))
-        start = state.model.u.detach().mean(0), state.model.u.detach().clone()
+        start = state.model.network.u.detach().mean(0), state.model.network.u.detach().clone()
         for _ in range(150):
             state = sampler.step(world.problem(), state, rng(2 + state.iteration))
         # X_1 ~ N(mean of u over time, 1): the law is its mean
-        return *start, state.model.u.detach().mean(0), state.model.u.detach()
+        return *start, state.model.network.u.detach().mean(0), state.model.network.u.detach()
 
     before, u0, after, u = trained(conditional_score_matching_unweighted)
     away = float((world.slope - before).norm())
@@ -333,7 +334,7 @@ def test_without_weights_the_control_changes_and_the_terminal_law_stays():
 # --- tilt matching -------------------------------------------------------------------------------
 
 
-class Exact(Model):
+class Exact(Control):
     def __init__(self, world):
         super().__init__()
         self.world, self.level = world, torch.nn.Parameter(torch.zeros(()))
@@ -345,7 +346,7 @@ class Exact(Model):
 def ends_of(world, n, seed):
     """A path of which only the ends count: exact draws of the world's law."""
     x1 = world.base.end((n, 2), rng(seed), torch.float64) + world.slope * world.base.spread**2
-    return Path(*[None] * 5)._replace(x=x1[None])
+    return Path(t=None, x=x1[None], mean=None, std=None, u=None)
 
 
 @pytest.mark.parametrize("h", [0.1, 0.5, 1.0])
@@ -353,8 +354,8 @@ def test_tilt_matching_has_the_next_tilt_as_its_fixed_point_at_any_step_and_cons
     world, shift = Shifted(Brownian(steps=6, scale=1.3), (0.7, -0.4)), 3.0
     before, after = world.at(1 - h), world
     raw = world.problem()
-    model = Exact(after)
-    model.earlier = Earlier(Exact(before), 1 - h, 1.0)
+    model = Model(Exact(after))
+    model.earlier = Earlier(Model(Exact(before)), 1 - h, 1.0)
     path = ends_of(before, 20_000, 5)
     batch, moved = (
         tilting.label(

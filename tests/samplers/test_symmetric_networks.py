@@ -208,7 +208,7 @@ def test_divergence_by_products_is_that_of_the_control(case):
 def test_controls_are_bounded_and_smooth_where_particles_meet():
     model = made("4 in 2-D")
     with torch.no_grad():
-        model.time[-1].weight.mul_(1e4)
+        model.network.field.time[-1].weight.mul_(1e4)
     x, t, _ = drawn("4 in 2-D")
     u = model.control(x, t).unflatten(-1, (4, 2))
     assert 0.5 * MOST < u.norm(dim=-1).max() < 2 * MOST
@@ -224,7 +224,7 @@ def test_guidance_is_clipped_in_length_only(network):
     base = Confined(Brownian(scale=3.0), where)
     model = network(clip=2.0).build(4, base, rng())
     with torch.no_grad():
-        model.time[-1].bias[-1] = 1.0
+        model.network.field.time[-1].bias[-1] = 1.0
     hint = torch.tensor([[0.1, 0.2, -0.1, -0.2], [30.0, 40.0, -30.0, -40.0]])
     expected = torch.stack([3 * hint[0], hint[1] * 2 / math.sqrt(5000)])
     u = model.control(torch.zeros(2, 4), torch.tensor(0.5), hint)

@@ -71,9 +71,9 @@ def test_both_adjoints_have_the_mean_u_star_at_the_optimum(monkeypatch):
     run = followed(monkeypatch, "log-concave, m = 1", "optimal", steps=100)
     assert run.miss.most < 0.02 and run.miss.resolved > 20
     u, noise = torch.randn(2, 100, 4_000, 2, generator=rng(3), dtype=torch.float64)
-    lost = adjoint_norms._miss(0.4 * u + 0.1 * noise, u, u)  # 1.4 u for u: the check has power
+    lost = adjoint_norms.missed(0.4 * u + 0.1 * noise, u, u)  # 1.4 u for u: the check has power
     assert lost.resolved == lost.cells and 0.3 < lost.most < 0.5
-    assert adjoint_norms._miss(100 * noise, u, u).resolved == 0  # and says where it has none
+    assert adjoint_norms.missed(100 * noise, u, u).resolved == 0  # and says where it has none
     assert not torch.allclose(run.lean, run.full, rtol=0.05)
 
 
@@ -91,7 +91,7 @@ def test_unweighted_csm_regresses_to_the_current_control():
     """E[CSM | X_t] = u_lambda, which is sigma grad log(q_t / p_t) and what steers paths there."""
     world = BIAS["bimodal base, quadratic r"]
     p, now, source = at(world, 0.5)
-    drawn = bias._targets(p, p.ends(now, 20, source), world.tilting.slope)["CSM"]
+    drawn = bias.means_of(p, p.ends(now, 20, source), world.tilting.slope)["CSM"]
     far = ((drawn - p.now) * torch.sin(p.x)).sum(-1)  # E[(CSM - u) phi(X_t)] = 0
     z = far.mean(1) / (far.std(1) / math.sqrt(far.shape[1]))
     assert float(z.abs().max()) < 4
@@ -148,7 +148,7 @@ def test_twins_agree_with_the_closed_form_and_full_weights_are_unbiased(loss, go
     world = BIAS["bimodal base, quadratic r"]
     p, _, source = at(world, 0.25)
     law = world.tilting.law(world.law, goal)
-    twin = [bias._targets(p, p.ends(law, 8, source), world.tilting.slope)[loss] for _ in range(2)]
+    twin = [bias.means_of(p, p.ends(law, 8, source), world.tilting.slope)[loss] for _ in range(2)]
     mean = closed(p, world.tilting, law, goal)[loss]
     found = judged(("", "", 0.25, "", loss), p, (twin[0], twin[1]), mean, 5)
     assert abs(found.z) < 4

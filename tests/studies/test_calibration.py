@@ -113,9 +113,9 @@ def test_y_does_not_see_the_contrast():
     assert torch.allclose(f(moved, seen) - f(x, seen), torch.full((2,), 1.4, dtype=torch.float64))
 
 
-def test_an_enlarged_image_has_the_blocks_of_what_was_seen():
+def test_an_enlarge_has_the_blocks_of_what_was_seen():
     y = torch.randn(3, 16, generator=rng(0))
-    large = calibration._enlarged(y)
+    large = calibration.enlarge(y)
     assert torch.allclose(pooled(large), y)
     assert (large.reshape(3, 8, 8)[:, 2, 4:6] == y[:, 6:7]).all()
 
@@ -134,11 +134,11 @@ def line(method="a", width=1.0, mean=0.0, n=60):
 def test_verdicts_on_calibration():
     for width, due in ((1.0, "supported"), (0.5, "refuted"), (2.0, "refuted")):
         made = [line(width=width)]
-        assert calibration._calibrated(made[0], calibration._told(made)).verdict == due
+        assert calibration.is_calibrated(made[0], calibration.told_of(made)).verdict == due
     made = [line()._replace(ranks=line(width=0.5).ranks)]  # right intervals, wrong statistics
-    assert calibration._calibrated(made[0], calibration._told(made)).verdict == "refuted"
+    assert calibration.is_calibrated(made[0], calibration.told_of(made)).verdict == "refuted"
     few = [line(n=6)]  # nothing is rejected, and nothing shown
-    assert calibration._calibrated(few[0], calibration._told(few)).verdict == "open"
+    assert calibration.is_calibrated(few[0], calibration.told_of(few)).verdict == "open"
 
 
 def test_coverage_is_the_part_of_ranks_within():
@@ -157,14 +157,14 @@ def test_verdicts_on_means():
     source = rng(7)
     truth = torch.randn(60, 64, generator=source, dtype=torch.float64)
     exact = line("exact")  # N(0, 1) pixels: mean 0, sd 1
-    square, nearest = calibration._squares(exact, truth, {"off": truth * 0 + 0.5})
+    square, nearest = calibration.square_errors(exact, truth, {"off": truth * 0 + 0.5})
     assert square.verdict == "supported" and nearest.verdict == "supported"
     wide = exact._replace(sd=1.5 * exact.sd)
-    square, nearest = calibration._squares(
+    square, nearest = calibration.square_errors(
         wide, truth, {"off": truth * 0 + 0.5, "oracle": truth / 2}
     )
     assert square.verdict == "refuted" and nearest.verdict == "refuted"
     shaken = torch.rand(60, 1, generator=source, dtype=torch.float64)
     plain = line("a")._replace(mean=0.5 + 0.1 * shaken.expand(60, 64))
-    assert calibration._repaired(plain, line("a, weighted"), exact).verdict == "supported"
-    assert calibration._repaired(line("a"), plain, exact).verdict == "refuted"
+    assert calibration.repaired(plain, line("a, weighted"), exact).verdict == "supported"
+    assert calibration.repaired(line("a"), plain, exact).verdict == "refuted"

@@ -28,7 +28,7 @@ from tiltbench.studies.conditional_variance.noised import (
     slope,
     tilt,
 )
-from tiltbench.studies.conditional_variance.study import _brief
+from tiltbench.studies.conditional_variance.study import brief
 from tiltbench.study import Verdict
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
 from tiltbench.targets.bases.noising import pick
@@ -239,10 +239,10 @@ def test_claims_can_be_supported_refuted_and_left_open():
 
 
 def test_numbers_are_written_with_their_errors():
-    assert _brief(1.8612, 0.0312) == "1.86(3)"
-    assert _brief(0.08208, 0.0013) == "0.0821(13)"
-    assert _brief(50.0, 12.0) == "50(12)"
-    assert _brief(999.6, 130.0) == "1.0(1)e3"
-    assert _brief(5978.0, 93.0) == "5.98(9)e3"
-    assert _brief(0.000378, 6.0e-6) == "3.78(6)e-4"
-    assert _brief(2.0, math.nan) == "2 ± nan"
+    assert brief(1.8612, 0.0312) == "1.86(3)"
+    assert brief(0.08208, 0.0013) == "0.0821(13)"
+    assert brief(50.0, 12.0) == "50(12)"
+    assert brief(999.6, 130.0) == "1.0(1)e3"
+    assert brief(5978.0, 93.0) == "5.98(9)e3"
+    assert brief(0.000378, 6.0e-6) == "3.78(6)e-4"
+    assert brief(2.0, math.nan) == "2 ± nan"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.tools.worlds import Tilted, rng, z_score
-from tiltbench.samplers.redraw import Uncontrolled, by_ode
+from tiltbench.samplers.redraw import by_ode
 from tiltbench.samplers.weights import Estimate
 from tiltbench.studies.digits_log_Z import study as digits_log_Z
 from tiltbench.studies.memoryless.noise import Bell, Integrated, Siblings, Silent, siblings
@@ -16,7 +16,7 @@ from tiltbench.studies.memoryless_digits.coupled import coupling, memory, shares
 from tiltbench.studies.memoryless_digits.study import Tuned
 from tiltbench.targets.bases.interpolant import Constant
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
-from tiltbench.targets.bases.process import Controlled, simulate
+from tiltbench.targets.bases.process import Controlled, Uncontrolled, simulate
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.digits.digits import digits
 from tiltbench.targets.problem import pose
@@ -57,10 +57,10 @@ def test_an_estimate_that_says_nothing_does_not_agree():
         return SimpleNamespace(target="t", control=control, pool=pool, found=found, z={"Crooks": z})
 
     rows = [row("sure", 2.0, 0.1), row("vague", 4.0, 1.5)]
-    found = digits_log_Z._agreement("Agrees", "Crooks", rows)
+    found = digits_log_Z.agreement("Agrees", "Crooks", rows)
     assert str(found.verdict) == "supported" and "(t, sure: +0.200 nats)" in found.measured
     assert "1 of 2 have an error above 1 nat" in found.measured
-    assert str(digits_log_Z._agreement("Agrees", "Crooks", rows[1:]).verdict) == "open"
+    assert str(digits_log_Z.agreement("Agrees", "Crooks", rows[1:]).verdict) == "open"
 
 
 def test_starts_with_few_siblings_that_count_are_starved():
@@ -92,7 +92,7 @@ def test_a_silent_network_is_its_ode_and_its_control_a_velocity():
     assert torch.allclose(x, by_ode(digits(steps=7), Uncontrolled(), (5, 64), rng(1)).x, atol=1e-4)
     model = Tuned().build(64, silent, rng(2))
     with torch.no_grad():
-        model.tuned.out.bias += 0.1
+        model.network.tuned.out.bias += 0.1
         for t in silent.times[:-1]:
             u = model.control(torch.randn(5, 64, generator=rng(3)), torch.tensor(t))
             assert torch.allclose(u, torch.tensor(0.1), atol=1e-3)

@@ -16,6 +16,7 @@ from tiltbench.samplers.weights import Estimate
 from tiltbench.studies.common.trained import trained
 from tiltbench.studies.convergence import study as convergence
 from tiltbench.studies.estimators import claims as said
+from tiltbench.studies.estimators import measured
 from tiltbench.studies.estimators import study as estimators
 from tiltbench.studies.estimators.repeated import (
     DIRECTIONS,
@@ -100,7 +101,7 @@ def test_the_order_is_that_of_the_data():
 
 def test_the_limit_is_the_constant_of_the_fit():
     errors = [Estimate(0.3 - 2 / k + 5 / k**2, 0.01 / k, 1) for k in convergence.STEPS]
-    limit = convergence._limit(errors)
+    limit = convergence.limit_of(errors)
     assert limit.value == pytest.approx(0.3) and 0 < limit.se < 0.01
 
 
@@ -108,26 +109,27 @@ def result(found, direction, shrink=1.0, offset=0.0):
     quality = 1 / (1 + RELATIVE)  # the ESS of Gaussian work
     each = [Repeated(f.value + offset, f.se * shrink) for f in found[direction]]
     limit = Estimate(LOG_Z + offset, 1e-3, 1)
-    return said.Result(
+    return measured.Result(
         "toy", "trained", "toy", direction, False, LOG_Z, limit, quality, list(CALLS), each
     )
 
 
 def test_claims_follow_the_data(found):
     sound = [result(found, d) for d in DIRECTIONS]
-    for claim in (said._jensen, said._scatter, said._true):
-        assert claim(sound).verdict == Verdict.SUPPORTED
-    assert said._honest(sound, -1, "").verdict == Verdict.SUPPORTED
-    assert said._bennett(sound, "").verdict != Verdict.REFUTED
+    assert said.jensen_bias(measured.jensens(sound)).verdict == Verdict.SUPPORTED
+    assert said.square_root_law(measured.scattered(sound)).verdict == Verdict.SUPPORTED
+    assert said.covers_truth(sound).verdict == Verdict.SUPPORTED
+    assert said.honest(sound, -1, "").verdict == Verdict.SUPPORTED
+    assert said.no_larger_rmse("", measured.bennett(sound)).verdict != Verdict.REFUTED
     biased = [result(found, d, offset=0.5 * (d == "Bennett")) for d in DIRECTIONS]
-    assert said._bennett(biased, "").verdict == Verdict.REFUTED
+    assert said.no_larger_rmse("", measured.bennett(biased)).verdict == Verdict.REFUTED
     timid = [result(found, d, shrink=0.5) for d in DIRECTIONS]
-    assert said._honest(timid, -1, "").verdict == Verdict.REFUTED
+    assert said.honest(timid, -1, "").verdict == Verdict.REFUTED
     shifted = [result(found, d, offset=0.5) for d in DIRECTIONS]
-    assert said._honest(shifted, -1, "").verdict == Verdict.SUPPORTED
-    assert said._true(shifted).verdict == Verdict.REFUTED
+    assert said.honest(shifted, -1, "").verdict == Verdict.SUPPORTED
+    assert said.covers_truth(shifted).verdict == Verdict.REFUTED
     boasting = [replace(r, quality=0.95) for r in sound]
-    assert said._jensen(boasting).verdict == Verdict.REFUTED
+    assert said.jensen_bias(measured.jensens(boasting)).verdict == Verdict.REFUTED
 
 
 @pytest.mark.parametrize("family", range(3))
@@ -137,7 +139,7 @@ def test_calls_are_equal_in_fact(monkeypatch, family):
     monkeypatch.setattr(estimators, "CALLS", (40, 80))
     target = build_target(parse("gaussian"))
     chosen = estimators.SETTINGS[0].families[family]
-    sides = estimators._sides(target, chosen, 0, "cpu")
+    sides = estimators.pools_of(target, chosen, 0, "cpu")
     price = sides[0].price.calls, sides[1].price.calls
     assert price == ((1, 1) if family == 0 else (18, 18))  # K + 1 points, and r once more
     sampler = build_sampler(parse(chosen.sampler))

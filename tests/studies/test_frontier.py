@@ -139,7 +139,6 @@ def test_the_study_reads_stored_runs(world, tmp_path, monkeypatch):
             put(suite, "right", seed, scores, **here)
         put(suite, "baseline", 0, {"expected_reward": -5.0, "log_Z_own_err": 0.1}, **here)
     put(suite, "right", 0, {"expected_reward": -5.0})  # another target
-    (suite / "table.csv").touch()
     few = draws(torch.empty(0, dtype=torch.float64))[:FEW]
     made_up = targets[1.0].truth()._replace(sample=lambda n, generator: few[:n])
     monkeypatch.setattr(_stored, "ROOTS", (tmp_path,))
@@ -169,7 +168,7 @@ def test_results_without_the_strength_of_the_sheet_name_the_remedy(world):
     _, targets, _ = world
     weaker = {"a label": targets[0.3]}
     with pytest.raises(FileNotFoundError, match="digit 3 at strength 1: run the whole suite"):
-        frontier._shown(weaker)
+        frontier.shown_row(weaker)
 
 
 def test_without_the_suite_the_remedy_is_named(tmp_path, monkeypatch):

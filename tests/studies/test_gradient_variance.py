@@ -147,13 +147,13 @@ def test_calls_are_equal_and_as_metered(name):
 def test_losses_are_compared_at_one_theta():
     """And the full adjoint is relative entropy's gradient, twice, on the same paths."""
     teacher = sources.halfway(CASES[sources.TEACHER], GAUSSIAN, 3, "cpu")
-    weights = [p for n, p in teacher.model.named_parameters() if n not in ("log_Z", "bend")]
+    weights = list(teacher.model.control_parameters())
     made = {}
     for name in ("relative_entropy", "adjoint_matching_full", "trajectory_balance"):
         case = CASES[name]
         state = sources.lent(case, GAUSSIAN, teacher, "cpu")
         state = sources.settled(case, GAUSSIAN, state, "cpu")
-        same = [p for n, p in state.model.named_parameters() if n not in ("log_Z", "bend")]
+        same = list(state.model.control_parameters())
         assert all(torch.equal(a, b) for a, b in zip(same, weights, strict=True))
         assert (float(state.model.log_Z.detach()) != 0) == case.sampler.loss.learns_log_Z
         problem = pose(GAUSSIAN, case.sampler.reference)
@@ -186,5 +186,5 @@ def test_what_is_shown_of_an_interval():
     assert "[" in looked_up.shown(relative(split_of))
     lost = relative(split(gram(known(16, 1, 50.0, mean=0.0)[0])))
     assert looked_up.shown(lost).startswith("> ")
-    assert study._fit(looked_up.Fit(math.nan, math.nan)) == "–"
+    assert study.fit_text(looked_up.Fit(math.nan, math.nan)) == "–"
     assert isinstance(CASES["dds"].sampler, Diffusion)

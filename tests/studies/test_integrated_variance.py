@@ -10,6 +10,7 @@ from tests.tools.worlds import rng
 from tiltbench.samplers.loss import reward_and_grad
 from tiltbench.studies.common.regression import optimum, sigmas, targets
 from tiltbench.studies.integrated_variance import claims as judged
+from tiltbench.studies.integrated_variance import measured
 from tiltbench.studies.integrated_variance.exact import eta, gaussian_variance, integral
 from tiltbench.studies.integrated_variance.integrated import (
     Value,
@@ -24,8 +25,8 @@ from tiltbench.studies.integrated_variance.integrated import (
     value,
 )
 from tiltbench.studies.integrated_variance.lean_moment import (
-    _exponential,
     chain,
+    exponential,
     halves,
     lean_moment,
 )
@@ -61,7 +62,7 @@ def test_rules_integrate_powers_at_either_end(rule):
         assert w @ (1 / (1 - t)) == pytest.approx(math.log((1 - low) / (1 - high)), rel=2e-4)
 
 
-@pytest.mark.parametrize("pull", judged.PULLS, ids=lambda p: p.name)
+@pytest.mark.parametrize("pull", measured.PULLS, ids=lambda p: p.name)
 def test_the_pull_integrates_to_its_variance(pull):
     """int sigma^2 c^2 dt = s^2 (1 - alpha_0^2 s^2 / D_0)."""
     assert integral(pull.integrand) == pytest.approx(pull.expected, rel=1e-10)
@@ -69,11 +70,11 @@ def test_the_pull_integrates_to_its_variance(pull):
 
 def test_the_pull_integrates_to_one_less_the_memory():
     """math.md 7: int eta (alpha/D)^2 dt = .499978 for the linear-beta DDPM, nu_1 for Brownian."""
-    by_name = {p.name: p.expected for p in judged.PULLS}
+    by_name = {p.name: p.expected for p in measured.PULLS}
     ddpm = by_name["VariancePreserving(gamma_noise=20.0, gamma_data=0.1), s = 1"]
     assert ddpm / 2 == pytest.approx(0.499978, abs=5e-7)
     assert by_name["Brownian(steps=32, scale=2.0, ratio=5.0)"] == pytest.approx(4)
-    found = judged.identity(4_000)
+    found = measured.identity(4_000)
     assert max(abs(c.drawn.z(c.pull.expected)) for c in found) < 4
 
 
@@ -114,9 +115,9 @@ def test_slopes_of_the_closed_form_are_those_claimed(schedule):
     cuts = (1e-4, 1e-5)
     csm = np.array([[closed("CSM", schedule, 0.5, 1 - c) for c in cuts]] * 2)
     tsm = np.array([[closed("TSM", schedule, c, 0.5) for c in cuts]] * 2)
-    assert slope(csm, cuts).mean == pytest.approx(2 * judged.HALF[schedule.name], rel=0.01)
+    assert slope(csm, cuts).mean == pytest.approx(2 * measured.HALF[schedule.name], rel=0.01)
     power = slope(np.log(tsm), cuts).mean
-    assert power == pytest.approx(judged.EXPONENT[schedule.name], abs=0.002)
+    assert power == pytest.approx(measured.EXPONENT[schedule.name], abs=0.002)
     # the size: I beta^2 / alpha^2 with I = 1 / tau^2
     size = schedule.noise_power(1e-5) / schedule.signal(1e-5) ** 2 / VAR
     assert tsm[0, -1] == pytest.approx(size, rel=2e-3)
@@ -155,7 +156,7 @@ def test_the_lean_moment_of_a_gaussian_base(slopes):
 def test_the_exponential_of_a_symmetric_matrix():
     a, b, c = 0.3, -0.7, 1.1
     exact = torch.linalg.matrix_exp(torch.tensor([[a, b], [b, c]], dtype=torch.float64))
-    found = _exponential(torch.tensor([a, b, c], dtype=torch.float64))
+    found = exponential(torch.tensor([a, b, c], dtype=torch.float64))
     assert torch.allclose(found, torch.stack([exact[0, 0], exact[0, 1], exact[1, 1]]))
 
 
@@ -196,7 +197,8 @@ def test_a_verdict_can_come_out_either_way():
         label = "case"
 
     for found, said in ((near, "supported"), (far, "refuted"), (between, "open")):
-        assert judged._agreement("claim", [Named()], [found], [1.0]).verdict == Verdict(said)
+        one = measured.Agreement([Named()], [found], [1.0])
+        assert judged.agreement("claim", one).verdict == Verdict(said)
 
 
 def test_values_read_as_they_should():

@@ -71,17 +71,17 @@ def test_the_crossing_of_gaussian_work_is_log_Z():
     g, sd, log_Z = torch.Generator().manual_seed(0), 1.2, 0.7
     xi = torch.randn(2, 400_000, generator=g, dtype=torch.float64) * sd
     sides = fluctuation.Sides(log_Z - sd**2 / 2 + xi[0], log_Z + sd**2 / 2 + xi[1], log_Z)
-    slope, root = fluctuation._crossing(sides)
+    slope, root = fluctuation.crossing_of(sides)
     assert slope == pytest.approx(1, abs=0.02) and root == pytest.approx(log_Z, abs=0.02)
     apart = sides._replace(backward=sides.backward + 50)
-    assert all(math.isnan(v) for v in fluctuation._crossing(apart))
+    assert all(math.isnan(v) for v in fluctuation.crossing_of(apart))
 
 
 def test_the_fitted_slope_is_the_order():
     errors = [Estimate(-3.0 / k**2, 1e-3 / k**2, 10) for k in convergence.STEPS]
-    slope, se = convergence._slope(errors)
+    slope, se = convergence.slope_of(errors)
     assert slope == pytest.approx(-2, abs=1e-6) and 0 < se < 1e-3
-    assert math.isnan(convergence._slope([Estimate(0.0, 1.0, 10)] * 5)[0])
+    assert math.isnan(convergence.slope_of([Estimate(0.0, 1.0, 10)] * 5)[0])
 
 
 def test_a_verdict_is_open_unless_one_condition_holds():
@@ -215,11 +215,9 @@ def test_every_study_runs(name, tmp_path, monkeypatch):
     assert page.count("\n|") > 3 and (tmp_path / f"{name}.png").stat().st_size > 5_000
 
 
-def _store(rows, folder, monkeypatch):
-    """Scores of an oracle suite, where studies look for them."""
-    (folder / "oracle").mkdir()
-    DataFrame(rows).to_csv(folder / "oracle" / "table.csv", index=False)
-    monkeypatch.setattr(_stored, "ROOTS", (folder,))
+def _store(rows, study, monkeypatch):
+    """Scores of an oracle suite, in the place of those that a study would read."""
+    monkeypatch.setattr(study, "oracle_scores", lambda: DataFrame(rows))
 
 
 def test_the_oracle_judges_from_stored_scores(tmp_path, monkeypatch):
@@ -236,8 +234,9 @@ def test_the_oracle_judges_from_stored_scores(tmp_path, monkeypatch):
         head = {"target": "tilt_linear", "budget": 1000, "sampler": "lost", "seed": seed}
         rows += [{**head, **bar}, {**head, **ed}]
     rows.append({**head, **ed, "target": "gmm9", "sampler": "elsewhere"})
-    _store(rows, tmp_path, monkeypatch)
-    made = oracle.run(tmp_path, "cpu")
+    with monkeypatch.context() as patched:
+        _store(rows, oracle, patched)
+        made = oracle.run(tmp_path, "cpu")
     verdict = made.table.set_index("method")
     assert verdict.loc["good", ["log Z", "floor"]].tolist() == ["yes", "yes"]
     assert verdict.loc["off", ["log Z", "floor"]].tolist() == ["no", "no"]
@@ -319,11 +318,11 @@ def test_rank_agreement_of_scores_that_agree(tmp_path, monkeypatch, sign, expect
             }.items():
                 head = {"target": f"t{target}", "sampler": method, "seed": 0}
                 rows.append({**head, "metric": metric, "value": value})
-    _store(rows, tmp_path, monkeypatch)
+    _store(rows, rank_agreement, monkeypatch)
     made = rank_agreement.run(tmp_path, "cpu")
     by = {claim.text.split("predicts a larger ")[1][:9]: claim.verdict for claim in made.claims}
     assert by == {"|log Z er": expected, "log Z − E": "open", "control e": expected}
-    table = rank_agreement.medians(_stored.oracle_scores())
+    table = rank_agreement.medians(DataFrame(rows))
     part = table[table["family"] == rank_agreement.REGRESSIONS]
     found = rank_agreement.pool(part, "grad_cov", "log_Z_bar_err")
     assert found.rho == pytest.approx(sign) and found.p < 0.001 and found.targets == 6

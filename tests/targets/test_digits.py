@@ -11,10 +11,10 @@ from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import build_target, parse
 from tiltbench.pretrain.quality import quality, sheet
 from tiltbench.pretrain.train import PART, store, train_field
-from tiltbench.samplers.redraw import Uncontrolled, by_ode
+from tiltbench.samplers.redraw import by_ode
 from tiltbench.targets.bases import checkpoint as stored
 from tiltbench.targets.bases.pretrained import doubts
-from tiltbench.targets.bases.process import simulate
+from tiltbench.targets.bases.process import Uncontrolled, simulate
 from tiltbench.targets.digits import pool as digits_pool
 from tiltbench.targets.digits.digits import (
     DDPM,

@@ -12,13 +12,13 @@ from tests.tools.worlds import Tilted, rng, weights_of, z_score
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.losses.adjoint_matching import adjoint_matching
 from tiltbench.samplers.networks.adapter import Adapter
-from tiltbench.samplers.redraw import Uncontrolled, by_noise, by_ode
+from tiltbench.samplers.redraw import by_noise, by_ode
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.bases.interpolant import Constant, Regularised
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
 from tiltbench.targets.bases.optimal import Optimal
 from tiltbench.targets.bases.pretrained import Pretrained, doubts, epsilon, levels, score, velocity
-from tiltbench.targets.bases.process import Controlled, simulate
+from tiltbench.targets.bases.process import Controlled, Uncontrolled, simulate
 from tiltbench.targets.bases.references import Brownian, Stationary
 from tiltbench.targets.bases.schedules import (
     Foellmer,
@@ -296,7 +296,7 @@ def test_an_adapter_starts_at_nothing_and_leaves_the_base_alone():
     assert copy.deepcopy(state.model).base is base
     assert not any(p.requires_grad for p in base.network.parameters())
     fine = random_base(steps=50)
-    state.model.base = fine
+    state.model.network.base = fine
     grid = fine.grid(x)[:-1]
     on_grid = state.model.on_grid(grid)
     for k in range(50):  # the step that a time is of, whichever way it was rounded
@@ -314,7 +314,7 @@ def test_an_adapter_s_control_is_the_continuous_one_at_fine_steps(reading, sched
         exact, base = twins(reading, schedule, steps)
         model = Adapter().build(2, base, rng())
         other = replace(base, network=Exact(Tilted(exact).law, reading, schedule))
-        model.tuned = other.network
+        model.network.tuned = other.network
         x = torch.randn(30, 2, generator=rng(1), dtype=torch.float64)
         k = steps // 2
         at = levels(schedule, base.times[k])

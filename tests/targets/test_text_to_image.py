@@ -14,7 +14,8 @@ from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.losses.adjoint_matching import adjoint_matching
 from tiltbench.samplers.networks.adapter import Adapter
 from tiltbench.samplers.networks.lora import low_rank
-from tiltbench.samplers.redraw import Uncontrolled, by_ode
+from tiltbench.samplers.redraw import by_ode
+from tiltbench.targets.bases.process import Uncontrolled
 from tiltbench.targets.bases.text_to_image import ShiftedFlow, Tabulated
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
@@ -218,10 +219,10 @@ def test_low_rank_training_shares_the_weights(case):
     state = sampler.init(problem, Cost(8, 8), rng(3))
     state = sampler.step(problem, state, rng(5))
     assert state.model.control(x, t).any()
-    learnt = [p for p in state.model.tuned.parameters() if p.requires_grad]
+    learnt = [p for p in state.model.network.tuned.parameters() if p.requires_grad]
     assert 0 < sum(p.numel() for p in learnt) < sum(v.numel() for v in kept.values()) / 4
     shared = {id(p) for p in base.network.parameters()}
-    assert {id(p) for p in state.model.tuned.parameters() if not p.requires_grad} == shared
+    assert {id(p) for p in state.model.network.tuned.parameters() if not p.requires_grad} == shared
     assert all(torch.equal(kept[key], v) for key, v in base.network.state_dict().items())
 
 

@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
-
-from tiltbench.targets.densities._transfer import legendre
 
 
 class FreeField(NamedTuple):
@@ -66,7 +65,7 @@ def integrated(
     1/2, under which both actions must be even); the first quarter at each node is left out.  The
     error is that between chains and leaves out that of the quadrature, which falls exponentially
     with `nodes` where E_t is smooth in t."""
-    at, weight = legendre(nodes)
+    at, weight = (torch.as_tensor(v) for v in np.polynomial.legendre.leggauss(nodes))
     x = free.sample(chains, generator)
     total = x.new_zeros(chains)
     options: dict[str, Any] = {"generator": generator, "device": x.device}

@@ -17,12 +17,13 @@ from tiltbench.plan.toml import load_suite
 from tiltbench.records.provenance import code_of
 from tiltbench.records.record import read_outcome
 from tiltbench.records.store import records
+from tiltbench.rhat import split_rhat
 from tiltbench.run.phases import run_cell
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.samplers.search import Among, LogUniform, Uniform
 from tiltbench.tune import trials as tuning
 from tiltbench.tune.file import written
-from tiltbench.tune.trials import drawn, mean_ranks, nested, split_rhat
+from tiltbench.tune.trials import drawn, mean_ranks, nested
 
 BLIND = '''
 """A Gaussian that nobody may ask for its truth."""
@@ -174,9 +175,13 @@ def test_split_rhat():
     assert split_rhat(group.double(), group) == math.inf
     assert split_rhat(noise + 3 * (group % 2), group) > 1.5
     assert split_rhat(noise + torch.arange(8).repeat(64), group) > 1.5  # all drift together
-    four = torch.tensor([0.0, 2.0, 4.0, 8.0], dtype=torch.float64)
-    by_hand = math.sqrt(1 / 2 + (25 / 2) / 5)  # halves (0, 2), (4, 8): W = 5, B / n = 12.5
-    assert split_rhat(four, torch.zeros(4)) == pytest.approx(by_hand)
+    eight = torch.tensor([0.0, 2.0, 4.0, 8.0, 1.0, 3.0, 3.0, 7.0], dtype=torch.float64)
+    # halves (0, 2), (4, 8), (1, 3), (3, 7): W = 5, means 1, 6, 2, 5 with B / n = 17 / 3
+    by_hand = math.sqrt(1 / 2 + 17 / 3 / 5)
+    assert split_rhat(eight, torch.arange(2).repeat_interleave(4)) == pytest.approx(by_hand)
+    one = torch.tensor([0.0, 1.0, 0.0, 1.0, 2.0, 3.0, 2.0, 3.0], dtype=torch.float64)
+    by_hand = math.sqrt(3 / 4 + 2 / (1 / 3))  # one chain: W = 1 / 3, B / n = 2
+    assert split_rhat(one, torch.zeros(8)) == pytest.approx(by_hand)
     assert math.isnan(split_rhat(noise[:6], torch.tensor([0, 0, 0, 1, 1, 1])))
 
 
@@ -225,12 +230,18 @@ def test_refusals(suite, capsys, arguments, sentence):
         ("[[search]]\nparams = { lr = [2, 1, 'linear'] }", "smaller end first"),
         ("[[search]]\nparams = { lr = [nan, 1, 'linear'] }", "smaller end first"),
         ("[[search]]\nparams = { lr = 3 }", "is no law"),
-        ("[[search]]\nparams = 3", "must be a table of ranges"),
+        ("[[search]]\nparams = 3", "params is 3; it must be a table"),
         ("[[search]]\nsampler = 'mala'", "searches nothing"),
-        ("[[tuned]]\ntarget = 'blind'\nsampler = 'mala'\ntrials = 3", "labels, of targets a list"),
-        ("[[tuned]]\ntarget = ['blind']\nsampler = 'me'\ntrials = 3", "labels, of targets a list"),
-        ("[[tuned]]\ntarget = ['blind']\nsampler = 'mala'\ntrials = 0", "whole and positive"),
-        ("[[tuned]]\ntarget = ['blind']\nsampler = [1]\ntrials = 1", "labels, of targets a list"),
+        (
+            "[[tuned]]\ntarget = 'blind'\nsampler = 'mala'\ntrials = 3",
+            "is 'blind'; it must be a list",
+        ),
+        (
+            "[[tuned]]\ntarget = ['blind']\nsampler = 'me'\ntrials = 3",
+            "must be of the suite's labels",
+        ),
+        ("[[tuned]]\ntarget = ['blind']\nsampler = 'mala'\ntrials = 0", "a whole number >= 1"),
+        ("[[tuned]]\ntarget = ['blind']\nsampler = [1]\ntrials = 1", "it must be text"),
     ],
 )
 def test_rows_that_cannot_be(suite, rows, sentence):

@@ -88,7 +88,7 @@ def data(frames: Frames, boards: Sequence[Board], folder: Path) -> Json:
     by_id = {record.id: record for record in frames.records}
     return {
         "name": folder.resolve().name,
-        "command": _command_of_suite(folder),
+        "command": frames.command,
         "legend": f"{legend()}\n\n{physics()}",
         "scale": scale(),
         "groups": GROUPS,
@@ -240,13 +240,6 @@ def command(record: Record) -> str:
 
 def _whole(spec: Spec) -> str:
     return shorten(spec, {"name": spec["name"], "params": {}})
-
-
-def _command_of_suite(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / "suite.json").read_text(encoding="utf-8"))["command"])
-    except (OSError, KeyError, TypeError, ValueError):  # runs that were gathered by hand
-        return ""
 
 
 def _views(frames: Frames, boards: Sequence[Board], folder: Path) -> list[Json]:

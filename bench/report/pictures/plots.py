@@ -23,11 +23,12 @@ from tiltbench.report.pictures.weights import weights
 from tiltbench.targets.target import Target
 
 
-def plots(frames: Frames, boards: Sequence[Board], folder: Path) -> list[Path]:
-    """folder/plots/summary.png and, for each target and budget, `NAME.draws.png` (2-D targets),
-    `.particles.png`, `.lattice.png`, `.images.png`, `.curves.png` and `.weights.png`, where there
-    is something to show; each as .pdf too.  NAME is `file_name` of the target's label."""
-    place, runs = folder / "plots", folder / "runs"
+def plots(frames: Frames, boards: Sequence[Board], folder: Path, place: Path) -> list[Path]:
+    """Of the results in `folder`: place/summary.png and, for each target and budget,
+    `NAME.draws.png` (2-D targets), `.particles.png`, `.lattice.png`, `.images.png`, `.curves.png`
+    and `.weights.png`, where there is something to show; each as .pdf too.  NAME is `file_name` of
+    the target's label."""
+    runs = folder / "runs"
     look = looks(frames.runs["sampler"])
     colour = {name: own.colour for name, own in look.items()}
     targets = targets_of(frames.records)

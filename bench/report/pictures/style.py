@@ -99,6 +99,9 @@ def _glyphs() -> frozenset[int]:
     return frozenset(FT2Font(findfont("DejaVu Sans")).get_charmap()) - frozenset(range(32))
 
 
+PALETTE = 256  # of a picture that is written as PNG
+
+
 @contextmanager
 def picture(
     path: Path, rows: int, columns: int, size: tuple[float, float], widths: Sequence[float] = ()
@@ -120,7 +123,8 @@ def save(figure: Figure, path: Path) -> None:
         buffer = io.BytesIO()
         # without a display: no pyplot, no global state
         figure.savefig(buffer, format=kind)
-        write_bytes(path.with_suffix(f".{kind}"), buffer.getvalue())
+        data = buffer.getvalue()
+        write_bytes(path.with_suffix(f".{kind}"), compact(data) if kind == "png" else data)
         figure.set_layout_engine("none")  # it has done its work
 
 
@@ -145,6 +149,17 @@ def _written(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:g}{letter}"
     return f"{value:g}"
+
+
+def compact(png: bytes) -> bytes:
+    """The picture in at most 256 colours: a third of the bytes, and no difference to the eye."""
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    buffer = io.BytesIO()
+    few = picture.quantize(PALETTE, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def bare(axes: Axes) -> None:

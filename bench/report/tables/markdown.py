@@ -40,7 +40,7 @@ def markdown(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
             for every in (frames.runs, frames.scores)
         )
         parts.append(_leaderboard(board, runs, scores))
-    parts.append(provenance(frames.records, folder))
+    parts.append(provenance(frames.records, frames.command))
     parts += ["## How to read the tables", legend()]
     seen = {column.metric for board in boards for column in board.columns}
     if any(metric_of(name).needs & {"particles", "lattice"} for name in seen):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from tiltbench.records.files import read_json
 from tiltbench.records.record import Record
 
 
-def provenance(records: list[Record], folder: Path) -> str:
-    """One line for each thing; several values where the runs differ."""
-    lines = [*facts(records), ("command", _command(folder))]
+def provenance(records: list[Record], command: str) -> str:
+    """One line for each thing; several values where the runs differ.  `command` is the last
+    `tiltbench run` into the folder; empty where it is not known."""
+    lines = [*facts(records), ("command", f"`{command}`" if command else "")]
     runs = f"{len(records)} runs, {sum(r.status.finished for r in records)} finished"
     text = "\n".join(f"- {name}: {value}" for name, value in lines if value)
     return f"## Provenance\n\n- {runs}\n{text}"
@@ -39,15 +38,6 @@ def _machine(env: Any) -> str:
     parts = [env.get("device_name") or env.get("device"), f"{env.get('cores')} cores"]
     parts += [f"{env.get('threads')} thread(s) a run", env.get("os")]
     return ", ".join(str(part) for part in parts if part)
-
-
-def _command(folder: Path) -> str:
-    """The last `tiltbench run` into this folder, which its suite.json keeps."""
-    try:
-        said = read_json(folder / "suite.json")["command"]
-    except (ValueError, KeyError, TypeError):
-        return ""
-    return f"`{said}`"
 
 
 def _each(values: Iterable[Any]) -> str:

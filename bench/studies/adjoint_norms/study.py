@@ -24,7 +24,7 @@ from tiltbench.samplers.losses.adjoint_matching import adjoint_matching
 from tiltbench.samplers.losses.adjoint_matching_full import adjoint_matching_full
 from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.networks.perceptron import Mlp
-from tiltbench.studies.common.tilts import Free, Tilting, flow, linear, mixture, optimal, quadratic
+from tiltbench.studies.common.tilts import Tilting, flow, free, linear, mixture, optimal, quadratic
 from tiltbench.study import Answer, Claim, Study, verdict
 from tiltbench.targets.bases.components import Components
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
@@ -132,7 +132,7 @@ def both(one: Miss, other: Miss) -> Miss:
 
 def controls(world: World, base: MixtureFlow) -> dict[str, Model]:
     return {
-        "none": Free(),
+        "none": free(),
         "optimal": optimal(base, world.tilting.law(world.law, 1.0)),
         "random network": network(base),
     }
@@ -143,8 +143,8 @@ def network(base: MixtureFlow) -> Model:
     source = Generator().manual_seed(5)
     model = Mlp(width=32, layers=3).build(2, base, source).double()
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.startswith("out."):
+        for name, parameter in model.network.named_parameters():
+            if name.startswith("field.out."):
                 parameter.normal_(0.0, 0.3, generator=source)
     return model
 
@@ -162,12 +162,12 @@ def follow(world: World, schedule: str, control: str, model: Model, base: Mixtur
 
     lean, full = labels(adjoint_matching), labels(adjoint_matching_full)
     away = [(path.dt @ (y - path.u).square().sum(-1)) for y in (lean, full)]
-    miss = both(*(_miss(y - path.u, path.x, path.u) for y in (lean, full)))
+    miss = both(*(missed(y - path.u, path.x, path.u) for y in (lean, full)))
     norms = [(y / sigma).norm(dim=-1) / steep for y in (lean, full)]
     return Run(world, schedule, control, base, norms[0], norms[1], (away[0], away[1]), miss)
 
 
-def _miss(far: Tensor, x: Tensor, u: Tensor) -> Miss:
+def missed(far: Tensor, x: Tensor, u: Tensor) -> Miss:
     """Of E[far . phi(X_t)] in units of E|u . phi(X_t)|, over the probed times and functions phi
     that resolve it: 3 standard errors below RESOLVED; far and u (K, n, d)."""
     misses, cells = [0.0], 0

@@ -1,11 +1,33 @@
-"""What the study of the bias says: one row a loss and setting, and the claims."""
+"""What the study of the bias says: one row a loss and setting, and the claims.
+
+Numbers come from `measured`; here are the rules that judge them, and the sentences."""
 
 from __future__ import annotations
 
 import math
 
+from tiltbench.studies.bias.measured import (
+    SURE,
+    TELLING,
+    Contraction,
+    Lean,
+    Lopsided,
+    Weighted,
+    contraction,
+    flatness,
+    lean,
+    lopsided,
+    some,
+    twins_of,
+    weighted,
+)
 from tiltbench.studies.bias.regressed import ROUNDING, Bias, Share
+from tiltbench.studies.common.rules import Same, Scores
 from tiltbench.study import Claim, verdict
+
+TWINS = Same(agrees=4.5, apart=5.5)  # standard errors, of the largest of many
+VISIBLE = 1e-6  # of E|u_lambda - u*|^2: a bias that rounding does not explain
+LITTLE = 0.5  # of the error: a regression that leaves more has little signal
 
 
 def row(same: list[Bias], strengths: tuple[float, ...]) -> dict[str, object]:
@@ -29,35 +51,11 @@ def row(same: list[Bias], strengths: tuple[float, ...]) -> dict[str, object]:
 
 
 def claims(found: list[Bias], apart: dict[float, list[Bias]]) -> tuple[Claim, ...]:
-    def some(loss: str, ends: str) -> list[Bias]:
-        return [b for b in found if (b.loss, b.ends) == (loss, ends)]
-
-    csm = some("CSM", "unweighted") + [b for few in apart.values() for b in few if b.loss == "CSM"]
-    worst = max((b.z for b in csm), key=abs)
-    full = [b for b in found if b.ends == "full"]
-    strange = max((b.z for b in full), key=abs)
-    straight = [b for b in found if b.world == "Gaussian base, linear r" and b.ends == "unweighted"]
-    flat = max(
-        float(b.square.abs().max() / b.before.max()) for b in straight if b.loss in ("NSM", "AS")
-    )
-    gains = [(b, t) for loss in ("CSM", "TSM", "NSM") for b, t in zip(
-        some(loss, "unweighted"), some(loss, "tempered"), strict=True)]  # fmt: skip
-    better = [_less(t.left, b.left) or b.left.value < ROUNDING for b, t in gains]
-    worse = [_less(b.left, t.left) and t.left.value > ROUNDING for b, t in gains]
-    halves = min(apart), max(apart)
-    near, far = (apart[half][2].left for half in halves)
-    lean = [b for b in found if b.loss == "AM"]
-    telling = [b.z for b in lean if b.apart > 5]
-    every = [b.z for b in found if not math.isnan(b.z)]
+    lone = [b for few in apart.values() for b in few if b.loss == "CSM"]
     return (
-        Claim(
-            "Without weights CSM carries no signal: E[CSM | X_t] = u_λ (math.md 3)",
-            verdict(abs(worst) < 4.5, abs(worst) > 5.5),
-            "The closed form has `left` = 1 by definition; the twins agree: largest z "
-            f"{worst:+.2f} of {len(csm)} settings.",
-        ),
+        _no_signal(twins_of([*some(found, "CSM", "unweighted"), *lone])),
         *(
-            _contracts(name, some(loss, "unweighted"))
+            _contracts(name, contraction(some(found, loss, "unweighted")))
             for loss, name in (
                 ("TSM", "TSM"),
                 ("NSM", "NSM"),
@@ -65,75 +63,95 @@ def claims(found: list[Bias], apart: dict[float, list[Bias]]) -> tuple[Claim, ..
                 ("AM", "AM, on any base"),
             )
         ),
-        Claim(
-            "Adjoint matching on paths of u_λ regresses to u_λ/λ, on any base (derived here)",
-            verdict(
-                bool(telling) and max(map(abs, telling)) < 4.5,
-                any(abs(z) > 5.5 for z in telling),
-            ),
-            f"twins against the closed form, in the {len(telling)} of {len(lean)} settings whose "
-            "twins are precise enough to tell it from u_λ by 5 standard errors: largest |z| "
-            f"{max(map(abs, telling), default=math.nan):.2f}, rms {_rms(telling):.2f}.",
-        ),
-        Claim(
-            "With end points weighted to a stated ESS (infinitely many of them) every loss of "
-            "score matching contracts further",
-            verdict(all(better), any(worse)),
-            f"{sum(better)} of {len(better)} settings have less left than without weights; "
-            f"CSM at λ = 0: {_range([b.left for b in some('CSM', 'tempered') if not b.strength])}, "
-            f"NSM: {_range([b.left for b in some('NSM', 'tempered') if not b.strength])}.",
-        ),
-        Claim(
-            "With end points from p*, what full weights make of infinitely many, CSM, TSM and NSM "
-            "are unbiased",
-            verdict(abs(strange) < 4.5, abs(strange) > 5.5),
-            f"largest z of the twins' bias {strange:+.2f} of {len(full)}.",
-        ),
-        Claim(
-            "For a linear reward on a Gaussian base AS, NSM and AM are unbiased from any control",
-            verdict(flat < ROUNDING, flat > 1e-6),
-            f"the target does not depend on X_1 nor on λ: the twins' bias is at most {flat:.0e} of "
-            "E|u_λ − u*|².",
-        ),
-        Claim(
-            "Misweighted modes that are far apart give adjoint sampling (NSM, AM) little signal",
-            verdict(
-                far.value - 3 * far.se > 0.5 and near.value + 3 * near.se < 0.5,
-                far.value + 3 * far.se < 0.5,
-            ),
-            f"unweighted, from weights .8/.2 to .5/.5: left {near} with modes at ±{halves[0]:g} "
-            f"sd, {far} at ±{halves[1]:g} sd. Within a mode grad r knows nothing of its weight.",
-        ),
-        Claim(
-            "The twins' estimate of the bias agrees with its closed form",
-            verdict(max(map(abs, every)) < 4.5, max(map(abs, every)) > 5.5),
-            f"largest |z| {max(map(abs, every)):.2f} of {len(every)}, rms {_rms(every):.2f}.",
-        ),
+        _own_share(lean(found)),
+        _further(weighted(found)),
+        _unbiased(twins_of([b for b in found if b.ends == "full"])),
+        _straight(flatness(found)),
+        _misweighted(lopsided(apart)),
+        _agree(twins_of(found)),
     )
 
 
-def _contracts(name: str, some: list[Bias]) -> Claim:
-    below = [b for b in some if b.left.value + 3 * b.left.se < 1]
-    above = [b for b in some if b.left.value - 3 * b.left.se > 1]
-    late = [b.late for b in some]
-    where = "; ".join(dict.fromkeys(f"{b.world}" for b in above))
-    words = f"left {_range([b.left for b in some])} over {len(some)} settings and λ"
+def _no_signal(csm: Scores) -> Claim:
+    return Claim(
+        "Without weights CSM carries no signal: E[CSM | X_t] = u_λ (math.md 3)",
+        TWINS.judge(csm.worst),
+        "The closed form has `left` = 1 by definition; the twins agree: largest z "
+        f"{csm.worst:+.2f} of {len(csm)} settings.",
+    )
+
+
+def _contracts(name: str, found: Contraction) -> Claim:
+    words = f"left {_range(found.left)} over {len(found.left)} settings and λ"
+    late = f" ({'; '.join(found.where)}); over t > 1/2 {_range(found.late)}."
     return Claim(
         f"{name}, unweighted, contracts towards u* (our question)",
-        verdict(len(below) == len(some), bool(above)),
-        f"{words}: less than 1 in {len(below)}, more in {len(above)}"
-        + (f" ({where}); over t > 1/2 {_range(late)}." if above else "."),
+        verdict(len(found.below) == len(found.left), bool(found.above)),
+        f"{words}: less than 1 in {len(found.below)}, more in {len(found.above)}"
+        + (late if found.above else "."),
     )
 
 
-def _less(one: Share, other: Share) -> bool:
-    return one.value + 3 * math.hypot(one.se, other.se) < other.value
+def _own_share(found: Lean) -> Claim:
+    return Claim(
+        "Adjoint matching on paths of u_λ regresses to u_λ/λ, on any base (derived here)",
+        TWINS.judge(found.telling.worst),
+        f"twins against the closed form, in the {len(found.telling)} of {found.settings} settings "
+        f"whose twins are precise enough to tell it from u_λ by {TELLING:g} standard errors: "
+        f"largest |z| {abs(found.telling.worst):.2f}, rms {found.telling.rms:.2f}.",
+    )
 
 
-def _range(shares: list[Share]) -> str:
+def _further(found: Weighted) -> Claim:
+    return Claim(
+        "With end points weighted to a stated ESS (infinitely many of them) every loss of "
+        "score matching contracts further",
+        verdict(all(found.better), any(found.worse)),
+        f"{sum(found.better)} of {len(found.better)} settings have less left than without weights; "
+        f"CSM at λ = 0: {_range(found.csm)}, NSM: {_range(found.nsm)}.",
+    )
+
+
+def _unbiased(full: Scores) -> Claim:
+    return Claim(
+        "With end points from p*, what full weights make of infinitely many, CSM, TSM and NSM "
+        "are unbiased",
+        TWINS.judge(full.worst),
+        f"largest z of the twins' bias {full.worst:+.2f} of {len(full)}.",
+    )
+
+
+def _straight(flat: float) -> Claim:
+    return Claim(
+        "For a linear reward on a Gaussian base AS, NSM and AM are unbiased from any control",
+        verdict(flat < ROUNDING, flat > VISIBLE),
+        f"the target does not depend on X_1 nor on λ: the twins' bias is at most {flat:.0e} of "
+        "E|u_λ − u*|².",
+    )
+
+
+def _misweighted(found: Lopsided) -> Claim:
+    near, far = found.near, found.far
+    return Claim(
+        "Misweighted modes that are far apart give adjoint sampling (NSM, AM) little signal",
+        verdict(
+            far.value - SURE * far.se > LITTLE and near.value + SURE * near.se < LITTLE,
+            far.value + SURE * far.se < LITTLE,
+        ),
+        f"unweighted, from weights .8/.2 to .5/.5: left {near} with modes at "
+        f"±{found.halves[0]:g} sd, {far} at ±{found.halves[1]:g} sd. Within a mode grad r knows "
+        "nothing of its weight.",
+    )
+
+
+def _agree(every: Scores) -> Claim:
+    return Claim(
+        "The twins' estimate of the bias agrees with its closed form",
+        TWINS.judge(every.worst),
+        f"largest |z| {abs(every.worst):.2f} of {len(every)}, rms {every.rms:.2f}.",
+    )
+
+
+def _range(shares: list[Share] | tuple[Share, Share]) -> str:
     ranked = sorted(shares, key=lambda s: s.value)
     return f"{ranked[0]} to {ranked[-1]}"
-
-
-def _rms(values: list[float]) -> float:
-    return math.sqrt(sum(z * z for z in values) / len(values)) if values else math.nan

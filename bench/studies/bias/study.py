@@ -72,7 +72,7 @@ def stage(world: World, schedule: str, strength: float, seed: int) -> list[Bias]
     for ends, goal in (("unweighted", strength), ("tempered", reached), ("full", 1.0)):
         law = world.tilting.law(world.law, goal)
         means = closed(p, world.tilting, law, goal)
-        pair = [_targets(p, p.ends(law, DRAWS, source), world.tilting.slope) for _ in range(2)]
+        pair = [means_of(p, p.ends(law, DRAWS, source), world.tilting.slope) for _ in range(2)]
         own = ends == "unweighted" and world.gaussian
         for loss in ("CSM", "TSM", "NSM", "AS")[: 4 if own else 3]:
             head = (world.name, schedule, strength, ends, loss)
@@ -87,7 +87,7 @@ def stage(world: World, schedule: str, strength: float, seed: int) -> list[Bias]
     return [*found, judged(head, p, (twins[0], twins[1]), mean, LATE)]
 
 
-def _targets(p: Points, x1: Tensor, slope: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+def means_of(p: Points, x1: Tensor, slope: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
     made = targets(p.base, p.k, p.x, x1, slope(x1))
     return {loss: y.mean(0) for loss, y in made.items()}
 
@@ -104,7 +104,7 @@ def lopsided(half: float) -> list[Bias]:
     def slope(x: Tensor) -> Tensor:
         return best.score(x) - base.law.score(x)
 
-    twins = [_targets(p, p.ends(now, DRAWS, source), slope) for _ in range(2)]
+    twins = [means_of(p, p.ends(now, DRAWS, source), slope) for _ in range(2)]
     name = f"modes at ±{half:g} sd, weights .8/.2"
     found = []
     for loss in ("CSM", "TSM", "NSM"):

@@ -11,10 +11,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.plan.spec import build_sampler, parse
-from tiltbench.samplers.redraw import Uncontrolled
 from tiltbench.samplers.sampler import Draws
 from tiltbench.studies.common.trained import trained
-from tiltbench.targets.bases.process import simulate
+from tiltbench.targets.bases.process import Uncontrolled, simulate
 from tiltbench.targets.digits.digits import DIM, SIDE, digits, log_classes
 from tiltbench.targets.digits.images import ink, likelihood, pooled, sharpness, square
 from tiltbench.targets.problem import pose

@@ -21,7 +21,7 @@ from tiltbench.studies.calibration.inverse import (
     posteriors,
 )
 from tiltbench.studies.calibration.ranks import LEVEL, ranks
-from tiltbench.studies.calibration.told import Line, Told, _mean, _told
+from tiltbench.studies.calibration.told import Line, Told, mean_of, told_of
 from tiltbench.study import Answer, Claim, Study, verdict
 from tiltbench.targets.digits.pool import draws as stored
 
@@ -67,8 +67,11 @@ def run(folder: Path, device: str) -> Answer:
     made = lines(found, device)
     truth = torch.stack([pair.x for pair in found]).cpu()
     seen = torch.tensor([pair.seen.y for pair in found], dtype=torch.float64)
-    naive = {"y, enlarged": _enlarged(seen), "mean of the base": _line(made, "base").mean.mean(0)}
-    told = _told(made)
+    naive = {
+        "y, enlarged": enlarge(seen),
+        "mean of the base": _line(made, "base").mean.mean(0),
+    }
+    told = told_of(made)
     draw_ranks(folder / "calibration.png", made, told)
     draw_posteriors(folder / "posteriors.png", truth, naive["y, enlarged"], made)
     pool = _line(made, "exact").ess
@@ -98,7 +101,7 @@ def _line(made: list[Line], method: str) -> Line:
     return next(line for line in made if line.method == method)
 
 
-def _enlarged(y: Float[Tensor, "l 16"]) -> Float[Tensor, "l 64"]:
+def enlarge(y: Float[Tensor, "l 16"]) -> Float[Tensor, "l 64"]:
     """Every pixel that of its block."""
     return y.unflatten(-1, (4, 4)).repeat_interleave(2, -1).repeat_interleave(2, -2).flatten(-2)
 
@@ -108,7 +111,7 @@ def _errors(mean: Float[Tensor, "*l 64"], truth: Float[Tensor, "l 64"]) -> Float
 
 
 def _row(line: Line, exact: Line, told: Told, truth: Tensor) -> dict[str, object]:
-    error = _mean(_errors(line.mean, truth))
+    error = mean_of(_errors(line.mean, truth))
     stars = told.of(line.method)
     return {
         "method": line.method,
@@ -133,7 +136,7 @@ def _claims(
     worst = min(blind, key=lambda f: p["base", f])
     tilted = [line for line in others if line.method.endswith("weighted")]
     return (
-        _calibrated(exact, told),
+        is_calibrated(exact, told),
         *(
             Claim(
                 f"{REPLICATES} replicates are enough to see a posterior too narrow: {line.method}",
@@ -149,13 +152,13 @@ def _claims(
             f"p = {p['base', 'r']:.2g} for r, at least {p['base', worst]:.2g} ({worst}) for the "
             "others.",
         ),
-        *(_calibrated(line, told) for line in others),
-        *(_repaired(_line(made, line.method.split(",")[0]), line, exact) for line in tilted),
-        *_squares(exact, truth, naive | {line.method: line.mean for line in others}),
+        *(is_calibrated(line, told) for line in others),
+        *(repaired(_line(made, line.method.split(",")[0]), line, exact) for line in tilted),
+        *square_errors(exact, truth, naive | {line.method: line.mean for line in others}),
     )
 
 
-def _calibrated(line: Line, told: Told) -> Claim:
+def is_calibrated(line: Line, told: Told) -> Claim:
     half, most = line.coverage(0.5), line.coverage(0.9)
     away = [(abs(e.value - level), e.se) for e, level in ((half, 0.5), (most, 0.9))]
     inside = all(d + 2 * se < MARGIN for d, se in away)
@@ -174,8 +177,8 @@ def _ranked(line: Line, told: Told) -> str:
     return f"Ranks not uniform: {', '.join(stars) or 'none'}; smallest p {p:.2g} ({f})."
 
 
-def _repaired(plain: Line, weighted: Line, exact: Line) -> Claim:
-    gain = _mean(plain.off(exact) - weighted.off(exact))
+def repaired(plain: Line, weighted: Line, exact: Line) -> Claim:
+    gain = mean_of(plain.off(exact) - weighted.off(exact))
     return Claim(
         f"Path weights bring the posterior mean of {plain.method} nearer to the exact one",
         verdict(gain.value > 3 * gain.se, gain.value < -3 * gain.se),
@@ -185,16 +188,16 @@ def _repaired(plain: Line, weighted: Line, exact: Line) -> Claim:
     )
 
 
-def _squares(exact: Line, truth: Tensor, means: dict[str, Tensor]) -> tuple[Claim, ...]:
+def square_errors(exact: Line, truth: Tensor, means: dict[str, Tensor]) -> tuple[Claim, ...]:
     least = _errors(exact.mean, truth)
-    due = _mean(least - exact.sd.square().mean(1))
-    more = {name: _mean(_errors(mean, truth) - least) for name, mean in means.items()}
+    due = mean_of(least - exact.sd.square().mean(1))
+    more = {name: mean_of(_errors(mean, truth) - least) for name, mean in means.items()}
     z = {name: e.value / e.se for name, e in more.items()}
     return (
         Claim(
             "The squared error of the exact posterior mean is the posterior variance",
             verdict(abs(due.value) < 2 * due.se, abs(due.value) > 4 * due.se),
-            f"{_shown(_mean(least))} a pixel; less the variance {due.value:+.3f} ± {due.se:.3f}.",
+            f"{_shown(mean_of(least))} a pixel; less the variance {due.value:+.3f} ± {due.se:.3f}.",
         ),
         Claim(
             "No other estimate is nearer to x in the mean square",

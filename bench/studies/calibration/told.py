@@ -36,22 +36,22 @@ class Line(NamedTuple):
     def coverage(self, level: float) -> Estimate:
         """By the central intervals of probability `level` of the pixels; the pixels of an image
         depend on each other, the replicates do not."""
-        return _mean(((self.pixels - 0.5).abs() < level / 2).double().mean(1))
+        return mean_of(((self.pixels - 0.5).abs() < level / 2).double().mean(1))
 
     def off(self, exact: Line) -> Float[Tensor, " l"]:
         """Distance of the posterior mean from the exact one, in posterior sd, rms over pixels."""
-        return _rms(self.mean - exact.mean) / _rms(exact.sd)
+        return rms(self.mean - exact.mean) / rms(exact.sd)
 
     def noise(self, exact: Line) -> Float[Tensor, " l"]:
         """The standard error of the method's own mean, in the same units."""
-        return _rms(self.se) / _rms(exact.sd)
+        return rms(self.se) / rms(exact.sd)
 
 
-def _rms(x: Float[Tensor, "l d"]) -> Float[Tensor, " l"]:
+def rms(x: Float[Tensor, "l d"]) -> Float[Tensor, " l"]:
     return x.square().mean(1).sqrt()
 
 
-def _mean(values: Float[Tensor, " l"]) -> Estimate:
+def mean_of(values: Float[Tensor, " l"]) -> Estimate:
     return Estimate(float(values.mean()), float(values.std()) / len(values) ** 0.5, len(values))
 
 
@@ -65,7 +65,7 @@ class Told(NamedTuple):
         return [f for f in STATISTICS if (method, f) in self.rejected]
 
 
-def _told(made: list[Line]) -> Told:
+def told_of(made: list[Line]) -> Told:
     p = {(line.method, f): value for line in made for f, value in line.p.items()}
     names = {"\t".join(key): key for key in p}
     return Told(p, {names[name] for name in holm({n: p[key] for n, key in names.items()})})

@@ -20,9 +20,12 @@ def is_control(method: str) -> bool:
 def folder_of(suite: str) -> Path:
     """Where the suite's own results lie, or else the published ones; FileNotFoundError where there
     are neither."""
+    from tiltbench.records.published import is_published
+
     for root in ROOTS:
-        if (root / suite / "table.csv").is_file():
-            return root / suite
+        folder = root / suite
+        if is_published(folder) or next(folder.glob("runs/*.json"), None):
+            return folder
     raise FileNotFoundError(
         f"there are no results of {suite}: run the suite first, `tiltbench run --suite {suite}`"
     )
@@ -30,6 +33,7 @@ def folder_of(suite: str) -> Path:
 
 def oracle_scores() -> DataFrame:
     """One row a run and metric; FileNotFoundError where the suite has not been run."""
-    from pandas import read_csv
+    from tiltbench.records.published import results
+    from tiltbench.report.frame import frames_of
 
-    return read_csv(folder_of("oracle") / "table.csv")
+    return frames_of(results(folder_of("oracle"))).scores

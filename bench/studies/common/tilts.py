@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tiltbench.samplers.networks.control import Control
 from tiltbench.samplers.networks.model import Model
 from tiltbench.targets.bases.components import Components
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
@@ -62,7 +63,7 @@ def flow(law: Components, schedule: Schedule, steps: int) -> MixtureFlow:
     return MixtureFlow(weights, means, variances, schedule, steps=steps)
 
 
-class Steered(Model):
+class _Closed(Control):
     """A control in closed form, where a loss asks for a model."""
 
     def __init__(self, closed: Controlled) -> None:
@@ -75,7 +76,12 @@ class Steered(Model):
         return self.closed.control(x, t, hint)
 
 
-class Free(Model):
+def steered(closed: Controlled) -> Model:
+    """The model of a control in closed form."""
+    return Model(_Closed(closed))
+
+
+class _Free(Control):
     """u = 0, differentiable as the full adjoint asks for."""
 
     def control(
@@ -84,6 +90,11 @@ class Free(Model):
         return 0 * x
 
 
-def optimal(base: MixtureFlow, law: Components) -> Steered:
+def free() -> Model:
+    """The model of no control."""
+    return Model(_Free())
+
+
+def optimal(base: MixtureFlow, law: Components) -> Model:
     """The control whose terminal law is `law` and whose noising kernel is the base's."""
-    return Steered(Optimal(base, lambda x, a, b: law.score(x, a[..., None], b[..., None])))
+    return steered(Optimal(base, lambda x, a, b: law.score(x, a[..., None], b[..., None])))

@@ -31,8 +31,8 @@ def trained(target: Target, sampler: Sampler[Any], points: int, device: str, see
 def shaken(state: Any, size: float, seed: int = 5) -> Any:
     """The untrained state with a random last layer: a control that has nothing to do with the
     problem, of typical length `size`."""
-    source = Generator(state.model.out.weight.device).manual_seed(seed)
+    source = Generator(state.model.network.field.out.weight.device).manual_seed(seed)
     with torch.no_grad():
-        state.model.out.weight.normal_(0.0, size, generator=source)
-        state.model.out.bias.normal_(0.0, size, generator=source)
+        state.model.network.field.out.weight.normal_(0.0, size, generator=source)
+        state.model.network.field.out.bias.normal_(0.0, size, generator=source)
     return state

@@ -190,17 +190,17 @@ def _table(data: DataFrame, reached: dict[Key, Reached]) -> DataFrame:
         cells = {}
         for loss in LOSSES:
             values = part[part.loss == loss].sort_values("t")
-            texts = [_brief(v, se) for v, se in zip(values.variance, values.se, strict=True)]
+            texts = [brief(v, se) for v, se in zip(values.variance, values.se, strict=True)]
             cells[loss] = " / ".join(texts) or "–"
         end = reached.get((target, schedule, law))
-        ess = _brief(end.ess.value, end.ess.se) if end else "–"
+        ess = brief(end.ess.value, end.ess.se) if end else "–"
         wrong = f"{end.misplaced:.2g} ({end.floor:.1g})" if end and end.floor else "–"
         head = {"target": target, "schedule": schedule, "law": law}
         rows.append({**head, **cells, "ESS of the paths": ess, "mass in wrong modes": wrong})
     return DataFrame(rows)
 
 
-def _brief(value: float, se: float) -> str:
+def brief(value: float, se: float) -> str:
     """1.86(3) for 1.86 +- 0.03; two digits of an error that begins with 1; with a power
     of ten below 0.01, and where the last digit shown is not that of ones or a decimal."""
     if not (0 < value < math.inf and 0 < se < math.inf):
@@ -233,9 +233,9 @@ def _words() -> str:
         "points with the base's kernel, which is this law at u* only. `gaussian` is N(1.2, 0.3) "
         "in D = 1 on a base N(0, 1); AS is defined on Gaussian bases. The last column is the total "
         "variation between the shares of the modes in the control's draws and in p* (in brackets "
-        "what exact draws show). `variances.csv` holds every "
-        "time; figures of the stages: `stages_*.png`, and of `tilt_quadratic`: "
-        "`mixture_base.png`."
+        "what exact draws show). `tiltbench study conditional_variance` also writes "
+        "`variances.csv`, which holds every time, and figures of the stages and of "
+        "`tilt_quadratic`."
     )
 
 

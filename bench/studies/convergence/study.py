@@ -92,8 +92,8 @@ def _row(line: Line) -> dict[str, str | float]:
         **{f"K = {k}": _text(e) for k, e in zip(STEPS, line.errors, strict=True)},
         "claims": "exact at any K" if line.case.exact else "O(1/K)",
         f"z at K = {STEPS[0]}": line.errors[0].value / line.errors[0].se,
-        "order": "–" if line.case.exact else _order(*_slope(line.errors)),
-        "limit": _text(_limit(line.errors)),
+        "order": "–" if line.case.exact else _order(*slope_of(line.errors)),
+        "limit": _text(limit_of(line.errors)),
     }
 
 
@@ -102,10 +102,10 @@ def _claims(lines: list[Line]) -> tuple[Claim, ...]:
     biased = {line.name: line.errors for line in lines if not line.case.exact}
     first = max(abs(e[0].value / e[0].se) for e in exact.values())
     worst = max(abs(e.value / e.se) for errors in exact.values() for e in errors)
-    fitted = {name: _slope(errors) for name, errors in biased.items()}
+    fitted = {name: slope_of(errors) for name, errors in biased.items()}
     orders = {name: pair for name, pair in fitted.items() if not math.isnan(pair[0])}
     above = [(slope + 1) / se for slope, se in orders.values()]
-    limits = [_limit(errors) for errors in biased.values()]
+    limits = [limit_of(errors) for errors in biased.values()]
     off = max(abs(e.value / e.se) for e in limits)
     return (
         Claim(
@@ -158,7 +158,7 @@ def _built(case: Case, steps: int) -> tuple[Any, Any]:
     return target, build_sampler(parse(case.sampler.format(K=steps)))
 
 
-def _limit(errors: list[Estimate]) -> Estimate:
+def limit_of(errors: list[Estimate]) -> Estimate:
     """c of c + a/K + b/K^2, by least squares weighted with the errors."""
     powers = np.arange(min(3, len(STEPS)))
     weight = np.array([1 / e.se for e in errors])
@@ -168,7 +168,7 @@ def _limit(errors: list[Estimate]) -> Estimate:
     return Estimate(float(c[0]), math.sqrt(float(covariance[0, 0])), len(errors))
 
 
-def _slope(errors: list[Estimate]) -> tuple[float, float]:
+def slope_of(errors: list[Estimate]) -> tuple[float, float]:
     """p of the law a K^p, by least squares weighted with the errors, and its error.
 
     From all K and with the sign: to leave out biases that are not resolved would keep the lucky

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path as File
 from typing import NamedTuple
@@ -16,11 +16,10 @@ from tiltbench.estimators import bar, ess_model, ess_target, jarzynski, overlap,
 from tiltbench.plan.spec import build_sampler, build_target, parse
 from tiltbench.report.pictures.style import COLOURS, INK, picture
 from tiltbench.samplers.baselines.guidance import Ahead
-from tiltbench.samplers.redraw import Uncontrolled
 from tiltbench.samplers.weights import Estimate
 from tiltbench.studies.common.trained import trained
 from tiltbench.study import Answer, Claim, Study, Verdict, verdict
-from tiltbench.targets.bases.process import Controlled, Path, along, retrace, simulate
+from tiltbench.targets.bases.process import Controlled, Path, Uncontrolled, along, retrace, simulate
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.digits.pool import PART, draws
 from tiltbench.targets.problem import Problem, pose
@@ -107,7 +106,7 @@ def largest(target: Tilt) -> float:
 
 def chosen(path: Path, which: Tensor) -> Path:
     """Some of the paths."""
-    return path._replace(x=path.x[:, which], mean=path.mean[:, which], u=path.u[:, which])
+    return replace(path, x=path.x[:, which], mean=path.mean[:, which], u=path.u[:, which])
 
 
 def joined(paths: Sequence[Path]) -> Path:
@@ -116,7 +115,7 @@ def joined(paths: Sequence[Path]) -> Path:
         torch.cat(parts, 1)[:, :PATHS]
         for parts in zip(*((p.x, p.mean, p.u) for p in paths), strict=True)
     )
-    return paths[0]._replace(x=x, mean=mean, u=u)
+    return replace(paths[0], x=x, mean=mean, u=u)
 
 
 @torch.no_grad()
@@ -128,7 +127,7 @@ def sides(problem: Problem, model: Controlled, back: Path, ends: Tensor, device:
 
     return Sides(
         log_w(simulate(base, model, (PATHS, problem.dim), source)),
-        log_w(back._replace(u=along(model, back))),
+        log_w(replace(back, u=along(model, back))),
         log_w(retrace(base, model, ends, source)),
     )
 
@@ -191,10 +190,10 @@ def _claims(found: list[Row]) -> tuple[Claim, ...]:
     first = {row.target: row.found["Jarzynski"].se for row in found if row.control == "none"}
     gains = [first[row.target] / row.found["Bennett"].se for row in last]
     return (
-        _agreement("Jarzynski agrees with importance sampling from the base", "Jarzynski", found),
-        _agreement("So does Bennett", "Bennett", found),
-        _agreement("So does Crooks, whatever the control", "Crooks", found),
-        _agreement(f"and at least when trained for {POINTS[-1]:,} calls", "Crooks", last),
+        agreement("Jarzynski agrees with importance sampling from the base", "Jarzynski", found),
+        agreement("So does Bennett", "Bennett", found),
+        agreement("So does Crooks, whatever the control", "Crooks", found),
+        agreement(f"and at least when trained for {POINTS[-1]:,} calls", "Crooks", last),
         Claim(
             "Bennett's error is the smallest at equal paths",
             verdict(least == len(errors), least <= len(errors) / 2),
@@ -209,7 +208,7 @@ def _claims(found: list[Row]) -> tuple[Claim, ...]:
             + ", ".join(f"{row.target} {g:.1f}" for row, g in zip(last, gains, strict=True))
             + ".",
         ),
-        _agreement(
+        agreement(
             "Reverse paths by the noising kernels do as well: Bennett with them agrees",
             "Bennett, noised",
             steered,
@@ -217,7 +216,7 @@ def _claims(found: list[Row]) -> tuple[Claim, ...]:
     )
 
 
-def _agreement(text: str, name: str, among: list[Row]) -> Claim:
+def agreement(text: str, name: str, among: list[Row]) -> Claim:
     """Supported below 3.5 standard errors, refuted above 5: of 16 comparisons of a right estimate
     one in a hundred is beyond 3.5.  One with an error above VAGUE agrees with anything."""
     sure = [row for row in among if row.found[name].se <= VAGUE]

@@ -15,7 +15,8 @@ from tiltbench.report.pictures.style import GREY, PALE, picture
 from tiltbench.run.meter import Meter
 from tiltbench.samplers.weights import Estimate, ess
 from tiltbench.studies.common.trained import trained
-from tiltbench.studies.estimators.claims import Result, claims
+from tiltbench.studies.estimators.claims import claims
+from tiltbench.studies.estimators.measured import Result
 from tiltbench.studies.estimators.repeated import DIRECTIONS, bias, coverage, repeat, rmse, sd
 from tiltbench.study import Answer, Study
 from tiltbench.targets.cost import Cost
@@ -80,7 +81,7 @@ def run(folder: Path, device: str) -> Answer:
             rarest[setting.target.split("[")[0]] = float(modes.weight.min())
         for control, part in CONTROLS.items():
             for family in setting.families:
-                sides = _sides(target, family, int(part * TRAINING), device)
+                sides = pools_of(target, family, int(part * TRAINING), device)
                 prices[f"{family.name} on {setting.target}"] = sides[0].price
                 results += _results(setting, control, family, target, sides)
     _draw(folder / "estimators.png", results)
@@ -91,7 +92,7 @@ def run(folder: Path, device: str) -> Answer:
     )
 
 
-def _sides(target: Target, family: Family, points: int, device: str) -> tuple[Side, Side]:
+def pools_of(target: Target, family: Family, points: int, device: str) -> tuple[Side, Side]:
     """Pools of independent log-weights, forward and reverse, for the largest of CALLS."""
     sampler: Any = build_sampler(parse(family.sampler))
     state = trained(target, sampler, points, device)

@@ -70,7 +70,7 @@ def _row(name: str, sides: Sides) -> dict[str, str | float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NoOverlap)
         both = bar(forward, backward)
-    slope, cross = _crossing(sides)
+    slope, cross = crossing_of(sides)
     return {
         "case": name,
         "log Z": log_Z,
@@ -90,7 +90,7 @@ def _with_error(found: Estimate) -> str:
     return f"{found.value:.3f} ± {found.se:.3f}"
 
 
-def _crossing(sides: Sides) -> tuple[float, float]:
+def crossing_of(sides: Sides) -> tuple[float, float]:
     """(slope, root) of the straight line log(p_bwd / p_fwd) = slope (a - root), fitted to bins
     with 50 paths or more on both sides, by inverse variance."""
     forward, backward = sides.forward.numpy(), sides.backward.numpy()

@@ -11,8 +11,8 @@ from torch import Generator, Tensor
 
 from tiltbench.metrics.diversity import spread
 from tiltbench.pretrain.quality import sheet
+from tiltbench.records.published import results
 from tiltbench.records.record import read_outcome
-from tiltbench.records.store import readable
 from tiltbench.report.frame import Frames, frames_of
 from tiltbench.samplers.weights import Estimate
 from tiltbench.studies.common.stored import folder_of
@@ -35,12 +35,12 @@ def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
     stored = folder_of(SUITE)
-    frames = frames_of(stored, readable(stored / "runs"))
+    frames = frames_of(results(stored))
     base = draws(torch.empty(0))
     with torch.no_grad():
         f = torch.cat([log_classes(part)[:, DIGIT] for part in base.split(PART)]).double()
     targets = tilts(frames, DIGIT)
-    shown = _shown(targets)
+    shown = shown_row(targets)
     truths = [_truth(target, f) for target in targets.values()]
     lines = list(lines_of(frames, targets, f))
     draw(folder / "frontier.png", lines, truths, f)
@@ -71,7 +71,7 @@ def run(folder: Path, device: str) -> Answer:
     return Answer(DataFrame(table), words, judged(lines, truths))
 
 
-def _shown(targets: Mapping[str, DigitsClass]) -> str:
+def shown_row(targets: Mapping[str, DigitsClass]) -> str:
     """The label of the tilt of the sheet."""
     for label, target in targets.items():
         if target.strength == SHOWN:

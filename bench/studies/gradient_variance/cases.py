@@ -15,7 +15,7 @@ from torch import Generator
 
 from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import Loss
-from tiltbench.samplers.losses.tilt_matching import frozen, goal
+from tiltbench.samplers.losses.tilt_matching import goal
 from tiltbench.samplers.networks.model import Earlier
 from tiltbench.samplers.networks.perceptron import Corrected, Mlp, Potential
 from tiltbench.samplers.recipes.recipe import Base
@@ -133,7 +133,7 @@ def begun(case: Case, target: Target, device: str) -> Any:
     """The state with a small random control.  A staged loss has u = 0 as its frozen stage."""
     state = started(case, target, device)
     if case.sampler.loss.staged:
-        state.model.earlier = Earlier(frozen(state.model), 0.0, goal(0.0))
+        state.model.earlier = Earlier(state.model.frozen(), 0.0, goal(0.0))
     return shaken(state, SIZE)
 
 

@@ -12,7 +12,7 @@ drawn from the gradients about their mean.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from tiltbench.samplers.diffusion import Diffusion
+from tiltbench.samplers.networks.model import Model
 from tiltbench.targets.problem import Problem
 
 RESAMPLES = 1_000
@@ -134,23 +135,18 @@ def _interval(value: float, draws: Draws, level: float = LEVEL) -> Interval:
 def gradients(
     sampler: Diffusion,
     problem: Problem,
-    model: Any,
+    model: Model,
     share: float,
     batches: int,
     seed: int,
 ) -> Tensor:
     """(batches, P) gradients of fresh mini-batches, float64, by the parameters that the control
-    depends on; what only F(t) depends on is left out, as in `Diffusion.probe`.  Batch i is drawn
-    from the seed `seed` + i."""
+    depends on (`Diffusion.gradient`).  Batch i is drawn from the seed `seed` + i."""
     device = next(model.parameters()).device
-    of_time = list(model.free_energy_parameters())
-    weights = [p for p in model.parameters() if all(p is not q for q in of_time)]
-    base, rows = sampler.posed(problem).base, []
-    for i in range(batches):
-        generator = Generator(device).manual_seed(seed + i)
-        batch = sampler.batch(problem, model, share, generator)
-        value = sampler.loss.value(model, base, batch, generator)
-        found = torch.autograd.grad(value, weights, allow_unused=True)
-        flat = [g.flatten().double() for g in found if g is not None]
-        rows.append(torch.cat(flat))
-    return torch.stack(rows)
+    posed = sampler.posed(problem)
+    return torch.stack(
+        [
+            sampler.gradient(posed, model, share, Generator(device).manual_seed(seed + i))
+            for i in range(batches)
+        ]
+    )

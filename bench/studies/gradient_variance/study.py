@@ -13,7 +13,7 @@ from tiltbench.plan.spec import build_target, parse
 from tiltbench.run.meter import Meter
 from tiltbench.studies.gradient_variance import cases as sources
 from tiltbench.studies.gradient_variance.cases import Case
-from tiltbench.studies.gradient_variance.claims import HEAVY, claims
+from tiltbench.studies.gradient_variance.claims import claims
 from tiltbench.studies.gradient_variance.figures import draw
 from tiltbench.studies.gradient_variance.found import (
     FINISHED,
@@ -27,6 +27,7 @@ from tiltbench.studies.gradient_variance.found import (
     shown,
 )
 from tiltbench.studies.gradient_variance.gradients import Split, gradients, relative, split
+from tiltbench.studies.gradient_variance.measured import HEAVY
 from tiltbench.studies.gradient_variance.tail import tail
 from tiltbench.study import Answer, Study
 from tiltbench.targets.problem import pose
@@ -162,9 +163,9 @@ def _row(case: Case, name: str, found: Found) -> dict[str, Any]:
     for dim in DIMS:
         cell = found.get(name, case.name, dim, HALFWAY, CALLS)
         row[f"ratio, D = {dim}, mid"] = shown(relative(cell.split)) if cell else "–"
-    row["power of D"] = _fit(growth(found.over_dims(name, case.name, DIMS, HALFWAY, CALLS)))
+    row["power of D"] = fit_text(growth(found.over_dims(name, case.name, DIMS, HALFWAY, CALLS)))
     batches = found.over_calls(name, case.name, HALFWAY)
-    row["power of the batch"] = _fit(fitted(batches)) if len(batches) > 2 else "–"
+    row["power of the batch"] = fit_text(fitted(batches)) if len(batches) > 2 else "–"
     row["tr Cov trained / |E g|² random"] = _left(found, name, case.name, random.split)
     return row
 
@@ -174,7 +175,7 @@ def _left(found: Found, name: str, loss: str, random: Split) -> float:
     return trained.split.noise / random.signal if trained else float("nan")
 
 
-def _fit(fit: Fit) -> str:
+def fit_text(fit: Fit) -> str:
     return "–" if np.isnan(fit.slope) else f"{fit.slope:.2f} ± {fit.se:.2f}"
 
 

@@ -1,54 +1,42 @@
-"""The claims of math.md 7 on integrated variances, judged by what `integrated_variance` found."""
+"""The claims of math.md 7 on integrated variances: the rules that judge them, the sentences."""
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
-import numpy as np
 from pandas import DataFrame
 
 from tiltbench.report.tables.grid import frame_grid
-from tiltbench.studies.integrated_variance.exact import Pull, integral, of_reference, of_schedule
-from tiltbench.studies.integrated_variance.integrated import Found, Value, slope, value
-from tiltbench.study import Claim, verdict
-from tiltbench.targets.bases.references import Brownian, Stationary
-from tiltbench.targets.bases.schedules import (
-    Foellmer,
-    RectifiedFlow,
-    Trigonometric,
-    VariancePreserving,
+from tiltbench.studies.common.rules import Same
+from tiltbench.studies.integrated_variance.integrated import Found, slope, value
+from tiltbench.studies.integrated_variance.measured import (
+    EXPONENT,
+    HALF,
+    MARK,
+    Agreement,
+    Checked,
+    against_exact,
+    asked,
+    beyond,
+    by_noise_and_signal,
+    by_signal,
+    example,
+    excess,
+    grown,
+    logarithm,
+    power,
+    saturated,
+    schedules,
+    settled,
+    used,
 )
+from tiltbench.study import Claim, verdict
 
-HALF = {"RectifiedFlow": 1.0, "Trigonometric": 1.0, "VariancePreserving": 0.5, "Foellmer": 0.5}
-# q of beta ~ (1-t)^q, and the power of 1/delta in beta^2/alpha^2 at t = delta
-EXPONENT = {"RectifiedFlow": 2.0, "Trigonometric": 2.0, "VariancePreserving": 0.0, "Foellmer": 1.0}
-AGREES, APART, CLEAR = 4.0, 6.0, 2.0  # standard errors: equal, different, below a bound
+EQUAL = Same(agrees=4.0, apart=6.0)  # standard errors, of the worst of many
+CLEAR = 2.0  # standard errors below a bound
 SMALL = 0.02  # share of an integral that may lie beyond the smallest asked cut-off
-MARK, STATED = 0.2, {"AM": 6.9, "CSM": 0.9, "NSM": 1.8}  # math.md 7's example
-QUIET = ("NSM", "AM", "AS")
-PULLS = (
-    *(of_schedule(schedule, s)
-      for schedule in (RectifiedFlow(), VariancePreserving(), Trigonometric(), Foellmer())
-      for s in (1.0, 2.0)),
-    *(of_reference(base) for base in (
-        Brownian(), Brownian(scale=2.0), Brownian(ratio=1.0), Stationary(), Stationary(scale=2.0))),
-)  # fmt: skip
-
-
-class Checked(NamedTuple):
-    pull: Pull
-    quadrature: float
-    drawn: Value
-
-
-def identity(draws: int) -> list[Checked]:
-    """Each pull by quadrature and by uniform times, one by one since a schedule takes floats."""
-    times = np.random.default_rng(3).random(draws).tolist()
-    return [
-        Checked(pull, integral(pull.integrand), value(np.array([pull.integrand(t) for t in times])))
-        for pull in PULLS
-    ]
+IDENTICAL, WRONG = 1e-8, 1e-6  # differences that quadrature leaves, and that it does not
+TWICE = 2.0  # of another loss: a great excess
+STATED = {"AM": 6.9, "CSM": 0.9, "NSM": 1.8}  # math.md 7's example
+NEAR = 0.1  # of a stated figure
 
 
 def words(found: list[Found], pulls: list[Checked]) -> str:
@@ -65,7 +53,7 @@ def words(found: list[Found], pulls: list[Checked]) -> str:
             for c in pulls
         ]
     )
-    known = [z for f in found if f.dim == 1 for z in _against_exact(f)]
+    known = [z for f in found if f.dim == 1 for z in against_exact(f)]
     slow = next(f for f in found if f.schedule.name == "VariancePreserving")
     local = slope(slow.upper[:, -fitted - 2 : -fitted], cuts[-fitted - 2 : -fitted])
     lean = [_path_mean(f) for f in found if f.profile]
@@ -102,18 +90,9 @@ def words(found: list[Found], pulls: list[Checked]) -> str:
     )
 
 
-def _against_exact(f: Found) -> list[float]:
-    return [
-        abs(value(column).z(float(e)))
-        for loss, rows in f.whole.items()
-        for column, e in zip(rows.T, f.exact[loss], strict=True)
-        if e == e
-    ]
-
-
 def _path_mean(f: Found) -> str:
     assert f.profile is not None
-    at = len(f.cuts) - f.fitted - 1
+    at = asked(f)
     mean, exact = value(f.whole["AM"][:, at]), float(f.exact["AM"][at])
     return (
         f"{f.label}: {mean} over paths of {f.profile.steps} steps ({f.profile.crowd:.0%} of it "
@@ -124,9 +103,18 @@ def _path_mean(f: Found) -> str:
 
 def claims(found: list[Found], pulls: list[Checked]) -> tuple[Claim, ...]:
     gaussian = [f for f in found if f.profile is None]
+    mixtures = [f for f in found if f.profile and f.schedule.name == "RectifiedFlow"]
     return (
-        _logarithm(found),
-        _power([f for f in found if EXPONENT[f.schedule.name]]),
+        agreement(
+            "CSM's integral grows as 2 q d log(1/δ) near t = 1, whatever the target (q = 1 for "
+            "rectified flow and trigonometric, 1/2 for VP and Foellmer).",
+            logarithm(found),
+        ),
+        agreement(
+            "TSM's integral grows near t = 0 as δ⁻² (rectified flow, trigonometric) and δ⁻¹ "
+            "(Foellmer).",
+            power([f for f in found if EXPONENT[f.schedule.name]]),
+        ),
         _size(found),
         _saturation([f for f in found if not EXPONENT[f.schedule.name]]),
         _finite(found),
@@ -134,167 +122,110 @@ def claims(found: list[Found], pulls: list[Checked]) -> tuple[Claim, ...]:
         _settled(gaussian),
         _same(found),
         _identity(pulls),
-        *(_excess(f) for f in found if f.profile and f.schedule.name == "RectifiedFlow"),
-        *(_example(f) for f in found if f.target == "tilt_quadratic" and f.profile
-          and f.schedule.name == "RectifiedFlow"),
-    )  # fmt: skip
+        *(_excess(f) for f in mixtures),
+        *(_example(f) for f in mixtures if f.target == "tilt_quadratic"),
+    )
 
 
-def _listed(found: list[Found], values: list[Value], expected: list[float]) -> str:
+def _listed(found: Agreement) -> str:
     return "; ".join(
-        f"{f.label}: {v.mean:.4g} ± {v.se:.1g} for {e:g}"
-        for f, v, e in zip(found, values, expected, strict=True)
+        f"{f.label}: {v.mean:.4g} ± {v.se:.1g} for {e:g}" for f, v, e in zip(*found, strict=True)
     )
 
 
-def _agreement(text: str, found: list[Found], values: list[Value], expected: list[float]) -> Claim:
-    zs = [abs(v.z(e)) for v, e in zip(values, expected, strict=True)]
-    measured = f"{_listed(found, values, expected)}. Worst: {max(zs):.1f} standard errors."
-    return Claim(text, verdict(max(zs) < AGREES, max(zs) > APART), measured)
-
-
-def _logarithm(found: list[Found]) -> Claim:
-    """The slope in log 1/delta near t = 1."""
-    values = [slope(f.upper[:, -f.fitted :], f.cuts[-f.fitted :]) for f in found]
-    return _agreement(
-        "CSM's integral grows as 2 q d log(1/δ) near t = 1, whatever the target (q = 1 for "
-        "rectified flow and trigonometric, 1/2 for VP and Foellmer).",
-        found,
-        values,
-        [2 * HALF[f.schedule.name] * f.dim for f in found],
-    )
-
-
-def _power(found: list[Found]) -> Claim:
-    values = [slope(np.log(f.lower[:, -f.fitted :]), f.cuts[-f.fitted :]) for f in found]
-    return _agreement(
-        "TSM's integral grows near t = 0 as δ⁻² (rectified flow, trigonometric) and δ⁻¹ "
-        "(Foellmer).",
-        found,
-        values,
-        [EXPONENT[f.schedule.name] for f in found],
-    )
-
-
-def _ratios(f: Found, to: float) -> Value:
-    """TSM's integral at the smallest cut-off over I to."""
-    info = f.ends.information
-    return value(f.whole["TSM"][:, -1] / (info.mean() * to))
+def agreement(text: str, found: Agreement) -> Claim:
+    worst = max(found.z)
+    measured = f"{_listed(found)}. Worst: {worst:.1f} standard errors."
+    return Claim(text, EQUAL.judge(worst), measured)
 
 
 def _size(found: list[Found]) -> Claim:
-    end = found[0].cuts[-1]
-    stated = [_ratios(f, 1 / f.schedule.signal(end) ** 2) for f in found]
-    power = [f.schedule.noise_power(end) / f.schedule.signal(end) ** 2 for f in found]
-    mended = [_ratios(f, p) for f, p in zip(found, power, strict=True)]
-    zs = [abs(v.z(1)) for v in stated]
-    off = [f"{f.label}: {v.mean:.3g}" for f, v in zip(found, stated, strict=True)
-           if abs(v.z(1)) > APART]  # fmt: skip
+    stated, mended = by_signal(found), by_noise_and_signal(found)
+    off = [
+        f"{f.label}: {v.mean:.3g}"
+        for f, v, z in zip(found, stated.values, stated.z, strict=True)
+        if z > EQUAL.apart
+    ]
     measured = (
-        f"Ratio of the two at δ = {end:g}: "
-        + _listed(found, stated, [1.0] * len(found))
+        f"Ratio of the two at δ = {found[0].cuts[-1]:g}: "
+        + _listed(stated)
         + (f". It fails on {', '.join(off)}: " if off else ". ")
         + "where β does not start at 1 the law is I β²/α², the ratio to which is within "
-        f"{max(abs(v.z(1)) for v in mended):.1f} standard errors of 1 everywhere (worst value "
-        f"{max((v.mean for v in mended), key=lambda m: abs(m - 1)):.4f})."
+        f"{max(mended.z):.1f} standard errors of 1 everywhere (worst value "
+        f"{max((v.mean for v in mended.values), key=lambda m: abs(m - 1)):.4f})."
     )
     text = "TSM's integral is about I(p*)/α(δ)², I = E|∇ log p*|² (all schedules)."
-    return Claim(text, verdict(max(zs) < AGREES, max(zs) > APART), measured)
+    return Claim(text, EQUAL.judge(max(stated.z)), measured)
 
 
 def _saturation(found: list[Found]) -> Claim:
-    """Over I / alpha_0^2, at the smallest cut-off."""
-    values = [_ratios(f, 1 / f.schedule.signal(0.0) ** 2) for f in found]
-    at = len(found[0].cuts) - found[0].fitted - 1
-    grown = [value(f.whole["TSM"][:, -1] / f.whole["TSM"][:, at] - 1) for f in found]
-    zs = [abs(v.z(1)) for v in values]
-    settled = max(g.mean + AGREES * g.se for g in grown) < 2 * SMALL
+    ratio, growth = saturated(found), grown(found)
+    worst, first = max(ratio.z), found[0]
+    still = max(g.mean + EQUAL.agrees * g.se for g in growth) < 2 * SMALL
     measured = (
         "Integral over I/α₀²: "
-        + _listed(found, values, [1.0] * len(found))
-        + f"; from δ = {found[0].cuts[at]:g} to {found[0].cuts[-1]:g} it grows by at most "
-        f"{max(g.mean for g in grown):.2%}."
+        + _listed(ratio)
+        + f"; from δ = {first.cuts[asked(first)]:g} to {first.cuts[-1]:g} it grows by at most "
+        f"{max(g.mean for g in growth):.2%}."
     )
     return Claim(
         "Where α₀ > 0 (VP) TSM's integral saturates near I/α₀².",
-        verdict(max(zs) < AGREES and settled, max(zs) > APART or not settled),
+        verdict(worst < EQUAL.agrees and still, worst > EQUAL.apart or not still),
         measured,
     )
 
 
 def _finite(found: list[Found]) -> Claim:
-    """What lies between the smallest asked cut-off and a hundredth of it."""
-    at = len(found[0].cuts) - found[0].fitted - 1
-    beyond = {
-        (f.label, loss): value(1 - rows[:, at] / rows[:, -1])
-        for f in found
-        for loss, rows in f.whole.items()
-        if loss in QUIET
-    }
-    worst = max(beyond, key=lambda key: beyond[key].mean)
-    high, v = max(b.mean + AGREES * b.se for b in beyond.values()), beyond[worst]
+    shares, first = beyond(found), found[0]
+    worst = max(shares, key=lambda key: shares[key].mean)
+    high, v = max(b.mean + EQUAL.agrees * b.se for b in shares.values()), shares[worst]
     return Claim(
         "The integrals of NSM, AM and AS stay finite as δ → 0.",
-        verdict(high < SMALL, v.mean - AGREES * v.se > SMALL),
-        f"Between δ = {found[0].cuts[at]:g} and {found[0].cuts[-1]:g} lies at most "
+        verdict(high < SMALL, v.mean - EQUAL.agrees * v.se > SMALL),
+        f"Between δ = {first.cuts[asked(first)]:g} and {first.cuts[-1]:g} lies at most "
         f"{v.mean:.3%} ± {v.se:.3%} of the integral ({worst[1]} on {worst[0]}).",
     )
 
 
 def _bound(found: list[Found]) -> Claim:
     """int NSM <= s^2 E|grad r|^2."""
-    used = {
-        (f.label, loss): value(f.whole[loss][:, -1] / f.ends.bound.mean())
-        for f in found
-        for loss in QUIET
-    }
-    low, high = min(used, key=lambda k: used[k].mean), max(used, key=lambda k: used[k].mean)
+    part = used(found)
+    low, high = min(part, key=lambda k: part[k].mean), max(part, key=lambda k: part[k].mean)
     return Claim(
         "On a Gaussian base the integrals of NSM, AM and AS are at most s² E|∇r|².",
         verdict(
-            all(v.mean + CLEAR * v.se < 1 for v in used.values()),
-            any(v.mean - AGREES * v.se > 1 for v in used.values()),
+            all(v.mean + CLEAR * v.se < 1 for v in part.values()),
+            any(v.mean - EQUAL.agrees * v.se > 1 for v in part.values()),
         ),
-        f"They use {used[low].mean:.3f} ± {used[low].se:.3f} ({low[1]}, {low[0]}) to "
-        f"{used[high].mean:.3f} ± {used[high].se:.3f} ({high[1]}, {high[0]}) of the bound.",
+        f"They use {part[low].mean:.3f} ± {part[low].se:.3f} ({low[1]}, {low[0]}) to "
+        f"{part[high].mean:.3f} ± {part[high].se:.3f} ({high[1]}, {high[0]}) of the bound.",
     )
 
 
 def _settled(found: list[Found]) -> Claim:
     """int NSM = s^2 E|grad r|^2 - 2 KL."""
-    zs = {}
-    for f in found:
-        goal = value(f.ends.settled)
-        for loss in QUIET:
-            v = value(f.whole[loss][:, -1])
-            zs[f.label, loss] = (v.mean - goal.mean) / math.hypot(v.se, goal.se)
-    worst = max(zs, key=lambda k: abs(zs[k]))
+    z = settled(found)
+    worst = max(z, key=lambda k: abs(z[k]))
     return Claim(
         "They are exactly s² E|∇r|² − 2 KL(p*|p_base), the bound less ∫E|u*|² dt (on a memoryless "
         "base; derived here).",
-        verdict(abs(zs[worst]) < AGREES, abs(zs[worst]) > APART),
+        EQUAL.judge(z[worst]),
         "; ".join(
             f"{f.label}: {value(f.ends.settled)} expected, NSM {value(f.whole['NSM'][:, -1])}"
             for f in found
         )
-        + f". Worst: {abs(zs[worst]):.1f} standard errors ({worst[1]}, {worst[0]}).",
+        + f". Worst: {abs(z[worst]):.1f} standard errors ({worst[1]}, {worst[0]}).",
     )
 
 
 def _same(found: list[Found]) -> Claim:
-    """NSM's integral, between any two schedules of a target."""
-    rows = []
-    for i, f in enumerate(found):
-        for g in found[i + 1 :]:
-            if g.target == f.target:
-                a, b = (value(h.whole["NSM"][:, -1]) for h in (f, g))
-                rows.append((abs(a.mean - b.mean) / math.hypot(a.se, b.se), f, g, a, b))
-    z, f, g, a, b = max(rows, key=lambda row: row[0])
+    pairs = schedules(found)
+    worst = max(pairs, key=lambda pair: pair.z)
     return Claim(
         "The integral of NSM is the same on every schedule that starts at α₀ ≈ 0 (derived here).",
-        verdict(z < AGREES, z > APART),
-        f"Of {len(rows)} pairs of schedules the worst differs by {z:.1f} standard errors: {a} on "
-        f"{f.label}, {b} on {g.label}.",
+        EQUAL.judge(worst.z),
+        f"Of {len(pairs)} pairs of schedules the worst differs by {worst.z:.1f} standard errors: "
+        f"{worst.one} on {worst.first.label}, {worst.other} on {worst.second.label}.",
     )
 
 
@@ -303,33 +234,24 @@ def _identity(pulls: list[Checked]) -> Claim:
     z = max(abs(c.drawn.z(c.pull.expected)) for c in pulls)
     return Claim(
         "∫σ² c² dt = s² (1 − α₀² s²/D₀) for every schedule and reference.",
-        verdict(gap < 1e-8 and z < AGREES, gap > 1e-6 or z > APART),
+        verdict(gap < IDENTICAL and z < EQUAL.agrees, gap > WRONG or z > EQUAL.apart),
         f"Over {len(pulls)} processes quadrature differs by at most {gap:.1e}, Monte Carlo by "
         f"{z:.1f} standard errors.",
     )
 
 
 def _excess(f: Found) -> Claim:
-    """At its worst time and integrated."""
-    assert f.profile is not None
-    worst, lines = [], []
-    for loss, rows in f.profile.squares.items():
-        inside = (f.profile.times > f.cuts[0]) & (f.profile.times < 1 - f.cuts[0])
-        ratio = np.where(inside, f.profile.lean / rows.mean(0), 0.0)
-        at = int(ratio.argmax())
-        v = value(f.profile.lean[at] / rows[:, at])
-        worst.append(v)
-        n = len(f.cuts) - f.fitted
-        whole = [f.profile.limit[i] / f.whole[loss][:, i].mean() for i in (0, n - 1)]
-        lines.append(
-            f"over {loss}: {v} times at t = {f.profile.times[at]:.2f}, integrated {whole[0]:.2f} "
-            f"times at δ = {f.cuts[0]:g} and {whole[1]:.2f} at δ = {f.cuts[n - 1]:g}"
-        )
+    found, n = excess(f), asked(f)
+    lines = [
+        f"over {e.loss}: {e.worst} times at t = {e.time:.2f}, integrated {e.whole[0]:.2f} "
+        f"times at δ = {f.cuts[0]:g} and {e.whole[1]:.2f} at δ = {f.cuts[n]:g}"
+        for e in found
+    ]
     return Claim(
         f"On a mixture base AM can be more than twice CSM and NSM, at its worst time ({f.target}).",
         verdict(
-            all(v.mean - AGREES * v.se > 2 for v in worst),
-            any(v.mean + AGREES * v.se < 1 for v in worst),
+            all(e.worst.mean - EQUAL.agrees * e.worst.se > TWICE for e in found),
+            any(e.worst.mean + EQUAL.agrees * e.worst.se < 1 for e in found),
         ),
         "AM (K → ∞) " + "; ".join(lines) + ".",
     )
@@ -337,15 +259,13 @@ def _excess(f: Found) -> Claim:
 
 def _example(f: Found) -> Claim:
     """math.md 7 states no constants beside these figures, so that a difference refutes nothing."""
-    assert f.profile is not None
-    at = int(np.argmin(np.abs(f.profile.times - MARK)))
-    squares = {name: value(rows[:, at]) for name, rows in f.profile.squares.items()}
-    found = {"AM": float(f.profile.lean[at]), **{n: v.mean for n, v in squares.items()}}
-    close = all(abs(found[name] / told - 1) < 0.1 for name, told in STATED.items())
+    found = example(f)
+    means = found.means()
+    close = all(abs(means[name] / told - 1) < NEAR for name, told in STATED.items())
     return Claim(
         f"Mixture base, quadratic tilt, t = {MARK:g}: AM {STATED['AM']} against CSM "
         f"{STATED['CSM']} and NSM {STATED['NSM']}.",
         verdict(close, False),
-        f"On {f.label}: AM {found['AM']:.1f} (K → ∞), CSM {squares['CSM']}, NSM "
-        f"{squares['NSM']}; the constants of the example are not stated.",
+        f"On {f.label}: AM {found.lean:.1f} (K → ∞), CSM {found.squares['CSM']}, NSM "
+        f"{found.squares['NSM']}; the constants of the example are not stated.",
     )

@@ -49,7 +49,7 @@ def lean_moment(
 
 def halves(case: Case, k: int, x: Float[Tensor, "*b 2"]) -> Slopes:
     half = (case.base.times[k + 1] - case.base.times[k]) / 2
-    before, after = (_exponential(half * _drift_slope(case, j, x)) for j in (k + 1, k))
+    before, after = (exponential(half * _drift_slope(case, j, x)) for j in (k + 1, k))
     return before, after
 
 
@@ -87,7 +87,7 @@ def _drift_slope(case: Case, k: int, x: Float[Tensor, "*b 2"]) -> Tensor:
     ]
 
 
-def _exponential(m: Tensor) -> Tensor:
+def exponential(m: Tensor) -> Tensor:
     mean, half, cross = (m[0] + m[2]) / 2, (m[0] - m[2]) / 2, m[1]
     size = torch.sqrt(half**2 + cross**2).clamp(min=1e-12)
     grow, turn = mean.exp() * size.cosh(), mean.exp() * size.sinh() / size

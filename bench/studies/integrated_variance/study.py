@@ -11,7 +11,7 @@ from torch import Generator
 
 from tiltbench.report.pictures.style import COLOURS, INK, picture
 from tiltbench.studies.common.regression import sigmas
-from tiltbench.studies.integrated_variance.claims import EXPONENT, HALF, claims, identity, words
+from tiltbench.studies.integrated_variance.claims import claims, words
 from tiltbench.studies.integrated_variance.exact import gaussian_variance, integral
 from tiltbench.studies.integrated_variance.integrated import (
     Array,
@@ -29,6 +29,7 @@ from tiltbench.studies.integrated_variance.integrated import (
     value,
 )
 from tiltbench.studies.integrated_variance.lean_moment import chain, halves, lean_moment
+from tiltbench.studies.integrated_variance.measured import EXPONENT, HALF, identity
 from tiltbench.study import Answer, Study
 from tiltbench.targets.bases.schedules import (
     Foellmer,

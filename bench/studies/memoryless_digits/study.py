@@ -28,7 +28,7 @@ from tiltbench.studies.memoryless.noise import (
     siblings,
 )
 from tiltbench.studies.memoryless.study import ODE, SILENT_LIKE
-from tiltbench.studies.memoryless_digits.claims import Row, Seen, claims, minus, pm
+from tiltbench.studies.memoryless_digits.claims import claims, pm
 from tiltbench.studies.memoryless_digits.coupled import (
     FEW,
     coupling,
@@ -37,6 +37,7 @@ from tiltbench.studies.memoryless_digits.coupled import (
     starved,
     tilted,
 )
+from tiltbench.studies.memoryless_digits.measured import Row, Seen, minus
 from tiltbench.study import Answer, Study
 from tiltbench.targets.bases.interpolant import Ancestral, Constant, Regularised, Stepping
 from tiltbench.targets.bases.process import Process

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tiltbench.plan.spec import build_sampler
-from tiltbench.records.store import readable
+from tiltbench.records.published import results
 from tiltbench.report.frame import frames_of
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.studies.common.stored import folder_of
@@ -99,7 +99,7 @@ def run(folder: Path, device: str) -> Answer:
 
 
 def _rows(folder: Path) -> Iterator[Row]:
-    found = frames_of(folder, readable(folder / "runs"))
+    found = frames_of(results(folder))
     specs = {record.id: record.spec["sampler"] for record in found.records}
     for (target, method), runs in found.runs.groupby(["target", "sampler"], sort=False):
         scores = found.scores[found.scores["id"].isin(runs["id"])]

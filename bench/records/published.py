@@ -1,0 +1,245 @@
+"""Published results: a whole set in three Parquet files, and the one way to read a set of any form.
+
+`runs.parquet` has a row a run: what its Record holds, and the SHA-256 of its draws, which are not
+published with it.  `scores.parquet` has a row a run and metric, `curves.parquet` a row a run.  Keys
+of parts are joined by dots (`spec.seed`, `cost.train`, `floor.mean`).  What all runs of a machine
+share is written once, in the schema of `runs.parquet`, and so is what suite.json says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tiltbench.plan.errors import Refused
+from tiltbench.records import columns
+from tiltbench.records.files import read_json, strict
+from tiltbench.records.record import Record, made
+from tiltbench.records.store import read_scores, readable, warn
+
+RUNS, SCORES, CURVES = (f"{name}.parquet" for name in ("runs", "scores", "curves"))
+FORMAT = 1
+PARTS = ("spec", "labels", "cost", "code")  # of a record, whose keys are columns
+FLOORS = ("floor", "floor_energy_w2")  # parts of scores and curves
+NUMBER, NUMBERS = "double", "list<double>"
+OF_SCORES = {
+    "run": "string",
+    "metric": "string",
+    "value": NUMBER,
+    "se": NUMBER,
+    "n": "int64",
+    "floor.mean": NUMBER,
+    "floor.sd": NUMBER,
+    "floor.n": "int64",
+    "floor.unfit": "bool",
+    "reason": "string",
+    "no_floor": "string",
+    "ess": NUMBER,
+}
+OF_CURVES = {
+    "run": "string",
+    "metric": "string",
+    "n": "int64",
+    "spend": "list<int64>",
+    **dict.fromkeys(("seconds", "log_Z_err", "log_Z_se", "distance", "energy_w2"), NUMBERS),
+    "floor.mean": NUMBER,
+    "floor.sd": NUMBER,
+    "floor.n": "int64",
+}
+
+
+class Archive(NamedTuple):
+    """The file that holds the draws of a published set, which is not in the repository."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+
+class Results(NamedTuple):
+    """A result set as everybody reads it, whichever form it has on disk."""
+
+    records: list[Record]
+    scores: dict[str, dict[str, Any]]  # by run: what `<id>.scores.json` holds
+    suite: dict[str, Any]  # what suite.json says; of a published one without the runs it has
+    published: bool = False
+    sums: Mapping[str, Mapping[str, str]] = {}  # by run: the SHA-256 of its files of arrays
+    archive: Archive | None = None
+
+
+def is_published(folder: Path) -> bool:
+    return (folder / RUNS).is_file()
+
+
+def results(folder: Path) -> Results:
+    """The readable records and scores of a results folder, published or not.  What cannot be read
+    of a plain one is named on stderr; raises Refused for a damaged published one."""
+    if is_published(folder):
+        return read(folder)
+    runs = folder / "runs"
+    records, scores = readable(runs), {}
+    for record in records:
+        if record.status.finished:
+            try:
+                scored = read_scores(runs, record.id)
+            except ValueError as error:  # one broken file must not stop the report
+                warn(str(error))
+                continue
+            if scored is not None:
+                scores[record.id] = scored
+    try:
+        suite = read_json(folder / "suite.json")
+    except ValueError:  # none, or runs that were gathered by hand
+        suite = {}
+    return Results(records, scores, suite if isinstance(suite, dict) else {})
+
+
+def write(found: Results, folder: Path) -> None:
+    """The three files.  What `read` makes of them is what `found` holds, but for keys of scores and
+    curves whose value is null: they are left out.
+
+    Raises ValueError where a score is not of the type that scores have."""
+    environments: list[Mapping[str, Any]] = []
+    runs = []
+    for record in found.records:
+        if record.env not in environments:
+            environments.append(record.env)
+        runs.append(_row(record, environments.index(record.env), found))
+    scores = [
+        _joined({"run": run, "metric": name, **strict(score)})
+        for run, scored in found.scores.items()
+        for name, score in scored["scores"].items()
+    ]
+    curves = [
+        _joined({"run": run, **strict(scored["curve"])})
+        for run, scored in found.scores.items()
+        if scored.get("curve")
+    ]
+    have = {record.id for record in found.records}
+    missing = [cell for cell in found.suite.get("cells", ()) if cell["id"] not in have]
+    about = {
+        "format": FORMAT,
+        "suite": {**found.suite, "cells": missing},
+        "environments": environments,
+        "archive": found.archive._asdict() if found.archive else None,
+    }
+    columns.write(folder / RUNS, runs, about=about)
+    columns.write(folder / SCORES, scores, OF_SCORES)
+    columns.write(folder / CURVES, curves, OF_CURVES)
+
+
+def _row(record: Record, environment: int, found: Results) -> dict[str, Any]:
+    plain = strict({f.name: getattr(record, f.name) for f in fields(record)})
+    parts = {part: plain[part] for part in PARTS}
+    scored = found.scores.get(record.id, {})
+    row = {
+        "id": record.id,
+        **plain,
+        "status": record.status.value,
+        "env": environment,
+        "nulls": [f"{p}.{key}" for p, part in parts.items() for key in part if part[key] is None],
+        "scored": {k: v for k, v in scored.items() if k not in ("run", "scores", "curve")},
+        "sha256": found.sums.get(record.id, {}),
+    }
+    return _joined({key: value for key, value in row.items() if value != []})
+
+
+def read(folder: Path) -> Results:
+    """Raises Refused where a file is missing, damaged, or no published result."""
+    try:
+        return _read(folder)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+
+
+def _read(folder: Path) -> Results:
+    rows, about = columns.read(folder / RUNS)
+    records, sums, scores = [], {}, {}
+    try:
+        if about["format"] != FORMAT:
+            raise ValueError(f"its format is {about['format']}, this version reads {FORMAT}")
+        for row in rows:
+            parts = _parted(row, (*PARTS, "scored", "sha256"))
+            scored, own = parts.pop("scored", None), parts.pop("sha256", None)
+            record = _record(parts, about["environments"], folder)
+            records.append(record)
+            if own is not None and not isinstance(own, dict):
+                raise TypeError("the checksums of a run are no table")
+            if scored:
+                scores[record.id] = {"run": record.id, **scored, "curve": None, "scores": {}}
+            if own:
+                sums[record.id] = own
+        archive = Archive(**about["archive"]) if about["archive"] else None
+        if archive and [type(part) for part in archive] != [str, str, int]:
+            raise TypeError("its archive has no name, checksum and size")
+        suite = dict(about["suite"])
+        if not all(isinstance(cell["id"], str) for cell in suite["cells"]):
+            raise TypeError("a run of the suite has no name")
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise _damaged(folder / RUNS, error) from error
+    for name, typed, put in ((SCORES, OF_SCORES, _put_score), (CURVES, OF_CURVES, _put_curve)):
+        try:
+            for row in columns.read(folder / name, typed)[0]:
+                part = _parted(row, FLOORS)
+                if not all(isinstance(part.get(key, {}), dict) for key in FLOORS):
+                    raise TypeError("a floor is no table")
+                put(scores[part.pop("run")], part)
+        except (KeyError, TypeError) as error:
+            raise _damaged(folder / name, error) from error
+    return Results(records, scores, suite, True, sums, archive)
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    said = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error)
+    return ValueError(
+        f"{path} does not hold published results ({said}); take it from the repository again, or "
+        "`tiltbench publish` the suite anew"
+    )
+
+
+def _record(parts: dict[str, Any], environments: list[Any], folder: Path) -> Record:
+    """Raises what `made` raises where it is no record."""
+    name, place = parts.pop("id"), parts["env"]
+    if not isinstance(place, int) or place < 0:
+        raise TypeError("an environment is no number")
+    for key in parts.pop("nulls", ()):
+        part, _, inner = key.partition(".")
+        parts.setdefault(part, {})[inner] = None
+    whole = {**{part: {} for part in PARTS}, **parts, "env": environments[place]}
+    return made(whole, folder / "runs" / f"{name}.json")
+
+
+def _put_score(scored: dict[str, Any], row: dict[str, Any]) -> None:
+    metric = row.pop("metric")
+    scored["scores"][metric] = {"value": None, **row}
+
+
+def _put_curve(scored: dict[str, Any], row: dict[str, Any]) -> None:
+    if len({len(row[key]) for key in ("spend", "log_Z_err", "log_Z_se", "distance")}) != 1:
+        raise TypeError("the parts of a curve are of different lengths")
+    scored["curve"] = {"floor": None, **row}
+
+
+def _joined(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with keys of its parts beside its own, null values left out."""
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{inner}": v for inner, v in value.items() if v is not None}
+        elif value is not None:
+            flat[key] = value
+    return flat
+
+
+def _parted(row: Mapping[str, Any], parts: Iterable[str]) -> dict[str, Any]:
+    """The opposite of `_joined`, for these parts."""
+    made: dict[str, Any] = {}
+    for key, value in row.items():
+        part, dot, inner = key.partition(".")
+        if dot and part in parts:
+            made.setdefault(part, {})[inner] = value
+        else:
+            made[key] = value
+    return made

@@ -1,0 +1,115 @@
+"""A results folder in the form that belongs in git: Parquet files, table.md, a few pictures."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tiltbench.plan.errors import Refused
+from tiltbench.records.archive import pack, sums_of
+from tiltbench.records.files import strict, write_bytes
+from tiltbench.records.published import Archive, Results, read, results, write
+from tiltbench.records.store import done_record, warn
+from tiltbench.report.board import boards
+from tiltbench.report.frame import frames_of
+from tiltbench.report.tables.markdown import markdown
+
+PLOTS = "plots"
+
+
+class Done(NamedTuple):
+    files: tuple[Path, ...]
+    archive: Archive | None
+    without: int  # finished runs whose draws are not there, so that their checksum is not known
+
+
+def publish(source: Path, goal: Path, archive: Path, pages: Path) -> Done:
+    """Writes the results of `source` as the folder `goal`, and their draws as `archive`.
+
+    Of the pictures of `source` those go along that README.md or docs/ in the folder `pages` show.
+    A published set may be its own source: its table.md is then written anew.  `goal` is replaced
+    whole, at the end, once what was written has been read back and found equal.  Raises Refused
+    where there is nothing to publish, or a run has not been scored, before anything is touched."""
+    found = results(source)
+    if not found.published:
+        found = _whole(found, source)
+    if not found.records:
+        raise Refused(f"{source} holds no records of runs; run the suite first")
+    bare = [r.id for r in found.records if r.status.finished and r.id not in found.scores]
+    if bare:
+        raise Refused(f"{len(bare)} runs of {source} are not scored; score them first")
+    if not found.published:
+        found = found._replace(sums=sums_of(source / "runs", (r.id for r in found.records)))
+        if found.sums:
+            found = found._replace(archive=pack(source / "runs", found.sums, archive))
+    fresh = goal.with_name(f".{goal.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        _fill(fresh, found, goal.name)
+        for name in sorted(shown(pages, goal.name)):
+            if (source / PLOTS / name).is_file():
+                (fresh / PLOTS).mkdir(exist_ok=True)
+                shutil.copyfile(source / PLOTS / name, fresh / PLOTS / name)
+            else:
+                warn(f"{source / PLOTS} has no {name}, which a page shows")
+        files = tuple(path.relative_to(fresh) for path in sorted(fresh.rglob("*.*")))
+        _replace(goal, fresh)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    finished = [record.id for record in found.records if record.status.finished]
+    return Done(files, found.archive, sum(run not in found.sums for run in finished))
+
+
+def _whole(found: Results, source: Path) -> Results:
+    """Without the runs whose draws are cut short, which are named on stderr."""
+    kept = [r for r in found.records if _sound(source / "runs" / f"{r.id}.json")]
+    names = {record.id for record in kept}
+    scores = {run: scored for run, scored in found.scores.items() if run in names}
+    return found._replace(records=kept, scores=scores)
+
+
+def _sound(path: Path) -> bool:
+    return not path.with_suffix(".npz").exists() or done_record(path) is not None
+
+
+def _fill(folder: Path, found: Results, name: str) -> None:
+    """The Parquet files and table.md.  Raises Refused where they cannot hold what was found."""
+    folder.mkdir(parents=True)
+    try:
+        write(found, folder)
+    except ValueError as error:
+        raise Refused(f"{name} cannot be published: {error}; score it again") from error
+    back = read(folder)
+    scores = {run: {**scored, "run": run} for run, scored in found.scores.items()}
+    if back.records != found.records or _lean(back.scores) != _lean(strict(scores)):
+        raise Refused(f"{name} cannot be published: what is read back is not what was written")
+    frames = frames_of(back)
+    write_bytes(folder / "table.md", markdown(frames, boards(frames), Path(name)).encode())
+
+
+def _lean(value: Any) -> Any:
+    """Without the keys whose value is null, which published scores leave out."""
+    if isinstance(value, dict):
+        return {key: _lean(inner) for key, inner in value.items() if inner is not None}
+    return value
+
+
+def _replace(goal: Path, fresh: Path) -> None:
+    old = goal.with_name(f".{goal.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if goal.exists():
+        goal.rename(old)
+    fresh.rename(goal)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def shown(pages: Path, name: str) -> set[str]:
+    """The pictures of published set `name` that README.md or a page of docs/ leads to."""
+    link = re.compile(
+        rf"\]\((?:\.\./)*results/published/{re.escape(name)}/{PLOTS}/([^()/]+\.png)\)"
+    )
+    files = [pages / "README.md", *sorted((pages / "docs").rglob("*.md"))]
+    texts = [path.read_text(encoding="utf-8") for path in files if path.is_file()]
+    return {picture for text in texts for picture in link.findall(text)}
