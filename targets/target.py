@@ -86,6 +86,11 @@ class Target(ABC):
         return None
 
     @property
+    def pixels(self) -> tuple[int, int] | None:
+        """(rows, columns): x is a grey image, row by row, dark at -1 and bright at 1."""
+        return None
+
+    @property
     def rank(self) -> int:
         """The dimension of the subspace on which the law lives, that of the image of `project`."""
         return self.dim - self.particles[1] if self.particles else self.dim

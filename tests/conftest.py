@@ -2,12 +2,21 @@
 second doubles their price, and one test makes both.  Hypothesis does not judge by the clock: on a
 shared machine that says nothing of the code."""
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from tests.tools import made_runs
 from tiltbench.report.pictures import style
 
 torch.set_num_threads(1)
 style.FORMATS = ("png",)
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
+
+
+@pytest.fixture(scope="session")
+def fabricated(tmp_path_factory):
+    """A scored folder of runs of known quality, five seeds each, and of runs that failed; to be
+    read only."""
+    return made_runs.fabricated(tmp_path_factory.mktemp("fabricated"))

@@ -6,7 +6,17 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from tiltbench.report.compare import Cell, Order, Verdict, best, cell, levelled, orders
+from tiltbench.report.compare import (
+    Cell,
+    Floor,
+    Order,
+    Verdict,
+    best,
+    cell,
+    distance,
+    levelled,
+    orders,
+)
 from tiltbench.report.frame import BLOCK, SUFFIX, Frames, metric_of
 from tiltbench.report.tables.legend import FAR, SIDES, brief, number
 from tiltbench.score.curve import DISTANCES
@@ -58,7 +68,7 @@ class Row(NamedTuple):
     cells: Mapping[str, Cell]  # by metric; absent where no seed has a value
     best: frozenset[str]  # metrics in which it is not told apart from the best
     spent: Spent
-    caveat: str = ""  # what the score of its place does not see
+    caveat: str = ""  # which score contradicts its place
 
     def first(self, metrics: tuple[str, ...]) -> str | None:
         """The first of these of which it has a value."""
@@ -78,6 +88,24 @@ class Board(NamedTuple):
     budget: int
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+
+    def floor(self, metric: str) -> Floor | None:
+        """What exact draws score, as many as most rows have; None where that is not known."""
+        known = Counter(floor for floor, few in self._floors(metric) if not few)
+        return known.most_common(1)[0][0] if known else None
+
+    def other_floors(self, metric: str) -> list[Floor]:
+        """Those of rows with other numbers of draws, the most draws first."""
+        known = {floor for floor, _ in self._floors(metric)} - {self.floor(metric)}
+        return sorted(known, key=lambda floor: -floor.n)
+
+    def _floors(self, metric: str) -> list[tuple[Floor, bool]]:
+        have = [row.cells[metric] for row in self.rows if metric in row.cells]
+        return [(Floor(c.floor_mean, c.floor_sd, c.draws), c.few) for c in have if c.floored]
+
+    def distance(self, row: Row, metric: str) -> float | None:
+        """See `compare.distance`."""
+        return distance(row.cells[metric], metric_of(metric), self.floor(metric))
 
     @property
     def allowance(self) -> str:
@@ -102,7 +130,7 @@ def boards(frames: Frames) -> list[Board]:
 
 
 def _board(target: str, budget: int, runs: DataFrame, scores: DataFrame, frames: Frames) -> Board:
-    cells = _cells(scores)
+    cells = cells_of(scores)
     placed = next((name for name in PLACED if name in cells), None)
     caveats = _caveats(cells, placed) if placed else {}
     fair = {n: {s: c for s, c in own.items() if s not in caveats} for n, own in cells.items()}
@@ -128,7 +156,7 @@ def _board(target: str, budget: int, runs: DataFrame, scores: DataFrame, frames:
     return Board(target, budget, columns, tuple(rows))
 
 
-def _cells(scores: DataFrame) -> dict[str, dict[str, Cell]]:
+def cells_of(scores: DataFrame) -> dict[str, dict[str, Cell]]:
     """By metric, by sampler; the metrics that a run has a value for, in the registry's order."""
     found = {}
     for name in dict.fromkeys(scores[scores["value"].notna()]["metric"]):
@@ -158,9 +186,9 @@ def _caveats(cells: Mapping[str, Mapping[str, Cell]], placed: str) -> dict[str, 
         far = [n for n in laws if sampler in cells[n] and _far(cells[n][sampler])]
         if far and not _far(own):
             far.sort(key=lambda n: -cells[n][sampler].median / cells[n][sampler].edge)
-            nor = f", nor {', '.join(far[1:])}" if far[1:] else ""
-            said = _beside(far[0], cells[far[0]][sampler]) + nor
-            found[sampler] = f"the place is by {placed}, which hardly sees {said}"
+            worst = _beside(far[0], cells[far[0]][sampler])
+            too = f"; {', '.join(far[1:])} far off, too" if far[1:] else ""
+            found[sampler] = f"the place goes by {placed}, while {worst}{too}"
     return found
 
 
@@ -169,7 +197,8 @@ def _far(c: Cell) -> bool:
 
 
 def _beside(name: str, c: Cell) -> str:
-    return f"{name} {number(c.median)} (exact draws: {number(c.floor_mean)} +- {c.floor_sd:.1g})"
+    exact = f"{number(c.floor_mean)} +- {c.floor_sd:.1g}"
+    return f"{name} is {number(c.median)} where exact draws score {exact}"
 
 
 def _spent(runs: DataFrame, budget: int) -> Spent:

@@ -45,9 +45,62 @@ class Cell(NamedTuple):
     few: bool = False  # fewer than others in its column: see `levelled`
 
     @property
+    def floored(self) -> bool:
+        return not math.isnan(self.floor_mean)
+
+    @property
+    def floor(self) -> tuple[float, float]:
+        return self.floor_mean, self.floor_sd
+
+    @property
     def edge(self) -> float:
         """The largest value that is still at the floor."""
         return self.floor_mean + 2 * self.floor_sd
+
+
+class Floor(NamedTuple):
+    """What exact draws score: mean and standard deviation over pairs of sets of n draws."""
+
+    mean: float
+    sd: float
+    n: float
+
+
+# The fixed scale of colours: a score at `NEAR` or nearer is 0, at `FAR` or farther 1, and in
+# between it goes by the logarithm.
+NEAR_SDS, FAR_SDS = 2.0, 200.0  # above the mean of the floor, in its standard deviations
+NEAR_NATS, FAR_NATS = 0.1, 10.0  # of errors and gaps of log Z, which have no floor
+NEAR_SHARE, FAR_SHARE = 0.5, 0.005  # of effective sample sizes and overlaps, which are 1 at best
+
+
+def distance(c: Cell, metric: Metric, floor: Floor | None) -> float | None:
+    """Where a score stands between the floor (0) and far from it (1), whatever others score.  None
+    for what has no colour: below the floor, beside a floor that is too noisy or has no spread, or
+    without a perfect value."""
+    if c.verdict in (Verdict.BELOW, Verdict.UNFIT) or not metric.perfect:
+        return None
+    if floor is not None:
+        if c.verdict is Verdict.AT:
+            return 0.0
+        return _between((c.median - floor.mean) / floor.sd, NEAR_SDS, FAR_SDS) if floor.sd else None
+    if metric.perfect == "1":
+        return 1 - _between(c.median, FAR_SHARE, NEAR_SHARE)
+    return _between(abs(c.median), NEAR_NATS, FAR_NATS) if metric.unit == "nats" else None
+
+
+def scale() -> str:
+    """The scale of colours in words."""
+    middle = math.sqrt(NEAR_SDS * FAR_SDS), math.sqrt(NEAR_NATS * FAR_NATS)
+    return (
+        f"a score with a floor is green up to {NEAR_SDS:g} standard deviations above it, pale at "
+        f"{middle[0]:g} and red from {FAR_SDS:g} on; an error of log Z is green up to "
+        f"{NEAR_NATS:g} nats, pale at {middle[1]:g} and red from {FAR_NATS:g} on."
+    )
+
+
+def _between(value: float, low: float, high: float) -> float:
+    """0 up to `low`, 1 from `high` on, linear in the logarithm in between."""
+    return math.log(min(max(value, low), high) / low) / math.log(high / low)
 
 
 def cell(rows: DataFrame, metric: Metric) -> Cell | None:

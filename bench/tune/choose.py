@@ -63,7 +63,7 @@ def report(found: Sequence[Found], count: int) -> str:
     """A row a method and target, then what was chosen, and what stays untuned."""
     from pandas import DataFrame
 
-    from tiltbench.report.tables.grid import frame_grid
+    from tiltbench.report.tables.grid import frame_grid, text
     from tiltbench.tune.file import written
 
     scores, chosen, untuned = [], [], []
@@ -71,16 +71,21 @@ def report(found: Sequence[Found], count: int) -> str:
         if search.ranks is None:
             said = [row[0].said for row in search.scores.values() if row]
             why = said[0] if said else "it declares nothing to search; [[search]] in the suite may"
-            untuned.append(f"{search.sampler.label} stays untuned: {why}")
+            untuned.append(f"{text(search.sampler.label)} stays untuned: {why}")
             continue
         best = search.best
         scores += [
-            (search.sampler.label, t, search.scores[t][0].said, search.scores[t][best].said)
+            (
+                text(search.sampler.label),
+                text(t),
+                search.scores[t][0].said,
+                search.scores[t][best].said,
+            )
             for t in search.judged
         ]
         chosen.append(
             (
-                search.sampler.label,
+                text(search.sampler.label),
                 f"trial {best}" if best else "the default",
                 search.ranks[0],
                 search.ranks[best],

@@ -11,7 +11,7 @@ from torch import Tensor
 from tiltbench.targets.bases.interpolant import Ancestral, Stepping
 from tiltbench.targets.bases.pretrained import Pretrained
 from tiltbench.targets.bases.schedules import RectifiedFlow, Schedule
-from tiltbench.targets.digits.digits import DIM, SPREAD, digits, features
+from tiltbench.targets.digits.digits import DIM, SIDE, SPREAD, digits, features
 from tiltbench.targets.digits.pool import tilted
 from tiltbench.targets.target import Tilt, Truth
 
@@ -36,6 +36,10 @@ class DigitsTilt(Tilt):
     @cached_property
     def base(self) -> Pretrained:  # type: ignore[override]
         return digits(self.schedule, self.stepping, self.steps)
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        return SIDE, SIDE
 
     def features(self, x: Float[Tensor, "*b 64"]) -> Float[Tensor, "*b 128"]:
         return features(x)

@@ -12,10 +12,11 @@ from tiltbench.records.files import write_arrays
 from tiltbench.records.record import Record, Status, write_outcome, write_record
 from tiltbench.records.store import read_scores
 from tiltbench.report import report
-from tiltbench.report.board import PLACED, _cells, ranked
+from tiltbench.report.board import PLACED, cells_of, ranked
 from tiltbench.report.frame import collect
 from tiltbench.report.pictures import strips
-from tiltbench.report.pictures.particles import HALF, _look, particles
+from tiltbench.report.pictures.particles import HALF, particles
+from tiltbench.report.pictures.particles import discs as drawing
 from tiltbench.report.pictures.strips import Sample, gathered, histogram, reference
 from tiltbench.report.pictures.style import HUES
 from tiltbench.samplers.sampler import Draws
@@ -168,7 +169,7 @@ def test_metrics_of_the_kind_stand_in_the_table_and_others_are_not_mentioned(tab
         assert f"{name} ↓" in sea
     assert "magnetisation" not in balls and "config_w2" not in sea
     assert "no particles" not in table and "not a lattice" not in table
-    assert "Of particles and lattices" in table
+    assert "### Particles and lattices" in table
 
 
 def test_a_reference_too_small_for_a_floor_says_so(folder, table):
@@ -197,7 +198,7 @@ def test_places_and_curves_of_particles_go_by_config_w2(folder, table):
     frames = collect(folder)
     for name, metric in metrics.items():
         scores = frames.scores[frames.scores["target"] == name]
-        cells = _cells(scores)
+        cells = cells_of(scores)
         (placed,) = set(ranked(cells, metric).values())  # the other sampler has a draw of NaN
         assert next(n for n in PLACED if n in cells) == metric
         known = scores[(scores["metric"] == metric) & scores["value"].notna()]["value"]
@@ -235,7 +236,7 @@ def test_histograms_without_exact_draws_share_the_window_of_all():
 
 def test_a_configuration_is_centred_and_far_particles_are_counted():
     typical = torch.randn(500, 12, generator=source(1), dtype=torch.float64)
-    look = _look(3, typical)
+    look = drawing(3, typical)
     x = torch.tensor([[0, 0, 1, 0, 0, -1, 1, 0, 0, -1, 0, 0]], dtype=torch.float64)[0]
     plain, moved, far = axes(), axes(), axes()
     look(plain, x, "#112233")
@@ -252,7 +253,7 @@ def test_a_configuration_is_centred_and_far_particles_are_counted():
 def test_no_disc_is_cut_by_the_edge():
     """The widest one, as near to the eye and to the edge as a disc may be."""
     typical = torch.randn(500, 12, generator=source(1), dtype=torch.float64)
-    look, panel = _look(3, typical), axes()
+    look, panel = drawing(3, typical), axes()
     window = 1.15 * float(np.quantile(typical.abs().numpy(), 0.999))
     look(panel, torch.tensor([1, 1, 1, -1, -1, -1] * 2) * window * 0.999, "#112233")
     discs, limit = panel.collections[0], panel.get_xlim()[1]

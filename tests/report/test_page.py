@@ -16,13 +16,13 @@ from tests.tools.result_sets import FLOOR, GMM9, put
 from tiltbench.cli.main import parser
 from tiltbench.cli.run import _suite
 from tiltbench.metric import Outcome
-from tiltbench.plan.spec import build_target
+from tiltbench.plan.spec import build_target, spec
 from tiltbench.records.record import Record, Status
 from tiltbench.report.board import boards
 from tiltbench.report.compare import holm
 from tiltbench.report.frame import collect
 from tiltbench.report.page.page import command, inert, page
-from tiltbench.report.page.views import both_sides, decoded, histograms, laws, plane, views
+from tiltbench.report.page.views import DIGITS, both_sides, decoded, histograms, laws, plane, views
 from tiltbench.samplers.sampler import Draws
 
 EVIL = """<img src=x onerror=alert(1)>"'&`{{data}}</script><script>alert(2)</script><!--"""
@@ -207,6 +207,8 @@ def test_every_record_is_shown_with_its_end(shown, folder):
     shown.show("target-0")
     page = shown.run("document.querySelector('main').innerText")
     assert "1 of 3 seeds, 2 diverged" in page
+    last = shown.run("[...document.querySelectorAll('main h3')].map((h) => h.innerText)")[-1]
+    assert last == "Marks, failures, dashes and notes"  # pictures come first
     assert "diverged: log rho is nan: broken (seed 1, 2)" in page
     assert "floor 0.01±0.005" in page
 
@@ -306,3 +308,84 @@ def test_its_statistics_are_those_of_the_tables(shown):
     p = {"0": 0.011, "1": 0.3, "2": 0.02, "3": 0.001}
     told = shown.run(f"[...holm({list(p.values())})].map(String)")
     assert set(told) == holm(p) == {"0", "2", "3"}
+
+
+# --- another page: many targets, and images ------------------------------------------------------
+
+
+FACES = """
+from dataclasses import dataclass
+import torch
+from tiltbench.targets.target import Density, Truth
+
+@dataclass(frozen=True)
+class Faces(Density):
+    name = "faces"
+    dim = 6
+    pixels = (3, 2)
+
+    def log_rho(self, x):
+        return -x.square().sum(-1) / 2
+
+    def truth(self):
+        def sample(n, g):
+            return torch.randn(n, 6, generator=g, dtype=torch.float64)
+        return Truth("closed form", log_Z=0.0, sample=sample)
+"""
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """Seven targets and methods that drew fewer, one of the targets of images."""
+    folder = tmp_path_factory.mktemp("wide")
+    fewer = {"mean": 0.012, "sd": 0.1, "n": 20, "unfit": False}
+    for i, target in enumerate(("funnel", "gmm40", "gmm9", "ising_hs", "many_well", "phi4")):
+        for name, floor in (("good", FLOOR), ("trajectory_balance", FLOOR), ("few", fewer)):
+            value = 0.011 if name == "good" else 0.01 + 0.05 * 10**i
+            scores = {"energy_distance": (value, floor), "log_Z_err": 0.3}
+            record = put(folder, name, 0, scores, target=target, version=i + 1)
+            (folder / "runs" / f"{record.id}.npz").unlink()  # no pictures of these
+    plug = tmp_path_factory.mktemp("plugins") / "faces.py"
+    plug.write_text(FACES)
+    faces = spec(build_target({"name": f"{plug}:faces", "params": {}}))
+    put(folder, "good", 0, {"energy_distance": (9.0, FLOOR)}, target="many_well_mdelta", of=faces)
+    frames = collect(folder)
+    (folder / "report.html").write_text(page(frames, boards(frames), folder), encoding="utf-8")
+    return folder
+
+
+def test_seven_targets_fit_a_laptop_and_the_floor_stands_in_one_row(browser, wide):
+    browser.open(wide / "report.html")
+    for width in (1400, 1600):
+        browser.look("light", width, 900)
+        table = "document.querySelector('main .scroll')"
+        assert browser.run(f"{table}.scrollWidth - {table}.clientWidth") == 0
+    shown = browser.run(f"{table}.innerText")
+    assert shown.count("floor 0.01±0.005") == 7 and shown.count("0.012±0.1, n 20") == 6
+    body = browser.run("document.querySelector('main tbody').innerText")
+    assert "floor" not in body and "n 20" in body
+
+
+def test_colours_tell_the_distance_from_the_floor_whatever_others_score(browser, wide):
+    browser.open(wide / "report.html")
+    cell = "DATA.boards[{}].rows.find((r) => r.sampler === '{}').cells.energy_distance.d"
+    assert browser.run(cell.format(0, "good")) == 0
+    far = [browser.run(cell.format(i, "trajectory_balance")) for i in range(5)]
+    sds = [0.05 * 10**i / 0.005 for i in range(5)]
+    assert far == pytest.approx([min(np.log(s / 2) / np.log(100), 1) for s in sds], abs=1e-5)
+    (alone,) = browser.run("DATA.boards.find((b) => b.target === 'many_well_mdelta').rows")
+    assert alone["cells"]["energy_distance"]["d"] == 1  # the best of its column, and far off
+
+
+def test_images_are_drawn_as_images(browser, wide):
+    browser.open(wide / "report.html")
+    at = browser.run("DATA.boards.findIndex((b) => b.target === 'many_well_mdelta')")
+    browser.show(f"target-{at}")
+    kinds = "[...document.querySelectorAll('main canvas')].map((c) => c.getAttribute('aria-label'))"
+    assert browser.run(kinds) == ["draws of exact draws", "draws of good"]
+    data = browser.run(f"DATA.views[{at}]")
+    assert data["plane"] is None and len(data["images"]["exact"]) == 25 * 6
+    greys = "[...document.querySelectorAll('main canvas')][0].getContext('2d')"
+    row = browser.run(f"[...{greys}.getImageData(1, 1, 2, 3).data]")[::4]
+    assert row == [round(255 * DIGITS.index(c) / 63) for c in data["images"]["exact"][:6]]
+    assert browser.said == []

@@ -23,11 +23,12 @@ from tiltbench.plan.spec import Spec, shorten
 from tiltbench.records.record import Record, read_outcome
 from tiltbench.records.store import warn
 from tiltbench.report.board import GROUPS, PLACED, Board, Row, group
+from tiltbench.report.compare import scale
 from tiltbench.report.frame import Frames, metric_of
 from tiltbench.report.page.views import views
 from tiltbench.report.pictures.plots import targets_of
 from tiltbench.report.pictures.style import looks
-from tiltbench.report.tables.legend import LEGEND, PHYSICS, SIDES
+from tiltbench.report.tables.legend import SIDES, legend, physics
 from tiltbench.report.tables.misled import misled
 from tiltbench.report.tables.reasons import dashes, ends, notes, places
 from tiltbench.score.curve import DISTANCES
@@ -83,12 +84,13 @@ def data(frames: Frames, boards: Sequence[Board], folder: Path) -> Json:
     runs = frames.runs.to_dict("records")
     worst: dict[tuple[str, str], str] = {}
     for m in misled(frames):
-        worst.setdefault((m.target, m.sampler), m.sentence)
+        worst.setdefault((m.target, m.sampler), m.sentence(m.target, m.sampler))
     by_id = {record.id: record for record in frames.records}
     return {
         "name": folder.resolve().name,
         "command": frames.command,
-        "legend": f"{LEGEND} {PHYSICS}",
+        "legend": f"{legend()}\n\n{physics()}",
+        "scale": scale(),
         "groups": GROUPS,
         "metrics": {name: _metric(name) for name in names},
         "placed": PLACED,
@@ -145,12 +147,21 @@ def _board(board: Board, frames: Frames) -> Json:
         "budget": board.budget,
         "allowance": board.allowance,
         "columns": [column.metric for column in board.columns],
-        "rows": [_row(row) for row in board.rows],
+        "rows": [_row(board, row) for row in board.rows],
+        "floors": {
+            column.metric: floor._asdict()
+            for column in board.columns
+            if (floor := board.floor(column.metric))
+        },
+        "fewer": {
+            column.metric: [floor._asdict() for floor in board.other_floors(column.metric)]
+            for column in board.columns
+        },
         "said": [one._asdict() for one in said],
     }
 
 
-def _row(row: Row) -> Json:
+def _row(board: Board, row: Row) -> Json:
     return {
         "sampler": row.sampler,
         "place": row.place.place if row.place else None,
@@ -174,6 +185,7 @@ def _row(row: Row) -> Json:
                 "n": c.draws if c.few else None,
                 "is": c.verdict.name,
                 "b": name in row.best,
+                "d": board.distance(row, name),
             }
             for name, c in row.cells.items()
         },

@@ -13,12 +13,14 @@ from torch import Tensor
 from tiltbench.metric import Outcome
 from tiltbench.metrics.distance_w2 import distances
 from tiltbench.records.store import warn
+from tiltbench.report.pictures.images import spread
 from tiltbench.report.pictures.scatter import view
 from tiltbench.report.pictures.strips import reference
 from tiltbench.report.pictures.weights import sides, window
-from tiltbench.targets.target import Density, Target
+from tiltbench.targets.target import Density, Target, Tilt
 
 POINTS = 500  # of a run that are drawn
+IMAGES = 25  # of a run that are drawn
 COORDINATES = 4  # marginals of a target in many dimensions
 BINS = 40
 SIDE = 4096  # a coordinate in the plane is a whole number below it: two digits of base 64
@@ -36,9 +38,9 @@ class Law(NamedTuple):
 
 def plane(target: Target, exact: Tensor, draws: Mapping[str, Tensor]) -> Json | None:
     """Draws in the plane of the first two coordinates: {"low", "high", "contours" (SVG paths; of
-    2-D densities), "exact" and "runs" (points)}.  None for particles and lattices, whose
+    2-D densities), "exact" and "runs" (points)}.  None for particles, lattices and images, whose
     coordinates have no meaning one by one, and on the line."""
-    if target.dim < 2 or target.particles or target.lattice:
+    if target.dim < 2 or target.particles or target.lattice or target.pixels:
         return None
     seen = view(target, len(exact) or 1)
     if seen is not None:
@@ -53,6 +55,26 @@ def plane(target: Target, exact: Tensor, draws: Mapping[str, Tensor]) -> Json | 
         "exact": _points(exact, low, high),
         "runs": {run: _points(x, low, high) for run, x in draws.items()},
     }
+
+
+def images(target: Target, exact: Tensor, draws: Mapping[str, Tensor]) -> Json | None:
+    """Draws as images: {"rows", "columns", "exact" and "runs" (a letter a pixel, 64 greys)}.  None
+    where the draws are no images."""
+    if not target.pixels:
+        return None
+    rows, columns = target.pixels
+    return {
+        "rows": rows,
+        "columns": columns,
+        "exact": _greys(exact),
+        "runs": {run: _greys(x) for run, x in draws.items()},
+    }
+
+
+def _greys(x: Tensor) -> str:
+    """IMAGES of the draws, evenly spread, row by row."""
+    levels = ((spread(x, IMAGES).clamp(-1, 1) + 1) * 31.5).round().long()
+    return "".join(DIGITS[level] for level in levels.flatten().tolist())
 
 
 def _box(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,7 +119,8 @@ def _contours(grid: Tensor) -> list[str]:
 
 def laws(target: Target) -> list[Law]:
     """What is worth a histogram: energies of densities; distances of particles, the mean field of
-    lattices, the first coordinates of others."""
+    lattices, the mean grey level of images, the first coordinates of others; the reward of a
+    tilt."""
     found = []
     if isinstance(target, Density):
         found.append(Law("energy −log ρ (nats)", partial(_energy, target)))
@@ -105,10 +128,19 @@ def laws(target: Target) -> list[Law]:
         found.append(Law("interatomic distance", partial(distances, space=target.particles[1])))
     elif target.lattice:
         found.append(Law("mean field", partial(torch.mean, dim=-1)))
+    elif target.pixels:
+        found.append(Law("mean grey level", partial(torch.mean, dim=-1)))
     else:
         many = range(min(target.dim, COORDINATES))
         found += [Law(f"x{i + 1}", partial(_coordinate, i)) for i in many]
+    if isinstance(target, Tilt):
+        found.append(Law("reward (nats)", partial(_reward, target)))
     return found
+
+
+def _reward(target: Tilt, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return target.reward(x)
 
 
 def _energy(target: Density, x: Tensor) -> Tensor:
@@ -167,19 +199,26 @@ def both_sides(outcome: Outcome, log_Z: float | None) -> Json | None:
 
 
 def views(target: Target | None, outcomes: Mapping[str, Outcome]) -> Json:
-    """{"plane", "laws", "weights"} of the runs of one target, by id, and whether log Z is "known";
-    of a target that cannot be built here only the weights.  What cannot be drawn is named on stderr
-    and left out."""
+    """{"plane", "images", "laws", "weights"} of the runs of one target, by id, and whether log Z is
+    "known"; of a target that cannot be built here only the weights.  What cannot be drawn is named
+    on stderr and left out."""
     log_Z = target.truth().log_Z if target is not None else None
     both = {run: both_sides(outcome, log_Z) for run, outcome in outcomes.items()}
     weights = {run: found for run, found in both.items() if found}
-    made: Json = {"plane": None, "laws": [], "weights": weights, "known": log_Z is not None}
+    made: Json = {
+        "plane": None,
+        "images": None,
+        "laws": [],
+        "weights": weights,
+        "known": log_Z is not None,
+    }
     draws = {} if target is None else _sound(outcomes, target.dim)
     if target is None or not draws:
         return made
     exact = _tried(target, "exact draws", partial(reference, target))
     exact = torch.empty(0, target.dim, dtype=torch.float64) if exact is None else exact
     made["plane"] = _tried(target, "scatter", partial(plane, target, exact, draws))
+    made["images"] = _tried(target, "images", partial(images, target, exact, draws))
     for law in laws(target):
         found = _tried(target, law.title, partial(histograms, law, exact, draws))
         made["laws"] += [found] if found else []

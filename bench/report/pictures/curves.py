@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tiltbench.report.pictures.style import GREY, PALE, Look, picture
+from tiltbench.report.pictures.style import (
+    GREY,
+    INK,
+    PALE,
+    Look,
+    fixed_ticks,
+    log_ticks,
+    picture,
+    plain,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,11 +28,35 @@ Curve = Mapping[str, Any]
 NAMES = {"energy_distance": "energy distance", "config_w2": "W2 of configurations"}
 
 
+SIGNED = {"log_Z_err"}  # shown by its size
+SMALLEST = 1e-3  # nats: smaller errors of log Z sit on it
+
+
+class Band(NamedTuple):
+    """What exact draws score, as many as a curve has at each of its points."""
+
+    mean: float
+    sd: float
+    n: int | None
+
+    @property
+    def edge(self) -> float:
+        return self.mean + 2 * self.sd
+
+
 def learning(
-    path: Path, runs: DataFrame, curves: Mapping[str, Curve], looks: Mapping[str, Look]
+    path: Path,
+    runs: DataFrame,
+    scores: DataFrame,
+    curves: Mapping[str, Curve],
+    looks: Mapping[str, Look],
 ) -> bool:
-    """Median over seeds with the band of all seeds; False where no run has a curve, or none of the
-    curves a number."""
+    """Median over seeds with the band of all seeds, and at its end, open, the score in the table.
+    False where no run has a curve, or none of the curves a number.
+
+    A curve has fewer draws than the table, so that its floor, a grey band, is wider; a dotted line
+    is the upper edge of the table's.  Below the band's edge the axis is linear: nothing is cut
+    off."""
     by_sampler: dict[str, list[Curve]] = {}
     for _, run in runs.iterrows():
         if run["id"] in curves:
@@ -31,60 +64,113 @@ def learning(
     if not by_sampler:
         return False
     every = [curve for group in by_sampler.values() for curve in group]
-    distance = NAMES[every[0]["metric"]]
-    panels = {"log_Z_err": "|log Z error|  (nats)", "distance": distance}
+    metric = every[0]["metric"]
+    panels = {"log_Z_err": "|log Z error|  (nats)", "distance": NAMES[metric]}
     if any("energy_w2" in curve for curve in every):
         panels["energy_w2"] = "W2 of energies  (nats)"
     panels = {key: label for key, label in panels.items() if _known(every, key)}
     if not panels:
         return False
+    scores = scores[scores["id"].isin(set(runs["id"])) & scores["value"].notna()]
+    named: dict[str, Any] = {}
+    from matplotlib.lines import Line2D
+
     with picture(path, 1, len(panels), (5.2, 3.6)) as (figure, grid):
-        named: dict[str, Any] = {}
         for axes, (key, label) in zip(grid[0], panels.items(), strict=True):
-            edge = _edge(every, "floor" if key == "distance" else f"floor_{key}")
-            least = max(edge / 4, 1e-6) if edge is not None else 1e-3
+            band = _band(every, "floor" if key == "distance" else f"floor_{key}")
+            final = scores[scores["metric"] == (metric if key == "distance" else key)]
+            drawn: list[float] = []
             for name, group in by_sampler.items():
-                _line(axes, name, group, key, least, looks[name])
-            if edge is not None and edge > 0:
-                axes.axhspan(least / 1.5, edge, color=PALE, zorder=0)
-                across = axes.get_yaxis_transform()
-                axes.text(0.03, edge, "exact draws: floor + 2 sd", transform=across, va="bottom",
-                          fontsize=7, color=GREY)  # fmt: skip
-                axes.set_ylim(bottom=least / 1.5)
-            axes.set(xscale="log", yscale="log", xlabel="points spent", ylabel=label)
-            handles, labels = axes.get_legend_handles_labels()
-            named |= dict(zip(labels, handles, strict=True))
-        figure.legend(named.values(), named, loc="outside right center", fontsize=8)
+                found = _line(axes, group, key, looks[name])
+                if found is None:
+                    continue
+                line, end, values = found
+                named[plain(name)] = line
+                own = final[final["sampler"] == name]["value"]
+                drawn += values
+                if len(own):
+                    score = _size(key, float(own.abs().median() if key in SIGNED else own.median()))
+                    axes.plot([end], [score], marker=looks[name].marker, ms=7, mfc="white",
+                              mec=looks[name].colour, mew=1.3, ls="", zorder=4)  # fmt: skip
+                    drawn.append(score)
+            named |= _floors(axes, band, final, drawn)
+            axes.set(xscale="log", xlabel="points spent", ylabel=label)
+            log_ticks(axes.xaxis, *axes.get_xlim())
+        open_marker = Line2D([], [], marker="o", ms=7, mfc="white", mec=GREY, ls="")
+        named["all draws: the table"] = open_marker
+        figure.legend(named.values(), named, loc="outside right center", fontsize=7.5)
     return True
+
+
+def _floors(
+    axes: Axes, band: Band | None, final: DataFrame, drawn: Sequence[float]
+) -> dict[str, Any]:
+    """Draws both floors and chooses the axis; returns what the legend says of them."""
+    from matplotlib.patches import Patch
+
+    low = min([*drawn, *([band.mean - 2 * band.sd] if band else [])], default=1.0)
+    if low > 0:
+        axes.set_yscale("log")
+        log_ticks(axes.yaxis, *axes.get_ylim())
+    else:
+        _linear_below(axes, band.edge if band and band.edge > 0 else SMALLEST, low)
+    if band is None:
+        return {}
+    axes.axhspan(band.mean - 2 * band.sd, band.edge, color=PALE, zorder=0, lw=0)
+    few = f" of {band.n:,}" if band.n else ""
+    said: dict[str, Any] = {f"exact draws, sets{few}: ± 2 sd": Patch(color=PALE)}
+    whole = final[~final["unfit"].astype(bool)]
+    edge = float((whole["floor_mean"] + 2 * whole["floor_sd"]).min()) if len(whole) else math.nan
+    if math.isfinite(edge) and edge < band.edge:
+        line = axes.axhline(edge, color=INK, lw=0.9, ls=":")
+        said["at the floor in the table below this"] = line
+    return said
+
+
+def _linear_below(axes: Axes, edge: float, low: float) -> None:
+    """A logarithmic axis above `edge`, linear from there down to `low`, which is not positive."""
+    axes.set_yscale("symlog", linthresh=edge, linscale=0.6)
+    axes.axhline(0, color=GREY, lw=0.5)
+    axes.set_ylim(bottom=1.15 * low)
+    top = axes.get_ylim()[1]
+    exponents = range(math.ceil(math.log10(edge)), math.floor(math.log10(max(top, edge))) + 1)
+    decades = [10.0**e for e in exponents]
+    fixed_ticks(axes.yaxis, [*(-d for d in decades[::-1] if -d >= 1.15 * low), 0, *decades])
 
 
 def _known(curves: Iterable[Curve], key: str) -> bool:
     return any(value is not None for curve in curves for value in curve.get(key, ()))
 
 
-def _edge(curves: Iterable[Curve], key: str) -> float | None:
-    """What exact draws score, and two sd; None where that is not known."""
+def _band(curves: Iterable[Curve], key: str) -> Band | None:
+    """None where it is not known what exact draws score."""
     for curve in curves:
         if curve.get(key):
-            return float(curve[key]["mean"] + 2 * curve[key]["sd"])
+            floor = curve[key]
+            return Band(float(floor["mean"]), float(floor["sd"]), floor.get("n"))
     return None
 
 
+def _size(key: str, value: float) -> float:
+    return max(abs(value), SMALLEST) if key in SIGNED else value
+
+
 def _line(
-    axes: Axes, name: str, group: Iterable[Curve], key: str, least: float, look: Look
-) -> None:
-    """One sampler; spends of seeds are matched by rank.  Values below `least` sit on it."""
+    axes: Axes, group: Iterable[Curve], key: str, look: Look
+) -> tuple[Any, float, list[float]] | None:
+    """One sampler; spends of seeds are matched by rank.  (what was drawn, the last spend, all
+    values); None where there is no number."""
     points: dict[int, list[tuple[float, float]]] = {}
     for curve in group:
         for place, (spend, value) in enumerate(zip(curve["spend"], curve[key], strict=True)):
-            if value is not None and math.isfinite(value):
-                size = abs(value) if key == "log_Z_err" else value
-                points.setdefault(place, []).append((spend, max(size, least)))
+            if value is not None and math.isfinite(value) and spend > 0:
+                points.setdefault(place, []).append((spend, _size(key, value)))
     if not points:
-        return
+        return None
     rows = [np.array(points[place], dtype=float).T for place in sorted(points)]
     spend = [float(np.median(s)) for s, _ in rows]
-    axes.plot(spend, [np.median(v) for _, v in rows], color=look.colour, marker=look.marker,
-              ls=look.line, ms=4, lw=1.5, label=name)  # fmt: skip
+    (line,) = axes.plot(spend, [np.median(v) for _, v in rows], color=look.colour,
+                        marker=look.marker, ls=look.line, ms=4, lw=1.5)  # fmt: skip
     axes.fill_between(spend, [v.min() for _, v in rows], [v.max() for _, v in rows],
                       color=look.colour, alpha=0.12, linewidth=0)  # fmt: skip
+    return line, spend[-1], [float(v) for _, row in rows for v in row]

@@ -42,7 +42,7 @@ def particles(
         energies = histogram(partial(_energies, target), exact, typical)
         measures.insert(0, Measure("energy −log ρ  (nats)", energies))
     depth = "" if space < 3 else ", seen along one axis"
-    look = (f"six configurations, centred{depth}", _look(space, centred(typical, space)))
+    look = (f"six configurations, centred{depth}", discs(space, centred(typical, space)))
     strips(path, samples, exact, measures, look, colour)
     return True
 
@@ -52,7 +52,7 @@ def _energies(target: Density, x: Tensor) -> Tensor:
         return -target.log_rho(x)
 
 
-def _look(space: int, typical: Tensor) -> Callable[[Axes, Tensor, str], None]:
+def discs(space: int, typical: Tensor) -> Callable[[Axes, Tensor, str], None]:
     """Discs whose centres lie in a window that holds nearly all of `typical`; far ones are smaller
     and paler.  The number of particles outside it is stated."""
     window = 1.15 * float(np.quantile(typical.abs().numpy(), 0.999))

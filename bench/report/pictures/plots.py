@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from tiltbench.plan.spec import build_target
 from tiltbench.records.located import located
+from tiltbench.records.names import file_name
 from tiltbench.records.record import Record
 from tiltbench.records.store import warn
 from tiltbench.report.board import Board
 from tiltbench.report.frame import BLOCK, Frames
 from tiltbench.report.pictures.curves import learning
+from tiltbench.report.pictures.images import images
 from tiltbench.report.pictures.lattice import lattice
 from tiltbench.report.pictures.particles import particles
 from tiltbench.report.pictures.scatter import scatter
@@ -25,8 +26,9 @@ from tiltbench.targets.target import Target
 
 def plots(frames: Frames, boards: Sequence[Board], folder: Path, place: Path) -> list[Path]:
     """Of the results in `folder`: place/summary.png and, for each target and budget,
-    `<target>.draws.png` (2-D targets), `.particles.png`, `.lattice.png`, `.curves.png` and
-    `.weights.png`, where there is something to show; each as .pdf too."""
+    `NAME.draws.png` (2-D targets), `.particles.png`, `.lattice.png`, `.images.png`, `.curves.png`
+    and `.weights.png`, where there is something to show; each as .pdf too.  NAME is `file_name` of
+    the target's label."""
     runs = folder / "runs"
     look = looks(frames.runs["sampler"])
     colour = {name: own.colour for name, own in look.items()}
@@ -35,19 +37,20 @@ def plots(frames: Frames, boards: Sequence[Board], folder: Path, place: Path) ->
     made = []
     for (name, budget), rows in frames.runs.groupby(BLOCK):
         mine = [record for record in frames.records if record.id in set(rows["id"])]
-        stem = re.sub(r"[^\w.=-]+", "_", f"{name}.{budget}" if many else name).strip("_")
-        curves, draws, both, atoms, fields = (
+        stem = file_name(str(name)) + (f".{budget}" if many else "")
+        curves, draws, both, atoms, fields, looked = (
             place / f"{stem}.{kind}.png"
-            for kind in ("curves", "draws", "weights", "particles", "lattice")
+            for kind in ("curves", "draws", "weights", "particles", "lattice", "images")
         )
         tries: dict[Path, Callable[[], bool]] = {
-            curves: partial(learning, curves, rows, frames.curves, look)
+            curves: partial(learning, curves, rows, frames.scores, frames.curves, look)
         }
         if name in targets:
             target, log_Z = targets[name], targets[name].truth().log_Z
             tries[draws] = partial(scatter, draws, runs, target, mine, colour)
             tries[both] = partial(weights, both, runs, log_Z, mine, colour)
             tries[atoms] = partial(particles, atoms, runs, target, mine, colour)
+            tries[looked] = partial(images, looked, runs, target, mine, colour)
             tries[fields] = partial(lattice, fields, runs, target, mine, colour)
         made += [path for path, draw in tries.items() if _drawn(path, draw)]
     whole = place / "summary.png"

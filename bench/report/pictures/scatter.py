@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from tiltbench.metric import Outcome
 from tiltbench.records.record import Record, read_outcome
 from tiltbench.records.store import warn
-from tiltbench.report.pictures.style import GREY, INK, bare, picture
+from tiltbench.report.pictures.style import GREY, INK, bare, picture, plain, size_of
 from tiltbench.targets.target import Density, Target
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def panel(axes: Axes, seen: View, x: Tensor, title: str, colour: str) -> None:
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     axes.set_aspect("equal", adjustable="box")
     bare(axes)
-    axes.set_title(title, color=INK, pad=4)
+    axes.set_title(plain(title), color=INK, pad=4, fontsize=size_of(title))
     outside = float(((shown < seen.low) | (shown > seen.high)).any(-1).double().mean())
     if outside > 0:
         axes.text(0.97, 0.03, f"{outside:.1%} outside", transform=axes.transAxes, ha="right",

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from tiltbench.records.record import Record
 from tiltbench.report.pictures.scatter import EXACT, first_runs, outcomes
-from tiltbench.report.pictures.style import GREY, INK, picture
+from tiltbench.report.pictures.style import GREY, INK, picture, plain
 from tiltbench.targets.target import Target
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def strips(
                 if len(x):
                     measure.draw(axes, x, own)
                 axes.tick_params(labelsize=7, length=2, labelbottom=last)
-            label = name + (f"\n{lost} not finite" if lost else "")
+            label = plain(name) + (f"\n{lost} not finite" if lost else "")
             line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
             for axes, chosen in zip(line[len(measures) :], _spread(len(x)), strict=True):
                 axes.set_axis_off()

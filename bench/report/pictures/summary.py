@@ -5,26 +5,36 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from torch import Tensor
 
 from tiltbench.records.store import warn
 from tiltbench.report.board import Board, Row
-from tiltbench.report.compare import SEEDS_FOR_BOLD, Verdict
+from tiltbench.report.compare import SEEDS_FOR_BOLD, Verdict, scale
 from tiltbench.report.frame import Frames
 from tiltbench.report.pictures.scatter import EXACT, MOST, View, first_runs, outcomes, panel, view
-from tiltbench.report.pictures.style import GREY, INK, PALE, STYLE, save
+from tiltbench.report.pictures.style import GREY, INK, PALE, STYLE, plain, save
 from tiltbench.score.curve import DISTANCES
 from tiltbench.targets.target import Target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
+    from pandas import DataFrame
 
 PANELS, COLUMNS, HEIGHT = 10, 5, 2.45  # HEIGHT: inches a row
-GOOD, BAD = "#1b7f79", "#c8553d"
+GOOD, MIDDLE, BAD = "#1b7f79", "#f4f1ea", "#c8553d"
+DISTANCE = (
+    "Distance to exact draws; below it the calls.  ● cannot be told from exact draws,\n"
+    "∼ the same with fewer draws, ▼ better than exact draws, † another distance is far off"
+)
+LOG_Z = (
+    "|log Z error| in nats, from own paths or as the method states it; below it:\n"
+    "from paths traced back from exact draws, Bennett's estimate from both"
+)
+SCALE = f"One scale of colours for all.  {scale()[0].upper()}{scale()[1:]}"
 
 
 def summary(
@@ -54,35 +64,30 @@ def summary(
     draws = {n: o.draws.x for n, o in outcomes(folder / "runs", chosen).items()} if seen else {}
     samplers = list(dict.fromkeys(sorted(runs["sampler"])))
     kept = [board for board in boards if board.budget == budget]
-    above = HEIGHT * math.ceil((len(draws) + 1) / COLUMNS) if draws else 0.01
-    below = 0.42 * len(samplers) + 1.5
+    above = HEIGHT * math.ceil((len(draws) + 1) / COLUMNS) if draws else 0.0
+    below = 0.42 * len(samplers) + 1.9
     with matplotlib.rc_context(STYLE):
         figure = Figure((12, above + below), layout="constrained")
-        parts: Any = figure.subfigures(2, 1, height_ratios=[above, below])
-        upper, lower = parts
+        lower: Any = figure
         if draws and seen:
-            upper.suptitle(
-                f"{shown}: draws after {budget:,} points", fontsize=11, x=0.01, ha="left"
-            )
+            upper, lower = cast(Any, figure.subfigures(2, 1, height_ratios=[above, below]))
+            title = f"{plain(shown)}: draws after {budget:,} points"
+            upper.suptitle(title, fontsize=11, x=0.01, ha="left")
             _gallery(upper, seen, draws, colour)
         left, right = lower.subplots(1, 2)
-        _heat(left, kept, samplers, DISTANCES, _calls)
-        _heat(right, kept, samplers, ("log_Z_err", "log_Z_own_err"), _other_sides)
-        ties = "; bold: tied for best" if runs["seed"].nunique() >= SEEDS_FOR_BOLD else ""
-        left.set_title(
-            f"Distance to exact draws, calls below it  (● at the floor, ∼ at a wider one, ▼ below"
-            f"{ties})",
-            loc="left",
-            fontsize=8,
-        )
-        right.set_title(
-            f"|log Z error|, nats: forward or own; below it reverse, Bennett{ties}",
-            loc="left",
-            fontsize=8,
-        )
+        heat(left, kept, samplers, DISTANCES, _calls)
+        heat(right, kept, samplers, ("log_Z_err", "log_Z_own_err"), _other_sides)
+        ties = "; bold: cannot be told from the best" if _tested(runs) else ""
+        left.set_title(DISTANCE + ties, loc="left", fontsize=8)
+        right.set_title(LOG_Z + ties, loc="left", fontsize=8)
         right.set_yticklabels([])
+        lower.supxlabel(SCALE, fontsize=7.5, color=GREY)
         save(figure, path)
     return True
+
+
+def _tested(runs: DataFrame) -> bool:
+    return bool(runs["seed"].nunique() >= SEEDS_FOR_BOLD)
 
 
 def _view(target: Target) -> View | None:
@@ -126,17 +131,19 @@ def _other_sides(row: Row) -> str:
     return ", ".join(_brief(abs(c.median)) if c else "–" for c in found) if any(found) else ""
 
 
-def _heat(
+def heat(
     axes: Axes,
     boards: Sequence[Board],
     samplers: list[str],
     choices: tuple[str, ...],
     below_it: Callable[[Row], str],
 ) -> None:
-    """Numbers on a coloured grid, each with a small line `below_it`: each column (target) scaled by
-    itself, on a log scale; of each cell the first of `choices` that it has."""
-    names = [board.target for board in boards]
-    values = np.full((len(samplers), len(names)), np.nan)
+    """Numbers on a coloured grid, each with a small line `below_it`; of each cell the first of
+    `choices` that it has.  The colour is that of `Board.distance`, whatever the others score."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    values = np.full((len(samplers), len(boards)), np.nan)
+    shade = values.copy()
     floor, below, tied = (np.zeros(values.shape, dtype=bool) for _ in range(3))
     marks: dict[tuple[int, int], str] = {}
     lines: dict[tuple[int, int], str] = {}
@@ -147,17 +154,14 @@ def _heat(
                 continue
             i, c = samplers.index(row.sampler), row.cells[name]
             values[i, j], tied[i, j] = c.median, name in row.best
+            far = board.distance(row, name)
+            shade[i, j] = np.nan if far is None else far
             floor[i, j], below[i, j] = c.verdict is Verdict.AT, c.verdict is Verdict.BELOW
             marks[i, j] = (
                 "∼" if c.verdict is Verdict.FEW else "†" if row.caveat and name in DISTANCES else ""
             )
             lines[i, j] = below_it(row)
-    shade = _shade(np.where(below, np.nan, np.abs(values)), floor | tied)
-    from matplotlib.colors import LinearSegmentedColormap
-
-    scheme = LinearSegmentedColormap.from_list("tilt", [GOOD, "#f4f1ea", BAD]).with_extremes(
-        bad=PALE
-    )
+    scheme = LinearSegmentedColormap.from_list("tilt", [GOOD, MIDDLE, BAD]).with_extremes(bad=PALE)
     axes.imshow(np.ma.masked_invalid(shade), cmap=scheme, vmin=0, vmax=1, aspect="auto", alpha=0.85)
     for i, j in np.ndindex(values.shape):
         text, colour = "–", GREY
@@ -176,8 +180,9 @@ def _heat(
         axes.text(
             j, i + 0.25, lines.get((i, j), ""), ha="center", va="center", fontsize=5.5, color=colour
         )
+    names = [plain(board.target) for board in boards]
     axes.set_xticks(range(len(names)), names, rotation=28, ha="right", fontsize=8, color=INK)
-    axes.set_yticks(range(len(samplers)), samplers, fontsize=8, color=INK)
+    axes.set_yticks(range(len(samplers)), [plain(s) for s in samplers], fontsize=8, color=INK)
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)
@@ -185,18 +190,6 @@ def _heat(
     axes.set_yticks(np.arange(1, len(samplers)) - 0.5, minor=True)
     axes.grid(which="minor", color="white", lw=1.5)
     axes.tick_params(which="minor", length=0)
-
-
-def _shade(values: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """0 for the best of a column and what is `first`, 1 for the worst."""
-    logs = np.log(np.maximum(values, 1e-4))
-    shade = np.full(values.shape, np.nan)
-    for j in range(values.shape[1]):
-        here = np.isfinite(logs[:, j])
-        if here.any():
-            low, high = logs[here, j].min(), logs[here, j].max()
-            shade[here, j] = (logs[here, j] - low) / max(high - low, 1e-9)
-    return np.where(first, 0.0, shade)
 
 
 def _brief(value: float) -> str:

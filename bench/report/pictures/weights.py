@@ -13,7 +13,7 @@ from torch import Tensor
 from tiltbench.metric import Outcome
 from tiltbench.records.record import Record
 from tiltbench.report.pictures.scatter import first_runs, outcomes
-from tiltbench.report.pictures.style import GREY, INK, picture
+from tiltbench.report.pictures.style import GREY, INK, picture, plain, size_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,7 @@ def _panel(axes: Axes, name: str, forward: np.ndarray, backward: np.ndarray, col
         axes.hist(seen, bins, density=True, histtype="step", color=INK, lw=1.1)
     axes.axvline(0, color=INK, lw=0.8, ls=":")
     axes.set_yticks([])
-    axes.set_title(name)
+    axes.set_title(plain(name), fontsize=size_of(name))
 
 
 def sides(outcome: Outcome, log_Z: float | None) -> tuple[np.ndarray, np.ndarray]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+from tiltbench.records.names import file_name, short
 from tiltbench.report.board import GROUPS, Board, Row
-from tiltbench.report.compare import Cell, Verdict
+from tiltbench.report.compare import Cell, Floor, Verdict
 from tiltbench.report.frame import SUFFIX, metric_of
 from tiltbench.report.tables.legend import brief
 from tiltbench.report.tables.reasons import places
@@ -20,6 +20,7 @@ MARK = {
     Verdict.BELOW: r"$\blacktriangledown$",
     Verdict.FEW: r"$\sim$",
 }
+LONGEST = 60  # letters of a label: a longer one would make its table unreadable
 CAVEAT, OWN = r"$^\dagger$", r"$^\circ$"
 ESCAPED = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
@@ -29,9 +30,13 @@ ESCAPED = {
 }  # fmt: skip
 HEAD = r"""% Tables of {name}, written by `tiltbench report`.
 % In the preamble: \usepackage{{booktabs,amssymb,graphicx}}
-% Score: median over seeds [smallest, largest].  Last row: what exact draws score, mean +- sd.
-% \approx at that floor, within 2 sd; \sim at a wider one, of fewer draws; \blacktriangledown below it;
-% bold: not told apart from the best; \dagger: the score of the place hardly sees what is far off.
+% A score is the median over seeds; in brackets stand the smallest and the largest seed.
+% The last row, exact draws, is the floor: mean +- standard deviation of what exact draws score.
+% \approx: within two standard deviations of the floor, so as good as exact draws.
+% \sim: the row has fewer draws and therefore a wider floor, printed beside it; within that one.
+% \blacktriangledown: better than exact draws by more than two standard deviations, never the best.
+% Bold: cannot be told from the best (paired t test over at least five seeds, Holm, 5 per cent).
+% \dagger: another distance is far off while the one that decides the place is not.
 """  # noqa: E501
 
 
@@ -47,17 +52,17 @@ def latex(name: str, boards: Sequence[Board]) -> str:
     parts = [HEAD.format(name=_slug(name))]
     parts += [
         _overview(
-            f"{name}-distance",
-            "Distance to exact draws: medians over seeds; small, the calls spent in training, "
-            + OWN
-            + " of a smaller budget of their own.",
+            f"{_slug(name)}-distance",
+            "Distance to exact draws, medians over seeds. In small print the calls spent in "
+            f"training; {OWN} marks a method with a smaller budget of its own.",
             _distance,
             boards,
         ),
         _overview(
-            f"{name}-logz",
-            r"Error of $\log Z$ in nats, medians over seeds: forward / reverse / Bennett; slanted, "
-            "a method's own estimate.",
+            f"{_slug(name)}-logz",
+            r"Error of $\log Z$ in nats, medians over seeds: from the method's own paths / from "
+            "paths traced back from exact draws / Bennett's estimate from both. Slanted: the "
+            "estimate that a method without such weights gives itself.",
             _sides,
             boards,
         ),
@@ -103,7 +108,7 @@ def _grid(name: str, board: Board, group: str) -> str:
     columns = [c.metric for c in board.columns if c.group == group]
     if not columns:
         return ""
-    floors = {metric: _floor(board, metric) for metric in columns}
+    floors = {metric: board.floor(metric) for metric in columns}
     rows = []
     for row in board.rows:
         texts = [_text(row, metric, floors[metric]) for metric in columns]
@@ -111,7 +116,14 @@ def _grid(name: str, board: Board, group: str) -> str:
         rows.append([_code(row.sampler) + mark, _seeds(row), _calls(row), *texts])
     heads = [rf"\texttt{{{escaped(m.removesuffix(SUFFIX))}}} {ARROW[metric_of(m).better]}"
              for m in columns]  # fmt: skip
-    last = [["exact draws", "", "", *(_pair(*floor) if floor else "" for floor in floors.values())]]
+    last = [
+        [
+            "exact draws",
+            "",
+            "",
+            *(_pair(floor.mean, floor.sd) if floor else "" for floor in floors.values()),
+        ]
+    ]
     body = [rows, last] if any(floors.values()) else [rows]
     caption = f"{_title(board.target, board.budget)}. {GROUPS[group]}."
     if group == "drawn":
@@ -120,7 +132,7 @@ def _grid(name: str, board: Board, group: str) -> str:
             f" {CAVEAT}{', '.join(map(_code, about))}: {escaped(text[2:])}."
             for text, about, _ in marked
         )
-    label = f"{name}-{board.target}-{board.budget}-{group}"
+    label = f"{_slug(name)}-{_slug(board.target)}-{board.budget}-{group}"
     return _table(label, caption, ["", "seeds", "calls", *heads], body)
 
 
@@ -130,11 +142,11 @@ def _title(target: str, budget: int | None) -> str:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII)
+    return file_name(text)
 
 
-def _code(text: str) -> str:
-    return rf"\texttt{{{escaped(text)}}}"
+def _code(label: str) -> str:
+    return rf"\texttt{{{escaped(short(label, LONGEST))}}}"
 
 
 def _seeds(row: Row) -> str:
@@ -147,16 +159,6 @@ def _calls(row: Row) -> str:
     return calls + (OWN if row.spent.own else "")
 
 
-Floor = tuple[float, float]  # mean, sd
-
-
-def _floor(board: Board, metric: str) -> Floor | None:
-    """The floor that most rows share; the others print their own."""
-    have = [row.cells[metric] for row in board.rows if metric in row.cells]
-    known = Counter((c.floor_mean, c.floor_sd) for c in have if not math.isnan(c.floor_mean))
-    return known.most_common(1)[0][0] if known else None
-
-
 def _text(row: Row, metric: str, shared: Floor | None) -> str:
     c = row.cells.get(metric)
     if c is None:
@@ -164,10 +166,9 @@ def _text(row: Row, metric: str, shared: Floor | None) -> str:
     text = _value(c, metric in row.best)
     if len(c.seeds) > 1:
         text += rf" {{\scriptsize$[{_number(c.low)},\,{_number(c.high)}]$}}"
-    own = (c.floor_mean, c.floor_sd)
-    if not math.isnan(c.floor_mean) and own != shared:
+    if c.floored and (shared is None or c.floor != shared[:2]):
         few = f", $n = {c.draws:.0f}$" if c.few else ""
-        text += rf" {{\scriptsize({_pair(*own)}{few})}}"
+        text += rf" {{\scriptsize(floor {_pair(*c.floor)}{few})}}"
     return text
 
 
@@ -199,7 +200,7 @@ def _table(
             r"\begin{table}[tbp]",
             r"\centering",
             rf"\caption{{{caption}}}",
-            rf"\label{{tab:{_slug(label)}}}",
+            rf"\label{{tab:{label}}}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
             r"\toprule",

@@ -1,4 +1,4 @@
-"""Leaderboards in Markdown: rows samplers, columns metrics, every score beside its floor."""
+"""Leaderboards in Markdown: rows samplers, columns metrics, and a row of what exact draws score."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ from typing import TYPE_CHECKING
 
 from tiltbench.estimators import MEETING
 from tiltbench.report.board import GROUPS, Board, Row
-from tiltbench.report.compare import Cell, Order, Verdict
+from tiltbench.report.compare import Cell, Floor, Order, Verdict
 from tiltbench.report.frame import SUFFIX, Frames, metric_of
-from tiltbench.report.tables.grid import grid
-from tiltbench.report.tables.legend import ARROW, LEGEND, MARK, PHYSICS, number
+from tiltbench.report.tables.grid import code, grid, sentence, text
+from tiltbench.report.tables.legend import ARROW, MARK, legend, number, physics
 from tiltbench.report.tables.misled import Misled, misled
 from tiltbench.report.tables.provenance import provenance
 from tiltbench.report.tables.reasons import Said, dashes, ends, notes, places
 from tiltbench.score.curve import DISTANCES
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,11 +26,14 @@ SLANTED = {"config_w2", "log_Z_own_err"}  # in the overview, where they stand in
 
 def markdown(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
     """The whole of table.md."""
-    parts = [f"# {folder.name}", LEGEND]
-    seen = {column.metric for board in boards for column in board.columns}
-    if any(metric_of(name).needs & {"particles", "lattice"} for name in seen):
-        parts.append(PHYSICS)
-    parts += [_tuning(frames.runs), _overview(boards), _misled(misled(frames)), _unmet(frames)]
+    parts = [
+        f"# {text(folder.resolve().name)}",
+        "How to read the tables stands at the end.",
+        _overview(boards),
+        _misled(misled(frames)),
+        _unmet(frames),
+        _tuning(frames.runs),
+    ]
     for board in boards:
         runs, scores = (
             every[(every["target"] == board.target) & (every["budget"] == board.budget)]
@@ -42,14 +41,18 @@ def markdown(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
         )
         parts.append(_leaderboard(board, runs, scores))
     parts.append(provenance(frames.records, frames.command))
+    parts += ["## How to read the tables", legend()]
+    seen = {column.metric for board in boards for column in board.columns}
+    if any(metric_of(name).needs & {"particles", "lattice"} for name in seen):
+        parts.append(physics())
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _tuning(runs: DataFrame) -> str:
     """Which methods had the same random search, and which have their parameters by hand."""
     each = {s: set(rows["tuned"]) for s, rows in runs.groupby("sampler", sort=False)}
-    tuned = [f"`{s}` ({', '.join(sorted(t - {''}))})" for s, t in each.items() if t != {""}]
-    by_hand = [f"`{s}`" for s, t in each.items() if "" in t]
+    tuned = [f"{code(s)} ({', '.join(sorted(t - {''}))})" for s, t in each.items() if t != {""}]
+    by_hand = [code(s) for s, t in each.items() if "" in t]
     if not tuned:
         return "Untuned: every method has default or hand-chosen parameters (`tiltbench tune`)."
     said = f"Tuned by `tiltbench tune`: {', '.join(tuned)}."
@@ -63,7 +66,7 @@ def _unmet(frames: Frames) -> str:
     if rows.empty:
         return ""
     lines = [
-        f"- {target}, `{sampler}`: {', '.join(f'{v:.2g}' for v in own['value'])}"
+        f"- {text(target)}, {code(sampler)}: {', '.join(f'{v:.2g}' for v in own['value'])}"
         for (target, sampler), own in rows.groupby(["target", "sampler"], sort=False)
     ]
     head = (
@@ -75,8 +78,9 @@ def _unmet(frames: Frames) -> str:
 
 
 def _leaderboard(board: Board, runs: DataFrame, scores: DataFrame) -> str:
-    title = f"## {board.target} · {board.budget:,} points"
-    parts = [title, board.allowance[0].upper() + board.allowance[1:] + ".", _cost(board)]
+    title = f"## {text(board.target)} · {board.budget:,} points"
+    allowance = text(board.allowance[0].upper() + board.allowance[1:])
+    parts = [title, f"{allowance}.", _cost(board)]
     for key, caption in GROUPS.items():
         columns = [c.metric for c in board.columns if c.group == key]
         if columns and key != "probes":  # which stand with the cost
@@ -86,8 +90,8 @@ def _leaderboard(board: Board, runs: DataFrame, scores: DataFrame) -> str:
     rest = [said for said in places(board) if said not in marked]
     lines = [_line(s) for s in (*ends(runs), *rest, *dashes(runs, scores), *notes(runs))]
     if lines:
-        text = "\n".join(lines)
-        parts.append(f"<details><summary>Dashes and failures</summary>\n\n{text}\n\n</details>")
+        listed = "\n".join(lines)
+        parts.append(f"<details><summary>Dashes and failures</summary>\n\n{listed}\n\n</details>")
     return "\n\n".join(part for part in parts if part)
 
 
@@ -95,23 +99,36 @@ def _line(said: Said) -> str:
     """`- SENTENCE: whom it is about`, those alike together."""
     groups: dict[str, list[str]] = {}
     for name, what in said.about.items():
-        groups.setdefault(what, []).append(f"`{name}`")
+        groups.setdefault(what, []).append(code(name))
     about = "; ".join(
         ", ".join(names) + (f" ({what})" if what else "") for what, names in groups.items()
     )
     end = f"{said.status.upper()}: " if said.status else ""
-    return f"- {end}{said.text}: {about}"
+    return f"- {end}{sentence(said.text)}: {about}"
 
 
 def _grid(board: Board, columns: list[str]) -> str:
-    """A row a sampler: the calls it spent, then its scores."""
+    """A row a sampler, the calls it spent, then its scores; last what exact draws score."""
     heads = [f"{c.removesuffix(SUFFIX)} {ARROW[metric_of(c).better]}" for c in columns]
+    floors = {column: board.floor(column) for column in columns}
     rows = [
-        [f"`{row.sampler}`", _calls(row), *(_cell(row, column) for column in columns)]
+        [code(row.sampler), _calls(row), *(_cell(row, c) for c in columns)]
         for row in board.rows
         if any(column in row.cells for column in columns)
     ]
+    if any(floors.values()):
+        rows.append(["*exact draws*", "", *(_exact(floor) for floor in floors.values())])
+        fewer = [_fewer(board, column) for column in columns]
+        rows += [["*exact draws, fewer*", "", *fewer]] if any(fewer) else []
     return grid(["sampler", "calls", *heads], rows)
+
+
+def _exact(floor: Floor | None) -> str:
+    return f"{number(floor.mean)} ± {floor.sd:.1g}" if floor else ""
+
+
+def _fewer(board: Board, column: str) -> str:
+    return "; ".join(f"{_exact(f)}, n {f.n:.0f}" for f in board.other_floors(column))
 
 
 def _calls(row: Row) -> str:
@@ -120,25 +137,24 @@ def _calls(row: Row) -> str:
 
 def _cell(row: Row, metric: str) -> str:
     c = row.cells.get(metric)
-    return _text(c, metric in row.best) if c else "–"
+    return _score(c, metric in row.best) if c else "–"
 
 
-def _text(c: Cell, bold: bool) -> str:
-    text = f"**{number(c.median)}**" if bold else number(c.median)
+def _score(c: Cell, bold: bool) -> str:
+    shown = f"**{number(c.median)}**" if bold else number(c.median)
     if len(c.seeds) > 1:
-        text += f" [{number(c.low)}, {number(c.high)}]"
+        shown += f" [{number(c.low)}, {number(c.high)}]"
     if c.verdict is Verdict.NONE:
-        return text + ("" if math.isnan(c.se) else f" ±{c.se:.1g}")
-    few = f", n {c.draws:.0f}" if c.few else ""
-    text = f"{MARK.get(c.verdict, '')}{text} \\| {number(c.floor_mean)}±{c.floor_sd:.1g}{few}"
-    return f"*({text})*" if c.verdict is Verdict.UNFIT else text
+        return shown + ("" if math.isnan(c.se) else f" ±{c.se:.1g}")
+    shown = MARK.get(c.verdict, "") + shown + (f", n {c.draws:.0f}" if c.few else "")
+    return f"*({shown})*" if c.verdict is Verdict.UNFIT else shown
 
 
 def _cost(board: Board) -> str:
     probes = [column.metric for column in board.columns if column.group == "probes"]
     rows = [
         [
-            f"`{row.sampler}`",
+            code(row.sampler),
             placed(row.place) + (" †" if row.caveat else ""),
             f"{row.finished} of {row.runs}{_ends(row)}",
             _count(row.spent.draws) + (" (fewer than asked)" if row.spent.fewer else ""),
@@ -184,32 +200,41 @@ def _count(value: float) -> str:
 
 def _overview(boards: Sequence[Board]) -> str:
     """Samplers against targets: distance to exact draws and errors of log Z."""
-    distance = _matrix(boards, _distance)
+    floors = [_exact(_floor_of_distance(board)) for board in boards]
+    distance = _matrix(boards, _distance, ["*exact draws*", *floors])
     sides = _matrix(boards, _sides)
     parts = ["## Overview"]
     if distance:
         parts.append(
-            "**Distance to exact draws: energy distance, of particles *config_w2* (`≈` at the "
-            "floor, `▼` below it, `∼` at a wider one, `†` off in what it does not see); after the "
-            f"dot calls in training, `°` of a smaller budget of its own**\n\n{distance}"
+            "**Distance to exact draws: the energy distance, for particles *config_w2* in slanted "
+            f"print. After the dot: calls in training**\n\n{distance}\n\n"
+            "`≈` cannot be told from exact draws. `∼` the same with fewer draws, whose floor is "
+            "wider. `▼` better than exact draws, as correlated draws can be. `†` another distance "
+            "is far off. `°` the method had a smaller budget of its own."
         )
     if sides:
         parts.append(
-            "**Error of log Z, nats: forward / reverse / Bennett (*own* where the method has no "
-            f"weights)**\n\n{sides}"
+            "**Error of log Z, nats: from the method's own paths / from paths traced back from "
+            "exact draws / Bennett's estimate from both. Slanted: the method's own estimate where "
+            f"it has no such weights**\n\n{sides}"
         )
     return "\n\n".join(parts) if parts[1:] else ""
 
 
-def _matrix(boards: Sequence[Board], text: Callable[[Row], str]) -> str:
+def _matrix(boards: Sequence[Board], shown: Callable[[Row], str], last: Sequence[str] = ()) -> str:
     many = len({board.budget for board in boards}) > 1
     samplers = sorted({row.sampler for board in boards for row in board.rows})
-    texts = [{row.sampler: text(row) for row in board.rows} for board in boards]
-    rows = [[f"`{name}`", *(own.get(name, "–") for own in texts)] for name in samplers]
+    texts = [{row.sampler: shown(row) for row in board.rows} for board in boards]
+    rows = [[code(name), *(own.get(name, "–") for own in texts)] for name in samplers]
     if all(cell == "–" for row in rows for cell in row[1:]):
         return ""
-    heads = [f"{b.target} ({b.budget:,})" if many else b.target for b in boards]
-    return grid(["sampler", *heads], rows)
+    heads = [text(b.target) + (f" ({b.budget:,})" if many else "") for b in boards]
+    return grid(["sampler", *heads], [*rows, last] if any(last[1:]) else rows)
+
+
+def _floor_of_distance(board: Board) -> Floor | None:
+    floors = (board.floor(name) for name in DISTANCES)
+    return next((floor for floor in floors if floor), None)
 
 
 def _distance(row: Row) -> str:
@@ -241,7 +266,11 @@ def _misled(found: list[Misled]) -> str:
     for m in found:
         worst.setdefault((m.target, m.sampler), []).append(m)
     lines = [
-        f"- {runs[0].sentence}" + (f" ({len(runs)} seeds alike.)" if len(runs) > 1 else "")
+        f"- {_contradiction(runs[0])}" + (f" ({len(runs)} seeds alike.)" if len(runs) > 1 else "")
         for runs in worst.values()
     ]
     return "\n".join([title, "", *lines])
+
+
+def _contradiction(m: Misled) -> str:
+    return m.sentence(f"**{text(m.target)}**", code(m.sampler))

@@ -31,10 +31,10 @@ class Misled(NamedTuple):
     against: tuple[str, ...]
     severity: float
 
-    @property
-    def sentence(self) -> str:
+    def sentence(self, target: str, sampler: str) -> str:
+        """In words, with the two labels as the page at hand writes them."""
         return (
-            f"On **{self.target}**, `{self.sampler}` (seed {self.seed}) looks good from its own "
+            f"On {target}, {sampler} (seed {self.seed}) looks good from its own "
             f"side: {', '.join(self.own)}. Seen from the target: {'; '.join(self.against)}."
         )
 

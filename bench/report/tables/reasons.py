@@ -91,7 +91,7 @@ def dashes(runs: DataFrame, scores: DataFrame) -> list[Said]:
 
 
 def places(board: Board) -> list[Said]:
-    """Why a row has no place, or only one; what the score of a place does not see."""
+    """Why a row has no place, or only one; which score contradicts a place."""
     rows = [
         *((row.sampler, 0, f"† {row.caveat}", "") for row in board.rows if row.caveat),
         *(

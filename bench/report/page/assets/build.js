@@ -34,8 +34,8 @@ const median = (xs) => {
 const mean = (xs) => xs.reduce((sum, x) => sum + x, 0) / xs.length;
 const unique = (xs) => [...new Set(xs)];
 
-// A table whose heads sort it.  columns: {head, hint, order(row), show(row), words, cell(row)};
-// the first is the row's head.  Unknown values come last, whichever way it is sorted.
+// A table whose heads sort it.  columns: {head, hint, order(row), show(row), words, cell(row), exact};
+// the first is the row's head; `exact`, if any column has it, makes a row below the heads that stays.  Unknown values come last, whichever way it is sorted.
 function table({ label, columns, rows, tall, sort = null }) {
   const body = el("tbody"), heads = [];
   let by = sort, keep = () => true;
@@ -68,11 +68,13 @@ function table({ label, columns, rows, tall, sort = null }) {
       by = { column: i, up: by && by.column === i ? !by.up : true };
       draw();
     };
-    heads.push(el("th", { scope: "col", class: column.words ? "words" : null, title: column.hint },
+    heads.push(el("th", { scope: "col", class: [column.words && "words", column.long && "long"].filter(Boolean).join(" ") || null, title: column.hint },
       column.order ? el("button", { type: "button", click: turn }, column.head) : column.head));
   });
+  const fixed = columns.some((column) => column.exact)
+    ? el("tr", { class: "exact" }, columns.map((column, i) => el("td", {}, i ? column.exact ?? "" : "exact draws"))) : null;
   const node = el("div", { class: tall ? "scroll tall" : "scroll", tabindex: "0", role: "region", "aria-label": label },
-    el("table", { "aria-label": label }, el("thead", {}, el("tr", {}, heads)), body));
+    el("table", { "aria-label": label }, el("thead", {}, el("tr", {}, heads), fixed), body));
   draw();
   return { node, filter: (test) => { keep = test; return draw(); } };
 }

@@ -4,6 +4,7 @@ const colour = (sampler) => DATA.looks[sampler].colour;
 const dash = (sampler) => DATA.looks[sampler].dash.map((length) => 2 * length).join(" ") || null;
 // The marker of a sampler, of radius r: matplotlib's letters, so that all figures agree.
 const MARKERS = { s: "M-1-1H1V1H-1Z", "^": "M0-1.2L1.2 1H-1.2Z", v: "M0 1.2L1.2-1H-1.2Z", D: "M0-1.3L1.3 0L0 1.3L-1.3 0Z",
+  P: "M-.45-1.3H.45V-.45H1.3V.45H.45V1.3H-.45V.45H-1.3V-.45H-.45Z",
   X: "M-1.2-.7L-.7-1.2L0-.5L.7-1.2L1.2-.7L.5 0L1.2 .7L.7 1.2L0 .5L-.7 1.2L-1.2 .7L-.5 0Z" };
 function marker(sampler, x, y, r, attributes = {}) {
   const shape = MARKERS[DATA.looks[sampler].marker], more = { fill: "currentColor", ...attributes };
@@ -41,43 +42,46 @@ function brief(v) {
   return v >= 1e-3 ? String(Number(v.toPrecision(2))) : v.toExponential(0);
 }
 
-// Lines with a band on logarithmic axes.  series: {sampler, points: [x, y, low, high]}; edge: the
-// largest value that is still at the floor.
-function lines({ title, series, xlabel, edge, note }) {
-  const [W, H, L, B, T] = [520, 300, 48, 36, 8];
-  const points = series.flatMap((s) => s.points);
+// Lines with a band on logarithmic axes.  series: {sampler, points: [x, y, low, high], end: the score
+// in the table, or null}; floor: {mean, sd, n} of as few draws as a curve has, a grey band; edge: the
+// largest value that is at the floor in the table, a dotted line.  Below the edge of the band the
+// axis is linear, so that nothing is cut off.
+function lines({ title, series, xlabel, floor, edge, note }) {
+  const [W, H, L, B, T] = [520, 300, 52, 36, 8];
+  const points = series.flatMap((s) => s.points), ends = series.map((s) => s.end).filter(known);
   if (!points.length) return null;
-  const least = known(edge) && edge > 0 ? edge / 4 : 1e-3;
-  const clip = (v) => Math.max(v, least);
+  const band = floor ? [floor.mean - 2 * floor.sd, floor.mean + 2 * floor.sd] : [];
+  const ys = [...points.flatMap((p) => [p[2], p[3]]), ...ends, ...band];
   const xs = points.map((p) => Math.max(p[0], 1e-6));
   let [x0, x1] = [Math.min(...xs), Math.max(...xs)];
   if (x0 === x1) [x0, x1] = [x0 / 2, x1 * 2];
-  const [y0, y1] = [
-    Math.min(...points.map((p) => clip(p[2])), known(edge) && edge > 0 ? least / 1.5 : Infinity),
-    Math.max(...points.map((p) => clip(p[3])), known(edge) ? edge * 2 : 0) * 1.15,
-  ];
+  const [least, most] = [Math.min(...ys), Math.max(...ys)];
+  const linear = least > 0 ? null : Math.max(floor ? band[1] : 1e-3, 1e-9);
+  const shape = linear === null ? Math.log : (v) => Math.sign(v) * (Math.abs(v) <= linear ? (0.7 * Math.abs(v)) / linear : 0.7 + Math.log10(Math.abs(v) / linear));
+  const [y0, y1] = [shape(least) , shape(most)], margin = 0.04 * (y1 - y0 || 1);
   const X = (v) => L + ((Math.log(Math.max(v, x0)) - Math.log(x0)) / (Math.log(x1) - Math.log(x0))) * (W - L - 12);
-  const Y = (v) => H - B - ((Math.log(clip(v)) - Math.log(y0)) / (Math.log(y1) - Math.log(y0) || 1)) * (H - B - T);
+  const Y = (v) => H - B - ((shape(v) - y0 + margin) / (y1 - y0 + 2 * margin || 1)) * (H - B - T);
   const parts = [];
-  if (known(edge) && edge > 0) {
-    parts.push(svg("rect", { class: "floor", x: L, width: W - L - 12, y: Y(edge), height: H - B - Y(edge) }));
-    parts.push(svg("text", { x: L + 5, y: Y(edge) + 13 }, "exact draws: floor + 2 sd"));
-  }
-  for (const v of ticks(y0, y1)) {
+  if (floor) parts.push(svg("rect", { class: "floor", x: L, width: W - L - 12, y: Y(band[1]), height: Math.max(Y(band[0]) - Y(band[1]), 1) }));
+  const decades = linear === null ? ticks(least, most) : [0, ...(most > linear ? ticks(linear, most) : [])];
+  for (const v of decades) {
     parts.push(svg("line", { class: "rule", x1: L, x2: W - 12, y1: Y(v), y2: Y(v) }));
-    parts.push(svg("text", { x: L - 5, y: Y(v) + 4, "text-anchor": "end" }, brief(v)));
+    parts.push(svg("text", { x: L - 5, y: Y(v) + 4, "text-anchor": "end" }, v ? brief(v) : "0"));
   }
+  if (floor && known(edge) && edge < band[1])
+    parts.push(svg("line", { class: "edge", x1: L, x2: W - 12, y1: Y(Math.max(edge, least)), y2: Y(Math.max(edge, least)) }));
   for (const v of ticks(x0, x1))
     parts.push(svg("text", { x: X(v), y: H - B + 15, "text-anchor": "middle" }, brief(v)));
   parts.push(svg("path", { class: "axis", d: `M${L} ${T}V${H - B}H${W - 12}` }));
   parts.push(svg("text", { x: (L + W) / 2, y: H - 4, "text-anchor": "middle" }, xlabel));
-  for (const { sampler, points: own } of series) {
+  for (const { sampler, points: own, end } of series) {
     if (!own.length) continue;
     const d = (f) => own.map((p) => `${X(p[0]).toFixed(1)} ${Y(f(p)).toFixed(1)}`);
     parts.push(svg("g", { class: "series", "--c": colour(sampler) }, svg("title", {}, sampler),
       svg("path", { d: `M${d((p) => p[2]).join("L")}L${d((p) => p[3]).reverse().join("L")}Z`, fill: "currentColor", opacity: 0.13 }),
       svg("path", { d: `M${d((p) => p[1]).join("L")}`, fill: "none", stroke: "currentColor", "stroke-width": 2, "stroke-dasharray": dash(sampler) }),
-      own.map((p) => marker(sampler, X(p[0]), Y(p[1]), 3.4))));
+      own.map((p) => marker(sampler, X(p[0]), Y(p[1]), 3.4)),
+      known(end) ? marker(sampler, X(own[own.length - 1][0]), Y(end), 5.2, { class: "open", stroke: "currentColor", "stroke-width": 1.6 }) : []));
   }
   return figure(title, canvas(W, H, `${title} against ${xlabel}`, parts), note);
 }
@@ -137,6 +141,24 @@ function cloud(plane, sampler, own) {
     point(strokes(decoded(own.points)), 18, 0.5)));
   const name = sampler === null ? "exact draws" : sampler;
   return figure(name, canvas(1000, 1000, `draws of ${name}`, parts), share(own.outside));
+}
+
+// A sheet of images, a letter a pixel, drawn in the pixels of the screen.
+function sheet({ rows, columns }, sampler, text) {
+  const size = rows * columns, count = text.length / size, side = Math.max(Math.ceil(Math.sqrt(count)), 1), gap = 1;
+  const [W, H] = [side * (columns + gap) + gap, Math.max(Math.ceil(count / side), 1) * (rows + gap) + gap];
+  const name = sampler === null ? "exact draws" : sampler;
+  const node = el("canvas", { width: W, height: H, class: "images series", role: "img", "aria-label": `draws of ${name}`, "--c": sampler === null ? null : colour(sampler) });
+  const brush = node.getContext("2d"), pixels = brush.createImageData(W, H);
+  pixels.data.fill(0);
+  for (let i = 0; i < text.length; i++) {
+    const [image, pixel] = [Math.floor(i / size), i % size];
+    const x = gap + (image % side) * (columns + gap) + (pixel % columns), y = gap + Math.floor(image / side) * (rows + gap) + Math.floor(pixel / columns);
+    const at = 4 * (y * W + x), grey = Math.round((255 * DIGITS.indexOf(text[i])) / 63);
+    pixels.data.set([grey, grey, grey, 255], at);
+  }
+  brush.putImageData(pixels, 0, 0);
+  return figure(name, node);
 }
 
 // Shares of draws in equal bins, filled, over those of exact draws, outlined.

@@ -14,6 +14,7 @@ const tone = (status) => (["spent", "done"].includes(status) ? null : status ===
 const badge = (status, before = "") => el("span", { class: tone(status) }, before + status.replaceAll("_", " "));
 const calls = (run) => Math.max(run.values, run.grads);
 
+// The floor stands in a row of its own.
 function scoreCell(cell) {
   if (!cell) return "–";
   const kind = ["score", KINDS[cell.is], cell.b ? "best" : null].filter(Boolean).join(" ");
@@ -21,9 +22,15 @@ function scoreCell(cell) {
   return [
     el("span", { class: kind }, `${MARKS[cell.is] ?? ""}${number(cell.v)}`),
     spread ? el("span", { class: "small" }, spread) : null,
-    known(cell.fm) ? el("span", { class: "small" }, `floor ${number(cell.fm)}±${number(Number(cell.fs.toPrecision(1)))}${known(cell.n) ? `, n ${cell.n}` : ""}`) : null,
+    known(cell.n) ? el("span", { class: "small" }, `n ${cell.n}`) : null,
   ];
 }
+const floorText = (floor) => `${number(floor.mean)}±${number(Number(floor.sd.toPrecision(1)))}`;
+const floorCell = (board, metric) => {
+  const floor = board.floors[metric];
+  if (!floor) return null;
+  return [el("span", { class: "score" }, `floor ${floorText(floor)}`), ...board.fewer[metric].map((f) => el("span", { class: "small" }, `${floorText(f)}, n ${whole(f.n)}`))];
+};
 // A long name breaks after these signs, if it must.
 const broken = (name) => name.split(/(?<=[_,[=])/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
 // What a column is sorted by: errors of either sign by their size.
@@ -54,11 +61,9 @@ function overview() {
     const cellOf = (board, sampler) => rowOf(board, sampler)?.cells[named(board, sampler)];
     const columns = [{ head: "sampler", order: (s) => s, show: broken }];
     DATA.boards.forEach((board, i) => {
-      const sizes = board.rows.map((r) => cellOf(board, r.sampler)).filter(Boolean).map((c) => Math.log(Math.max(Math.abs(c.v), 1e-4)));
-      const [low, high] = [Math.min(...sizes), Math.max(...sizes)];
-      const up = DATA.metrics[choices.find((m) => DATA.metrics[m])]?.better === "higher";
+      const floored = choices.find((m) => board.floors[m]);
       columns.push({
-        head: title(board),
+        head: broken(title(board)), long: title(board).length > 30, exact: floorCell(board, floored),
         order: (s) => sized(named(board, s), cellOf(board, s)),
         show: (s) => {
           const row = rowOf(board, s), c = cellOf(board, s);
@@ -69,10 +74,8 @@ function overview() {
         },
         cell: (s) => {
           const c = cellOf(board, s), to = { click: () => { location.hash = `target-${i}`; } };
-          if (!c || c.is === "BELOW" || c.is === "UNFIT") return { class: "clickable", ...to };
-          let far = (Math.log(Math.max(Math.abs(c.v), 1e-4)) - low) / (high - low || 1);
-          far = c.is === "AT" ? 0 : up ? 1 - far : far;
-          const shade = `color-mix(in srgb, var(--bad) ${Math.round(100 * far)}%, var(--good))`;
+          if (!c || !known(c.d)) return { class: "clickable", ...to };
+          const shade = c.d < 0.5 ? `color-mix(in srgb, var(--middle) ${Math.round(200 * c.d)}%, var(--good))` : `color-mix(in srgb, var(--bad) ${Math.round(200 * c.d - 100)}%, var(--middle))`;
           return { class: "heat clickable", "--shade": shade, ...to };
         },
       });
@@ -87,11 +90,16 @@ function overview() {
     el("h2", {}, "Overview"),
     el("div", { class: "controls" }, choice("Score", [...joint.map((m) => [m, m]), ...metrics.map((m) => [m, headOf(m)])], first, draw)),
     place,
-    el("p", { class: "soft" }, "Medians over seeds [smallest, largest]. ≈ at the floor, ∼ at a wider one of fewer draws, ▼ below it; bold: not told apart from the best; † off in what the score of the place hardly sees. Calls are those of training, ° of a smaller budget of their own. Colours compare within a target. A head sorts; a cell opens its target."),
+    el("div", { class: "scale" }, el("span", {}, "at the floor"), el("i"), el("span", {}, "far from it")),
+    el("ul", { class: "reasons soft" },
+      el("li", {}, `The scale of colours is the same for every target, and does not depend on what other methods score: ${DATA.scale}`),
+      el("li", {}, "A score is the median over seeds; in brackets stand the smallest and the largest seed. The row of exact draws, the floor, says what a perfect sampler scores: mean ± standard deviation; below it the same of fewer draws (n), where some methods have fewer."),
+      el("li", {}, "≈ the score cannot be told from exact draws. ∼ the same with fewer draws, whose floor is wider. ▼ better than exact draws, as correlated draws can be. † another distance is far off. Bold: cannot be told from the best."),
+      el("li", {}, "Calls are those of training; ° marks a method with a smaller budget of its own. A head sorts; a cell opens its target.")),
     DATA.misled.length ? [
       el("h3", {}, "One-sided against two-sided"),
-      el("p", { class: "soft" }, "Runs that look good from their own side and bad from the target's, the worst first."),
-      el("ul", { class: "reasons" }, DATA.misled.map((s) => el("li", {}, s.replaceAll("**", "").replaceAll("`", "")))),
+      el("p", { class: "soft" }, "Runs whose own paths suggest success while exact draws of the target show a failure, the worst first."),
+      el("ul", { class: "reasons" }, DATA.misled.map((s) => el("li", {}, s))),
     ] : null,
   ];
 }
@@ -121,6 +129,7 @@ function leaderboard(board, group, samplers) {
     for (const metric of board.columns.filter((m) => DATA.metrics[m].group === group))
       columns.push({
         head: headOf(metric), hint: hintOf(metric),
+        exact: floorCell(board, metric),
         order: (r) => sized(metric, r.cells[metric]), show: (r) => scoreCell(r.cells[metric]),
         cell: (r) => ({ class: "clickable", click: () => openRow(board, r.sampler) }),
       });
@@ -140,16 +149,15 @@ function troubles(board, samplers) {
     long ? el("details", { open: true }, el("summary", {}, `${items.length} sentences`), el("ul", { class: "reasons" }, items)) : el("ul", { class: "reasons" }, items)] : [];
 }
 
-const edgeOf = (floor) => (floor ? floor.mean + 2 * floor.sd : null);
 // Medians over seeds; spends of seeds are matched by rank.
 function curve(board, key, clock, samplers) {
   const series = [];
-  let edge = null, measured = true;
+  let floor = null, metric = key, measured = true;
   for (const sampler of samplers) {
-    const places = [];
+    const places = [], sizeOf = (v) => (key === "log_Z_err" ? Math.max(Math.abs(v), 1e-3) : v);
     for (const run of runsOf(board).filter((r) => r.sampler === sampler && r.curve)) {
       const c = run.curve, last = c.spend[c.spend.length - 1];
-      if (key === "distance") edge ??= edgeOf(c.floor);
+      if (key === "distance") [floor, metric] = [floor ?? c.floor ?? null, c.metric];
       c.spend.forEach((spend, i) => {
         const v = c[key][i];
         let x = spend;
@@ -157,27 +165,33 @@ function curve(board, key, clock, samplers) {
           measured &&= Boolean(c.seconds);
           x = c.seconds ? c.seconds[i] : (run.train_seconds * spend) / last;
         }
-        if (known(v) && known(x) && x > 0) (places[i] ??= []).push([x, Math.abs(v)]);
+        if (known(v) && known(x) && x > 0) (places[i] ??= []).push([x, sizeOf(v)]);
       });
     }
     const points = places.filter(Boolean).map((at) => {
       const ys = at.map((p) => p[1]);
       return [median(at.map((p) => p[0])), median(ys), Math.min(...ys), Math.max(...ys)];
     });
-    if (points.length) series.push({ sampler, points });
+    const ends = runsOf(board).filter((r) => r.sampler === sampler).map((r) => value(r, metric)).filter(known).map(sizeOf);
+    if (points.length) series.push({ sampler, points, end: median(ends) });
   }
-  return { series, edge, measured };
+  const whole = board.floors[metric];
+  return { series, floor, edge: whole ? whole.mean + 2 * whole.sd : null, measured };
 }
 
 function curves(board, samplers, clock) {
   const name = runsOf(board).find((r) => r.curve)?.curve.metric ?? "energy_distance";
   const xlabel = clock === "seconds" ? "seconds of training" : "calls (points spent in training)";
+  const drawn = new Set();
   const made = [["log_Z_err", "|log Z error| (nats)"], ["distance", name]].map(([key, text]) => {
-    const { series, edge, measured } = curve(board, key, clock, samplers);
+    const { series, floor, edge, measured } = curve(board, key, clock, samplers);
     const note = clock === "seconds" && !measured ? "seconds in proportion to calls: these runs did not record them" : null;
-    return lines({ title: text, series, xlabel, edge, note });
+    series.forEach((s) => drawn.add(s.sampler));
+    return lines({ title: text, series, xlabel, floor, edge, note });
   }).filter(Boolean);
-  return made.length ? [el("div", { class: "wide" }, made), legend([...samplers])] : [el("p", { class: "soft" }, "No run has a learning curve.")];
+  const few = runsOf(board).find((r) => r.curve)?.curve.n;
+  const read = `A curve is scored with ${known(few) ? whole(few) : "few"} draws, the table with all: its score is the open marker at the end. Grey: what exact draws score, as few as the curve's, ± 2 sd, where the axis is linear. Dotted: up to here a score is at the floor in the table. Shaded: all seeds.`;
+  return made.length ? [el("div", { class: "wide" }, made), legend([...samplers].filter((s) => drawn.has(s))), el("p", { class: "soft" }, read)] : [el("p", { class: "soft" }, "No run has a learning curve.")];
 }
 
 function seedsFigure(board, metric, samplers) {
@@ -195,6 +209,12 @@ function seedsFigure(board, metric, samplers) {
 function pictures(board, view, samplers, seed, statistic) {
   const runs = runsOf(board).filter((r) => r.seed === seed && samplers.has(r.sampler));
   const parts = [], failed = (run) => figure(run.sampler, el("p", { class: `${tone(run.status)} small` }, run.reason ? `${run.status}: ${run.reason}` : run.status));
+  if (view.images) {
+    parts.push(el("h3", {}, "Draws"), el("p", { class: "soft" }, `Seed ${seed}, the draws as images, spread evenly over the run; values are cut at −1 (black) and 1 (white).`));
+    parts.push(el("div", { class: "panels" },
+      view.images.exact.length ? sheet(view.images, null, view.images.exact) : null,
+      ...runs.map((r) => (view.images.runs[r.id] ? sheet(view.images, r.sampler, view.images.runs[r.id]) : failed(r)))));
+  }
   if (view.plane) {
     const what = view.plane.contours.length ? "over the contours of the density (1, 2 and 3 sd from the highest mode)" : "first two coordinates, over exact draws (grey)";
     parts.push(el("h3", {}, "Draws"), el("p", { class: "soft" }, `Seed ${seed}, ${what}.`));
@@ -227,11 +247,12 @@ function target(i) {
   const seeds = unique(runs.map((r) => r.seed)).sort((a, b) => a - b);
   const groups = Object.entries(DATA.groups).filter(([g]) => board.columns.some((m) => DATA.metrics[m].group === g));
   const chosen = { group: groups[0]?.[0] ?? "cost", clock: "calls", metric: usual(board.columns), seed: seeds[0], law: 0, test: () => true };
-  const [top, middle, low, count] = [el("div"), el("div"), el("div"), el("p", { class: "soft", role: "status" })];
+  const [top, middle, low, last, count] = [el("div"), el("div"), el("div"), el("div"), el("p", { class: "soft", role: "status" })];
   const draw = () => {
     const shown = new Set(samplers.filter(chosen.test));
     count.textContent = `${shown.size} of ${samplers.length} samplers shown. A head sorts; a name or a number opens the runs behind it with their provenance.`;
-    top.replaceChildren(leaderboard(board, chosen.group, shown), ...troubles(board, shown));
+    top.replaceChildren(leaderboard(board, chosen.group, shown));
+    last.replaceChildren(...troubles(board, shown));
     const probes = board.columns.filter((m) => DATA.metrics[m].group === "probes");
     middle.replaceChildren(
       el("div", { class: "controls" }, choice("Learning curves against", [["calls", "calls"], ["seconds", "seconds"]], chosen.clock, set("clock"))),
@@ -263,7 +284,7 @@ function target(i) {
       textbox("Filter samplers", "part of a name", (text) => { const test = words(text); chosen.test = test; draw(); }),
       choice("Columns", [...groups, ["cost", "Cost"]], chosen.group, set("group"))),
     count, top,
-    el("h3", {}, "Learning curves"), middle, low,
+    el("h3", {}, "Learning curves"), middle, low, last,
   ];
 }
 
@@ -410,9 +431,11 @@ function openRuns(head, chosen) {
 }
 
 function reading() {
-  const sentences = DATA.legend.replaceAll("**", "").replaceAll("`", "").split(/(?<=\.) (?=[A-Z≈▼*–])/);
+  const plain = (s) => s.replace(/\*\*|`|(?<!\w)\*|\*(?!\w)/g, "");
+  const sections = DATA.legend.split(/^### /m).filter(Boolean).map((section) => section.split("\n").filter(Boolean));
   return [
-    el("h2", {}, "How to read this"), el("ul", { class: "reasons" }, sentences.map((s) => el("li", {}, s.replaceAll("*", "")))),
+    el("h2", {}, "How to read this"),
+    ...sections.flatMap(([head, ...items]) => [el("h3", {}, head), el("ul", { class: "reasons" }, items.map((s) => el("li", {}, plain(s.replace(/^- /, "")))))]),
     el("h2", {}, "Provenance"),
     DATA.command ? [el("p", {}, "The command:"), el("pre", {}, DATA.command)] : null,
     ...DATA.origins.map((o, i) => [el("p", { class: "soft" }, `${DATA.runs.filter((r) => r.origin === i).length} runs:`), originList(o)]).flat(),

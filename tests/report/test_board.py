@@ -1,0 +1,118 @@
+"""Rules of the leaderboard, on scores made up."""
+
+import json
+
+from tests.tools.made_runs import (
+    write,
+)
+from tests.tools.result_sets import put
+from tiltbench.report.board import boards
+from tiltbench.report.compare import Verdict
+from tiltbench.report.frame import collect
+from tiltbench.report.tables.latex import latex
+from tiltbench.report.tables.markdown import markdown
+from tiltbench.report.tables.misled import misled
+
+
+def test_a_run_of_a_smaller_budget_stands_in_the_table_of_its_suite(tmp_path, fabricated):
+    frames = collect(fabricated)
+    table = markdown(frames, boards(frames), fabricated)
+    write(tmp_path / "runs", "exact", 0)
+    write(tmp_path / "runs", "biased", 0, budget=200, table=1000)
+    write(tmp_path / "runs", "chains", 0, budget=200)  # of another suite
+    runs = collect(tmp_path).runs.set_index("sampler")
+    assert runs["budget"].to_dict() == {"exact": 1000, "biased": 1000, "chains": 200}
+    assert runs["values"].to_dict() == {"exact": 1000, "biased": 200, "chains": 200}
+    assert table.count("| `exact` | 1,000 | ") == 3  # calls, beside the scores of each grid
+
+
+def floored(mean, sd, n):
+    return {"mean": mean, "sd": sd, "n": n, "unfit": False}
+
+
+def test_fewer_draws_gain_nothing_from_their_wider_floor(tmp_path):
+    """Lowest of all and at its own floor: neither first, nor bold, nor level with the others'."""
+    for seed in range(5):
+        put(tmp_path, "few", seed, {"energy_distance": (0.02, floored(0.03, 0.05, 100))})
+        put(tmp_path, "at", seed, {"energy_distance": (0.011, floored(0.01, 0.005, 1000))})
+        put(tmp_path, "near", seed, {"energy_distance": (0.1, floored(0.01, 0.005, 1000))})
+    (board,) = boards(collect(tmp_path))
+    rows = {row.sampler: row for row in board.rows}
+    cells = {name: row.cells["energy_distance"] for name, row in rows.items()}
+    assert cells["few"].verdict is Verdict.FEW and cells["few"].few
+    assert [rows[n].place.place for n in ("at", "near", "few")] == [1, 2, 3]  # 0.03 + 2 * 0.05
+    assert rows["at"].best and not rows["few"].best and not rows["near"].best
+    text = markdown(collect(tmp_path), [board], tmp_path)
+    assert "∼ 0.02 [0.02, 0.02], n 100 |" in text and "| 0.03 ± 0.05, n 100 |" in text
+    assert r"$\sim$ $0.020$" in latex("x", [board]) or r"$\sim$ $0.02$" in latex("x", [board])
+
+
+def test_a_place_that_does_not_see_what_is_far_off_is_marked(tmp_path):
+    floor = floored(0.01, 0.005, 40)  # edge 0.02
+    for seed in range(5):
+        for name, other in (("off", 2e16), ("fair", 0.19)):
+            scores = {"energy_distance": (0.011, floor), "w2": (other, floor)}
+            put(tmp_path, name, seed, scores)
+        put(tmp_path, "bad", seed, {"energy_distance": (3.0, floor), "w2": (9.0, floor)})
+    (board,) = boards(collect(tmp_path))
+    rows = {row.sampler: row for row in board.rows}
+    assert "while w2 is 2.0e+16 where exact draws" in rows["off"].caveat and not rows["off"].best
+    assert not rows["fair"].caveat and "energy_distance" in rows["fair"].best
+    assert not rows["bad"].caveat  # its place says it
+    text = markdown(collect(tmp_path), [board], tmp_path)
+    assert "| 1 / 1 † |" in text and "0.01 +- 0.005: `off`" in text
+    assert r"$^\dagger$\texttt{off}: the place goes by" in latex("x", [board])
+
+
+def test_what_a_row_spent_stands_beside_what_it_might(tmp_path):
+    put(tmp_path, "some", 0, {"energy_distance": 1.0}, train=[700, 90])
+    put(tmp_path, "all", 0, {"energy_distance": 1.0})
+    (board,) = boards(collect(tmp_path))
+    assert board.allowance == "allowance: 1,000 points; spent in training: 700 to 1,000 calls"
+    text = markdown(collect(tmp_path), [board], tmp_path)
+    assert "| `some` | 1 · 700 |" in text and "| `all` | 1 · 1.0k |" in text
+
+
+def test_own_estimates_of_log_z_must_own_their_errors(tmp_path):
+    """-10.05 +- 0.34, as smc states on the cold lattice; an honest error bar is no finding."""
+    record = put(tmp_path, "sure", 0, {"log_Z_own_err": -10.05})
+    put(tmp_path, "honest", 0, {"log_Z_own_err": -0.02})
+    path = tmp_path / "runs" / f"{record.id}.scores.json"
+    found = json.loads(path.read_text())
+    found["scores"]["log_Z_own_err"]["se"] = 0.34
+    path.write_text(json.dumps(found))
+    (one,) = misled(collect(tmp_path))
+    assert one.sampler == "sure" and "it states log Z to ±0.34" in one.sentence("x", "y")
+    assert "its own log Z is off by -10.05 nats (30 of its standard errors)" in one.sentence(
+        "x", "y"
+    )
+
+
+def test_every_side_of_log_z_stands_in_the_overview_and_no_overlap_is_a_dash(tmp_path):
+    sides = {"log_Z_err": -1.0, "log_Z_rev_err": 2.0, "log_Z_bar_err": 0.5}
+    put(tmp_path, "meets", 0, sides)
+    record = put(tmp_path, "apart", 0, sides)
+    path = tmp_path / "runs" / f"{record.id}.scores.json"
+    found = json.loads(path.read_text())
+    found["scores"]["log_Z_bar_err"]["se"] = 1e53
+    path.write_text(json.dumps(found))
+    frames = collect(tmp_path)
+    text = markdown(frames, boards(frames), tmp_path)
+    assert "| `meets` | -1 / 2 / 0.5 |" in text and "| `apart` | -1 / 2 / – |" in text
+    assert "a standard error above 1 nats is no estimate: `apart` (no log_Z_bar_err)" in text
+
+
+def test_a_seed_run_twice_is_two_rows_not_two_seeds(tmp_path):
+    put(tmp_path, "it", 0, {"w2": 1.0})
+    put(tmp_path, "it", 0, {"w2": 9.0}, draws=80)
+    put(tmp_path, "it", 1, {"w2": 2.0}, draws=80)
+    put(tmp_path, "other", 0, {"w2": 2.0})
+    runs = collect(tmp_path).runs.groupby("sampler").size().to_dict()
+    assert runs == {"it (40 draws)": 1, "it (80 draws)": 2, "other": 1}
+
+
+def test_scores_of_metrics_that_are_gone_are_named(tmp_path, capsys):
+    put(tmp_path, "it", 0, {"w2": 1.0, "worst_mean": 2.0})
+    assert set(collect(tmp_path).scores["metric"]) == {"w2"}
+    said = capsys.readouterr().err
+    assert "worst_mean are left out" in said and "1 of 1 runs were scored by other code" in said
