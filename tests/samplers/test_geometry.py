@@ -28,7 +28,7 @@ from tiltbench.targets.registry import REFERENCES
 from tiltbench.targets.target import Density, Tilt, Truth
 
 STEPS = 4
-N = 100_000
+N = 40_000
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def test_in_a_basis_of_the_subspace_it_is_the_free_process_of_its_rank(free, bas
 @bases
 def test_conditional_draws_have_their_covariances(base):
     """Bridge, noised and end points against paths of the base: P times those of one coordinate."""
-    n = 40_000
+    n = 20_000
     path = simulate(base, _Still(), (n, 6), rng(7), dtype=torch.float64)
     for k in (1, STEPS - 1):
         here = torch.full((n,), k)
@@ -311,8 +311,8 @@ def cheap(name):
     if isinstance(sampler.model, Corrected):
         small["control"] = replace(sampler.model.control, width=16)
     model = replace(sampler.model, **small)
-    reference = replace(sampler.reference, steps=24)
-    return replace(sampler, reference=reference, model=model, paths=64, batches=6)
+    reference = replace(sampler.reference, steps=16)
+    return replace(sampler, reference=reference, model=model, paths=32, batches=4)
 
 
 def outcome(sampler, points, n, seed=0):
@@ -338,14 +338,14 @@ CLASSICAL = [n for n, made in SAMPLED.items() if n not in LEARNERS and made.cons
 def test_learners_weigh_and_draw_on_the_subspace(name):
     """E[exp log_w] = Z and the second moment, however little was learned, both ways."""
     sampler = SAMPLED[name]
-    problem, state, draws = outcome(sampler, 10**6, 6_000)
+    problem, state, draws = outcome(sampler, 10**6, 3_000)
     assert off_centre(draws.x) < 1e-4
     w = (draws.log_w - TOY.log_Z).exp()
     assert abs(z_score(w, 1.0)) < 4
     assert abs(z_score(w * (draws.x.double().square().sum(-1) - TOY.square), 0.0)) < 4
     assert 0.01 < w.std() < 10  # the z-scores have power
     assert any(p.abs().max() > 0 for p in state.model.parameters())
-    traced = sampler.reverse(problem, state, TOY.sample(4_000, rng(3)), rng(4))
+    traced = sampler.reverse(problem, state, TOY.sample(2_000, rng(3)), rng(4))
     assert off_centre(traced.x) < 1e-4
     assert abs(z_score((TOY.log_Z - traced.log_w).exp(), 1.0)) < 4
 
@@ -354,7 +354,7 @@ def test_learners_weigh_and_draw_on_the_subspace(name):
 def test_classical_samplers_weigh_and_draw_on_the_subspace(name):
     found = []
     for seed in range(8):
-        _, _, draws = outcome(SAMPLED[name], 2_000, 1_000, seed)
+        _, _, draws = outcome(SAMPLED[name], 1_000, 1_000, seed)
         assert off_centre(draws.x) < 1e-4
         square = draws.x.double().square().sum(-1)
         if draws.log_w is None:
