@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from tests.samplers.test_classical import Half, Oval, Pair, play, seeded, z_scores
+from tests.samplers.test_classical import Half, Oval, Pair, by_group, play, seeded, z_scores
 from tiltbench.plan.spec import build_sampler, spec
 from tiltbench.samplers.classical import _replicas
 from tiltbench.samplers.classical._anneal import Schedule
@@ -76,10 +76,6 @@ def test_lost_replicas_are_rescued_with_a_burn_in_left(monkeypatch, points, warm
         assert found[0][1], "nothing was lost: the test has no power"
 
 
-def by_group(draws, values):
-    return torch.stack([values[draws.group == k].mean() for k in draws.group.unique()])
-
-
 def test_crosses_between_modes_where_hmc_does_not():
     draws, meter = drawn(ParallelTempering(ladders=24), Far(), 30_000, 3)
     assert meter.budget.covers(meter.spent)
@@ -100,12 +96,12 @@ def test_crosses_between_modes_where_hmc_does_not():
 )
 def test_own_log_Z_is_right_within_its_error(target, log_Z, points):
     z = []
-    for seed in range(5):
-        draws, _ = drawn(ParallelTempering(ladders=12), target, points, seed)
+    for seed in range(4):
+        draws, _ = drawn(ParallelTempering(ladders=12, leaps=2), target, points, seed)
         assert draws.log_w is None and 2 < draws.log_Z.n <= 12
         z.append((draws.log_Z.value - log_Z) / draws.log_Z.se)
     z = torch.tensor(z)
-    assert z.mean().abs() * math.sqrt(5) < 4
+    assert z.mean().abs() * math.sqrt(4) < 4
     assert 0.4 < z.square().mean().sqrt() < 2.2
 
 
