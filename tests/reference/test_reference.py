@@ -204,7 +204,7 @@ def test_two_log_Z_must_be_precise_and_agree():
     ("target", "points"),
     [
         (Gaussian(), 30_000),
-        (ManyWell(dim=2), 120_000),
+        (ManyWell(dim=2), 130_000),
         (Phi4Chain(side=4), 60_000),
     ],
     ids=lambda value: getattr(value, "name", ""),
@@ -382,7 +382,7 @@ def test_rows_fit_into_four_megabytes():
 
 
 def test_command_refuses_too_little_with_code_one(tmp_path, capsys):
-    words = ["reference", "ising_hs", "--set", "ising_hs.side=3", "--points", "1.5e4", "--seed", "5"]
+    words = ["reference", "ising_hs", "--set", "ising_hs.side=3", "--points", "3e4", "--seed", "5"]
     code = main([*words, "--out", str(tmp_path), "--ladders", "4", "--jobs", "1"])
     said = capsys.readouterr().out
     assert code == 1 and "NOT certified" in said and "BAD" in said
