@@ -130,9 +130,8 @@ def multimodal(loss):
 
 
 def cases():
-    """Every loss where its optimum is exact at any number of steps, and the first of each file where
-    there are modes, with the hint in its control; without the hint and with guidance on the shift,
-    where the gradient of the reward is the same everywhere, by `make slow`."""
+    """Every loss where its optimum is exact at any number of steps, and the first of each file
+    where there are modes, with the hint in its control; the other pairs by `make slow`."""
     for loss in LEARNERS:
         for world in (shifted, multimodal):
             for guided in (False, True):

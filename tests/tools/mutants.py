@@ -1,8 +1,8 @@
 """`make mutants`: breaks the mathematics one line at a time and shows which test notices.
 
 Every mutant is a copy of the tree with one text replaced, installed aside and tested; the working
-tree is never touched.  Prints a Markdown table; exits 1 where a mutant survives.  With names of test
-files, such as samplers/test_losses.py, the mutants that these must notice.
+tree is never touched.  Prints a Markdown table; exits 1 where a mutant survives.  With names of
+test files, such as samplers/test_losses.py: the mutants that these must notice.
 """
 
 from __future__ import annotations
