@@ -413,7 +413,7 @@ def test_shipped_floors_belong_to_the_targets_as_they_are(entry):
         assert abs(book[name].mean) < 4 * book[name].sd / math.sqrt(book[name].repetitions)
     if entry["n"] > 500:
         return
-    few, names = 5, ("mode_tv", "obs_z", "w2")
+    few, names = 3, ("mode_tv", "obs_z", "w2")
     fresh = measure(target, {n: SAMPLE[n] for n in names if book[n]}, entry["n"], 1, few)
     for name, floor in fresh.items():
         stored = book[name]

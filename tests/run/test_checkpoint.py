@@ -33,7 +33,7 @@ from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import pose
 
 FAST = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -134,31 +134,41 @@ def test_the_time_of_earlier_attempts_counts_against_the_limit(plugin):
 
 def check(path, sampler="honest", **options):
     """What loading the file says; the run starts anew."""
+    return loader(sampler, **options)(path)
+
+
+def loader(sampler="honest", **options):
+    """path -> what loading it says."""
     chosen = cell(sampler, **options)
     target, made = build_target(chosen.target), build_sampler(chosen.sampler)
     problem = pose(target, made.reference)
-    source = torch.Generator().manual_seed(0)
-    state = made.init(problem, chosen.budget.train, source)
-    checkpoints = Checkpoints(path, identity(chosen, {"syntax": "h"}), 0.0)
-    assert checkpoints.expect(state) == ""
-    return checkpoints.load(state, source.device)
+    whose = identity(chosen, {"syntax": "h"})
+
+    def load(path):
+        source = torch.Generator().manual_seed(0)
+        state = made.init(problem, chosen.budget.train, source)
+        checkpoints = Checkpoints(path, whose, 0.0)
+        assert checkpoints.expect(state) == ""
+        return checkpoints.load(state, source.device)
+
+    return load
 
 
 def test_a_broken_file_is_refused_wherever_it_is_broken(plugin):
     whole = run("honest", curve=5)
     path = left("honest", 10, curve=5)
-    data = path.read_bytes()
-    assert check(path, curve=5)[0].steps == 9
+    data, load = path.read_bytes(), loader(curve=5)
+    assert load(path)[0].steps == 9
     n, chance = len(data), random.Random(1)
-    offsets = {0, 1, 7, 8, 9, n - 1} | {chance.randrange(n) for _ in range(60)}
+    offsets = {0, 1, 7, 8, 9, n - 1} | {chance.randrange(n) for _ in range(40)}
     for offset in offsets:
         path.write_bytes(data[:offset])
-        saved, why = check(path, curve=5)
+        saved, why = load(path)
         assert saved is None and why.startswith("begun anew") and "\n" not in why, offset
         path.write_bytes(data[:offset] + bytes([data[offset] ^ 0x11]) + data[offset + 1 :])
-        saved, _ = check(path, curve=5)
+        saved, _ = load(path)
         # a changed byte in `glance`, or in white space, harms nothing
-        assert saved is None or same_state(saved, data, path), offset
+        assert saved is None or same_state(saved, data, path, load), offset
     path.write_bytes(data[: n // 2])
     again = run("honest", Path("other"), curve=5)
     assert "of no use here" in again.cost["notes"][0] and again.cost["resumed"] == 0
@@ -166,9 +176,9 @@ def test_a_broken_file_is_refused_wherever_it_is_broken(plugin):
     same_run((whole, Path("runs")), (again, Path("other")))
 
 
-def same_state(saved, data, path):
+def same_state(saved, data, path, load):
     path.write_bytes(data)
-    whole = check(path, curve=5)[0]
+    whole = load(path)[0]
     one, other = Packer(), Packer()
     nodes = [p.node([s.state, s.source, s.kept]) for p, s in ((one, saved), (other, whole))]
     return nodes[0] == nodes[1] and all(

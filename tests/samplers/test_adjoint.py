@@ -78,20 +78,20 @@ def lean(problem, path):
 
 @pytest.mark.parametrize("stepping", [Ancestral(), Regularised(h=0.01)], ids=lambda s: s.name)
 def test_mean_of_the_lean_adjoint_is_the_optimal_control(stepping):
-    """E[(sigma a - u*) phi(X_t) | P*] = 0 for any phi, up to O(1/K); at K = 400 within its error.
+    """E[(sigma a - u*) phi(X_t) | P*] = 0 for any phi, up to O(1/K); at K = 200 within its error.
 
     Under P* the noising kernel is the base's, so that paths are traced back from exact draws."""
-    problem, _, law, optimal = two_humps(400, stepping)
+    problem, _, law, optimal = two_humps(200, stepping)
     path = noised(problem.base, law.sample(3_000, rng(1)), rng(2))
     batch = adjoint_matching.label(problem, Zero(), path, 0.5, rng())
     u = along(optimal, path)
     # the last steps of Euler are left out: u* changes by its own size within one of them
-    for k in (40, 120, 200, 280, 360):
+    for k in (20, 60, 100, 140, 180):
         for phi in (lambda x: 1, lambda x: x, lambda x: torch.sin(2 * x.flip(-1))):
             moment = ((batch["y"][k] - u[k]) * phi(path.x[k])).sum(-1)
             size = (u[k] * phi(path.x[k])).sum(-1).abs().mean()
             error = moment.std() / math.sqrt(len(moment))
-            assert abs(moment.mean()) < 4 * error + 0.02 * size
+            assert abs(moment.mean()) < 4 * error + 0.03 * size
             assert error < 0.12 * (1 + size)  # there is power
 
 
@@ -205,7 +205,7 @@ def test_full_adjoint_regresses_with_the_gradient_of_relative_entropy():
 
 @pytest.mark.parametrize("loss", [adjoint_matching, adjoint_matching_full, relative_entropy])
 def test_losses_on_a_network_free_mixture_base_are_stationary_and_attracting(loss):
-    problem, log_Z, _, optimal = two_humps(40)
+    problem, log_Z, _, optimal = two_humps(20)
 
     class Moved(Control):
         def __init__(self, theta):
@@ -281,7 +281,7 @@ def newton(value, parameter):
         parameter.sub_(step.reshape(parameter.shape))
 
 
-def bridge_to(sign, rounds=10, paths=20_000):
+def bridge_to(sign, rounds=10, paths=8_000):
     """Mean and variance of X_1 when both stages are solved by least squares, h used with `sign`."""
     base = Scattered(steps=20, scale=1.0, ratio=1.0, prior=0.5)
     target = torch.distributions.Normal(1.2, math.sqrt(0.4))

@@ -1,7 +1,7 @@
 """The classical samplers against closed forms; every test runs over whatever the folder holds."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
@@ -157,8 +157,20 @@ def play(sampler, target: Density, points: int, seed: int):
     return problem, state, meter
 
 
-def draws_of(name: str, target: Density, points: int, seed: int, n: int = EVERYTHING) -> Draws:
+def short(name: str):
+    """With trajectories of two leaps where it has any: five cost twice as much, and
+    `test_exact_draws_stay_exact` makes them."""
     sampler = SAMPLERS.load(name)()
+    return replace(sampler, leaps=2) if hasattr(sampler, "leaps") else sampler
+
+
+def by_group(draws: Draws, values: Tensor) -> Tensor:
+    """The means of groups, which are independent: a row each."""
+    return torch.stack([values[draws.group == k].mean(0) for k in draws.group.unique()])
+
+
+def draws_of(name: str, target: Density, points: int, seed: int, n: int = EVERYTHING) -> Draws:
+    sampler = short(name)
     problem, state, _ = play(sampler, target, points, seed)
     return sampler.draw(problem, state, n, seeded(seed + 10_000))
 
@@ -190,19 +202,24 @@ def z_scores(values: Tensor, truth: Tensor | float) -> Tensor:
 @pytest.mark.parametrize("name", NAMES)
 def test_moments_match_the_closed_form(name, target):
     runs = []
-    for seed in range(6):
-        draws = draws_of(name, target, 6_000, seed, n=1_500)
-        log_w = torch.zeros(len(draws.x)) if draws.log_w is None else draws.log_w
-        assert target.log_rho(draws.x[log_w > -torch.inf]).isfinite().all()
-        runs.append(torch.softmax(log_w.double(), 0) @ moments(draws.x))
-    assert z_scores(torch.stack(runs), target.moments).abs().max() < 4
+    seeds, points = (8, 2_000) if name in WEIGHTED else (2, 4_000)
+    for seed in range(seeds):
+        draws = draws_of(name, target, points, seed, n=1_500)
+        inside = draws.log_w > -torch.inf if name in WEIGHTED else slice(None)
+        assert target.log_rho(draws.x[inside]).isfinite().all()
+        if name in WEIGHTED:
+            runs.append((torch.softmax(draws.log_w.double(), 0) @ moments(draws.x))[None])
+        else:
+            runs.append(by_group(draws, moments(draws.x)))
+    values = torch.cat(runs)
+    assert len(values) >= 8 and z_scores(values, target.moments).abs().max() < 4
 
 
 @pytest.mark.parametrize("target", [Half(), Pair(), Leaning()], ids=["half", "pair", "tilt"])
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_weights_are_unbiased_for_Z_and_for_Z_times_any_mean(name, target):
     runs = []
-    for seed in range(24):
+    for seed in range(14):
         draws = draws_of(name, target, 1_000, seed, n=60)
         w = (draws.log_w - target.log_Z).exp()
         runs.append(torch.cat([w.mean()[None], (w[:, None] * moments(draws.x)).mean(0)]))
@@ -216,11 +233,11 @@ def test_weights_are_unbiased_for_Z_and_for_Z_times_any_mean(name, target):
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_own_log_Z_has_an_honest_error(name):
     z = []
-    for seed in range(18):
-        own = draws_of(name, Oval(), 3_000, seed).log_Z
+    for seed in range(12):
+        own = draws_of(name, Oval(), 1_500, seed).log_Z
         z.append((own.value - Oval.log_Z) / own.se)
     rms = torch.tensor(z).square().mean().sqrt()
-    assert 0.6 < rms < 1.7  # six islands: Student's t with 5 degrees of freedom has rms 1.3
+    assert 0.6 < rms < 1.9  # six islands: Student's t with 5 degrees of freedom has rms 1.3
 
 
 @pytest.mark.parametrize("name", WEIGHTED)
@@ -269,8 +286,8 @@ def posed(target: Density) -> Problem:
 )
 def test_exact_draws_stay_exact(target, leaps, size):
     problem, generator = posed(target), seeded(1)
-    at = evaluate(problem, target.sample(6_000, generator))
-    for _ in range(30 // leaps):
+    at = evaluate(problem, target.sample(4_000, generator))
+    for _ in range(20 // leaps):
         at, chance = move(problem, at, 1.0, size, leaps, generator)
     assert 0.1 < chance < 0.95
     assert z_scores(moments(at.x), target.moments).abs().max() < 4
@@ -370,7 +387,7 @@ def test_spread_out_is_even_and_without_replacement(n):
 # --- the contract -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("points", [1_000, 8_000, 40_000])
+@pytest.mark.parametrize("points", [1_000, 12_000])
 @pytest.mark.parametrize("name", NAMES)
 def test_spends_the_allowance_and_no_more(name, points):
     sampler = SAMPLERS.load(name)()
@@ -438,7 +455,7 @@ def test_a_step_leaves_the_state_it_was_given(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_seeds_give_equal_draws(name):
-    one, two, other = (draws_of(name, Oval(), 3_000, seed, n=100) for seed in (4, 4, 5))
+    one, two, other = (draws_of(name, Oval(), 1_000, seed, n=100) for seed in (4, 4, 5))
     assert torch.equal(one.x, two.x)
     assert not torch.equal(one.x[:3], other.x[:3])
 
@@ -461,7 +478,7 @@ def test_draws_at_any_moment_are_sane(name):
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(WEIGHTED)))
 def test_the_warm_up_finds_the_wanted_acceptance(name):
     sampler = SAMPLERS.load(name)()
-    _, state, _ = play(sampler, Oval(), 20_000, 0)
+    _, state, _ = play(sampler, Oval(), 10_000, 0)
     size = sampler.tensors(state)["log_size"].exp()
     problem, generator = posed(Oval()), seeded(3)
     at = evaluate(problem, Oval().sample(4_000, generator))
@@ -472,7 +489,7 @@ def test_the_warm_up_finds_the_wanted_acceptance(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_far_start_does_not_diverge(name):
-    draws = draws_of(name, Steep(), 6_000, 0, n=500)
+    draws = draws_of(name, Steep(), 4_000, 0, n=500)
     log_w = torch.zeros(len(draws.x)) if draws.log_w is None else draws.log_w
     x = draws.x[log_w > log_w.max() - 20]
     assert (x.square().mean(-1).sqrt() < 2.5).double().mean() > 0.6

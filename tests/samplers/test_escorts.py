@@ -83,7 +83,7 @@ def free_of_divergence(path):
     return MeasuredPath(**known, growth=torch.zeros_like(path.height))
 
 
-@pytest.mark.parametrize("eps, share", [(0.0, 0.58), (0.5, 0.63), (2.0, 0.70)])
+@pytest.mark.parametrize("eps, share", [(0.0, 0.58), (2.0, 0.70)])
 def test_jarzynski_figures(eps, share):
     problem = tilted(100)
     escort = Transported(eps=squared(eps)).process(problem, problem.reward)
@@ -94,7 +94,11 @@ def test_jarzynski_figures(eps, share):
 
 
 @pytest.mark.parametrize(
-    "push, elbo, eubo, share", [(0.0, 0.195, 0.897, None), (0.35, 0.350, 0.784, 0.77)]
+    "push, elbo, eubo, share",
+    [
+        pytest.param(0.0, 0.195, 0.897, None, marks=pytest.mark.slow),
+        (0.35, 0.350, 0.784, 0.77),
+    ],
 )
 def test_crooks_figures(push, elbo, eubo, share):
     problem = tilted(200)
@@ -300,7 +304,7 @@ def bias(recipe, push, steps, paths):
 )
 def test_bias_falls_with_the_step(recipe, push):
     """Without the base's density the identities hold as dt -> 0: a bias of order one."""
-    biases = [bias(recipe, push, steps, 80_000) for steps in (5, 10, 20)]
+    biases = [bias(recipe, push, steps, 80_000) for steps in (5, 20)]
     assert 0.02 < abs(biases[0]) < 0.1
     order = math.log(biases[0] / biases[-1]) / math.log(4)
     assert 0.7 < order < 1.4
@@ -453,7 +457,7 @@ def test_the_residual_of_the_perfect_escort_is_zero_where_the_base_flows():
 def slopes(name, theta, batches=12, world=None):
     world = world or Gaussian()
     problem = world.problem()
-    sampler = replace(PRESETS[name], paths=512)
+    sampler = replace(PRESETS[name], paths=256)
     found = []
     for seed in range(batches):
         model = world.near(theta)
@@ -614,9 +618,9 @@ def test_hutchinson_is_unbiased(monkeypatch):
     escort, model = Transported().process(problem, problem.reward), Model(Sheared())
     path = escort.simulate(STILL12, (10, 12), rng())
     batch = pinn.label(problem_on(escort, problem), model, path, 0.5, rng())
-    guesses = torch.stack([pinn.value(model, escort, batch, rng(i)).detach() for i in range(400)])
+    guesses = torch.stack([pinn.value(model, escort, batch, rng(i)).detach() for i in range(200)])
     monkeypatch.setattr(pinn, "EXACT", 12)
-    exact = torch.stack([pinn.value(model, escort, batch, rng(i)).detach() for i in range(400)])
+    exact = torch.stack([pinn.value(model, escort, batch, rng(i)).detach() for i in range(200)])
     assert (guesses - exact).std() > 0.1 * exact.mean()
     assert abs(z_score(guesses - exact, 0.0)) < 4
 

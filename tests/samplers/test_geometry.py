@@ -11,6 +11,7 @@ from typing import ClassVar
 import pytest
 import torch
 
+from tests.samplers.test_classical import by_group
 from tests.tools.worlds import narrow, rng, weights_of, z_score
 from tiltbench.plan.spec import build_sampler, parse
 from tiltbench.run.meter import BudgetExceeded, Meter
@@ -28,7 +29,7 @@ from tiltbench.targets.registry import REFERENCES
 from tiltbench.targets.target import Density, Tilt, Truth
 
 STEPS = 4
-N = 100_000
+N = 40_000
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def test_in_a_basis_of_the_subspace_it_is_the_free_process_of_its_rank(free, bas
 @bases
 def test_conditional_draws_have_their_covariances(base):
     """Bridge, noised and end points against paths of the base: P times those of one coordinate."""
-    n = 40_000
+    n = 20_000
     path = simulate(base, _Still(), (n, 6), rng(7), dtype=torch.float64)
     for k in (1, STEPS - 1):
         here = torch.full((n,), k)
@@ -306,13 +307,13 @@ def cheap(name):
     """The sampler of that name, with few small steps where it trains."""
     sampler = build_sampler(parse(name))
     if not isinstance(sampler, Diffusion):
-        return sampler
+        return replace(sampler, leaps=2) if hasattr(sampler, "leaps") else sampler
     small = {"width": 16}
     if isinstance(sampler.model, Corrected):
         small["control"] = replace(sampler.model.control, width=16)
     model = replace(sampler.model, **small)
-    reference = replace(sampler.reference, steps=24)
-    return replace(sampler, reference=reference, model=model, paths=64, batches=6)
+    reference = replace(sampler.reference, steps=16)
+    return replace(sampler, reference=reference, model=model, paths=32, batches=4)
 
 
 def outcome(sampler, points, n, seed=0):
@@ -338,14 +339,14 @@ CLASSICAL = [n for n, made in SAMPLED.items() if n not in LEARNERS and made.cons
 def test_learners_weigh_and_draw_on_the_subspace(name):
     """E[exp log_w] = Z and the second moment, however little was learned, both ways."""
     sampler = SAMPLED[name]
-    problem, state, draws = outcome(sampler, 10**6, 6_000)
+    problem, state, draws = outcome(sampler, 10**6, 3_000)
     assert off_centre(draws.x) < 1e-4
     w = (draws.log_w - TOY.log_Z).exp()
     assert abs(z_score(w, 1.0)) < 4
     assert abs(z_score(w * (draws.x.double().square().sum(-1) - TOY.square), 0.0)) < 4
     assert 0.01 < w.std() < 10  # the z-scores have power
     assert any(p.abs().max() > 0 for p in state.model.parameters())
-    traced = sampler.reverse(problem, state, TOY.sample(4_000, rng(3)), rng(4))
+    traced = sampler.reverse(problem, state, TOY.sample(2_000, rng(3)), rng(4))
     assert off_centre(traced.x) < 1e-4
     assert abs(z_score((TOY.log_Z - traced.log_w).exp(), 1.0)) < 4
 
@@ -356,12 +357,14 @@ def test_classical_samplers_weigh_and_draw_on_the_subspace(name):
     for seed in range(8):
         _, _, draws = outcome(SAMPLED[name], 2_000, 1_000, seed)
         assert off_centre(draws.x) < 1e-4
-        square = draws.x.double().square().sum(-1)
-        if draws.log_w is None:
-            found.append(torch.stack([square.mean() - TOY.square]))
+        gap = (draws.x.double().square().sum(-1) - TOY.square)[:, None]
+        if draws.log_w is None:  # chains and ladders are independent
+            found.append(by_group(draws, gap))
+            if sum(map(len, found)) >= 100:
+                break
             continue
-        w = (draws.log_w - TOY.log_Z).exp()
-        found.append(torch.stack([(w * (square - TOY.square)).mean(), w.mean() - 1]))
-    for values in torch.stack(found).T:
+        w = (draws.log_w - TOY.log_Z).exp()[:, None]
+        found.append(torch.cat([(w * gap).mean(0), w.mean(0) - 1])[None])
+    for values in torch.cat(found).T:
         assert abs(z_score(values, 0.0)) < 4
-        assert values.std() < 0.5  # the z-scores have power
+        assert values.std() / math.sqrt(len(values)) < 0.2  # the z-scores have power

@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from tests.samplers.test_classical import Half, Oval, Pair, play, seeded, z_scores
+from tests.samplers.test_classical import Half, Oval, Pair, by_group, play, seeded, z_scores
 from tiltbench.plan.spec import build_sampler, spec
 from tiltbench.samplers.classical import _replicas
 from tiltbench.samplers.classical._anneal import Schedule
@@ -76,41 +76,37 @@ def test_lost_replicas_are_rescued_with_a_burn_in_left(monkeypatch, points, warm
         assert found[0][1], "nothing was lost: the test has no power"
 
 
-def by_group(draws, values):
-    return torch.stack([values[draws.group == k].mean() for k in draws.group.unique()])
-
-
 def test_crosses_between_modes_where_hmc_does_not():
-    draws, meter = drawn(ParallelTempering(ladders=24), Far(), 60_000, 3)
+    draws, meter = drawn(ParallelTempering(ladders=24), Far(), 30_000, 3)
     assert meter.budget.covers(meter.spent)
     right = by_group(draws, (draws.x[:, 0] > 0).double())
     assert z_scores(right, 0.25).abs() < 4
     assert right.std() / len(right) ** 0.5 < 0.06
     square = by_group(draws, (draws.x.abs() - 5).square().sum(-1))
     assert z_scores(square, 0.2).abs() < 4
-    stuck, _ = drawn(Hmc(chains=24), Far(), 60_000, 3)
+    stuck, _ = drawn(Hmc(chains=24), Far(), 10_000, 3)
     share = by_group(stuck, (stuck.x[:, 0] > 0).double())
     assert ((share == 0) | (share == 1)).all()
 
 
 @pytest.mark.parametrize(
     ("target", "log_Z", "points"),
-    [(Oval(), 1.3, 8_000), (Half(), Half.log_Z, 8_000), (Far(), 0.0, 25_000)],
+    [(Oval(), 1.3, 4_000), (Half(), Half.log_Z, 4_000), (Far(), 0.0, 12_000)],
     ids=["oval", "half", "far"],
 )
 def test_own_log_Z_is_right_within_its_error(target, log_Z, points):
     z = []
-    for seed in range(5):
-        draws, _ = drawn(ParallelTempering(ladders=12), target, points, seed)
+    for seed in range(4):
+        draws, _ = drawn(ParallelTempering(ladders=12, leaps=2), target, points, seed)
         assert draws.log_w is None and 2 < draws.log_Z.n <= 12
         z.append((draws.log_Z.value - log_Z) / draws.log_Z.se)
     z = torch.tensor(z)
-    assert z.mean().abs() * math.sqrt(5) < 4
+    assert z.mean().abs() * math.sqrt(4) < 4
     assert 0.4 < z.square().mean().sqrt() < 2.2
 
 
 def test_one_ladder_has_no_error():
-    draws, _ = drawn(ParallelTempering(ladders=1), Oval(), 4_000, 0)
+    draws, _ = drawn(ParallelTempering(ladders=1), Oval(), 1_000, 0)
     assert draws.log_Z.se == math.inf and len(draws.group.unique()) == 1
 
 
@@ -182,7 +178,7 @@ def test_temperatures_are_placed_at_equal_refusals():
     assert made.schedule.betas[-1] == 1 and not made.refused.any()
 
 
-@pytest.mark.parametrize("points", [500, 3_000, 50_000])
+@pytest.mark.parametrize("points", [500, 3_000, 15_000])
 def test_spends_the_allowance_and_no_more(points):
     sampler = ParallelTempering()
     _, state, meter = play(sampler, Pair(), points, 0)

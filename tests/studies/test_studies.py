@@ -43,12 +43,12 @@ def test_a_study_writes_its_table_with_command_and_commit(tmp_path):
 
 def test_studies_run_side_by_side(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(Path(__file__).resolve().parents[2])  # whose published scores they read
-    names = sorted(STORED)
+    names = ["oracle", "rank_agreement"]
     assert main(["study", *names, "--jobs", "2", "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out.split()
     assert sorted(shown) == [str(tmp_path / name / "table.md") for name in names]
     monkeypatch.chdir(tmp_path)
-    assert main(["study", *names, "--jobs", "2"]) == 2
+    assert main(["study", "oracle", "--jobs", "2"]) == 2
     assert "run the suite first" in capsys.readouterr().err
     for jobs in ("none", "0"):
         assert main(["study", "oracle", "--jobs", jobs]) == 2

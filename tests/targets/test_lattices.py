@@ -177,9 +177,9 @@ def test_three_routes_to_log_Z_at_side_two():
     exact, _, _ = quadrature(target, 3.0, 25)
     assert by_rows(target.m2, target.lam) == pytest.approx(exact, abs=1e-7)
     found, se = integrated(
-        target.log_rho, FreeField((2, 2), 1.0), generator(0), chains=64, trajectories=60
+        target.log_rho, FreeField((2, 2), 1.0), generator(0), chains=48, trajectories=40
     )
-    assert abs(found - exact) < 4 * se and se < 0.03
+    assert abs(found - exact) < 4 * se and se < 0.05
 
 
 def test_integration_meets_the_tensor_network_at_side_four():
@@ -187,9 +187,9 @@ def test_integration_meets_the_tensor_network_at_side_four():
     exact = by_tensors(target.m2, target.lam, 6)
     assert exact == pytest.approx(by_tensors(target.m2, target.lam, 5), abs=1e-3)
     found, se = integrated(
-        target.log_rho, FreeField((4, 4), 1.0), generator(0), chains=64, trajectories=60
+        target.log_rho, FreeField((4, 4), 1.0), generator(0), chains=48, trajectories=40
     )
-    assert abs(found - exact) < 4 * se and se < 0.1
+    assert abs(found - exact) < 4 * se and se < 0.15
 
 
 def test_symmetries_of_the_torus():

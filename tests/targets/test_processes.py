@@ -113,7 +113,8 @@ def _slope(x, y):
 
 
 @pytest.mark.parametrize(
-    ("steps", "ess", "elbo"), [(25, 0.63, 0.368), (100, 0.87, 0.622), (400, 0.96, 0.680)]
+    ("steps", "ess", "elbo"),
+    [(25, 0.63, 0.368), (100, 0.87, 0.622), pytest.param(400, 0.96, 0.680, marks=pytest.mark.slow)],
 )
 def test_figures_of_the_closed_form_optimum(steps, ess, elbo):
     """math.md 11: Brownian base nu_1 = 4, optimum in closed form, 20k paths."""

@@ -28,7 +28,7 @@ KNOWN = [t for t in EXACT if log_integrand(t)]
 PLANE = [t for t in KNOWN if t.dim == 2]
 SCORED = [t for t in KNOWN if t.truth().noised_score]
 CELLED = [t for t in KNOWN if t.truth().modes]
-N = 20_000
+N = 10_000
 
 
 def each(targets):
@@ -132,25 +132,24 @@ def test_masses_of_cells_against_draws(target):
     assert scipy.stats.chi2.sf(square, free) > 6e-5
 
 
-@each([t for t in CELLED if t.dim == 2])
-def test_masses_of_cells_by_quadrature(target):
-    """Sharp enough to tell the mass of a cell from the weight of its component (gmm40: 7e-4)."""
+@each(PLANE)
+def test_the_plane_by_quadrature(target):
+    """Log Z.  The observables, sharper than draws: sees a term of relative size 1e-3 missing from a
+    variance.  Masses, sharp enough to tell that of a cell from the weight of its component (gmm40:
+    7e-4)."""
     x, log_rho, log_area = plane(target)
-    weight, assign = target.truth().modes
-    mass = torch.exp(log_rho + log_area - target.truth().log_Z)
-    found = torch.zeros_like(weight).index_add(0, assign(x), mass)
-    assert (found - weight).abs().max() < 1e-4
-
-
-@each([t for t in KNOWN if t.dim == 2])
-def test_observables_by_quadrature(target):
-    """Sharper than draws: sees a term of relative size 1e-3 missing from a variance."""
-    x, log_rho, log_area = plane(target)
-    mass = torch.exp(log_rho + log_area - target.truth().log_Z)
-    for name, (f, mean, sd, _) in target.truth().observables.items():
-        first, second = float(mass @ f(x)), float(mass @ f(x).square())
+    truth = target.truth()
+    assert (log_rho + log_area).logsumexp(0) == pytest.approx(truth.log_Z, abs=1e-7)
+    mass = torch.exp(log_rho + log_area - truth.log_Z)
+    for name, (f, mean, sd, _) in truth.observables.items():
+        values = f(x).to(mass)
+        first, second = float(mass @ values), float(mass @ values.square())
         assert first == pytest.approx(mean, abs=max(1e-4 * sd, 5e-5)), name  # edges of cells
         assert math.sqrt(second - first**2) == pytest.approx(sd, rel=3e-4, abs=1e-4), name
+    if truth.modes:
+        weight, assign = truth.modes
+        found = torch.zeros_like(weight).index_add(0, assign(x), mass)
+        assert (found - weight).abs().max() < 1e-4
 
 
 def test_masses_of_unequal_cells():
@@ -165,17 +164,12 @@ def test_masses_of_unequal_cells():
 
 @each(KNOWN)
 def test_scale_is_the_rms_coordinate(target):
-    rms = draws(target).square().mean().sqrt()
-    assert target.scale == pytest.approx(float(rms), rel=0.03)
+    square = draws(target).square().mean(-1)
+    error = float(square.std()) / math.sqrt(N)  # heavy tails
+    assert target.scale**2 == pytest.approx(float(square.mean()), rel=0.06, abs=3 * error)
 
 
 # log Z
-
-
-@each(PLANE)
-def test_log_Z_by_quadrature_in_the_plane(target):
-    _, log_rho, log_area = plane(target)
-    assert (log_rho + log_area).logsumexp(0) == pytest.approx(target.truth().log_Z, abs=1e-7)
 
 
 def log_integral(log_f, low, high, cuts=()):
@@ -236,15 +230,15 @@ def test_many_well_as_printed():
 def test_log_Z_of_the_funnel_nested_and_by_importance():
     target = TARGETS.load("funnel")()
 
-    def given(x0):
-        """log rho integrated over the other coordinates, each an integral along its axis."""
-        point = torch.zeros(target.dim, dtype=torch.float64)
-        point[0] = x0
-        at_zero, width = float(target.log_rho(point)), math.exp(x0 / 2)
-        axis = log_integral(block(target, point, 3), -12 * width, 12 * width, (0,)) - at_zero
-        return at_zero + 9 * axis
-
-    assert log_integral(given, -30, 30, (0,)) == pytest.approx(0, abs=1e-7)
+    # over each of the other coordinates along its axis, then over x0: even nodes are exact to
+    # exp(-2 pi^2 / step^2), the step in standard deviations
+    x0, z = (torch.arange(-r, r + h / 2, h, dtype=torch.float64) for r, h in ((30, 0.5), (12, 0.4)))
+    x = torch.zeros(len(x0), len(z), target.dim, dtype=torch.float64)
+    x[..., 0], x[..., 3] = x0[:, None], torch.exp(x0 / 2)[:, None] * z
+    log_rho = target.log_rho(x)
+    at_zero = log_rho[:, len(z) // 2]
+    along = log_rho.logsumexp(1) + math.log(0.4) + x0 / 2 - at_zero
+    assert (at_zero + 9 * along).logsumexp(0) + math.log(0.5) == pytest.approx(0, abs=1e-7)
     g = torch.Generator().manual_seed(3)
     x0 = 4 * torch.randn(N, generator=g, dtype=torch.float64)
     width = 1.2 * torch.exp(x0 / 2)
@@ -346,9 +340,9 @@ def test_spins_of_the_transfer_matrix_have_the_law_of_the_states():
     assert abs(square - 511) < 4 * math.sqrt(2 * 511)
 
 
-@pytest.mark.parametrize("side, beta", [(4, 0.4406868), (12, 0.3)])
+@pytest.mark.parametrize("side, beta", [(4, 0.4406868), (9, 0.3)])
 def test_swendsen_wang(side, beta):
-    s = swendsen_wang(side, beta, 1000, torch.Generator().manual_seed(2), sweeps=25)
+    s = swendsen_wang(side, beta, 400, torch.Generator().manual_seed(2), sweeps=25)
     bonds = (s * (s.roll(1, 1) + s.roll(1, 2))).sum((1, 2))
     assert abs(z_scores(bonds - log_Z_and_slope(side, beta)[1])) < 4
     assert abs(z_scores(s.mean((1, 2)))) < 4
@@ -388,7 +382,7 @@ def test_noised_score_denoises(target):
 
 @each([t for t in SCORED if t.dim == 2])
 def test_noised_score_by_quadrature(target):
-    x, log_rho, log_area = plane(target, 500)
+    x, log_rho, log_area = plane(target, 300)
     signal, noise = 0.6, 0.5 * target.scale
     y = (signal * draws(target)[:4] + 0.3 * noise).requires_grad_()
     kernel = -(y[:, None] - signal * x).square().sum(-1) / (2 * noise**2)
