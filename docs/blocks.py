@@ -4,7 +4,8 @@ A block of `python` runs, all of a page in one namespace; with title="FILE" it i
 instead.  Each line of `sh` is a command: `tiltbench`, `python FILE`, `cat FILE`, or one of those
 listed below; one that is meant to fail ends in `# exit code 1`.  A block of `toml` is parsed.  A
 block of `text` is what the block before it prints, with from="START" the lines from the first
-that begins with START to the next empty one, and so is `<!-- prints: START -->` up to `<!-- end -->`, as Markdown.
+that begins with START to the next empty one, and so is `<!-- prints: START -->` up to
+`<!-- end -->`, as Markdown.
 
 `make outputs` runs the pages and writes what they print into them; the tests compare.
 """
