@@ -15,6 +15,7 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 READY := .venv/.ready
 DOCS_READY := .venv/.docs-ready
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --root-user-action=ignore
 EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .PHONY: bench test shapes report smoke oracle finetune studies tuning perf quality slow cluster pipelines \
@@ -72,13 +73,13 @@ slow: $(READY)
 # Real Ray clusters and a real SLURM on this machine; what cannot be had is skipped with a sentence.
 cluster: $(READY)
 	@$(BIN)/python -c 'import ray' 2>/dev/null || \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRA_INDEX) \
+	  $(PIP) --quiet $(EXTRA_INDEX) \
 	  -c constraints.txt -e '.[cluster]' || echo 'no Ray: its tests are skipped'
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m cluster -q -rs
 
 # Stable Diffusion as a base, on tiny random pipelines; installs the extra `finetune`.
 pipelines: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRA_INDEX) \
+	$(PIP) --quiet $(EXTRA_INDEX) \
 	  -c constraints.txt -e '.[finetune]'
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m pipelines -q
 
@@ -116,16 +117,20 @@ clean:
 	rm -rf .venv build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# One line a step, and pip's own progress for the download that takes minutes.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'tiltbench needs Python 3.11 or newer: name one with make PYTHON=python3.12'; exit 1; }
-	@echo 'Setting up .venv (once; torch is a large download) ...'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRA_INDEX) \
-	  -c constraints.txt -e '.[dev]'
+	@test -x $(BIN)/python || { echo '[1/3] a virtual environment in .venv ...'; \
+	  $(PYTHON) -m venv .venv; }
+	@echo '[2/3] torch, the largest download (200 MB, with CUDA about 3 GB: minutes) ...'
+	@$(PIP) $(EXTRA_INDEX) -c constraints.txt torch
+	@echo '[3/3] the other packages and tiltbench itself (about a minute) ...'
+	@$(PIP) --quiet $(EXTRA_INDEX) -c constraints.txt -e '.[dev]'
+	@echo 'Set up: .venv/bin/tiltbench --help shows the commands.'
 	@touch $@
 
 $(DOCS_READY): $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRA_INDEX) \
+	$(PIP) --quiet $(EXTRA_INDEX) \
 	  -c constraints.txt -e '.[docs]'
 	@touch $@

@@ -1,10 +1,11 @@
 """Runs the code of a page as its reader would: block after block, in one empty folder.
 
 A block of `python` runs, all of a page in one namespace; with title="FILE" it is written to FILE
-instead.  Each line of `sh` is a command: `tiltbench`, `python FILE`, or one of those listed below;
-one that is meant to fail ends in `# exit code 1`.  A block of `toml` is parsed.  A block of `text`
-is what the block before it prints, with from="START" the lines from the first that begins with
-START to the next empty one, and so is `<!-- prints: START -->` up to `<!-- end -->`, as Markdown.
+instead.  Each line of `sh` is a command: `tiltbench`, `python FILE`, `cat FILE`, or one of those
+listed below; one that is meant to fail ends in `# exit code 1`.  A block of `toml` is parsed.  A
+block of `text` is what the block before it prints, with from="START" the lines from the first
+that begins with START to the next empty one, and so is `<!-- prints: START -->` up to
+`<!-- end -->`, as Markdown.
 
 `make outputs` runs the pages and writes what they print into them; the tests compare.
 """
@@ -164,6 +165,8 @@ def command(line: str, brief: bool) -> None:
     if words[0] == "python":
         with mock.patch.object(sys, "argv", words[1:]), _importable(str(Path(words[1]).parent)):
             runpy.run_path(words[1], run_name="__main__")
+    elif words[0] == "cat":
+        print(Path(words[1]).read_text(encoding="utf-8"))
     elif words[0] == "tiltbench":
         from tiltbench.cli.main import main
 

@@ -52,15 +52,15 @@ class Diffusion(Sampler[Trained]):
 
     name: ClassVar[str] = "diffusion"
     loss: Loss
-    reference: Linear = Brownian()
-    recipe: Recipe = Base()
-    model: Network = Mlp()
-    paths: int = 128
-    batches: int = 0
-    repeats: int = 1
-    memory: int = 1
-    lr: float = 3e-3
-    lr_log_Z: float = 0.05
+    reference: Linear = Brownian()  # the base process of a density; a tilt brings its own
+    recipe: Recipe = Base()  # the chain that paths follow
+    model: Network = Mlp()  # the control
+    paths: int = 128  # simulated and labelled in a step
+    batches: int = 0  # steps of training, for its learning rate; 0: as many as can be paid
+    repeats: int = 1  # optimiser steps after each batch, each on one of the kept batches
+    memory: int = 1  # batches kept
+    lr: float = 3e-3  # of Adam, falling as a cosine
+    lr_log_Z: float = 0.05  # of log Z where a loss learns it
     clip: float = 1.0
     steepest: float = 20.0
 

@@ -17,9 +17,11 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 from tiltbench.targets.files import load_file, split, with_neighbours
 
@@ -54,6 +56,7 @@ class Entry:
     module: str | None
     package: str = ""
     is_class: bool = False
+    dim: str = ""  # of a target: what its class says of it, such as "2" or "side ** 2"
 
     def load(self) -> Any:
         """The thing itself.  Raises BrokenFile where a plug-in cannot be imported.
@@ -82,13 +85,13 @@ class Entry:
 def scan(path: Path, module: str | None = None) -> Iterator[Entry]:
     """The named things of one file, in the order written, without importing it."""
     tree = ast.parse(path.read_bytes(), filename=str(path))
-    head = (ast.get_docstring(tree) or "").partition("\n")[0]
+    head = _paragraph(ast.get_docstring(tree))
     for node, after in itertools.zip_longest(tree.body, tree.body[1:]):
         if isinstance(node, ast.ClassDef):
             name = _class_name(node)
-            summary = (ast.get_docstring(node) or head).partition("\n")[0]
             if name:
-                yield Entry(name, node.name, summary, path, module, is_class=True)
+                summary = _paragraph(ast.get_docstring(node)) or head
+                yield Entry(name, node.name, summary, path, module, is_class=True, dim=_dim(node))
         elif isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call):
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
             first = node.value.args[0] if node.value.args else None
@@ -114,7 +117,28 @@ def _class_name(node: ast.ClassDef) -> str | None:
 def _attribute_doc(node: ast.stmt | None) -> str:
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         if isinstance(node.value.value, str):
-            return node.value.value.strip().partition("\n")[0]
+            return _paragraph(node.value.value)
+    return ""
+
+
+def _paragraph(doc: str | None) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join((doc or "").strip().partition("\n\n")[0].split())
+
+
+def _dim(node: ast.ClassDef) -> str:
+    """What a class says of its `dim`: a number, or the expression that its property returns."""
+    for item in node.body:
+        value: ast.expr | None = None
+        if isinstance(item, ast.Assign | ast.AnnAssign):
+            target = item.targets[0] if isinstance(item, ast.Assign) else item.target
+            if isinstance(target, ast.Name) and target.id == "dim":
+                value = item.value
+        elif isinstance(item, ast.FunctionDef) and item.name == "dim":
+            last = item.body[-1]
+            value = last.value if isinstance(last, ast.Return) else None
+        if value is not None:
+            return ast.unparse(value).replace("self.", "")
     return ""
 
 
@@ -187,6 +211,8 @@ class Registry:
                 if not file.stem.startswith("_"):
                     yield from scan(file, f"{prefix}.{file.stem}" if place.is_dir() else prefix)
         if self.group:
+            from importlib.metadata import entry_points  # imports a parser of e-mail
+
             yield from map(_entry_of_point, entry_points(group=self.group))
 
     def _refuse_twins(self, found: Mapping[str, Entry], entry: Entry) -> None:

@@ -1,12 +1,11 @@
-"""`tiltbench base`: trains a small pretrained model, stores it, and says what it is worth."""
+"""`tiltbench base`: train a small pretrained model, the base of fine-tuning targets."""
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from tiltbench.cli.options import Typed, option
 from tiltbench.cli.words import RESULTS, whole
 from tiltbench.plan.errors import Refused
 from tiltbench.records.command import command
@@ -17,24 +16,41 @@ if TYPE_CHECKING:
 SHOWN, DRAWN = 200, 1438  # images on a sheet; drawn to be measured, as many as were trained on
 
 
-def base(options: Namespace, arguments: Sequence[str]) -> int:
+def base(
+    name: Annotated[Literal["digits"], option("what to train on")],
+    /,
+    *,
+    kind: Annotated[
+        Literal["flow", "ddpm", "classifier", "draws"], option("what to train (default flow)")
+    ] = "flow",
+    steps: Annotated[
+        int | None, option("of the optimiser (default: as those that ship)", "N", whole)
+    ] = None,
+    out: Annotated[str | None, option("default results/base", "DIR")] = None,
+    typed: Typed,
+) -> int:
+    """Train a network on real images, minutes on one core, and write checkpoint, provenance and a
+    sheet of samples; or draw from the flow that ships (--kind draws) what the truth of the tilts is
+    weighed from.
+
+    Those that ship lie in targets/data.
+    """
     import torch
 
     from tiltbench.records.provenance import code_identity
 
-    out = Path(options.out) if options.out else RESULTS / "base"
-    steps = whole(options.steps, "--steps") if options.steps else None
-    out.mkdir(parents=True, exist_ok=True)  # or fails before minutes of training
+    folder = Path(out) if out else RESULTS / "base"
+    folder.mkdir(parents=True, exist_ok=True)  # or fails before minutes of training
     torch.set_num_threads(1)  # sums in one order: the same bytes twice
     now = code_identity()
     note = {
-        "command": command(arguments),
+        "command": command(typed),
         "commit": now["commit"],
         "torch": torch.__version__.partition("+")[0],
         "licence": "that of this package; trained on data/digits.npy (CC BY 4.0)",
     }
     kinds = {"flow": _field, "ddpm": _field, "classifier": _classifier, "draws": _draws}
-    print(kinds[options.kind](options.kind, steps, out, note))
+    print(kinds[kind](kind, steps, folder, note))
     return 0
 
 

@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
 from tiltbench.cli.folders import results_folder
-from tiltbench.cli.words import listed
+from tiltbench.cli.options import Names, names, option
 from tiltbench.plan.errors import Refused
 from tiltbench.plan.spec import METRICS
 
 
-def diff(options: Namespace, arguments: Sequence[str]) -> int:
-    metrics = listed(options.metrics, "--metrics")
+def diff(
+    a: Annotated[str, option("before: a suite or folder, published ones too")],
+    b: Annotated[str, option("after")],
+    /,
+    *,
+    metrics: Annotated[
+        Names, names("these only (default: all that know of the truth)", "M,N")
+    ] = (),
+    csv: Annotated[Path | None, option("write every comparison there as well", "FILE")] = None,
+) -> int:
+    """Compare two result sets, of two commits or machines, run by run: target, budget, sampler and
+    seed.
+
+    Exit code: 0 when nothing got worse, 1 when a score got worse or is gone, a run is gone or no
+    longer finishes, 2 for a wrong argument.
+
+    Worse and better are what a paired t test over common seeds tells apart at 5 % after Holm's
+    correction over all comparisons; fewer metrics make it sharper.  Scores at the floor in both
+    sets are a tie; those below a floor, or with other floors, are not tested.
+    """
     for name in metrics:
         METRICS.find(name.removesuffix("_weighted"))
-    a, b = results_folder(options.a), results_folder(options.b)
+    before, after = results_folder(a), results_folder(b)
     from tiltbench.report.diff import compare
     from tiltbench.report.diff_sentences import sentences
 
     try:
-        found = compare(a, b, metrics)
+        found = compare(before, after, metrics)
     except FileNotFoundError as error:
         raise Refused(str(error)) from error
-    print(sentences(found, (str(a), str(b))))
-    if options.csv:
-        found.frame().to_csv(options.csv, index=False)
+    print(sentences(found, (str(before), str(after))))
+    if csv:
+        found.frame().to_csv(csv, index=False)
     return 1 if found.worse else 0

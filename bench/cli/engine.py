@@ -1,12 +1,14 @@
-"""`--engine`, `--jobs`, `--gpus`, `--gpu-share`, `--ray-address` and `--shard` of `tiltbench run`:
-engines by name, here and nowhere else."""
+"""Where cells run: the options of `tiltbench run` and `tune`, and the engine that they describe.
+
+Engines go by name here and nowhere else."""
 
 from __future__ import annotations
 
-from argparse import Namespace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from tiltbench.cli.words import listed, whole
+from tiltbench.cli.options import Device, Names, names, option
+from tiltbench.cli.words import automatic, share
 from tiltbench.engine.gpus import picked, places, visible
 from tiltbench.plan.cell import Limits
 from tiltbench.plan.errors import Refused
@@ -15,14 +17,41 @@ if TYPE_CHECKING:
     from tiltbench.engine.base import Engine
 
 
-def engine(options: Namespace, device: str, limits: Limits) -> Engine:
+@dataclass(frozen=True)
+class Where:
+    """The options."""
+
+    device: Device = "auto"
+    jobs: Annotated[
+        int | None,
+        option("cells at a time (default auto: one a core, or as the GPUs hold)", "N", automatic),
+    ] = None
+    engine: Annotated[
+        Literal["local", "ray"], option("what runs the cells (default local: this machine)")
+    ] = "local"
+    ray_address: Annotated[
+        str | None,
+        option(
+            "the Ray cluster to join (default auto: that of this machine), or a new local one",
+            "HOST:PORT|auto|local",
+        ),
+    ] = None
+    gpus: Annotated[Names, names("the GPUs to use (default: all visible)", "0,1")] = ()
+    gpu_share: Annotated[
+        float | None,
+        option("of a GPU that a cell gets (default 1: one cell at a time)", "F", share),
+    ] = None
+
+
+HERE = Where()
+
+
+def engine(options: Where, device: str, limits: Limits) -> Engine:
     """The engine that the options describe.  Raises Refused for those that do not go together."""
-    if options.jobs != "auto":
-        whole(options.jobs, "--jobs")
     return {"local": _local, "ray": _ray}[options.engine](options, device, limits)
 
 
-def _local(options: Namespace, device: str, limits: Limits) -> Engine:
+def _local(options: Where, device: str, limits: Limits) -> Engine:
     from tiltbench.engine.local import Local, jobs_for
 
     if options.ray_address:
@@ -31,10 +60,10 @@ def _local(options: Namespace, device: str, limits: Limits) -> Engine:
         if options.gpus or options.gpu_share:
             raise Refused("--gpus and --gpu-share are for cells on a GPU; add --device cuda")
         return Local(("",) * jobs_for(options.jobs, device, limits), limits)
-    share = _share(options.gpu_share)
-    devices = picked(listed(options.gpus, "--gpus"), visible())
+    share = options.gpu_share or 1.0
+    devices = picked(options.gpus, visible())
     there = places(devices, share)
-    jobs = len(there) if options.jobs == "auto" else int(options.jobs)
+    jobs = options.jobs or len(there)
     if jobs > len(there):
         raise Refused(
             f"--jobs {jobs} do not fit on {len(devices)} GPU at --gpu-share {share:g}; write a "
@@ -43,25 +72,12 @@ def _local(options: Namespace, device: str, limits: Limits) -> Engine:
     return Local(there[:jobs], limits)
 
 
-def _ray(options: Namespace, device: str, limits: Limits) -> Engine:
-    if options.jobs != "auto" or options.gpus:
+def _ray(options: Where, device: str, limits: Limits) -> Engine:
+    if options.jobs or options.gpus:
         raise Refused(
             "--jobs and --gpus are of the local engine; a Ray cluster runs what its CPUs and GPUs "
             "hold (threads of the suite, --gpu-share)"
         )
     from tiltbench.engine.ray import Ray
 
-    return Ray(options.ray_address or "auto", limits, _share(options.gpu_share))
-
-
-def _share(text: str | None) -> float:
-    try:
-        share = float(text or 1)
-    except ValueError:
-        share = 0.0
-    if not 0.01 <= share <= 1:
-        raise Refused(
-            f"--gpu-share {text} is not a share of a GPU; write 1 for one cell at a time, 0.5 for "
-            "two on each"
-        )
-    return share
+    return Ray(options.ray_address or "auto", limits, options.gpu_share or 1.0)

@@ -1,32 +1,42 @@
-"""`tiltbench floor`: measure the shipped noise floors again."""
+"""`tiltbench floor`: what exact samples score: measure the shipped noise floors again."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tiltbench.cli.words import listed, whole
+from tiltbench.cli.options import Names, names, option
+from tiltbench.cli.words import sizes
 from tiltbench.plan.errors import Refused
 from tiltbench.plan.spec import build_target, parse, spec
 from tiltbench.targets.registry import TARGETS
 
 
-def floor(options: Namespace, arguments: Sequence[str]) -> int:
-    """Other targets and sizes of the shipped file stay as they are; it is written once."""
-    names = [*options.names, *listed(options.targets, "--targets")] or sorted(TARGETS.entries)
-    sizes = [whole(n, "--draws") for n in options.draws.split(",")]
-    if min(sizes) < 2:
+def floor(
+    named: Annotated[tuple[str, ...], option("targets; default: every one")] = (),
+    /,
+    *,
+    targets: Annotated[Names, names("the same, as `run` takes them")] = (),
+    draws: Annotated[
+        tuple[int, ...],
+        option("sample sizes (default 250,500,600,1000,2000)", "N,M", sizes),
+    ] = (250, 500, 600, 1000, 2000),
+) -> int:
+    """Measure the noise floors that ship again.
+
+    Other targets and sizes of the shipped file stay as they are; it is written once.
+    """
+    called = [*named, *targets] or sorted(TARGETS.entries)
+    if min(draws) < 2:
         raise Refused("--draws 1 has no spread to measure; write sizes from 2 on, such as 500,1000")
-    for name in names:
-        called = parse(name)["name"]
-        TARGETS.find(called)
-        if called not in TARGETS.entries:
+    for name in (parse(text)["name"] for text in called):
+        TARGETS.find(name)
+        if name not in TARGETS.entries:
             raise Refused(
-                f"the floors of {called} do not ship: those of a plug-in are measured when its "
+                f"the floors of {name} do not ship: those of a plug-in are measured when its "
                 "runs are scored, and kept with the results"
             )
     from tiltbench.score.floor import SHIPPED, page, regenerate, write_book
@@ -35,9 +45,9 @@ def floor(options: Namespace, arguments: Sequence[str]) -> int:
         return page(row["target"], row["version"], row["n"])
 
     old = json.loads(SHIPPED.read_text(encoding="utf-8"))["floors"] if SHIPPED.exists() else []
-    targets = [spec(build_target(parse(name))) for name in names]
+    specs = [spec(build_target(parse(text))) for text in called]
     with tempfile.TemporaryDirectory() as folder:
-        made = regenerate(targets, sizes, Path(folder) / SHIPPED.name)
+        made = regenerate(specs, draws, Path(folder) / SHIPPED.name)
     new = {key(row) for row in made}
     write_book(SHIPPED, [*(row for row in old if key(row) not in new), *made])
     print(f"{len(made)} floors measured; {SHIPPED}")

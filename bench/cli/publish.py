@@ -1,21 +1,31 @@
-"""`tiltbench publish`: what belongs in git, to results/published."""
+"""`tiltbench publish`: copy what belongs in git to results/published/."""
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from tiltbench.cli.folders import results_folder
+from tiltbench.cli.folders import Results, results_folder
+from tiltbench.cli.options import option
 from tiltbench.cli.words import RESULTS
 
 
-def publish(options: Namespace, arguments: Sequence[str]) -> int:
+def publish(
+    results: Results,
+    /,
+    *,
+    draws: Annotated[
+        Path | None, option("of the draws (default results/SUITE-draws.tar)", "ARCHIVE.tar")
+    ] = None,
+) -> int:
+    """Write records, scores and curves as Parquet files, table.md, and the pictures that README.md
+    or docs/ show, to results/published/SUITE; and the draws, which do not belong in git, as one
+    archive, whose SHA-256 is kept."""
     from tiltbench.report import publish as work
 
-    source = results_folder(options.results)
+    source = results_folder(results)
     name = source.resolve().name
-    archive = Path(options.draws) if options.draws else RESULTS / f"{name}-draws.tar"
+    archive = draws or RESULTS / f"{name}-draws.tar"
     done = work.publish(source, RESULTS / "published" / name, archive, Path())
     print(f"{len(done.files)} files in {RESULTS / 'published' / name}")
     if done.archive:

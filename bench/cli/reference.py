@@ -1,13 +1,16 @@
-"""`tiltbench reference`: what is asked for is checked first, since the chains run for minutes."""
+"""`tiltbench reference`: long chains that must pass tests before a target's truth rests on them.
+
+What is asked for is checked first, since the chains run for minutes."""
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tiltbench.cli.words import RESULTS, seeds, setting, whole
+from tiltbench.cli.options import Typed, option, repeated
+from tiltbench.cli.words import RESULTS, Setting, automatic, natural, setting, whole
 from tiltbench.plan.cell import Limits
 from tiltbench.plan.errors import Refused
 from tiltbench.plan.spec import build_target, parse
@@ -19,25 +22,57 @@ if TYPE_CHECKING:
     from tiltbench.targets.target import Density
 
 
-def reference(options: Namespace, arguments: Sequence[str]) -> int:
+def reference(
+    names: Annotated[tuple[str, ...], option("targets, as in `run --targets`")],
+    /,
+    *,
+    settings: Annotated[
+        tuple[Setting, ...],
+        repeated("a parameter of a target", "NAME.KEY=A", setting, "--set"),
+    ] = (),
+    seed: Annotated[int, option("of the chains (default 0)", "N", natural)] = 0,
+    points: Annotated[
+        int | None,
+        option(
+            "of tempering, and again of SMC (default 12 million and 300,000 a dimension)",
+            "N",
+            whole,
+        ),
+    ] = None,
+    ladders: Annotated[
+        int | None,
+        option("independent ladders of temperatures, 4 or more (default 32)", "N", whole),
+    ] = None,
+    out: Annotated[
+        str | None, option("write here, certified or not, and nothing anywhere else", "DIR")
+    ] = None,
+    jobs: Annotated[
+        int | None, option("targets at a time (default auto: one a core)", "N", automatic)
+    ] = None,
+    typed: Typed,
+) -> int:
+    """Certify a reference: parallel tempering from dispersed starts, R-hat, virial test, halves,
+    log Z in two ways.
+
+    Where a target has no exact truth, what passes is stored: with the package, or beside
+    path/to/file.py.  Exact truths are compared with the chains.
+
+    Exit code: 0 when every test passes, 1 when one fails, 2 for a wrong argument.
+    """
     from tiltbench.engine.local import jobs_for
     from tiltbench.reference.certify import conduct_all
     from tiltbench.samplers.sampler import Unsupported
 
-    chosen = _set_targets(options.names, options.set)
+    chosen = _set_targets(names, settings)
     made = [_density(target) for target in chosen]
-    efforts = [_effort(target, options) for target in made]
-    out = Path(options.out) if options.out else RESULTS / "references"
+    efforts = [_effort(target, points, ladders) for target in made]
+    folder = Path(out) if out else RESULTS / "references"
     stores: list[Path | None] = [None] * len(made)
-    if not options.out:
+    if not out:
         stores = [_store(target, effort) for target, effort in zip(made, efforts, strict=True)]
-    if options.jobs != "auto":
-        whole(options.jobs, "--jobs")
-    jobs = jobs_for(options.jobs, "cpu", Limits())
+    at_once = jobs_for(jobs, "cpu", Limits())
     try:
-        found = conduct_all(
-            chosen, efforts, stores, seeds(options.seed)[0], out, command(arguments), jobs
-        )
+        found = conduct_all(chosen, efforts, stores, seed, folder, command(typed), at_once)
     except Unsupported as error:  # too few points
         raise Refused(str(error)) from error
     return 0 if all(verdict.passed for verdict in found) else 1
@@ -52,14 +87,14 @@ def _density(target: dict[str, Any]) -> Density:
     return made
 
 
-def _effort(target: Density, options: Namespace) -> Effort:
+def _effort(target: Density, points: int | None, ladders: int | None) -> Effort:
     from tiltbench.reference.certify import LADDERS, usual
 
     effort = usual(target)
-    if options.points is not None:
-        effort = effort._replace(points=whole(options.points, "--points"))
-    if options.ladders is not None:
-        effort = effort._replace(ladders=whole(options.ladders, "--ladders"))
+    if points is not None:
+        effort = effort._replace(points=points)
+    if ladders is not None:
+        effort = effort._replace(ladders=ladders)
     if effort.ladders < LADDERS:
         raise Refused(
             f"--ladders {effort.ladders} leaves the tests no error to judge by; write "
@@ -91,14 +126,13 @@ def _store(target: Density, effort: Effort) -> Path | None:
     return target.home
 
 
-def _set_targets(names: Sequence[str], settings: Sequence[str]) -> list[dict[str, Any]]:
+def _set_targets(names: Sequence[str], settings: Sequence[Setting]) -> list[dict[str, Any]]:
     """The specs of targets named on the command line, with the parameters of --set."""
     chosen = [parse(name) for name in names]
-    for text in settings:
-        owner, key, values = setting(text)
-        mine = [target for target in chosen if target["name"] == owner]
+    for owner, key, values in settings:
+        mine = [target for target in chosen if fnmatchcase(target["name"], owner)]
         if not mine or len(values) > 1:
-            raise Refused(f"--set {text} must set one value of a target that is named")
+            raise Refused(f"--set {owner}.{key} must set one value of a target that is named")
         for target in mine:
             target["params"][key] = values[0]
     for target in chosen:

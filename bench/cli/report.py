@@ -1,32 +1,52 @@
-"""`tiltbench report`: tables, plots and page of scored runs."""
+"""`tiltbench report`: write the tables, plots and page of scored runs again."""
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from tiltbench.cli.folders import readable_folder
+from tiltbench.cli.folders import Results, readable_folder
+from tiltbench.cli.options import Plugins, option, plugged
 from tiltbench.cli.words import RESULTS
 
+if TYPE_CHECKING:
+    from tiltbench.report.board import Board
 
-def report_again(options: Namespace, arguments: Sequence[str]) -> int:
+
+def report(
+    results: Results,
+    /,
+    *,
+    out: Annotated[
+        str | None,
+        option(
+            "where to (default: the folder itself; of a published set results/SUITE-published)",
+            "DIR",
+        ),
+    ] = None,
+    plugin: Plugins = (),
+) -> int:
+    """Write the tables, plots and page of scored runs again."""
     from tiltbench.records.published import is_published
-    from tiltbench.report import report
+    from tiltbench.report import write
 
-    folder = readable_folder(options.results)
-    out = Path(options.out) if options.out else folder
-    if is_published(folder) and not options.out:  # what is in git holds nothing that can be made
-        out = RESULTS / f"{folder.resolve().name}-published"
-    path = report(folder, out)
-    print(f"{table_text(path)}\n{path}\n{page_of(path.parent)}")
+    with plugged(plugin):
+        folder = readable_folder(results)
+        home = Path(out) if out else folder
+        if is_published(folder) and not out:  # what is in git holds nothing that can be made
+            home = RESULTS / f"{folder.resolve().name}-published"
+        print(summary(write(folder, home), home))
     return 0
 
 
-def page_of(out: Path) -> str:
+def summary(boards: Sequence[Board], out: Path) -> str:
+    """Who leads, in a dozen lines, and where the rest is."""
+    from tiltbench.report.standings import leaderboard
+
     page = out / "report.html"
-    return f"The same with pictures, for a browser: {page} ({page.stat().st_size / 1e6:.1f} MB)"
-
-
-def table_text(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
+    return (
+        f"{leaderboard(boards)}\n\n"
+        f"Every score beside its floor: {out / 'table.md'}\n"
+        f"The same with pictures, for a browser: {page} ({page.stat().st_size / 1e6:.1f} MB)"
+    )

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import time
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tiltbench.cli.engine import engine
+from tiltbench.cli.engine import HERE, Where, engine
+from tiltbench.cli.options import FLAT, Names, Out, Plugins, Typed, names, option, plugged, repeated
 from tiltbench.cli.score import score_and_report
-from tiltbench.cli.words import RESULTS, chosen_device, listed, seeds, setting, whole
+from tiltbench.cli.words import RESULTS, Setting, chosen_device, seeds, setting, whole
 from tiltbench.engine.lock import alone
 from tiltbench.engine.shard import WHOLE, Shard, shard
 from tiltbench.plan.cell import Cell
@@ -29,15 +29,135 @@ if TYPE_CHECKING:
     from tiltbench.records.record import Record
 
 
-def run(options: Namespace, arguments: Sequence[str]) -> int:
-    suite = _suite(options)
-    out = Path(options.out) if options.out else RESULTS / suite.name
-    elsewhere = options.engine != "local" and options.device == "cuda"
-    device = "cuda" if elsewhere else chosen_device(options.device)
-    part, chosen = shard(options.shard), engine(options, device, suite.limits)
-    cells = suite.cells(device)
-    with nullcontext() if options.dry_run else alone(out, part):
-        return _run(suite, cells, part, chosen, device, out, options, arguments)
+@dataclass(frozen=True)
+class Asked:
+    """What to run, as options."""
+
+    suite: Annotated[
+        str | None, option("a suite; see `tiltbench list suites`", "NAME|FILE.toml")
+    ] = None
+    targets: Annotated[
+        Names,
+        names("names, name[key=value] or path/to/file.py; with --suite: these of its targets only"),
+    ] = ()
+    samplers: Annotated[
+        Names,
+        names(
+            "the same for samplers, e.g. log_variance[reference=Stationary,model=Guided],smc", "C,D"
+        ),
+    ] = ()
+    budget: Annotated[
+        int | None, option("training points, e.g. 1e6 (default 40,000)", "N", whole)
+    ] = None
+    draws: Annotated[int | None, option("draws to score (default 1,000)", "N", whole)] = None
+    seeds: Annotated[
+        tuple[int, ...] | None,
+        option(
+            "how many (3 is seeds 0, 1 and 2), a range (0:5) or a list (0,3; one of them: 3,); "
+            "default 3",
+            "N|A:B|A,B",
+            seeds,
+        ),
+    ] = None
+    settings: Annotated[
+        tuple[Setting, ...],
+        repeated(
+            'a parameter of a target or sampler, or of all that have it ("*.lr=1e-3"); several '
+            "values span a grid; `tiltbench list NAME` shows the parameters",
+            "NAME.KEY=A,B",
+            setting,
+            "--set",
+        ),
+    ] = ()
+    time_limit: Annotated[int | None, option("seconds a cell may take", "S", whole)] = None
+    memory_limit: Annotated[
+        int | None, option("memory a cell may take beyond that of its start", "MB", whole)
+    ] = None
+
+    def plan(self) -> Suite:
+        """The suite that the options describe.  Raises BadSpec, UnknownName or Refused."""
+        if self.suite:
+            suite = load_suite(self.suite).only(self.targets, self.samplers)
+        elif self.targets and self.samplers:
+            suite = Suite(
+                "adhoc",
+                "named on the command line",
+                40_000,
+                1_000,
+                (0, 1, 2),
+                tuple(Choice.of(text) for text in self.targets),
+                tuple(Choice.of(text) for text in self.samplers),
+                curve=250,
+            )
+        else:
+            raise Refused(
+                "name a --suite, or both --targets and --samplers; `tiltbench list` shows them"
+            )
+        suite = replace(
+            suite,
+            budget=self.budget or suite.budget,
+            draws=self.draws or suite.draws,
+            seeds=self.seeds or suite.seeds,
+        )
+        limits = suite.limits
+        if self.time_limit is not None:
+            limits = replace(limits, seconds=float(self.time_limit))
+        if self.memory_limit is not None:
+            limits = replace(limits, megabytes=self.memory_limit)
+        return replace(suite, limits=limits).spanned(self.settings)
+
+
+@dataclass(frozen=True)
+class Again:
+    """Which recorded cells to run again, as options."""
+
+    retry: Annotated[bool, option("run failed cells again")] = False
+    stale: Annotated[bool, option("run cells recorded by other code again")] = False
+    force: Annotated[bool, option("run every cell again")] = False
+
+    def wants(self, cell: Cell, record: Record | None, identity: Mapping[str, Any]) -> bool:
+        if record is None or self.force:
+            return True
+        if self.retry and not counts_as_good(record):
+            return True
+        return self.stale and is_stale(cell, record, identity)
+
+
+NOTHING, NONE = Asked(), Again()
+
+
+def run(
+    *,
+    asked: Annotated[Asked, FLAT] = NOTHING,
+    out: Out = None,
+    where: Annotated[Where, FLAT] = HERE,
+    part: Annotated[
+        Shard,
+        option("I-th of N parts of the cells, for arrays of jobs", "I/N", shard, "--shard"),
+    ] = WHOLE,
+    dry_run: Annotated[bool, option("print the cells and stop")] = False,
+    again: Annotated[Again, FLAT] = NONE,
+    plugin: Plugins = (),
+    typed: Typed,
+) -> int:
+    """Run a suite, or the product of targets, samplers and seeds; score; report.
+
+    Exit code: 0 when every cell finished (a cell whose method does not apply to its target is a
+    dash with a reason, not a failure), 1 when some failed, 2 for a wrong argument, 130 after
+    Ctrl-C.
+
+    Cells already recorded are not run again; failed ones only with --retry, those of other code
+    only with --stale, all with --force.
+    """
+    with plugged(plugin):
+        suite = asked.plan()
+        folder = Path(out) if out else RESULTS / suite.name
+        elsewhere = where.engine != "local" and where.device == "cuda"
+        device = "cuda" if elsewhere else chosen_device(where.device)
+        chosen = engine(where, device, suite.limits)
+        cells = suite.cells(device)
+        with nullcontext() if dry_run else alone(folder, part):
+            return _run(suite, cells, part, chosen, device, folder, again, dry_run, typed)
 
 
 def _run(
@@ -47,8 +167,9 @@ def _run(
     chosen: Engine,
     device: str,
     out: Path,
-    options: Namespace,
-    arguments: Sequence[str],
+    again: Again,
+    dry_run: bool,
+    typed: Sequence[str],
 ) -> int:
     from tiltbench.records.provenance import code_identity
     from tiltbench.records.record import CHECKPOINT
@@ -56,7 +177,7 @@ def _run(
 
     identity, cells = code_identity(), part.of(every)
     recorded = recorded_cells(cells, out / "runs")
-    todo = [cell for cell in cells if _wanted(cell, recorded.get(cell.id), identity, options)]
+    todo = [cell for cell in cells if again.wants(cell, recorded.get(cell.id), identity)]
     points = sum(cell.budget.train.values for cell in todo)
     ours = "" if part == WHOLE else f"{len(cells)} of them in shard {part}, "
     print(
@@ -65,7 +186,7 @@ def _run(
         f"{points:,} training points in all; results in {out}"
     )
     other = sum(is_stale(cell, recorded.get(cell.id), identity) for cell in cells)
-    if other and not (options.stale or options.force):
+    if other and not (again.stale or again.force):
         print(f"{other} recorded cells come from other code; --stale runs them again")
     if twins := namesakes(cells, out / "runs"):
         draws = ", ".join(f"{n:,}" for n in sorted({record.spec["draws"] for record in twins}))
@@ -74,15 +195,15 @@ def _run(
             f"other draws ({draws}), parameters or versions: tables count them as seeds of their "
             "own, so name another folder with --out"
         )
-    if options.dry_run:
+    if dry_run:
         for cell in cells:
             state = "to run" if cell in todo else f"recorded: {recorded[cell.id].status}"
             print(f"  {cell.id}  {cell.title}  {state}")
         return 0
-    for cell in todo if options.force else ():
+    for cell in todo if again.force else ():
         (out / "runs" / f"{cell.id}{CHECKPOINT}").unlink(missing_ok=True)
     try:
-        _write_request(out, suite, every, arguments)
+        _write_request(out, suite, every, typed)
         _run_all(todo, out / "runs", chosen, identity)
         if part == WHOLE:
             score_and_report(out)
@@ -107,60 +228,15 @@ def _run(
             f"{out} cannot be written to ({os.strerror(error.errno)}): make room, then the same "
             f"command carries on; {kept} of {len(cells)} cells are recorded"
         ) from error
-    return _verdict(cells, recorded_cells(cells, out / "runs"), arguments)
+    return _verdict(cells, recorded_cells(cells, out / "runs"), typed)
 
 
-def _suite(options: Namespace) -> Suite:
-    """The suite that the options describe.  Raises BadSpec, UnknownName or Refused."""
-    targets = listed(options.targets, "--targets")
-    samplers = listed(options.samplers, "--samplers")
-    if options.suite:
-        suite = load_suite(options.suite).only(targets, samplers)
-    elif targets and samplers:
-        suite = Suite(
-            "adhoc",
-            "named on the command line",
-            40_000,
-            1_000,
-            (0, 1, 2),
-            tuple(Choice.of(text) for text in targets),
-            tuple(Choice.of(text) for text in samplers),
-            curve=250,
-        )
-    else:
-        raise Refused(
-            "name a --suite, or both --targets and --samplers; `tiltbench list` shows them"
-        )
-    if options.budget is not None:
-        suite = replace(suite, budget=whole(options.budget, "--budget"))
-    if options.draws is not None:
-        suite = replace(suite, draws=whole(options.draws, "--draws"))
-    if options.seeds is not None:
-        suite = replace(suite, seeds=seeds(options.seeds))
-    limits = suite.limits
-    if options.time_limit is not None:
-        limits = replace(limits, seconds=float(whole(options.time_limit, "--time-limit")))
-    if options.memory_limit is not None:
-        limits = replace(limits, megabytes=whole(options.memory_limit, "--memory-limit"))
-    return replace(suite, limits=limits).spanned(setting(text) for text in options.set)
-
-
-def _wanted(
-    cell: Cell, record: Record | None, identity: Mapping[str, Any], options: Namespace
-) -> bool:
-    if record is None or options.force:
-        return True
-    if options.retry and not counts_as_good(record):
-        return True
-    return bool(options.stale) and is_stale(cell, record, identity)
-
-
-def _write_request(out: Path, suite: Suite, cells: list[Cell], arguments: Sequence[str]) -> None:
+def _write_request(out: Path, suite: Suite, cells: list[Cell], typed: Sequence[str]) -> None:
     """`suite.json`: what the last command in this folder was to run, for `status`."""
     from tiltbench.records.files import write_json
 
     rows = [{"id": cell.id, "seed": cell.seed, **cell.labels} for cell in cells]
-    head = {"name": suite.name, "description": suite.description, "command": command(arguments)}
+    head = {"name": suite.name, "description": suite.description, "command": command(typed)}
     write_json(out / "suite.json", {**head, "cells": rows})
 
 
@@ -176,7 +252,7 @@ def _run_all(todo: list[Cell], runs: Path, chosen: Engine, identity: Mapping[str
     print(f"{len(todo)} cells in {duration(time.monotonic() - began)}")
 
 
-def _verdict(cells: list[Cell], recorded: dict[str, Record], arguments: Sequence[str]) -> int:
+def _verdict(cells: list[Cell], recorded: dict[str, Record], typed: Sequence[str]) -> int:
     failed = [
         cell for cell in cells if cell.id not in recorded or not counts_as_good(recorded[cell.id])
     ]
@@ -190,6 +266,6 @@ def _verdict(cells: list[Cell], recorded: dict[str, Record], arguments: Sequence
         record = recorded.get(cell.id)
         why = f"{record.status}: {record.reason}" if record else "no record"
         print(f"  {cell.title}: {why}")
-    kept = [word for word in arguments if word not in ("--force", "--stale", "--retry")]
+    kept = [word for word in typed if word not in ("--force", "--stale", "--retry")]
     print(f"To run them again:  {command(kept, '--retry')}")
     return 1

@@ -1,35 +1,57 @@
-"""`tiltbench score`: metrics of recorded runs, from their draws on disk."""
+"""`tiltbench score`: compute the metrics of recorded runs again, from their draws on disk."""
 
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from tiltbench.cli.folders import filled, results_folder
-from tiltbench.cli.report import page_of, table_text
+from tiltbench.cli.folders import Results, filled, results_folder
+from tiltbench.cli.options import Plugins, option, plugged
+from tiltbench.cli.report import summary
 from tiltbench.cli.words import RESULTS
 from tiltbench.plan.errors import Refused
+from tiltbench.records.command import command
 
 SHOWN = 10  # scores that differ
 
 
-def score_again(options: Namespace, arguments: Sequence[str]) -> int:
-    if options.draws:
-        return _check(results_folder(options.results), Path(options.draws), options.out)
+def score(
+    results: Results,
+    /,
+    *,
+    force: Annotated[bool, option("also runs already scored")] = False,
+    draws: Annotated[
+        Path | None,
+        option("of a published set: score it again from these, and compare", "ARCHIVE.tar"),
+    ] = None,
+    out: Annotated[
+        str | None, option("with --draws: where to (default results/SUITE-rescored)", "DIR")
+    ] = None,
+    plugin: Plugins = (),
+) -> int:
+    """Compute the metrics of recorded runs again, from their draws on disk."""
+    from tiltbench.report.board import boards
+    from tiltbench.report.frame import collect
+    from tiltbench.report.standings import leaderboard
     from tiltbench.score.floor import BrokenFloors
     from tiltbench.score.folder import score_runs
 
-    folder = filled(options.results)
-    try:
-        found = score_runs(folder, force=options.force, progress=_scored)
-    except BrokenFloors as error:
-        raise Refused(str(error)) from error
-    if found.done or not found.reasons:
-        done = found.done
+    if draws:
+        with plugged(plugin):
+            return _check(results_folder(results), draws, out)
+    with plugged(plugin):
+        folder = filled(results)
+        try:
+            scored = score_runs(folder, force=force, progress=_scored)
+        except BrokenFloors as error:
+            raise Refused(str(error)) from error
+        made = boards(collect(folder))
+    if scored.done or not scored.reasons:
+        done = scored.done
         print(f"{done} runs scored" if done else "every run is scored; --force scores them again")
-    if warning := found.warning(folder):
+    print(f"\n{leaderboard(made)}\n\n{command(['report', results])} writes tables and page.")
+    if warning := scored.warning(folder):
         print(warning, file=sys.stderr)
         return 1
     return 0
@@ -48,17 +70,17 @@ def _check(folder: Path, draws: Path, out: str | None) -> int:
 
 
 def score_and_report(out: Path) -> None:
-    from tiltbench.report import report
+    from tiltbench.report import write
     from tiltbench.score.floor import BrokenFloors
-    from tiltbench.score.folder import score
+    from tiltbench.score.folder import score as score_folder
 
     print("scoring ...", flush=True)
     try:
-        score(out, progress=_scored)
+        score_folder(out, progress=_scored)
     except BrokenFloors as error:
         raise Refused(str(error)) from error
-    print(f"writing the report ...\n\n{table_text(report(out))}")
-    print(page_of(out))
+    print("writing the report ...\n", flush=True)
+    print(summary(write(out), out))
 
 
 def _scored(done: int, total: int) -> None:

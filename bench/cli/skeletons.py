@@ -1,4 +1,4 @@
-"""`tiltbench new`: a target, loss or metric that works as it is, with its test, to start from."""
+"""What `tiltbench new` writes: a working target, loss or metric, with its test."""
 
 from __future__ import annotations
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tiltbench.cli.folders import results_folder
+from tiltbench.cli.options import option
 from tiltbench.cli.words import RESULTS
 from tiltbench.plan.errors import Refused
 from tiltbench.records.recorded import counts_as_good
@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from tiltbench.records.record import Record
 
 
-def status(options: Namespace, arguments: Sequence[str]) -> int:
-    if options.results:
-        folders = [results_folder(options.results)]
+def status(
+    results: Annotated[str | None, option("a suite or folder; default: all in results/")] = None, /
+) -> int:
+    """Say how far a suite has come: what is recorded, what is missing, what failed and why."""
+    if results:
+        folders = [results_folder(results)]
     else:
         folders = sorted(path.parent for path in RESULTS.glob("*/runs"))
     if not folders:

@@ -1,32 +1,41 @@
-"""`tiltbench study`: a question, answered by a table and pictures."""
+"""`tiltbench study`: answer a question with a table and pictures; see `tiltbench list studies`."""
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from tiltbench.cli.words import RESULTS, chosen_device
+from tiltbench.cli.options import Device, option
+from tiltbench.cli.words import RESULTS, automatic, chosen_device
 from tiltbench.plan.cell import Limits
 from tiltbench.plan.errors import Refused
 from tiltbench.plan.spec import STUDIES
 
 
-def study(options: Namespace, arguments: Sequence[str]) -> int:
-    every = sorted(STUDIES.entries) if "all" in options.names else []
-    names = list(dict.fromkeys([*every, *(name for name in options.names if name != "all")]))
-    for name in names:
+def study(
+    names: Annotated[tuple[str, ...], option("names of studies, or all")],
+    /,
+    *,
+    device: Device = "auto",
+    out: Annotated[
+        str | None, option("default results/studies; NAME is added to it", "DIR")
+    ] = None,
+    jobs: Annotated[
+        int | None, option("studies at a time (default auto: one a core)", "N", automatic)
+    ] = None,
+) -> int:
+    """Answer a question with a table and pictures; see `tiltbench list studies`."""
+    every = sorted(STUDIES.entries) if "all" in names else []
+    asked = list(dict.fromkeys([*every, *(name for name in names if name != "all")]))
+    for name in asked:
         STUDIES.find(name)
     from tiltbench.engine.local import jobs_for
     from tiltbench.study import conduct_all
 
-    device = chosen_device(options.device)
-    if options.jobs != "auto" and not (options.jobs.isdecimal() and int(options.jobs)):
-        raise Refused(f"--jobs is {options.jobs!r}; write a number of studies at a time, 1 or more")
-    jobs = jobs_for(options.jobs, device, Limits())
-    out = Path(options.out) if options.out else RESULTS / "studies"
+    there = chosen_device(device)
+    folder = Path(out) if out else RESULTS / "studies"
     try:
-        for page in conduct_all(names, out, device, jobs):
+        for page in conduct_all(asked, folder, there, jobs_for(jobs, there, Limits())):
             print(page, flush=True)
     except FileNotFoundError as error:
         if error.filename:

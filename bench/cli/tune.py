@@ -1,15 +1,15 @@
-"""`tiltbench tune`: run the trials, choose, and write a suite that says what was chosen."""
+"""`tiltbench tune`: give every method of a suite the same random search, and choose."""
 
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from tiltbench.cli.engine import engine
-from tiltbench.cli.words import RESULTS, chosen_device, listed, whole
+from tiltbench.cli.engine import HERE, Where, engine
+from tiltbench.cli.options import FLAT, Names, Plugins, Typed, names, option, plugged
+from tiltbench.cli.words import RESULTS, chosen_device, natural, whole
 from tiltbench.engine.lock import alone
 from tiltbench.plan.cell import Cell
 from tiltbench.plan.errors import Refused
@@ -25,31 +25,45 @@ if TYPE_CHECKING:
 MADE = "# Made by `tiltbench tune`"
 
 
-def tune(options: Namespace, arguments: Sequence[str]) -> int:
-    whole_suite = load_suite(options.suite)
-    suite = whole_suite.only(
-        listed(options.targets, "--targets"), listed(options.samplers, "--samplers")
-    )
-    count = whole(options.trials, "--trials")
-    seed = 0 if options.seed == "0" else whole(options.seed, "--seed")
-    source = suite_path(options.suite)
-    goal = _goal(options.write, source)
-    _untouched(suite, source)
-    device = chosen_device(options.device)
-    chosen = engine(options, device, suite.limits)
-    out = Path(options.out) if options.out else RESULTS / f"{suite.name}-tuning"
-    cells, plans = plan(suite, count, seed, device)
-    with alone(out):
-        if not _run(suite, cells, out, chosen, device, arguments):
-            return 130
-        found = [judge(sampler, params, mine, out) for sampler, params, mine in plans]
-    text = report(found, count)
+def tune(
+    suite: Annotated[str, option("name or FILE.toml of a suite; it is not changed")],
+    /,
+    *,
+    trials: Annotated[int, option("of every method (default 16)", "N", whole)] = 16,
+    targets: Annotated[Names, names("choose for these of its targets only")] = (),
+    samplers: Annotated[Names, names("tune these of its samplers only", "C,D")] = (),
+    seed: Annotated[int, option("of the search (default 0)", "N", natural)] = 0,
+    write: Annotated[str | None, option("default: SUITE_tuned.toml", "FILE.toml")] = None,
+    out: Annotated[str | None, option("records (default results/SUITE-tuning)", "DIR")] = None,
+    where: Annotated[Where, FLAT] = HERE,
+    plugin: Plugins = (),
+    typed: Typed,
+) -> int:
+    """Run trials of every method, choose one for all targets by its mean rank, and write a copy of
+    the suite with what was chosen.
+
+    Trial 0 is the method as it is.  Trials on record are not run again.
+    """
+    with plugged(plugin):
+        part = load_suite(suite).only(targets, samplers)
+        source = suite_path(suite)
+        goal = _goal(write, source)
+        _untouched(part, source)
+        device = chosen_device(where.device)
+        chosen = engine(where, device, part.limits)
+        folder = Path(out) if out else RESULTS / f"{part.name}-tuning"
+        cells, plans = plan(part, trials, seed, device)
+        with alone(folder):
+            if not _run(part, cells, folder, chosen, device, typed):
+                return 130
+            found = [judge(sampler, params, mine, folder) for sampler, params, mine in plans]
+    text = report(found, trials)
     print(text)
     from tiltbench.records.files import write_bytes
     from tiltbench.tune.file import tuned_text
 
-    write_bytes(out / "tuning.md", f"`{command(arguments)}`\n\n{text}\n".encode())
-    kept = tuned_text(source.read_text(encoding="utf-8"), found, count, f"{MADE}: ", arguments)
+    write_bytes(folder / "tuning.md", f"`{command(typed)}`\n\n{text}\n".encode())
+    kept = tuned_text(source.read_text(encoding="utf-8"), found, trials, f"{MADE}: ", typed)
     write_bytes(goal, kept.encode())
     print(f"\n{goal} is {source.name} with what was chosen; `tiltbench run --suite {goal}` runs it")
     return 0

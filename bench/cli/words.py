@@ -3,72 +3,137 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tiltbench.plan.errors import Refused
 from tiltbench.plan.text import items as split
 from tiltbench.plan.text import literal, parse
 
+MOST_SEEDS = 10_000
 RESULTS = Path("results")  # where what is made goes, unless --out says otherwise
 
 # .key or .part.key of an owner, with its brackets; then =values
-_KEY = r"(?P<brackets>\[.*?\])?\.(?P<key>[\w.]+)=(?P<values>.+)"
+_KEY = r"(?P<brackets>\[.*?\])?\.(?P<key>[\w.]+)=(?P<values>.*)"
 # a plain owner, a quoted one, or where the path of a plug-in may end
 _OWNERS = (r"[^.\[\]=]+", r"\"(?:[^\"]|\"\")*\"|'(?:[^']|'')*'")
 _PATH_END = re.compile(r"\.py(?::[\w-]+)?(?=[\[.])")
 
 
-def listed(text: str | None, what: str) -> list[str]:
-    """`A,B[x=1,y=2]` -> its two parts; none of None.  Raises Refused where a text has none."""
-    found = split(text or "")
-    if text is not None and not found:
+class Setting(NamedTuple):
+    """A parameter of the targets and samplers that `owner` names, a name or a pattern, and the
+    values that it is to take."""
+
+    owner: str
+    key: str  # of a part: reference.steps
+    values: tuple[Any, ...]
+
+
+def listed(text: str, what: str) -> tuple[str, ...]:
+    """`A,B[x=1,y=2]` -> its two parts.  Raises Refused where there is none."""
+    found = split(text)
+    if not found:
         raise Refused(f"{what} {text!r} names nothing; leave it out, or write A,B")
-    return found
+    return tuple(found)
 
 
-def whole(text: str, what: str) -> int:
-    """`40000`, `40_000` or `4e4`.  Raises Refused for what is not a whole number above 0."""
+def whole(text: str, what: str, least: int = 1) -> int:
+    """`40000`, `40_000` or `4e4`.  Raises Refused for what is no whole number from `least` on."""
     try:
         number = float(text)
     except ValueError:
-        number = 0.0
-    if not (1 <= number < 1e18) or number != int(number):
-        raise Refused(
-            f"{what} {_shown(text)} is not a whole number above 0; write one, such as 4 or 1e6"
+        number = -1.0
+    if not (least <= number < 1e18) or number != int(number):
+        which = (
+            "above 0; write one, such as 4 or 1e6" if least else "from 0 on; write one, such as 4"
         )
+        raise Refused(f"{what} {_shown(text)} is not a whole number {which}")
     return int(number)
+
+
+def natural(text: str, what: str) -> int:
+    """The same from 0 on."""
+    return whole(text, what, 0)
+
+
+def sizes(text: str, what: str) -> tuple[int, ...]:
+    """`500,1000`, each as above."""
+    return tuple(whole(part, what) for part in text.split(","))
 
 
 def _shown(text: str) -> str:
     return text if text.strip() else repr(text)
 
 
-def seeds(text: str) -> tuple[int, ...]:
-    """`0:5` is 0 to 4; `0,3` is a list."""
+def automatic(text: str, what: str) -> int | None:
+    """The same from 1 on, or None for `auto`."""
+    if text == "auto":
+        return None
+    try:
+        return whole(text, what)
+    except Refused as error:
+        raise Refused(f"{error}, or auto") from error
+
+
+def share(text: str, what: str) -> float:
+    """`0.5` of a GPU.  Raises Refused for what is no share from 0.01 to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.01 <= number <= 1:
+        raise Refused(
+            f"{what} {_shown(text)} is not a share of a GPU; write 1 for one cell at a time, 0.5 "
+            "for two on each"
+        )
+    return number
+
+
+def seeds(text: str, what: str = "--seeds") -> tuple[int, ...]:
+    """`3` is three of them, 0 to 2, as in a suite file; `0:5` is a range, `0,3` and `3,` are lists.
+    `0` alone can only be the seed of that number.  Raises Refused for anything else."""
+    chosen: Sequence[int]
     try:
         if ":" in text:
             first, last = (int(part) for part in text.split(":"))
-            chosen = tuple(range(first, last))
+            chosen = range(first, last)
+        elif "," in text:
+            chosen = [int(part) for part in text.removesuffix(",").split(",")]
         else:
-            chosen = tuple(int(part) for part in text.split(","))
+            chosen = range(int(text)) if int(text) else (0,)
     except ValueError:
         chosen = ()
+    if len(chosen) > MOST_SEEDS:
+        raise Refused(
+            f"{what} {text} names {len(chosen):,} seeds; write {text.split(':')[0]}, for one of "
+            f"that number, or up to {MOST_SEEDS:,}"
+        )
     if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
         raise Refused(
-            f"--seeds {_shown(text)} names no seeds; write a range such as 0:5 or a list such as "
-            "0,3"
+            f"{what} {_shown(text)} names no seeds; write how many, such as 3, a range such as "
+            "0:5, or a list such as 0,3 (one of them: 3,)"
         )
-    return chosen
+    return tuple(chosen)
 
 
-def setting(text: str) -> tuple[str, str, list[Any]]:
-    """`log_variance.lr=1e-3,3e-4` -> ("log_variance", "lr", [0.001, 0.0003])."""
+def setting(text: str, what: str = "--set") -> Setting:
+    """`log_variance.lr=1e-3,3e-4` -> ("log_variance", "lr", (0.001, 0.0003)).  Raises Refused."""
     owner, key, right = _parted(text.strip())
+    if not owner:
+        raise Refused(
+            f"{what} {_shown(text)} is not readable; write NAME.KEY=VALUE, NAME.KEY=A,B for "
+            'several values, or "*.KEY=VALUE" for all that have the parameter'
+        )
     values = split(right)
     if not values:
-        raise Refused(f"--set {text} is not readable; write NAME.KEY=VALUE or NAME.KEY=A,B")
-    return owner, key, [parse(v) if v[0].isupper() else literal(v) for v in values]
+        raise Refused(
+            f"{what} {text} has no value behind the equals sign; write one, as in "
+            f'"{owner}.{key}=1e-3", or several with commas between; `tiltbench list NAME` shows '
+            "what a parameter is by default"
+        )
+    read = tuple(parse(v) if v[0].isupper() else literal(v) for v in values)
+    return Setting(owner, key, read)
 
 
 def _parted(text: str) -> tuple[str, str, str]:

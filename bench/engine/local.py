@@ -80,8 +80,8 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
-def jobs_for(text: str, device: str, limits: Limits) -> int:
-    """`--jobs`: a number, or "auto": cores over threads on the CPU, one at a time on a GPU."""
-    if text != "auto":
-        return max(int(text), 1)
+def jobs_for(jobs: int | None, device: str, limits: Limits) -> int:
+    """`--jobs`; without it cores over threads on the CPU, one at a time on a GPU."""
+    if jobs is not None:
+        return jobs
     return 1 if device == "cuda" else max(cores() // limits.threads, 1)

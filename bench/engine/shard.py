@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from tiltbench.plan.cell import Cell
 from tiltbench.plan.errors import Refused
-
-if TYPE_CHECKING:
-    pass
 
 
 class Shard(NamedTuple):
@@ -32,15 +29,13 @@ class Shard(NamedTuple):
 WHOLE = Shard(1, 1)
 
 
-def shard(text: str | None) -> Shard:
-    """`3/8` is the third of eight; None is the whole.  Raises Refused for anything else."""
-    if text is None:
-        return WHOLE
+def shard(text: str, what: str = "--shard") -> Shard:
+    """`3/8` is the third of eight.  Raises Refused for anything else."""
     index, slash, number = text.partition("/")
     digits = all(part.isascii() and part.isdecimal() for part in (index, number))
     if not (slash and digits and 1 <= int(index) <= int(number)):
         raise Refused(
-            f"--shard {text or repr(text)} is no part of a suite; write I/N, from 1/8 to 8/8 for "
+            f"{what} {text or repr(text)} is no part of a suite; write I/N, from 1/8 to 8/8 for "
             "eight machines"
         )
     return Shard(int(index), int(number))

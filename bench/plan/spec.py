@@ -94,7 +94,11 @@ def _construct(cls: Any, given: Spec, **preset: Any) -> Any:
             names += _fields(options) if options is not None else []
             near = difflib.get_close_matches(key, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else "."
-            has = f"It has: {', '.join(names)}" if names else "It takes none; write it plainly"
+            has = (
+                f"It has: {', '.join(names)}; `tiltbench list {given['name']}` says what they mean"
+                if names
+                else "It takes none; write it plainly"
+            )
             raise BadSpec(f"{given['name']} has no parameter {key!r}{hint} {has}")
         standard = preset.get(key, known[key].default)
         values[key] = _convert(value, standard, f"{given['name']}.{key}")
@@ -112,9 +116,9 @@ def _convert(value: Any, standard: Any, where: str) -> Any:
         for registry in PARTS:
             if name in registry.entries:
                 made = _construct(registry.load(name), value)
-                if _same_kind(made, standard):
+                if same_kind(made, standard):
                     return made
-        near = [n for r in PARTS for n in r.entries if _same_kind(r.load(n), type(standard))]
+        near = [n for r in PARTS for n in r.entries if same_kind(r.load(n), type(standard))]
         raise BadSpec(f"{where} cannot be {name!r}; the parts are: {', '.join(near)}")
     if isinstance(value, list):
         return tuple(_convert(v, None, where) for v in value)
@@ -135,7 +139,7 @@ def _convert(value: Any, standard: Any, where: str) -> Any:
     return value
 
 
-def _same_kind(made: Any, standard: Any) -> bool:
+def same_kind(made: Any, standard: Any) -> bool:
     """Whether both extend one abstract part (Linear, Network, Schedule, ...)."""
     mine, other = (x if isinstance(x, type) else type(x) for x in (made, standard))
     shared = set(mine.__mro__) & set(other.__mro__)
@@ -207,17 +211,17 @@ def shorten(full: Spec, base: Spec) -> str:
         standard = base["params"].get(key)
         if value == standard:
             continue
-        parts.append(f"{key}={_written(value)}")
+        parts.append(f"{key}={written(value)}")
     return written_name(full["name"]) + (f"[{','.join(parts)}]" if parts else "")
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """The text of one value, such that `parse` reads it back."""
     if isinstance(value, dict):
         # against the part's own defaults, from which `build` starts, not against the field's
         return shorten(value, _default_part(value["name"]))
     if isinstance(value, list | tuple):
-        return f"[{','.join(_written(item) for item in value)}]"
+        return f"[{','.join(written(item) for item in value)}]"
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, float):

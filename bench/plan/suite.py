@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from tiltbench.plan.cell import CURVE_POINTS, Cell, Limits
@@ -176,27 +177,64 @@ class Suite:
             samplers=_pick(self.samplers, list(samplers), "sampler", self.name),
         )
 
-    def spanned(self, settings: Iterable[tuple[str, str, list[Any]]]) -> Suite:
-        """The grid of `--set owner.key=a,b`: one target or sampler more for every value."""
+    def spanned(self, settings: Iterable[tuple[str, str, Sequence[Any]]]) -> Suite:
+        """The grid of `--set owner.key=a,b`: one target or sampler more for every value.
+
+        The owner is a name, or a pattern such as `*`, which stands for those that it fits and that
+        have the parameter.  Raises UnknownName where there is none, BadSpec for a wrong key."""
         suite = self
         for owner, key, values in settings:
-            choices = (*suite.targets, *suite.samplers)
-            if not any(choice.answers_to(owner) for choice in choices):
-                near = nearest(owner, [choice.label for choice in choices])
-                raise UnknownName(f"--set {owner}.{key}: nothing here is called {owner!r}{near}")
+            targets = [_owns(choice, build_target, owner, key) for choice in suite.targets]
+            samplers = [_owns(choice, build_sampler, owner, key) for choice in suite.samplers]
+            if not any([*targets, *samplers]):
+                raise UnknownName(_nothing(owner, key, (*suite.targets, *suite.samplers)))
             suite = replace(
                 suite,
-                targets=tuple(_span(suite.targets, build_target, owner, key, values)),
-                samplers=tuple(_span(suite.samplers, build_sampler, owner, key, values)),
+                targets=tuple(_span(suite.targets, targets, build_target, key, values)),
+                samplers=tuple(_span(suite.samplers, samplers, build_sampler, key, values)),
             )
         return suite
 
 
+def _is_pattern(owner: str) -> bool:
+    return "*" in owner or "?" in owner
+
+
+def _owns(choice: Choice, build: Builder, owner: str, key: str) -> bool:
+    """Whether a setting is of this target or sampler."""
+    if not _is_pattern(owner):
+        return choice.answers_to(owner)
+    names = (choice.label, choice.label.partition("[")[0], choice.spec["name"])
+    if not any(fnmatchcase(name, owner) for name in names):
+        return False
+    found: Any = spec(build(choice.spec))
+    for part in key.split("."):
+        if not isinstance(found, dict) or part not in found.get("params", {}):
+            return False
+        found = found["params"][part]
+    return True
+
+
+def _nothing(owner: str, key: str, choices: Sequence[Choice]) -> str:
+    if _is_pattern(owner):
+        fit = ", ".join(choice.label for choice in choices)
+        return (
+            f"--set {owner}.{key}: none of {fit} that {owner} stands for has a parameter {key!r}; "
+            "`tiltbench list NAME` shows what each has"
+        )
+    near = nearest(owner, [choice.label for choice in choices])
+    return f"--set {owner}.{key}: nothing here is called {owner!r}{near}"
+
+
 def _span(
-    choices: Iterable[Choice], build: Builder, owner: str, key: str, values: list[Any]
+    choices: Sequence[Choice],
+    chosen: Sequence[bool],
+    build: Builder,
+    key: str,
+    values: Sequence[Any],
 ) -> Iterable[Choice]:
-    for choice in choices:
-        if not choice.answers_to(owner):
+    for choice, mine in zip(choices, chosen, strict=True):
+        if not mine:
             yield choice
             continue
         for value in values:

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tiltbench.report.board import Board
 
 
 def report(folder: Path, out: Path | None = None) -> Path:
+    """As `write`; returns the path of table.md."""
+    write(folder, out)
+    return (out or folder) / "table.md"
+
+
+def write(folder: Path, out: Path | None = None) -> list[Board]:
     """Writes table.md, table.csv, table.tex, report.html and plots/*.png, *.pdf of a results
-    folder, published or not, into `out` (default: the folder itself); returns the path of table.md.
+    folder, published or not, into `out` (default: the folder itself); returns the
+    leaderboards that they show.
 
     Reads records, scores and draws only: score first.  Raises FileNotFoundError where there are no
     records."""
@@ -29,4 +40,4 @@ def report(folder: Path, out: Path | None = None) -> Path:
     write_bytes(out / "table.tex", latex(folder.resolve().name, made).encode())
     write_bytes(out / "report.html", page(frames, made, folder).encode())
     plots(frames, made, folder, out / "plots")
-    return table
+    return made

@@ -12,7 +12,8 @@ import pytest
 
 from tiltbench.cli.main import main
 from tiltbench.cli.run import _verdict, alone
-from tiltbench.cli.words import RESULTS, seeds, setting, split, whole
+from tiltbench.cli.words import RESULTS, automatic, natural, seeds, setting, split, whole
+from tiltbench.plan.errors import Refused
 from tiltbench.plan.spec import METRICS, STUDIES
 from tiltbench.plan.suite import Choice, Suite
 from tiltbench.plan.toml import suite_names
@@ -27,7 +28,7 @@ HEAVY = {"torch", "numpy", "scipy", "ot", "pandas", "matplotlib"}
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["run", "--help"], ["list", "targets"], ["list", "samplers"]]
+    [["--help"], ["run", "--help"], ["list", "targets"], ["list", "networks"], ["list", "quick"]]
     + [
         ["list", "metrics"],
         ["list", "suites"],
@@ -47,18 +48,19 @@ def test_words_need_no_torch(arguments, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-COMMANDS = "list run tune status score report floor check study diff publish".split()
+COMMANDS = "base check diff export floor import list new publish reference report run".split()
+COMMANDS += "score status study tune".split()
 
 
 def test_every_command_has_help(capsys):
     for command in COMMANDS:
-        with pytest.raises(SystemExit) as end:
-            main([command, "--help"])
-        assert end.value.code == 0 and f"tiltbench {command}" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        main(["--help"])
+        assert main([command, "--help"]) == 0
+        said = capsys.readouterr().out
+        assert f"Usage: tiltbench {command}" in said and "None" not in said
+        assert max(map(len, said.splitlines())) <= 100
+    assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    assert all(f"    {command} " in said for command in COMMANDS)
+    assert all(f"\n  {command} " in said for command in COMMANDS)
 
 
 @pytest.mark.parametrize(
@@ -66,11 +68,68 @@ def test_every_command_has_help(capsys):
     [("targets", TARGETS.entries), ("samplers", SAMPLERS.entries)]
     + [("metrics", METRICS.entries), ("suites", suite_names()), ("studies", STUDIES.entries)],
 )
-def test_lists_have_one_line_each(kind, names, capsys):
+def test_lists_name_all_and_cut_nothing(kind, names, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "70")
     assert main(["list", kind]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == sorted(names)
-    assert all(len(line.split()) > 2 for line in lines), "an entry has no summary"
+    lines = capsys.readouterr().out.splitlines()[kind == "targets" :]  # a heading
+    heads = [line for line in lines if not line.startswith(" ")]
+    assert [line.split()[0] for line in heads] == sorted(names)
+    assert max(map(len, lines)) <= 70
+    said = "".join("".join(lines).split())
+    for entry in names.values():
+        if isinstance(entry, str):
+            assert entry and "".join(entry.split()) in said
+        else:
+            assert entry.summary
+            assert entry.dim.replace(" ", "") + "".join(entry.summary.split()) in said
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("gmm9", ["gmm9 (target)", "It has no parameters", "dimension ", "2", "log Z "]),
+        ("gmm_weighted[dim=3]", ["dim: int = 3", "exact draws", "yes", "2, of weights 0.333 to"]),
+        ("dw4", ["4 in 2 dimensions", "+- 0.0068", "60,000 stored", "observable energy"]),
+        ("rings", ["rings (target)", "modes"]),
+        ("mala", ["mala (sampler)", "chains: int = 128", "`chains` chains start from the base"]),
+        ("log_variance", ["lr: float = 0.003", "of Adam", "(Brownian or Scattered or Stationary)"]),
+        ("pis", ["Path integral sampler"]),
+        ("Brownian", ["(reference process)", "ratio: float = 5"]),
+        ("Mlp", ["(network)", "width: int = 64", "wherever a parameter takes such a part"]),
+        ("w2", ["(metric)", "needs", "sample", "length"]),
+        ("bias", ["(study)", "`tiltbench study bias` runs it"]),
+        ("quick", ["(suite)", "40,000 points", "1,000 to score", "0, 1, 2", "7 targets", "gmm40"]),
+        ("mine.py", ["mine (target)", "width: float = 2", "of the bell", "unknown"]),
+    ],
+)
+def test_a_name_shows_what_is_known_of_it(name, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    (tmp_path / "mine.py").write_text(MINE)
+    assert main(["list", name]) == 0
+    page = capsys.readouterr().out
+    assert all(" ".join(part.split()) in " ".join(page.split()) for part in said), page
+    assert max(map(len, page.splitlines())) <= 100
+
+
+MINE = '''
+from dataclasses import dataclass
+from tiltbench.targets.target import Density, Truth
+
+@dataclass(frozen=True)
+class Mine(Density):
+    """log rho = -|x / width|^2 / 2."""
+
+    name = "mine"
+    dim = 1
+    width: float = 2.0  # of the bell
+
+    def log_rho(self, x):
+        return -(x[..., 0] / self.width) ** 2 / 2
+
+    def truth(self):
+        return Truth("unknown")
+'''
 
 
 ANY = ["--targets", "gmm9", "--samplers", "mala"]
@@ -109,7 +168,33 @@ ANY = ["--targets", "gmm9", "--samplers", "mala"]
         (["floor", "--draws", ""], "--draws '' is not a whole number"),
         (["floor", "--draws", "1"], "has no spread to measure"),
         (["run", *ANY, "--jobs", "two"], "--jobs two is not"),
+        (["run", *ANY, "--jobs", "0"], "such as 4 or 1e6, or auto"),
+        (["run", *ANY, "--gpu-share", "half"], "--gpu-share half is not a share of a GPU"),
         (["run", *ANY, "--set", "mala"], "--set mala is not readable"),
+        (
+            ["run", *ANY, "--set", "*.lr="],
+            "*.lr= has no value behind the equals sign; write one, as",
+        ),
+        (
+            ["run", *ANY, "--set", "*.lr=1e-3"],
+            "none of gmm9, mala that * stands for has a parameter",
+        ),
+        (["list", "targtes"], "nothing is called 'targtes'; did you mean 'targets'?"),
+        (["list", "gmm8"], "nothing is called 'gmm8'; did you mean 'gmm9'? `tiltbench list KIND`"),
+        (["list", "Mlp[widht=3]"], "Mlp has no parameter 'widht'; did you mean 'width'"),
+        (["list", "no.py"], "there is no file no.py"),
+        (["run", *ANY, "--set", "mala.chain=3"], "`tiltbench list mala` says what they mean"),
+        (["rnu"], "there is no command 'rnu'; did you mean 'run'?"),
+        (
+            ["run", "--bugdet", "3"],
+            "no option --bugdet; did you mean '--budget'? `tiltbench run --h",
+        ),
+        (["run", "gmm9"], "nothing is expected in the place of 'gmm9'"),
+        (["run", *ANY, "--device", "gpu"], "--device cannot be 'gpu'; did you mean 'cpu'?"),
+        (["run", "--set", "--retry"], "--set has no value behind it; `tiltbench run --help`"),
+        (["new"], "KIND is missing; `tiltbench new --help`"),
+        (["import", "x.npz", "--target", "gmm9"], "--calls is missing"),
+        (["check"], "NAMES is missing"),
         (["run", *ANY, "--set", "malo.chains=3"], "did you mean 'mala'"),
         (["run", *ANY, "--set", "mala.chain=3"], "did you mean 'chains'"),
         (["status", "nothing"], "there are no results in nothing"),
@@ -138,16 +223,50 @@ def test_commas_inside_brackets_do_not_split():
 
 def test_numbers_and_ranges():
     assert whole("1e6", "") == 10**6 and whole("40_000", "") == 40_000
-    assert seeds("0:5") == (0, 1, 2, 3, 4) and seeds("3") == (3,) and seeds("0,7") == (0, 7)
+    assert natural("0", "") == 0 and automatic("auto", "") is None and automatic("2", "") == 2
+
+
+def test_seeds_are_counted_as_in_a_suite_file():
+    assert seeds("3") == (0, 1, 2) and seeds("1") == (0,) and seeds("0") == (0,)
+    assert seeds("0:5") == (0, 1, 2, 3, 4) and seeds("3:4") == (3,)
+    assert seeds("0,7") == (0, 7) and seeds("3,") == (3,)
+    for wrong in ("-1", "5:0", "0,0", ",", "", "1.5", "a", "1:2:3"):
+        with pytest.raises(Refused, match="names no seeds; write how many, such as 3, a range"):
+            seeds(wrong)
+    with pytest.raises(Refused, match="20,261,129 seeds; write 20261129, for one of that number"):
+        seeds("20261129")
 
 
 def test_settings():
-    assert setting("log_variance.lr=1e-3,3e-4") == ("log_variance", "lr", [1e-3, 3e-4])
-    assert setting("dir/my.py:mine.n=2") == ("dir/my.py:mine", "n", [2])
-    assert setting("a[b=1.5].reference.steps=8") == ("a[b=1.5]", "reference.steps", [8])
+    assert setting("log_variance.lr=1e-3,3e-4") == ("log_variance", "lr", (1e-3, 3e-4))
+    assert setting("dir/my.py:mine.n=2") == ("dir/my.py:mine", "n", (2,))
+    assert setting("a[b=1.5].reference.steps=8") == ("a[b=1.5]", "reference.steps", (8,))
     owner, key, values = setting("a.reference=Brownian[steps=8,ratio=2],Stationary")
     assert (owner, key) == ("a", "reference")
     assert [value["name"] for value in values] == ["Brownian", "Stationary"]
+
+
+def test_a_pattern_sets_what_has_the_parameter(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    what = "run --targets gmm9,gmm_weighted --samplers mala,pis,log_variance --seeds 1 --dry-run"
+    assert main([*what.split(), "--set", "*.lr=1e-3", "--set", "gmm*.dim=3,4"]) == 0
+    said = capsys.readouterr().out
+    assert "9 cells (3 targets x 3 samplers x 1 seeds)" in said
+    for title in ("gmm9 · mala ·", "gmm_weighted[dim=4] · pis[lr=0.001] ·", "gmm_weighted[dim=3]"):
+        assert title in said
+    assert "mala[" not in said and "gmm9[" not in said
+
+
+def test_the_command_is_kept_as_typed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    typed = [*RUN, "--set=mala.chains=5", "--set", "gaussian.std=2.0", "--plugin", "a b.py"]
+    (tmp_path / "a b.py").write_text(MINE)
+    monkeypatch.setattr("tiltbench.cli.run._run_all", lambda *given: None)
+    monkeypatch.setattr("tiltbench.cli.run.score_and_report", lambda out: None)
+    assert main(typed) == 1
+    capsys.readouterr()
+    kept = json.loads((tmp_path / RESULTS / "adhoc/suite.json").read_text())["command"]
+    assert shlex.split(kept) == ["tiltbench", *typed]
 
 
 def test_dry_run_shows_the_grid_and_runs_nothing(capsys, tmp_path, monkeypatch):

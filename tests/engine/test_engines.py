@@ -3,7 +3,6 @@
 import os
 import shutil
 import sys
-from argparse import Namespace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.waiting import HANG
-from tiltbench.cli.engine import engine
+from tiltbench.cli.engine import Where, engine
 from tiltbench.cli.main import main
 from tiltbench.cli.run import alone
 from tiltbench.engine import ray as cluster
@@ -200,38 +199,31 @@ def test_shards_of_two_machines_are_joined_by_copying(tmp_path, monkeypatch, cap
 # words
 
 
-def options(**words):
-    names = ("engine", "jobs", "gpus", "gpu_share", "ray_address")
-    return Namespace(**{**dict(zip(names, ("local", "auto", None, None, None))), **words})
-
-
 @pytest.mark.parametrize(
     "words, device, said",
     [
         ({"ray_address": "auto"}, "cpu", "add --engine ray"),
-        ({"gpus": "0"}, "cpu", "add --device cuda"),
-        ({"gpu_share": "0.5"}, "cpu", "add --device cuda"),
-        ({"gpu_share": "2"}, "cuda", "is not a share of a GPU"),
-        ({"gpu_share": "half"}, "cuda", "is not a share of a GPU"),
-        ({"gpus": "7"}, "cuda", "none of the devices"),
-        ({"jobs": "5"}, "cuda", r"--jobs 5 do not fit on 2 GPU at --gpu-share 1.* such as 0\.4"),
-        ({"engine": "ray", "jobs": "3"}, "cpu", "of the local engine"),
-        ({"engine": "ray", "gpus": "0"}, "cuda", "of the local engine"),
+        ({"gpus": ("0",)}, "cpu", "add --device cuda"),
+        ({"gpu_share": 0.5}, "cpu", "add --device cuda"),
+        ({"gpus": ("7",)}, "cuda", "none of the devices"),
+        ({"jobs": 5}, "cuda", r"--jobs 5 do not fit on 2 GPU at --gpu-share 1.* such as 0\.4"),
+        ({"engine": "ray", "jobs": 3}, "cpu", "of the local engine"),
+        ({"engine": "ray", "gpus": ("0",)}, "cuda", "of the local engine"),
     ],
 )
 def test_engines_that_cannot_be(words, device, said, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     with pytest.raises(Refused, match=said):
-        engine(options(**words), device, Limits())
+        engine(Where(**words), device, Limits())
 
 
 def test_engines_by_name(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     limits = Limits(threads=2)
-    assert engine(options(jobs="3"), "cpu", limits) == Local(("",) * 3, limits)
-    assert engine(options(gpu_share=".5"), "cuda", limits) == Local(("0", "1") * 2, limits)
-    assert engine(options(gpus="1"), "cuda", limits) == Local(("1",), limits)
-    assert engine(options(engine="ray"), "cpu", limits) == cluster.Ray("auto", limits, 1.0)
+    assert engine(Where(jobs=3), "cpu", limits) == Local(("",) * 3, limits)
+    assert engine(Where(gpu_share=0.5), "cuda", limits) == Local(("0", "1") * 2, limits)
+    assert engine(Where(gpus=("1",)), "cuda", limits) == Local(("1",), limits)
+    assert engine(Where(engine="ray"), "cpu", limits) == cluster.Ray("auto", limits, 1.0)
 
 
 # a cluster, as far as it goes without one

@@ -13,8 +13,7 @@ from scipy import stats
 
 from tests.tools.browser import NAME, Browser
 from tests.tools.result_sets import FLOOR, GMM9, put
-from tiltbench.cli.main import parser
-from tiltbench.cli.run import _suite
+from tiltbench.cli.main import app
 from tiltbench.metric import Outcome
 from tiltbench.plan.spec import build_target, spec
 from tiltbench.records.record import Record, Status
@@ -101,9 +100,13 @@ def test_a_run_names_the_command_that_makes_it_again():
         "--draws",
         "77",
     ]
-    (cell,) = _suite(parser().parse_args([*asked, "--seeds", "3"])).cells("cpu")
+
+    def cells(words):
+        return app().parse_args(words)[1].arguments["asked"].plan().cells("cpu")
+
+    (cell,) = cells([*asked, "--seeds", "3,"])
     words = shlex.split(command(Record(cell.spec, {}, Status.SPENT)))
-    (again,) = _suite(parser().parse_args(words[1:])).cells("cpu")
+    (again,) = cells(words[1:])
     assert words[0] == "tiltbench" and again.id == cell.id
     gone = {"name": "x", "params": {"part": {"name": EVIL, "params": {}}}}
     assert command(Record({**cell.spec, "sampler": gone}, {}, Status.SPENT)) == ""

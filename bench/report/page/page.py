@@ -232,7 +232,7 @@ def command(record: Record) -> str:
     except Exception:  # a plug-in that is gone, or a file that somebody made up
         return ""
     words = ["tiltbench", "run", "--targets", names[0], "--samplers", names[1]]
-    words += ["--seeds", str(spec["seed"]), "--budget", str(spec["budget"]["train"][0])]
+    words += ["--seeds", f"{spec['seed']},", "--budget", str(spec["budget"]["train"][0])]
     words += ["--draws", str(spec["draws"]), "--device", str(spec["device"])]
     seconds = spec["budget"].get("seconds")
     return shlex.join([*words, *(["--time-limit", f"{seconds:g}"] if seconds else [])])

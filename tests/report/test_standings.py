@@ -1,0 +1,74 @@
+"""What a run ends with: who leads, in a few lines, whatever is known and whatever finished."""
+
+import math
+
+from tiltbench.report.board import Board, Row, Spent
+from tiltbench.report.compare import Cell, Order, Verdict
+from tiltbench.report.standings import SHOWN, conclusion, leaderboard, standings
+
+NAN = math.nan
+
+
+def row(sampler, place, at=False, finished=2, ends=None, seeds=2, metric="energy_distance"):
+    verdict = Verdict.AT if at else Verdict.ABOVE
+    scores = (1.0,) * seeds
+    cell = Cell(1.0, 1.0, 1.0, NAN, 0.5, 0.1, verdict, tuple(range(seeds)), scores)
+    calls = 4e4 if finished else NAN
+    spent = Spent(calls, calls, 0.0, 0.0, 0.0, 1.0, 0.0, 100.0, False, False, None)
+    order = None if place is None else Order(place, place)
+    runs = finished + sum((ends or {}).values())
+    cells = {metric: cell} if finished else {}
+    return Row(sampler, order, runs, finished, ends or {}, cells, frozenset(), spent)
+
+
+def gone(sampler, status):
+    return row(sampler, None, finished=0, ends={status: 2})
+
+
+def board(target, *rows, budget=40_000):
+    return Board(target, budget, (), rows)
+
+
+def test_samplers_stand_by_their_mean_place():
+    made = [
+        board(
+            "a", row("x", 1, at=True), row("y", 2), row("z", None, finished=0, ends={"failed": 2})
+        ),
+        board("b", row("x", 2), row("y", 1), row("z", 3)),
+        board("c", row("x", 1), gone("y", "unsupported"), row("z", 2)),
+    ]
+    x, y, z = standings(made)
+    assert (x.sampler, x.place, x.boards, x.floor) == ("x", 4 / 3, 3, 1)
+    assert (y.sampler, y.place, y.boards) == ("y", 1.5, 2), "what does not apply counts for nothing"
+    assert (z.place, z.finished, z.runs) == ((3 + 3 + 2) / 3, 4, 6), "what failed comes last"
+    said = " ".join(leaderboard(made).split())
+    assert "x leads by mean place (1.3); somebody is at the floor, as good as exact draws" in said
+    assert "on 1 of 3 targets (2 seeds: differences" in said and "1 of 3 6 of 6 40k" in said
+
+
+def test_a_tie_at_the_floor_has_two_leaders_and_five_seeds_need_no_warning():
+    made = [board("a", row("x", 1, True, 5, seeds=5), row("y", 1, True, 5, seeds=5))]
+    (*_, said) = leaderboard(made).splitlines()
+    assert said == "x and y lead; somebody is at the floor, as good as exact draws."
+
+
+def test_one_sampler_has_nobody_beside_it():
+    said = leaderboard([board("a", row("x", 1))])
+    assert "x has nobody to be compared with; nobody is at the floor" in said
+
+
+def test_nothing_finished_and_nothing_known():
+    failed = [board("a", row("x", None, finished=0, ends={"failed": 3}))]
+    assert "0 of 3" in leaderboard(failed)
+    assert "No run has finished, so there is nothing to compare" in leaderboard(failed)
+    unknown = [board("a", row("x", None, metric="ess_model"), row("y", None, metric="ess_model"))]
+    assert "Nobody has a place: no target here has a truth" in leaderboard(unknown)
+    assert conclusion([], [], 0).startswith("No run has finished")
+
+
+def test_many_samplers_with_long_names_stay_short_and_narrow():
+    long = "adjoint_sampling[model=Equivariant[width=32,rounds=1],reference=Stationary,lr={}]"
+    many = [board(f"t{k}", *(row(long.format(i), i + 1) for i in range(30))) for k in range(9)]
+    lines = leaderboard(many).splitlines()
+    assert len(lines) <= SHOWN + 6 and max(map(len, lines)) <= 100
+    assert "... and 20 more" in lines and "lr=0]" in lines[1]
