@@ -25,8 +25,8 @@ from tiltbench.plan.spec import METRICS, label, registered_name, spec
 from tiltbench.plan.suite import Choice, Suite
 from tiltbench.plan.text import written_name
 from tiltbench.records.provenance import code_identity, code_of, same_code
-from tiltbench.records.published import is_published
 from tiltbench.records.record import Record
+from tiltbench.records.recorded import is_published
 from tiltbench.records.store import records, undamaged
 from tiltbench.report.export import inference_data
 from tiltbench.report.frame import collect

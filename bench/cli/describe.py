@@ -28,6 +28,7 @@ from tiltbench.plan.spec import (
 )
 from tiltbench.plan.suite import nearest
 from tiltbench.plan.toml import load_suite, suite_names
+from tiltbench.targets.files import split
 from tiltbench.targets.registry import Entry, UnknownName
 
 
@@ -49,7 +50,7 @@ def describe(text: str, width: int) -> str:
 
 def _entries(name: str) -> Iterator[tuple[str, Entry]]:
     """(kind, entry) of what has the name, or of what a plug-in file names."""
-    if ".py" in name:
+    if split(name) is not None:
         from tiltbench.plan.plugins import registry_of
         from tiltbench.targets.registry import TARGETS
 

@@ -15,7 +15,7 @@ Results = Annotated[str, option("a suite that was run, or the folder of its resu
 def results_folder(name: str) -> Path:
     """The results folder of a suite's name or of a path, or else the published one of that name.
     Raises Refused."""
-    from tiltbench.records.published import is_published
+    from tiltbench.records.recorded import is_published
 
     for folder in (Path(name), RESULTS / name, RESULTS / "published" / name):
         if (folder / "runs").is_dir() or is_published(folder):
@@ -25,7 +25,7 @@ def results_folder(name: str) -> Path:
 
 def filled(name: str) -> Path:
     """A results folder with at least one run whose draws are there.  Raises Refused."""
-    from tiltbench.records.published import is_published
+    from tiltbench.records.recorded import is_published
     from tiltbench.records.store import records
 
     folder = results_folder(name)
@@ -41,7 +41,7 @@ def filled(name: str) -> Path:
 
 def readable_folder(name: str) -> Path:
     """The same where records are readable: scores are read without draws.  Raises Refused."""
-    from tiltbench.records.published import is_published
+    from tiltbench.records.recorded import is_published
     from tiltbench.records.store import readable
 
     folder = results_folder(name)

@@ -21,9 +21,9 @@ def publish(
     """Write records, scores and curves as Parquet files, table.md, and the pictures that README.md
     or docs/ show, to results/published/SUITE; and the draws, which do not belong in git, as one
     archive, whose SHA-256 is kept."""
+    source = results_folder(results)
     from tiltbench.report import publish as work
 
-    source = results_folder(results)
     name = source.resolve().name
     archive = draws or RESULTS / f"{name}-draws.tar"
     done = work.publish(source, RESULTS / "published" / name, archive, Path())

@@ -28,7 +28,7 @@ def report(
     plugin: Plugins = (),
 ) -> int:
     """Write the tables, plots and page of scored runs again."""
-    from tiltbench.records.published import is_published
+    from tiltbench.records.recorded import is_published
     from tiltbench.report import write
 
     with plugged(plugin):

@@ -46,14 +46,15 @@ def score(
             scored = score_runs(folder, force=force, progress=_scored)
         except BrokenFloors as error:
             raise Refused(str(error)) from error
-        made = boards(collect(folder))
     if scored.done or not scored.reasons:
         done = scored.done
         print(f"{done} runs scored" if done else "every run is scored; --force scores them again")
-    print(f"\n{leaderboard(made)}\n\n{command(['report', results])} writes tables and page.")
     if warning := scored.warning(folder):
         print(warning, file=sys.stderr)
         return 1
+    with plugged(plugin):
+        made = boards(collect(folder))
+    print(f"\n{leaderboard(made)}\n\n{command(['report', results])} writes tables and page.")
     return 0
 
 

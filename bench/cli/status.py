@@ -33,7 +33,7 @@ def status(
 
 
 def _show_status(folder: Path) -> None:
-    from tiltbench.records.published import is_published
+    from tiltbench.records.recorded import is_published
 
     if is_published(folder):
         _show_published(folder)

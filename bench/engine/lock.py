@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tiltbench.engine.shard import WHOLE, Shard
 from tiltbench.plan.errors import Refused
-from tiltbench.records.published import is_published
+from tiltbench.records.recorded import is_published
 
 
 @contextmanager

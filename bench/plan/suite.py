@@ -202,10 +202,10 @@ def _is_pattern(owner: str) -> bool:
 
 def _owns(choice: Choice, build: Builder, owner: str, key: str) -> bool:
     """Whether a setting is of this target or sampler."""
-    if not _is_pattern(owner):
-        return choice.answers_to(owner)
-    names = (choice.label, choice.label.partition("[")[0], choice.spec["name"])
-    if not any(fnmatchcase(name, owner) for name in names):
+    if choice.answers_to(owner):
+        return True
+    names = (choice.label, head(choice.label), choice.spec["name"])
+    if not _is_pattern(owner) or not any(fnmatchcase(name, owner) for name in names):
         return False
     found: Any = spec(build(choice.spec))
     for part in key.split("."):

@@ -125,6 +125,8 @@ def _arrays(file: Path) -> dict[str, Tensor]:
         raise _unreadable(file) from error
     except (OSError, TypeError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         raise _unreadable(file) from error
+    if not all(isinstance(array, np.ndarray) for array in found.values()):
+        raise _unreadable(file)  # NumPy hands over as bytes what is no .npy within a zip
     return {key: _numbers(array, key, file) for key, array in found.items()}
 
 

@@ -17,9 +17,10 @@ from tiltbench.plan.errors import Refused
 from tiltbench.records import columns
 from tiltbench.records.files import read_json, strict
 from tiltbench.records.record import Record, made
+from tiltbench.records.recorded import RUNS, is_published
 from tiltbench.records.store import read_scores, readable, warn
 
-RUNS, SCORES, CURVES = (f"{name}.parquet" for name in ("runs", "scores", "curves"))
+SCORES, CURVES = "scores.parquet", "curves.parquet"
 FORMAT = 1
 PARTS = ("spec", "labels", "cost", "code")  # of a record, whose keys are columns
 FLOORS = ("floor", "floor_energy_w2")  # parts of scores and curves
@@ -67,10 +68,6 @@ class Results(NamedTuple):
     published: bool = False
     sums: Mapping[str, Mapping[str, str]] = {}  # by run: the SHA-256 of its files of arrays
     archive: Archive | None = None
-
-
-def is_published(folder: Path) -> bool:
-    return (folder / RUNS).is_file()
 
 
 def results(folder: Path) -> Results:

@@ -11,6 +11,13 @@ from tiltbench.plan.cell import Cell
 if TYPE_CHECKING:
     from tiltbench.records.record import Record
 
+RUNS = "runs.parquet"  # of a published set (records.published)
+
+
+def is_published(folder: Path) -> bool:
+    """Whether a folder of results is a published one.  Asked by commands before they need torch."""
+    return (folder / RUNS).is_file()
+
 
 def recorded_cells(cells: Sequence[Cell], runs: Path) -> dict[str, Record]:
     """The cells that count as done, with their records."""

@@ -70,9 +70,9 @@ def test_lists_and_settings_hold_any_path(here, folder):
             "gmm9",
             one,
         ]
-        assert setting(f"{quoted(path)}.dim=2,3") == (quoted(path), "dim", [2, 3])
+        assert setting(f"{quoted(path)}.dim=2,3") == (quoted(path), "dim", (2, 3))
     if folder != "x.py[1]":  # to be quoted there, as it reads as an owner with brackets
-        assert setting(f"{path}:flat.dim=2,3") == (f"{path}:flat", "dim", [2, 3])
+        assert setting(f"{path}:flat.dim=2,3") == (f"{path}:flat", "dim", (2, 3))
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

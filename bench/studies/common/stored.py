@@ -20,7 +20,7 @@ def is_control(method: str) -> bool:
 def folder_of(suite: str) -> Path:
     """Where the suite's own results lie, or else the published ones; FileNotFoundError where there
     are neither."""
-    from tiltbench.records.published import is_published
+    from tiltbench.records.recorded import is_published
 
     for root in ROOTS:
         folder = root / suite
