@@ -85,7 +85,7 @@ def _tree(roots: list[str]) -> str:
             if said:
                 indent = "  " * (len(folder.parts) - 1)
                 lines.append(f"{indent + folder.name + '/':22} {said.partition(chr(10))[0]}")
-    return "\n```text\n" + "\n".join(lines) + "\n```\n\n"
+    return "\n" + "\n".join("    " + line for line in lines) + "\n\n"
 
 
 def _references(folder: str) -> str:

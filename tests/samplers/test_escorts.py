@@ -629,7 +629,7 @@ def test_dF_dt_is_the_derivative_of_F():
     model = Mlp().build(2, Stationary(), rng())
     with torch.no_grad():
         model.log_Z.fill_(0.7)
-        model.bend.copy_(torch.randn(8, generator=rng()))
+        model.energy.bend.copy_(torch.randn(8, generator=rng()))
     t = torch.linspace(0, 1, 5, dtype=torch.float64, requires_grad=True)
     (rate,) = torch.autograd.grad(model.free_energy(t).sum(), t)
     assert torch.allclose(rate, model.free_energy_rate(t))

@@ -293,7 +293,7 @@ def test_an_adapter_starts_at_nothing_and_leaves_the_base_alone():
     assert all(torch.equal(before[key], value) for key, value in base.network.state_dict().items())
     trained = {id(p) for group in state.optimizer.param_groups for p in group["params"]}
     assert not trained & {id(p) for p in base.network.parameters()}
-    assert copy.deepcopy(state.model).base is base
+    assert copy.deepcopy(state.model).network.base is base
     assert not any(p.requires_grad for p in base.network.parameters())
     fine = random_base(steps=50)
     state.model.network.base = fine
