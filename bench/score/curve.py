@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -16,6 +15,7 @@ from tiltbench.plan.spec import METRICS
 from tiltbench.records.files import read_arrays
 from tiltbench.samplers.sampler import Draws
 from tiltbench.score.floor import Floors
+from tiltbench.score.result import CurvePoint, CurveScore
 from tiltbench.targets.target import Target, Truth
 
 DISTANCES = ("config_w2", "energy_distance")  # samplers are placed by the first there is
@@ -26,47 +26,39 @@ ENERGY = "energy_w2"  # shown beside it in the learning curves of particles
 
 def curve_scores(
     runs: Path, run: str, target: Target, truth: Truth, floors: Floors
-) -> dict[str, Any] | None:
-    """Error of log Z and distance at each spend (calls); null where there is no number."""
+) -> CurveScore | None:
+    """None where the run has no learning curve."""
     path = runs / f"{run}.curve.npz"
     if not path.exists():
         return None
     arrays = read_arrays(path)
-    spends, x = arrays["spend"].tolist(), arrays["x"].double()
-    n = x.shape[1]
+    x = arrays["x"].double()
     log_w = arrays.get("log_w", torch.full(x.shape[:2], torch.nan))
-    name = curve_distance(target)
-    metric: Metric = METRICS.load(name)
-    rows = []
-    for points, weights in zip(x, log_w, strict=True):
-        row: dict[str, Any] = {"log_Z_err": None, "log_Z_se": None, "distance": None, ENERGY: None}
-        weights = weights[~weights.isnan()]
-        if len(weights) and truth.log_Z is not None:
-            value, se, _ = estimators.jarzynski(weights)
-            row |= {"log_Z_err": value - truth.log_Z, "log_Z_se": se}
-        points = points[points.isfinite().all(-1)]
-        if 1 < len(points) <= truth.held and truth.sample is not None:
-            made = metric.fn(target, truth, Outcome(Draws(points), None, {}), Generator())
-            row["distance"] = made.value
-            if target.particles:
-                row[ENERGY] = _energy(target, truth, points)
-        rows.append(row)
-    floor, second = floors.get(n, {}).get(name), floors.get(n, {}).get(ENERGY)
-    energy: dict[str, Any] = {}
-    if target.particles:
-        energy[ENERGY] = [row[ENERGY] for row in rows]
-    if energy and second:
-        energy["floor_" + ENERGY] = {"mean": second.mean, "sd": second.sd, "n": n}
-    clock = {"seconds": arrays["seconds"].tolist()} if "seconds" in arrays else {}
-    return {
-        "spend": spends,
-        **clock,
-        "n": n,
-        "metric": name,
-        **{key: [row[key] for row in rows] for key in ("log_Z_err", "log_Z_se", "distance")},
-        "floor": {"mean": floor.mean, "sd": floor.sd, "n": n} if floor else None,
-        **energy,
-    }
+    n, name = x.shape[1], curve_distance(target)
+    spends = arrays["spend"].tolist()
+    points = tuple(
+        _point(spend, draws, weights, target, truth)
+        for spend, draws, weights in zip(spends, x, log_w, strict=True)
+    )
+    here = floors.get(n, {})
+    seconds = tuple(arrays["seconds"].tolist()) if "seconds" in arrays else ()
+    energy = ENERGY if target.particles else ""
+    return CurveScore(points, seconds, n, name, here.get(name), energy, here.get(ENERGY))
+
+
+def _point(spend: float, draws: Tensor, log_w: Tensor, target: Target, truth: Truth) -> CurvePoint:
+    error, se, distance, energy = None, None, None, None
+    log_w = log_w[~log_w.isnan()]
+    if len(log_w) and truth.log_Z is not None:
+        value, se, _ = estimators.jarzynski(log_w)
+        error = value - truth.log_Z
+    draws = draws[draws.isfinite().all(-1)]
+    if 1 < len(draws) <= truth.held and truth.sample is not None:
+        metric: Metric = METRICS.load(curve_distance(target))
+        distance = metric.fn(target, truth, Outcome(Draws(draws), None, {}), Generator()).value
+        if target.particles:
+            energy = _energy(target, truth, draws)
+    return CurvePoint(spend, error, se, distance, energy)
 
 
 def curve_distance(target: Target) -> str:

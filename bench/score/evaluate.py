@@ -6,9 +6,9 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,47 +23,52 @@ from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import ess, resample
 from tiltbench.score.curve import curve_scores
 from tiltbench.score.floor import COMPARED, Floor, Floors, compared, sample_metrics, short
+from tiltbench.score.result import Evaluation, Score
 from tiltbench.targets.target import Target, Truth
 
 
-def evaluate(runs: Path, run: str, floors: Floors) -> dict[str, Any]:
-    """Every registered metric of run `run`, {name: {"value", "se", "n", "floor"}} under "scores",
-    its learning curve under "curve", and the seconds it took.  Where its target cannot be built
-    here, "unbuilt" says why, and every score is a null.
+def evaluate(runs: Path, run: str, floors: Floors) -> Evaluation:
+    """Every registered metric of run `run`, and its learning curve.
 
-    Where a number cannot be had: {"value": null, "reason"}, never 0.  Sample metrics of weighted
-    draws come twice, as drawn and, as `<name>_weighted`, after resampling by the weights."""
+    Sample metrics of weighted draws come twice: as drawn and, as `<name>_weighted`, after
+    resampling by the weights.  What is raised becomes a reason: no run stops the others."""
     clock = time.perf_counter()
     record = read_record(runs / f"{run}.json")
-    found: dict[str, Any] = {"run": run, "draws": None, "curve": None}
+    made = Evaluation(run, {}, 0.0)
     try:
         outcome = _outcome(runs, run)
-        found["draws"] = len(outcome.draws.x)
-        if outcome.draws.log_w is not None:
-            found["zero_weights"] = float((outcome.draws.log_w == -torch.inf).double().mean())
-        source = _source(record, runs)
-        target, truth = _rebuilt(record, source, outcome)
-        known_truth = _with_reference(truth, source, record.spec["seed"])
-        found["scores"] = dict(_scores(target, known_truth, outcome, record, floors))
-        lacking, comparing = short(truth, compared(len(outcome.draws.x))), sample_metrics()
-        for name, result in found["scores"].items():
-            if lacking and name.removesuffix("_weighted") in comparing and "reason" not in result:
-                result["no_floor"] = lacking
-    except Exception as error:  # a plug-in that has moved must not stop the other runs
-        found["error"] = f"{type(error).__name__}: {error}"
-        if isinstance(error, Unbuilt):
-            found["unbuilt"] = found["error"] = str(error)
-        found["scores"] = {n: {"value": None, "reason": found["error"]} for n in METRICS.entries}
-    else:
-        try:
-            found["curve"] = curve_scores(runs, run, target, known_truth, floors)
-        except Exception as error:  # the scores of the run are good all the same
-            found["curve_error"] = (
-                f"{run}.curve.npz cannot be scored ({error}); "
-                "the same `tiltbench run` makes it anew"
-            )
-    found["seconds"] = time.perf_counter() - clock
-    return found
+        made = replace(made, draws=len(outcome.draws.x), zero_weights=_zero(outcome.draws.log_w))
+        made = _scored(made, runs, record, outcome, floors)
+    except Exception as error:
+        unbuilt = str(error) if isinstance(error, Unbuilt) else ""
+        said = unbuilt or f"{type(error).__name__}: {error}"
+        unknown = dict.fromkeys(METRICS.entries, Score.unknown(said))
+        made = replace(made, scores=unknown, error=said, unbuilt=unbuilt)
+    return replace(made, seconds=time.perf_counter() - clock)
+
+
+def _zero(log_w: Tensor | None) -> float | None:
+    return None if log_w is None else float((log_w == -torch.inf).double().mean())
+
+
+def _scored(
+    made: Evaluation, runs: Path, record: Record, outcome: Outcome, floors: Floors
+) -> Evaluation:
+    source = _source(record, runs)
+    target, bare = _rebuilt(record, source, outcome)
+    truth = _with_reference(bare, source, record.spec["seed"])
+    scores = dict(_scores(target, truth, outcome, record, floors))
+    if lacking := short(bare, compared(len(outcome.draws.x))):
+        for name in scores:
+            if name.removesuffix("_weighted") in sample_metrics():
+                scores[name] = scores[name].without_floor(lacking)
+    try:
+        curve = curve_scores(runs, made.run, target, truth, floors)
+    except Exception as error:  # the scores of the run are good all the same
+        wrong = f"{made.run}.curve.npz cannot be scored ({error})"
+        again = "the same `tiltbench run` makes it anew"
+        return replace(made, scores=scores, curve_error=f"{wrong}; {again}")
+    return replace(made, scores=scores, curve=curve)
 
 
 def _outcome(runs: Path, run: str) -> Outcome:
@@ -81,7 +86,7 @@ def _scores(
     outcome: Outcome,
     record: Record,
     floors: Floors,
-) -> Iterator[tuple[str, dict[str, Any]]]:
+) -> Iterator[tuple[str, Score]]:
     comparing = sample_metrics()
     n = compared(len(outcome.draws.x))
     few, weighted = _thinned(outcome, n), _weighted(outcome, record, n)
@@ -95,7 +100,7 @@ def _scores(
             lack = missing or (weighted if isinstance(weighted, str) else "")
             made = few if isinstance(weighted, str) else weighted
             result = _one(metric, lack, target, truth, made, record, here.get(name))
-            yield f"{name}_weighted", {**result, "ess": ess(outcome.draws.log_w)}
+            yield f"{name}_weighted", replace(result, ess=ess(outcome.draws.log_w))
 
 
 def _one(
@@ -106,23 +111,19 @@ def _one(
     outcome: Outcome,
     record: Record,
     floor: Floor | None,
-) -> dict[str, Any]:
+) -> Score:
     if missing:
-        return {"value": None, "reason": missing}
+        return Score.unknown(missing)
     try:
         source = generator(record.spec["seed"], "score")
         value, se, n = metric.fn(target, truth, outcome.copy(), source)
     except Unknown as error:
-        return {"value": None, "reason": str(error)}
+        return Score.unknown(str(error))
     except Exception as error:
-        return {"value": None, "reason": f"{type(error).__name__}: {error}"}
+        return Score.unknown(f"{type(error).__name__}: {error}")
     if not math.isfinite(value):
-        return {"value": None, "reason": f"the value is {value}"}
-    result: dict[str, Any] = {"value": value, "se": se, "n": n}
-    if floor is not None:
-        unfit = floor.unfit(metric)
-        result["floor"] = {"mean": floor.mean, "sd": floor.sd, "n": floor.n, "unfit": unfit}
-    return result
+        return Score.unknown(f"the value is {value}")
+    return Score(value, se, n).beside(floor, metric)
 
 
 def _missing(metric: Metric, target: Target, truth: Truth, outcome: Outcome) -> str:

@@ -163,14 +163,14 @@ def _score_run(task: tuple[Path, str, str, Floors]) -> _Ended:
     runs, run, code, floors = task
     data, found = _data(runs, run), evaluate(runs, run, floors)
     former = _former(runs, run, data)
-    reason = found.get("unbuilt", "")
-    if reason and any(score.get("value") is not None for score in former.values()):
-        return _Ended(reason, True)
+    if found.unbuilt and any(score.get("value") is not None for score in former.values()):
+        return _Ended(found.unbuilt, True)
     # those of a metric that no --plugin lends this time
     lent = {n: s for n, s in former.items() if n.removesuffix("_weighted") not in METRICS.entries}
-    found["scores"] = {**lent, **found["scores"]}
-    write_json(runs / f"{run}.scores.json", {"code": code, "data": data, **found})
-    return _Ended(reason, False, str(found.get("curve_error", "")))
+    made = found.json()
+    made["scores"] = {**lent, **made["scores"]}
+    write_json(runs / f"{run}.scores.json", {"code": code, "data": data, **made})
+    return _Ended(found.unbuilt, False, found.curve_error)
 
 
 def _former(runs: Path, run: str, data: str) -> dict[str, Any]:

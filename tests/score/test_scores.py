@@ -266,4 +266,4 @@ def test_a_learning_curve_of_more_draws_than_the_truth_holds_has_no_distance(tmp
     write_arrays(tmp_path / "run.curve.npz", arrays)
     truth = Truth("made up", sample=lambda n, g: torch.zeros(n, target.dim), held=held)
     found = curve_scores(tmp_path, "run", target, truth, {})
-    assert found is not None and [d is not None for d in found["distance"]] == [known] * 2
+    assert found is not None and [p.distance is not None for p in found.points] == [known] * 2

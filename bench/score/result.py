@@ -1,0 +1,123 @@
+"""What the scoring of a run comes to, and how it is written into `<id>.scores.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tiltbench.metric import Metric
+from tiltbench.score.floor import Floor
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric of one run: its value with standard error and number of independent draws, beside
+    its floor; or why there is none, never 0."""
+
+    value: float | None
+    se: float | None = None
+    n: int | None = None
+    floor: Floor | None = None
+    unfit: bool = False  # the floor is too noisy to rank by
+    reason: str = ""  # where there is no value
+    no_floor: str = ""  # where there might be a floor and is none
+    ess: float | None = None  # of the weights that the draws were resampled by
+
+    @staticmethod
+    def unknown(reason: str) -> Score:
+        return Score(None, reason=reason)
+
+    def beside(self, floor: Floor | None, metric: Metric) -> Score:
+        if floor is None or self.value is None:
+            return self
+        return replace(self, floor=floor, unfit=floor.unfit(metric))
+
+    def without_floor(self, reason: str) -> Score:
+        return self if self.value is None else replace(self, no_floor=reason)
+
+    def json(self) -> dict[str, Any]:
+        if self.value is None:
+            made: dict[str, Any] = {"value": None, "reason": self.reason}
+        else:
+            made = {"value": self.value, "se": self.se, "n": self.n}
+        if self.floor is not None:
+            made["floor"] = {**_shown(self.floor), "unfit": self.unfit}
+        if self.no_floor:
+            made["no_floor"] = self.no_floor
+        if self.ess is not None:
+            made["ess"] = self.ess
+        return made
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One spend of a learning curve; None where there is no number."""
+
+    spend: float  # calls
+    log_Z_err: float | None = None  # nats
+    log_Z_se: float | None = None
+    distance: float | None = None
+    energy: float | None = None  # energy_w2, of particles
+
+
+@dataclass(frozen=True)
+class CurveScore:
+    """The learning curve of one run: at each spend the error of log Z and a distance to n exact
+    draws."""
+
+    points: tuple[CurvePoint, ...]
+    seconds: tuple[float, ...]  # of training at each spend; () where they were not kept
+    n: int
+    metric: str  # what `distance` is
+    floor: Floor | None
+    second: str = ""  # what `energy` is; "" of a target without particles
+    second_floor: Floor | None = None
+
+    def json(self) -> dict[str, Any]:
+        made: dict[str, Any] = {"spend": [point.spend for point in self.points]}
+        if self.seconds:
+            made["seconds"] = list(self.seconds)
+        made |= {"n": self.n, "metric": self.metric}
+        for key in ("log_Z_err", "log_Z_se", "distance"):
+            made[key] = [getattr(point, key) for point in self.points]
+        made["floor"] = _shown(self.floor, self.n) if self.floor else None
+        if self.second:
+            made[self.second] = [point.energy for point in self.points]
+            if self.second_floor:
+                made["floor_" + self.second] = _shown(self.second_floor, self.n)
+        return made
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All scores of a run, by metric, with its learning curve; or what went wrong."""
+
+    run: str
+    scores: Mapping[str, Score]
+    seconds: float
+    draws: int | None = None
+    curve: CurveScore | None = None
+    zero_weights: float | None = None  # share of weights that are 0; None where there are none
+    error: str = ""  # of the scores as a whole: each of them is unknown
+    unbuilt: str = ""  # why the target cannot be built here
+    curve_error: str = ""
+
+    def json(self) -> dict[str, Any]:
+        made: dict[str, Any] = {
+            "run": self.run,
+            "draws": self.draws,
+            "curve": self.curve.json() if self.curve else None,
+        }
+        if self.zero_weights is not None:
+            made["zero_weights"] = self.zero_weights
+        for key in ("error", "unbuilt", "curve_error"):
+            if said := getattr(self, key):
+                made[key] = said
+        made["scores"] = {name: score.json() for name, score in self.scores.items()}
+        made["seconds"] = self.seconds
+        return made
+
+
+def _shown(floor: Floor, n: int | None = None) -> dict[str, Any]:
+    return {"mean": floor.mean, "sd": floor.sd, "n": floor.n if n is None else n}
