@@ -39,16 +39,16 @@ def floor(
                 f"the floors of {name} do not ship: those of a plug-in are measured when its "
                 "runs are scored, and kept with the results"
             )
-    from tiltbench.score.floor import SHIPPED, page, regenerate, write_book
+    from tiltbench.score.floor import SHIPPED, floors_key, regenerate, write_floors
 
     def key(row: Mapping[str, Any]) -> str:
-        return page(row["target"], row["version"], row["n"])
+        return floors_key(row["target"], row["version"], row["n"])
 
     old = json.loads(SHIPPED.read_text(encoding="utf-8"))["floors"] if SHIPPED.exists() else []
     specs = [spec(build_target(parse(text))) for text in called]
     with tempfile.TemporaryDirectory() as folder:
         made = regenerate(specs, draws, Path(folder) / SHIPPED.name)
     new = {key(row) for row in made}
-    write_book(SHIPPED, [*(row for row in old if key(row) not in new), *made])
+    write_floors(SHIPPED, [*(row for row in old if key(row) not in new), *made])
     print(f"{len(made)} floors measured; {SHIPPED}")
     return 0

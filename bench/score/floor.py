@@ -60,19 +60,21 @@ class Floor(NamedTuple):
         return distance and self.sd > self.mean / 3
 
 
-Page = dict[str, Floor | None]  # by `shelf` of a metric; None: measured, and there is none
-Book = dict[str, Page]  # by target, version and number of draws
+TargetFloors = dict[
+    str, Floor | None
+]  # by `metric_key` of a metric; None: measured, and there is none
+FloorTable = dict[str, TargetFloors]  # by target, version and number of draws
 
 
-def page(target: Spec, version: int, n: int, file: str = "") -> str:
+def floors_key(target: Spec, version: int, n: int, file: str = "") -> str:
     """The key of a target's floors: its complete spec, its version, the `plugin_hash` of its name
     (nothing for the package's own) and the number of draws."""
     return f"{json.dumps(target, sort_keys=True)} v{version}{file and f' file {file}'} n={n}"
 
 
-def shelf(metric: str) -> str:
-    """The name of a metric's floors in a book: one from outside the package may change, so that its
-    `plugin_hash` is added."""
+def metric_key(metric: str) -> str:
+    """The name of a metric's floors in a table, with its `plugin_hash` where it is not the
+    package's own and may change."""
     return f"{metric} {plugin_hash(metric)}".strip()
 
 
@@ -98,7 +100,7 @@ def measure(
     n: int,
     seed: int = 0,
     repetitions: int = REPETITIONS,
-) -> Page:
+) -> TargetFloors:
     """The floors of `metrics`, None where the target's truth does not allow one.
 
     Each repetition takes 2 n exact draws at once and scores one half against the other, so that a
@@ -121,7 +123,7 @@ def measure(
             except Exception:  # no floor; the scores say why
                 value = math.nan
             values.setdefault(name, []).append(value)
-    floors: Page = dict.fromkeys(metrics)
+    floors: TargetFloors = dict.fromkeys(metrics)
     for name, v in values.items():
         if np.isfinite(v).all():
             floors[name] = Floor(float(np.mean(v)), float(np.std(v, ddof=1)), n, repetitions)
@@ -143,27 +145,31 @@ class BrokenFloors(ValueError):
     """A file of floors that cannot be used; the message names it and the remedy."""
 
 
-def read_book(path: Path) -> Book:
+def read_floors(path: Path) -> FloorTable:
     """The floors of a file; none where there is no file.  Raises BrokenFloors."""
     if not path.exists():
         return {}
     try:
         entries = read_json(path)["floors"]
-        book: Book = {}
+        table: FloorTable = {}
         for e in entries:
-            floors = book.setdefault(page(e["target"], e["version"], e["n"], e.get("file", "")), {})
+            floors = table.setdefault(
+                floors_key(e["target"], e["version"], e["n"], e.get("file", "")), {}
+            )
             for name, pair in e["metrics"].items():
                 mean, sd = pair or (math.nan, math.nan)
                 floors[name] = Floor(mean, sd, e["n"], e["repetitions"]) if pair else None
-        return book
+        return table
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BrokenFloors(
             f"{path} holds no floors ({error}); delete it: they are made anew"
         ) from error
 
 
-def entry(target: Spec, version: int, n: int, floors: Page, file: str = "") -> dict[str, Any]:
-    """What a file of floors holds of one target at one n; `file` as in `page`."""
+def entry(
+    target: Spec, version: int, n: int, floors: TargetFloors, file: str = ""
+) -> dict[str, Any]:
+    """What a file of floors holds of one target at one n; `file` as in `floors_key`."""
     return {
         "target": target,
         "version": version,
@@ -171,13 +177,19 @@ def entry(target: Spec, version: int, n: int, floors: Page, file: str = "") -> d
         **({"file": file} if file else {}),
         "repetitions": REPETITIONS,
         "metrics": {
-            shelf(name): [float(f"{floor.mean:.6g}"), float(f"{floor.sd:.6g}")] if floor else None
+            metric_key(name): [float(f"{floor.mean:.6g}"), float(f"{floor.sd:.6g}")]
+            if floor
+            else None
             for name, floor in sorted(floors.items())
         },
     }
 
 
-def write_book(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
+def _short(number: float) -> float:
+    return float(f"{number:.6g}")
+
+
+def write_floors(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
     about = (
         "metric: [mean, sd] between independent exact sets of n draws; made by `tiltbench floor`"
     )
@@ -196,7 +208,7 @@ def regenerate(
         target = build_target(spec)
         for n in ns:
             entries.append(entry(spec, target.version, n, measure(target, metrics, n)))
-    write_book(path, entries)
+    write_floors(path, entries)
     return entries
 
 

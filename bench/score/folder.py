@@ -30,18 +30,18 @@ from tiltbench.score.curve import DISTANCES, ENERGY
 from tiltbench.score.evaluate import evaluate
 from tiltbench.score.floor import (
     SHIPPED,
-    Book,
     Floors,
+    FloorTable,
+    TargetFloors,
     compared,
     entry,
+    floors_key,
     measure,
-    page,
-    read_book,
+    metric_key,
+    read_floors,
     sample_metrics,
-    shelf,
-    write_book,
+    write_floors,
 )
-from tiltbench.score.floor import Page as FloorsOfPage
 from tiltbench.targets.registry import TARGETS
 from tiltbench.targets.settings import standard
 
@@ -105,8 +105,8 @@ def score_runs(
         return Scored(0, 0, 0, ())
     ended = []
     with _workers(jobs or os.cpu_count() or 1, len(due)) as each:
-        book = _floors(folder / "floors.json", runs, due, placed, each)
-        tasks = [(runs, r.id, codes[r.id], _pages(book, r, placed[r.id])) for r in due]
+        table = _floors(folder / "floors.json", runs, due, placed, each)
+        tasks = [(runs, r.id, codes[r.id], _floors_by_draws(table, r, placed[r.id])) for r in due]
         for done, result in enumerate(each(_score_run, tasks), 1):
             ended.append(result)
             if result.curve_error:
@@ -210,10 +210,10 @@ def _digest(files: Iterable[Path]) -> str:
 
 def _floors(
     path: Path, runs: Path, due: list[Record], placed: Mapping[str, Spec], each: Each
-) -> Book:
+) -> FloorTable:
     """Every floor that the runs need: shipped, kept in `path` from before, or measured now.
     `placed` has the target of each run as it is built here."""
-    book = _joined(read_book(SHIPPED), read_book(path))
+    table = _joined(read_floors(SHIPPED), read_floors(path))
     wanted: dict[str, tuple[_Asked, set[str]]] = {}
     files: dict[str, str] = {}
     for record in due:
@@ -223,10 +223,10 @@ def _floors(
         for count, names in ((n, set(sample_metrics())), (of_curve, {*DISTANCES, ENERGY})):
             if count > 1:
                 asked = _Asked(target, placed[record.id], version, count, file)
-                wanted.setdefault(asked.page, (asked, set()))[1].update(names)
+                wanted.setdefault(asked.key, (asked, set()))[1].update(names)
     tasks = []
     for key, (asked, names) in wanted.items():
-        lacking = {name for name in names if shelf(name) not in book.get(key, {})}
+        lacking = {name for name in names if metric_key(name) not in table.get(key, {})}
         if lacking:
             tasks.append((asked, tuple(sorted(lacking))))
     fresh = [
@@ -240,8 +240,8 @@ def _floors(
         kept = [
             e for e in kept if e.get("file", "") == files.get(_key(e["target"]), e.get("file", ""))
         ]
-        write_book(path, [*kept, *fresh])
-    return _joined(book, read_book(path))
+        write_floors(path, [*kept, *fresh])
+    return _joined(table, read_floors(path))
 
 
 class _Asked(NamedTuple):
@@ -255,11 +255,11 @@ class _Asked(NamedTuple):
     file: str
 
     @property
-    def page(self) -> str:
-        return page(self.target, self.version, self.n, self.file)
+    def key(self) -> str:
+        return floors_key(self.target, self.version, self.n, self.file)
 
 
-def _joined(first: Book, second: Book) -> Book:
+def _joined(first: FloorTable, second: FloorTable) -> FloorTable:
     return {key: {**first.get(key, {}), **second.get(key, {})} for key in {**first, **second}}
 
 
@@ -277,7 +277,7 @@ def _counts(runs: Path, record: Record) -> tuple[int, int]:
 
 
 @standard()
-def _measure(task: tuple[_Asked, tuple[str, ...]]) -> tuple[_Asked, FloorsOfPage | None]:
+def _measure(task: tuple[_Asked, tuple[str, ...]]) -> tuple[_Asked, TargetFloors | None]:
     """None where the target cannot be built."""
     asked, names = task
     try:
@@ -288,15 +288,15 @@ def _measure(task: tuple[_Asked, tuple[str, ...]]) -> tuple[_Asked, FloorsOfPage
     return asked, measure(target, chosen, asked.n)
 
 
-def _pages(book: Book, record: Record, placed: Spec) -> dict[int, FloorsOfPage]:
+def _floors_by_draws(table: FloorTable, record: Record, placed: Spec) -> dict[int, TargetFloors]:
     """The floors of the record's target, by number of draws."""
     target = record.spec["target"]
     file = plugin_hash(placed["name"])
-    start = page(target, record.spec["target_version"], 0, file).removesuffix("0")
-    names = {shelf(name): name for name in METRICS.entries}
+    start = floors_key(target, record.spec["target_version"], 0, file).removesuffix("0")
+    names = {metric_key(name): name for name in METRICS.entries}
     return {
         int(key.removeprefix(start)): {names[s]: floor for s, floor in found.items() if s in names}
-        for key, found in book.items()
+        for key, found in table.items()
         if key.startswith(start)
     }
 

@@ -512,14 +512,14 @@ def test_floors_are_written_once(tmp_path, monkeypatch):
     shipped = tmp_path / "floors.json"
     monkeypatch.setattr(tiltbench.score.floor, "SHIPPED", shipped)
     assert main(["floor", "--targets", "gaussian", "--draws", "20"]) == 0
-    write, seen = tiltbench.score.floor.write_book, []
+    write, seen = tiltbench.score.floor.write_floors, []
 
     def watched(path, entries):
         rows = list(entries)
         seen.extend([len(rows)] if path == shipped else [])
         write(path, rows)
 
-    monkeypatch.setattr(tiltbench.score.floor, "write_book", watched)
+    monkeypatch.setattr(tiltbench.score.floor, "write_floors", watched)
     assert main(["floor", "--targets", "gmm9", "--draws", "20"]) == 0
     assert seen == [2]
 

@@ -10,7 +10,15 @@ from tiltbench.metric import KINDS, Outcome, Unknown
 from tiltbench.plan.spec import METRICS, build_target, spec
 from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import Estimate
-from tiltbench.score.floor import SHIPPED, Floor, known, measure, page, read_book, sample_metrics
+from tiltbench.score.floor import (
+    SHIPPED,
+    Floor,
+    floors_key,
+    known,
+    measure,
+    read_floors,
+    sample_metrics,
+)
 from tiltbench.targets.target import Density, Modes, Observable, Truth
 
 ALL = {name: METRICS.load(name) for name in METRICS.entries}
@@ -405,18 +413,18 @@ def test_shipped_floors_belong_to_the_targets_as_they_are(entry):
     """Version and spec current; unbiased metrics about 0; fresh pairs agree (|z| < 4)."""
     target = build_target(entry["target"])
     assert spec(target) == entry["target"] and target.version == entry["version"]
-    book = read_book(SHIPPED)[page(entry["target"], entry["version"], entry["n"])]
-    assert set(book) == set(SAMPLE)
+    table = read_floors(SHIPPED)[floors_key(entry["target"], entry["version"], entry["n"])]
+    assert set(table) == set(SAMPLE)
     for name, metric in SAMPLE.items():
-        assert (book[name] is not None) == known(metric, target, target.truth())
+        assert (table[name] is not None) == known(metric, target, target.truth())
     for name in ("energy_distance", "mmd"):  # unbiased
-        assert abs(book[name].mean) < 4 * book[name].sd / math.sqrt(book[name].repetitions)
+        assert abs(table[name].mean) < 4 * table[name].sd / math.sqrt(table[name].repetitions)
     if entry["n"] > 500:
         return
     few, names = 3, ("mode_tv", "obs_z", "w2")
-    fresh = measure(target, {n: SAMPLE[n] for n in names if book[n]}, entry["n"], 1, few)
+    fresh = measure(target, {n: SAMPLE[n] for n in names if table[n]}, entry["n"], 1, few)
     for name, floor in fresh.items():
-        stored = book[name]
+        stored = table[name]
         error = stored.sd * math.sqrt(1 / few + 1 / stored.repetitions)
         assert abs(floor.mean - stored.mean) < 4 * error, name
 

@@ -15,7 +15,7 @@ from tiltbench.plan.spec import METRICS, build_sampler, build_target, spec
 from tiltbench.plan.toml import Choice, Suite
 from tiltbench.records.provenance import code_of
 from tiltbench.samplers.registry import SAMPLERS
-from tiltbench.score.floor import sample_metrics, shelf
+from tiltbench.score.floor import metric_key, sample_metrics
 from tiltbench.score.folder import scoring_code
 from tiltbench.targets.functions import from_numpy, from_torch
 from tiltbench.targets.registry import TARGETS, BrokenFile, Clash, Registry, UnknownName
@@ -84,11 +84,11 @@ def test_a_plugged_file_goes_by_its_names_while_it_lasts(file):
 
 def test_an_edited_metric_has_new_floors_and_scores(file, tmp_path):
     with plugged([file]):
-        old = shelf("mean_error"), scoring_code(GMM9)
-        assert old[0] != "mean_error" and shelf("w2") == "w2"
+        old = metric_key("mean_error"), scoring_code(GMM9)
+        assert old[0] != "mean_error" and metric_key("w2") == "w2"
     (tmp_path / file).write_text(FILE.replace(".norm()", ".norm() * 2"))
     with plugged([file]):
-        assert shelf("mean_error") != old[0] and scoring_code(GMM9) != old[1]
+        assert metric_key("mean_error") != old[0] and scoring_code(GMM9) != old[1]
 
 
 def test_what_cannot_be_plugged_in_is_one_sentence(file, tmp_path, capsys):

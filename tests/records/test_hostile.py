@@ -27,7 +27,7 @@ from tiltbench.records.store import done_record, read_scores
 from tiltbench.records.store import records as records_of
 from tiltbench.report import report
 from tiltbench.samplers.sampler import Draws
-from tiltbench.score.floor import read_book
+from tiltbench.score.floor import read_floors
 from tiltbench.score.folder import score
 from tiltbench.targets import reference, target
 
@@ -208,7 +208,7 @@ def test_brackets_without_end_are_one_sentence(capsys):
     for file, read in (
         (path, read_record),
         (path.parent / "x.scores.json", lambda p: read_scores(p.parent, "x")),
-        (path.parent / "floors.json", read_book),
+        (path.parent / "floors.json", read_floors),
     ):
         file.write_text(DEEP)
         with pytest.raises(ValueError, match=file.name):
