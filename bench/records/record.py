@@ -14,6 +14,7 @@ from torch import Tensor
 from tiltbench.metric import Outcome
 from tiltbench.plan.spec import spec_id
 from tiltbench.records.files import read_arrays, read_json, write_arrays, write_json
+from tiltbench.records.shapes import RecordShape, check
 from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.files import split
@@ -117,39 +118,26 @@ def read_record(path: Path) -> Record:
     would have code run from its own results folder."""
     try:
         return made(read_json(path), path)
-    except (KeyError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is not a readable record ({error}); the same `tiltbench run` makes it anew"
         ) from error
 
 
-def made(data: dict[str, Any], path: Path) -> Record:
-    """The record of a file `path` that holds `data`.  Raises KeyError, TypeError or ValueError."""
+def made(data: Any, path: Path) -> Record:
+    """The record of a file `path` that holds `data`.  Raises ValueError or TypeError."""
+    check(data, RecordShape)
     if data["schema"] != SCHEMA:
         raise ValueError(f"schema {data['schema']}, this version reads {SCHEMA}")
     record = Record(**{**data, "status": Status(data["status"])})
-    _sound(record, path)
-    return record
-
-
-def _sound(record: Record, path: Path) -> None:
-    """Raises KeyError, TypeError or ValueError where a part is missing, or not what it must be."""
-    spec, labels = record.spec, record.labels
-    texts = [spec["target"]["name"], spec["sampler"]["name"], labels["target"], labels["sampler"]]
-    if not all(isinstance(text, str) for text in [*texts, record.reason, record.traceback]):
-        raise TypeError("a name or sentence is no text")
-    counts = [spec["target_version"], spec["seed"], spec["draws"], *spec["budget"]["train"]]
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts):
-        raise TypeError("a count is no whole number")
-    if not all(isinstance(part, dict) for part in (record.cost, record.env, record.code)):
-        raise TypeError("cost, env or code is no table")
     if path.stem != record.id:
         raise ValueError(f"it is that of run {record.id}, under another name")
-    for name in texts[:2]:
-        if brings_code(name, path.parent):
+    for part in ("target", "sampler"):
+        if brings_code(name := record.spec[part]["name"], path.parent):
             raise ValueError(
                 f"it names code in its own results folder, {name}; keep plug-ins elsewhere"
             )
+    return record
 
 
 def brings_code(name: str, runs: Path) -> bool:

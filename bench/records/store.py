@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tiltbench.records.files import read_json
 from tiltbench.records.record import Record, read_record
+from tiltbench.records.shapes import ScoresShape, check
 
 if TYPE_CHECKING:
     pass
@@ -94,7 +95,7 @@ def read_scores(runs: Path, run: str) -> dict[str, Any] | None:
         return None
     try:
         found: dict[str, Any] = read_json(path)
-        found["scores"].items()
+        check(found, ScoresShape)
         return found
-    except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} holds no scores ({error}); score the run again") from error

@@ -173,15 +173,15 @@ def test_a_folder_may_be_called_anything(folder, tmp_path):
 
 DEEP = "[" * 100_000
 WRONG = {
-    "no record": ({}, "'schema'"),
-    "a list": ([], "list indices"),
+    "no record": ({}, "required field schema"),
+    "a list": ([], "the whole: Expected object"),
     "a status": ({"status": "brilliant"}, "brilliant"),
     "another key": ({"extra": 1}, "extra"),
-    "no name": ({"spec": {"target": {}}}, "'name'"),
-    "a name": ({"labels": {"target": ["x"], "sampler": "y"}}, "no text"),
-    "a seed": ({"seed": "../../x"}, "no whole number"),
-    "draws": ({"draws": -1}, "no whole number"),
-    "a cost": ({"cost": []}, "no table"),
+    "no name": ({"spec": {"target": {}}}, "spec.target: Object missing required field name"),
+    "a name": ({"labels": {"target": ["x"], "sampler": "y"}}, "labels.target: Expected str"),
+    "a seed": ({"seed": "../../x"}, "Expected int"),
+    "draws": ({"draws": -1}, "Expected int"),
+    "a cost": ({"cost": []}, "cost: Expected object"),
     "another run": ({"seed": 5}, "under another name"),
 }
 
