@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from tests.tools.registered import one_of_each_file
 from tiltbench.check import loss as check_loss
 from tiltbench.check import unknown as check_unknown
 from tiltbench.check.contract import check
@@ -14,7 +15,6 @@ from tiltbench.cli.skeletons import write_skeleton
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import METRICS, build_sampler
 from tiltbench.samplers.classical.smc import Smc
-from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.registry import TARGETS, UnknownName
 
@@ -430,21 +430,7 @@ def test_registered_metrics_pass(name):
     assert bad(findings) == [] and len(findings) > 4
 
 
-def first_of_a_file(name):
-    """The others of its file differ by constants: they are checked by `make slow`."""
-    path = SAMPLERS.entries[name].path
-    return name == min(other for other, entry in SAMPLERS.entries.items() if entry.path == path)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        name
-        if first_of_a_file(name) and name not in COSTLY_LOSSES
-        else pytest.param(name, marks=pytest.mark.slow)
-        for name in sorted(SAMPLERS.entries)
-    ],
-)
+@pytest.mark.parametrize("name", one_of_each_file(COSTLY_LOSSES))
 def test_registered_samplers_pass(name):
     findings = check(name)
     assert bad(findings) == [] and len(findings) > 8

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.tools.registered import one_of_each_file
 from tests.waiting import HANG, wait_for
 from tiltbench.engine.local import Local
 from tiltbench.plan.toml import Choice, Limits, Suite, load_suite
@@ -389,14 +390,15 @@ def same_run(one, other):
         assert all(torch.equal(a[k].nan_to_num(), b[k].nan_to_num()) for k in a), end
 
 
-@pytest.mark.parametrize("name", SAMPLERS.entries)
+@pytest.mark.parametrize("name", one_of_each_file())
 def test_every_sampler_runs_within_its_budget(name, plugin):
     """Real samplers: reproducible, killed and resumed or not, never over any allowance."""
     small = {"paths": 8, "chains": 4, "particles": 4, "ladders": 4, "leaps": 2, "repeats": 2}
     params = ",".join(f"{k}={v}" for k, v in small.items() if getattr(built(name), k, 0) > v)
     reference = type(built(name).reference).__name__  # a start that the method can use
     text = f"{name}[{params + ',' if params else ''}reference={reference}[steps=3]]"
-    budget = 600 if name == "parallel_tempering" else 240  # which pays for a ladder
+    start = {"parallel_tempering": 600, "ais": 240, "smc": 240, "hmc": 240}  # their ladders, chains
+    budget = start.get(name, 80)  # ten steps of most
     first = run(text, budget=budget, draws=40, curve=10)
     assert first.status.finished, first.reason
     again = killed(text, (2,), budget=budget, draws=40, curve=10)

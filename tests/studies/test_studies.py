@@ -9,6 +9,7 @@ import pytest
 import torch
 from pandas import DataFrame
 
+from tests.tools.result_sets import FLOOR, put
 from tiltbench.cli.main import main
 from tiltbench.plan.spec import STUDIES
 from tiltbench.samplers.weights import Estimate
@@ -42,14 +43,18 @@ def test_a_study_writes_its_table_with_command_and_commit(tmp_path):
 
 
 def test_studies_run_side_by_side(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(Path(__file__).resolve().parents[2])  # whose published scores they read
-    names = ["oracle", "rank_agreement"]
-    assert main(["study", *names, "--jobs", "2", "--out", str(tmp_path)]) == 0
-    shown = capsys.readouterr().out.split()
-    assert sorted(shown) == [str(tmp_path / name / "table.md") for name in names]
+    """Two that read the scores of a suite, in processes."""
     monkeypatch.chdir(tmp_path)
     assert main(["study", "oracle", "--jobs", "2"]) == 2
     assert "run the suite first" in capsys.readouterr().err
+    for i in range(rank_agreement.LEAST):
+        scores = {"grad_cov": 1.0 + i, "log_Z_bar_err": 0.1 * i, "energy_distance": (0.1, FLOOR)}
+        put(Path("results/oracle"), f"m{i}", 0, scores, target="tilt_linear")
+    names = ["oracle", "rank_agreement"]
+    assert main(["study", *names, "--jobs", "2", "--out", "out"]) == 0
+    shown = capsys.readouterr().out.split()
+    assert sorted(shown) == [f"out/{name}/table.md" for name in names]
+    assert "| m0 | 1 |" in Path("out/oracle/table.md").read_text()
     for jobs in ("none", "0"):
         assert main(["study", "oracle", "--jobs", jobs]) == 2
         assert "--jobs" in capsys.readouterr().err
