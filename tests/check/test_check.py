@@ -8,6 +8,7 @@ import pytest
 
 from tests.tools.registered import one_of_each_file
 from tiltbench.check import loss as check_loss
+from tiltbench.check import sampler as check_sampler
 from tiltbench.check import unknown as check_unknown
 from tiltbench.check.contract import check
 from tiltbench.cli import skeletons
@@ -404,11 +405,13 @@ def bad(findings):
     return [finding for finding in findings if not finding.ok]
 
 
-# By `make slow`: others like them are tried here, and of these losses the optimum is.
-COSTLY = ("digits_even", "digits_superresolution", "lj55")
+# By `make slow`: others like them are tried here; of these losses the optimum and the price are.
+COSTLY = ("digits_class", "digits_even", "digits_superresolution", "lj55")
 COSTLY_LOSSES = (
     *("adjoint_matching_full", "importance_fine_tuning", "dds", "relative_entropy"),
     *("local_score_matching", "target_score_matching", "trust_region_log_variance"),
+    *("adjoint_schroedinger_bridge", "trajectory_balance", "conditional_score_matching"),
+    *("cmcd_kl", "nets_pinn", "tilt_matching", "adjoint_sampling"),
 )
 
 
@@ -430,15 +433,17 @@ def test_registered_metrics_pass(name):
     assert bad(findings) == [] and len(findings) > 4
 
 
-@pytest.mark.parametrize("name", one_of_each_file(COSTLY_LOSSES))
+@pytest.mark.parametrize("name", one_of_each_file((*COSTLY_LOSSES, "ais")))
 def test_registered_samplers_pass(name):
     findings = check(name)
     assert bad(findings) == [] and len(findings) > 8
 
 
 @pytest.mark.parametrize("name", COSTLY_LOSSES)
-def test_the_optimum_of_a_costly_loss_is_one(name):
-    assert bad(check_loss.check(build_sampler({"name": name, "params": {}}))) == []
+def test_the_optimum_and_the_price_of_a_costly_loss_are_right(name):
+    made = build_sampler({"name": name, "params": {}})
+    found = [*check_loss.check(made), *check_sampler._prices(made)]
+    assert bad(found) == [] and any("as declared" in finding.what for finding in found)
 
 
 def one_sentence(path, said):

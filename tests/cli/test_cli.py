@@ -27,7 +27,7 @@ HEAVY = {"torch", "numpy", "scipy", "ot", "pandas", "matplotlib"}
 
 
 LIGHT = [
-    *(["--help"], ["run", "--help"], ["list", "targets"], ["list", "networks"], ["list", "quick"]),
+    *(["--help"], ["run", "--help"], ["list", "targets"], ["list", "networks"]),
     *(
         ["list", "metrics"],
         ["list", "suites"],

@@ -27,6 +27,7 @@ from tiltbench.score.folder import score
 
 def test_pictures_come_in_pixels_and_in_vectors(tmp_path, monkeypatch):
     monkeypatch.setattr(style, "FORMATS", ("png", "pdf"))
+    monkeypatch.setattr(style, "save", style.save.__wrapped__)
     with style.picture(tmp_path / "one.png", 1, 2, (2, 2)) as (_, grid):
         grid[0, 0].plot([0, 1])
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
