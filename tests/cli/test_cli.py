@@ -1,7 +1,6 @@
 """The command line: what it says, what it refuses, what it leaves behind."""
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -532,23 +531,3 @@ def test_floors_of_a_plug_in_do_not_ship(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.py").write_text('class Mine:\n    name = "mine"\n')
     assert main(["floor", "--targets", "mine.py", "--draws", "20"]) == 2
     assert "do not ship" in capsys.readouterr().err
-
-
-def test_a_folder_of_the_same_name_does_not_stand_in_for_the_package(tmp_path):
-    """Workers do not import from the current directory, where a clone may lie."""
-    (tmp_path / "tiltbench").mkdir()
-    (tmp_path / "tiltbench" / "__init__.py").write_text("raise RuntimeError('the clone')")
-    code = (
-        "import sys; sys.path[:] = filter(None, sys.path)\nfrom pathlib import Path\n"
-        "from tiltbench.engine.local import Local\nfrom tiltbench.plan.suite import Choice, Suite\n"
-        "from tiltbench.records.provenance import code_identity\n"
-        "parts = (Choice.of('gaussian'),), (Choice.of('mala'),)\n"
-        "suite = Suite('s', '', 200, 100, (0,), *parts)\n"
-        "cells, identity = suite.cells('cpu'), code_identity()\n"
-        "[(_, record)] = Local(('',), suite.limits).run(cells, Path('runs'), identity)\n"
-        "assert record.status.finished, record.reason"
-    )
-    command = [sys.executable, "-c", code]
-    free = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=free)
-    assert done.returncode == 0, done.stdout + done.stderr
