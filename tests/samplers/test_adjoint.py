@@ -82,7 +82,7 @@ def test_mean_of_the_lean_adjoint_is_the_optimal_control(stepping):
 
     Under P* the noising kernel is the base's, so that paths are traced back from exact draws."""
     problem, _, law, optimal = two_humps(200, stepping)
-    path = noised(problem.base, law.sample(3_000, rng(1)), rng(2))
+    path = noised(problem.base, law.sample(2_000, rng(1)), rng(2))
     batch = adjoint_matching.label(problem, Zero(), path, 0.5, rng())
     u = along(optimal, path)
     # the last steps of Euler are left out: u* changes by its own size within one of them
@@ -205,7 +205,7 @@ def test_full_adjoint_regresses_with_the_gradient_of_relative_entropy():
 
 @pytest.mark.parametrize("loss", [adjoint_matching, adjoint_matching_full, relative_entropy])
 def test_losses_on_a_network_free_mixture_base_are_stationary_and_attracting(loss):
-    problem, log_Z, _, optimal = two_humps(20)
+    problem, log_Z, _, optimal = two_humps(12)
 
     class Moved(Control):
         def __init__(self, theta):

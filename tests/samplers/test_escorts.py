@@ -87,9 +87,9 @@ def free_of_divergence(path):
 def test_jarzynski_figures(eps, share):
     problem = tilted(100)
     escort = Transported(eps=squared(eps)).process(problem, problem.reward)
-    path = free_of_divergence(escort.simulate(STILL, (20_000, 2), rng(1)))
+    path = free_of_divergence(escort.simulate(STILL, (10_000, 2), rng(1)))
     log_w = escort.log_w_along(path)[-1]
-    assert log_mean_exp(log_w) == pytest.approx(0.606, abs=0.008)
+    assert log_mean_exp(log_w) == pytest.approx(0.606, abs=0.016)
     assert ess(log_w) == pytest.approx(share, abs=0.01)
 
 
@@ -101,7 +101,7 @@ def test_jarzynski_figures(eps, share):
     ],
 )
 def test_crooks_figures(push, elbo, eubo, share):
-    problem = tilted(200)
+    problem = tilted(100)
     escort = Escorted(eps=squared(1.0)).process(problem, problem.reward)
     model = Flowing(push * SLOPE, PAIR.spread)
     log_w = escort.log_w_along(escort.simulate(model, (10_000, 2), rng(1)))[-1]
@@ -304,7 +304,7 @@ def bias(recipe, push, steps, paths):
 )
 def test_bias_falls_with_the_step(recipe, push):
     """Without the base's density the identities hold as dt -> 0: a bias of order one."""
-    biases = [bias(recipe, push, steps, 80_000) for steps in (5, 20)]
+    biases = [bias(recipe, push, steps, 40_000) for steps in (5, 20)]
     assert 0.02 < abs(biases[0]) < 0.1
     order = math.log(biases[0] / biases[-1]) / math.log(4)
     assert 0.7 < order < 1.4
@@ -454,7 +454,7 @@ def test_the_residual_of_the_perfect_escort_is_zero_where_the_base_flows():
         assert float(pinn.value(world.near(0.1), escort, batch, rng(4))) > 1e-3
 
 
-def slopes(name, theta, batches=12, world=None):
+def slopes(name, theta, batches=8, world=None):
     world = world or Gaussian()
     problem = world.problem()
     sampler = replace(PRESETS[name], paths=256)
@@ -475,7 +475,7 @@ def test_stationary_and_attracting_at_the_perfect_escort(name):
 @presets
 def test_stationary_where_the_base_flows(name):
     """v is not 0 here; the kernel ratio is right as dt -> 0 only."""
-    check_slopes(*(slopes(name, theta, 8, Flow()) for theta in (0.0, 0.3, -0.3)))
+    check_slopes(*(slopes(name, theta, world=Flow()) for theta in (0.0, 0.3, -0.3)))
 
 
 def check_slopes(at, right, left):

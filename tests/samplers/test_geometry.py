@@ -17,7 +17,7 @@ from tiltbench.plan.spec import build_sampler, parse
 from tiltbench.run.meter import BudgetExceeded, Meter
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.networks.perceptron import Corrected
-from tiltbench.samplers.recipes.escorted import Escorted
+from tiltbench.samplers.recipes.escorted import Escorted, Transported
 from tiltbench.samplers.registry import NETWORKS, SAMPLERS
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.bases.confined import Confined
@@ -307,12 +307,17 @@ def cheap(name):
     """The sampler of that name, with few small steps where it trains."""
     sampler = build_sampler(parse(name))
     if not isinstance(sampler, Diffusion):
+        if hasattr(sampler, "islands"):
+            return replace(sampler, islands=2, particles_per_beta=40.0)
+        if hasattr(sampler, "ladders"):  # many at once: points cost little, rounds do
+            sampler = replace(sampler, ladders=110)
         return replace(sampler, leaps=2) if hasattr(sampler, "leaps") else sampler
     small = {"width": 16}
     if isinstance(sampler.model, Corrected):
         small["control"] = replace(sampler.model.control, width=16)
     model = replace(sampler.model, **small)
-    reference = replace(sampler.reference, steps=16)
+    steps = 16 if isinstance(sampler.recipe, Transported) else 8  # weights exact as dt -> 0
+    reference = replace(sampler.reference, steps=steps)
     return replace(sampler, reference=reference, model=model, paths=32, batches=4)
 
 
@@ -354,8 +359,9 @@ def test_learners_weigh_and_draw_on_the_subspace(name):
 @pytest.mark.parametrize("name", CLASSICAL)
 def test_classical_samplers_weigh_and_draw_on_the_subspace(name):
     found = []
+    points = 100_000 if hasattr(SAMPLED[name], "ladders") else 2_000
     for seed in range(8):
-        _, _, draws = outcome(SAMPLED[name], 2_000, 1_000, seed)
+        _, _, draws = outcome(SAMPLED[name], points, 1_000, seed)
         assert off_centre(draws.x) < 1e-4
         gap = (draws.x.double().square().sum(-1) - TOY.square)[:, None]
         if draws.log_w is None:  # chains and ladders are independent

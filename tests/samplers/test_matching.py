@@ -69,7 +69,7 @@ def on(schedule):
 @pytest.mark.parametrize("schedule", [RectifiedFlow(), VariancePreserving(), Foellmer()], ids=repr)
 def test_the_conditional_mean_of_the_target_is_the_optimal_control(blend, schedule):
     """E[(y - u*(X_t)) phi(X_t)] = 0 under p*, for any phi, at any time (math.md 3)."""
-    world, n = on(schedule), 30_000
+    world, n = on(schedule), 10_000
     base = world.base
     for k in (0, 2, 10, 18):
         if blend is from_target and base.signals[k] == 0:
@@ -165,17 +165,17 @@ def test_times_are_weighted_so_that_the_loss_has_a_variance(blend):
         """(weighted, unweighted)"""
         world = Tilted(steps=steps)
         base, law = world.base, world.law
-        k = torch.arange(1, steps).repeat_interleave(200)
+        k = torch.arange(1, steps).repeat_interleave(100)
         x1 = law.sample(len(k), rng(1))
         x = base.renoise(x1, k, rng(2))
         y = target(base, blend(base), x, k, x1, law.score(x1))
-        square = y.square().sum(-1).reshape(-1, 200).mean(1)
+        square = y.square().sum(-1).reshape(-1, 100).mean(1)
         share = torch.tensor(blend(base).emphasis, dtype=square.dtype)[1:]
         return float(square @ share / steps), float(square.mean())
 
-    few, many = totals(50), totals(400)
+    few, many = totals(50), totals(200)
     assert many[0] < 1.35 * few[0]
-    assert blend in (novel, local) or many[1] > 1.35 * few[1]
+    assert blend in (novel, local) or many[1] > 1.25 * few[1]
 
 
 def test_times_are_drawn_in_proportion_and_in_random_order():
@@ -448,8 +448,8 @@ def test_monte_carlo_score_is_biased_like_one_over_the_draws_and_tends_to_the_op
     a, b = (torch.tensor(v, dtype=torch.float64) for v in zip(*logs, strict=True))
     fit = float(((a - a.mean()) * (b - b.mean())).sum() / (a - a.mean()).square().sum())
     assert fit == pytest.approx(-1, abs=0.25)
-    many = monte_carlo.estimate(problem, world.base, x[:2000], k[:2000], 1000, rng(9))
-    assert torch.allclose(many.reshape(1000, 2, 2).mean(0), u, atol=0.02)
+    many = monte_carlo.estimate(problem, world.base, x[:1000], k[:1000], 500, rng(9))
+    assert torch.allclose(many.reshape(500, 2, 2).mean(0), u, atol=0.04)
 
 
 # --- where a method does not apply ---------------------------------------------------------------

@@ -304,7 +304,7 @@ def test_dw4_by_a_short_chain():
     x = 2 * normal()
     value, slope = gradient(target, x)
     energies, virials = [], []
-    for sweep in range(260):
+    for sweep in range(160):
         p, y, g = normal(), x, slope
         start = value - p.square().sum(-1) / 2
         size = 0.16 if sweep >= 40 else 0.04  # starts are steep
