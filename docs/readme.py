@@ -158,15 +158,15 @@ def _columns(rows: list[str], heads: str) -> list[str]:
 
 def _shown(file: str, titles: str) -> str:
     content = (ROOT / file).read_text(encoding="utf-8").rstrip("\n")
-    wanted = [title.strip() for title in titles.split("##") if title.strip()]
-    if not wanted and file.endswith(".md"):
+    sought = [title.strip() for title in titles.split("##") if title.strip()]
+    if not sought and file.endswith(".md"):
         return re.sub(r"^# ", "### ", content, flags=re.M) + "\n"
-    if not wanted:
+    if not sought:
         language = {".py": "python", ".toml": "toml"}.get(Path(file).suffix, "")
         title = f' title="{file}"' if language == "python" else ""
         return f"```{language}{title}\n{content}\n```\n"
     sections = re.split(r"^## ", content, flags=re.M)
-    chosen = [next(s for s in sections if s.startswith(title)) for title in wanted]
+    chosen = [next(s for s in sections if s.startswith(title)) for title in sought]
     return "\n".join(f"### {section.rstrip()}\n" for section in chosen)
 
 
