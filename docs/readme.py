@@ -3,7 +3,9 @@
 `<!-- show: FILE -->` becomes the file as a code block, or as it is where it is Markdown;
 `<!-- show: FILE ## A ## B -->` the sections of a Markdown file whose titles begin with A and B;
 `<!-- rows: FILE ## A ## START ## P ## Q -->` of section A the first table whose head begins with
-START (or that follows a line that does), and of that the rows that begin with P or Q;
+START (or that follows a line that does), and of that the rows that begin with P or Q, or all;
+`... ## only A, B` as the last title leaves the columns whose heads begin with A or B;
+`<!-- leaders: FOLDER -->` the leaderboard that `tiltbench report` prints of published results;
 `<!-- claims: FOLDER -->` one table of what all the studies in the folder claim, by study;
 `<!-- references: FOLDER -->` one of the certified references in the folder;
 `<!-- tree: FOLDER ... -->` these folders and those below, each with its first line;
@@ -35,7 +37,7 @@ PAGES = (
     "docs/walk.md",
 )
 PART = re.compile(
-    r"(<!-- (?P<kind>show|rows|claims|references|tree): (?P<file>\S+)(?P<titles>.*?) -->\n)"
+    r"(<!-- (?P<kind>show|rows|leaders|claims|references|tree): (?P<file>\S+)(?P<titles>.*?) -->\n)"
     r".*?(<!-- end -->)",
     re.S,
 )
@@ -49,6 +51,8 @@ def filled(page: str) -> str:
         match part["kind"]:
             case "claims":
                 made = _claims(part["file"])
+            case "leaders":
+                made = _leaders(part["file"])
             case "references":
                 made = _references(part["file"])
             case "tree":
@@ -115,11 +119,21 @@ def _references(folder: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _leaders(folder: str) -> str:
+    from tiltbench.report.board import boards
+    from tiltbench.report.frame import collect
+    from tiltbench.report.standings import leaderboard
+
+    lines = leaderboard(boards(collect(ROOT / folder))).splitlines()
+    return "\n" + "\n".join(f"    {line}".rstrip() for line in lines) + "\n\n"
+
+
 def _rows(file: str, titles: str) -> str:
     """Rows of a table by name; of a list its first lines, one for each name given."""
     section, start, *wanted = (
         title.strip() for title in titles.strip().removeprefix("##").split("##")
     )
+    heads = wanted.pop().removeprefix("only ") if wanted and wanted[-1][:5] == "only " else ""
     text = (ROOT / file).read_text(encoding="utf-8")
     chosen = next(s for s in re.split(r"^## ", text, flags=re.M) if s.startswith(section))
     lines = chosen.splitlines()
@@ -130,20 +144,29 @@ def _rows(file: str, titles: str) -> str:
     if not body[0].startswith("|"):
         return "\n" + "\n".join(body[: len(wanted)]) + "\n\n"
     rows = [row for name in wanted for row in body[2:] if row.startswith(f"| {name} ")]
-    return "\n" + "\n".join([*body[:2], *rows]) + "\n\n"
+    kept = [*body[:2], *(rows if wanted else body[2:])]
+    return "\n" + "\n".join(_columns(kept, heads) if heads else kept) + "\n\n"
+
+
+def _columns(rows: list[str], heads: str) -> list[str]:
+    """Of a table, those whose heads begin with one of `heads`, which commas part."""
+    cells = [row.strip("|").split("|") for row in rows]
+    wanted = tuple(head.strip() for head in heads.split(","))
+    kept = [i for i, head in enumerate(cells[0]) if head.strip().startswith(wanted)]
+    return ["|" + "|".join(row[i] for i in kept) + "|" for row in cells]
 
 
 def _shown(file: str, titles: str) -> str:
     content = (ROOT / file).read_text(encoding="utf-8").rstrip("\n")
-    wanted = [title.strip() for title in titles.split("##") if title.strip()]
-    if not wanted and file.endswith(".md"):
+    sought = [title.strip() for title in titles.split("##") if title.strip()]
+    if not sought and file.endswith(".md"):
         return re.sub(r"^# ", "### ", content, flags=re.M) + "\n"
-    if not wanted:
+    if not sought:
         language = {".py": "python", ".toml": "toml"}.get(Path(file).suffix, "")
         title = f' title="{file}"' if language == "python" else ""
         return f"```{language}{title}\n{content}\n```\n"
     sections = re.split(r"^## ", content, flags=re.M)
-    chosen = [next(s for s in sections if s.startswith(title)) for title in wanted]
+    chosen = [next(s for s in sections if s.startswith(title)) for title in sought]
     return "\n".join(f"### {section.rstrip()}\n" for section in chosen)
 
 

@@ -155,7 +155,7 @@ def test_two_nodes_give_what_one_machine_gives(cluster, folder):
 
 
 def test_what_a_task_costs(cluster, folder, capsys):
-    """Printed for docs/cluster.md: small cells, by Ray and by local processes, two at a time."""
+    """Printed by `make cluster`: small cells, by Ray and by local processes, two at a time."""
     todo = cells(seeds=range(12))
     engines = {
         "Ray": Ray(cluster.address, Limits(HANG)),
