@@ -66,26 +66,32 @@ def cell(
 
 @standard()
 def cells(
-    targets: Iterable[Given],
-    samplers: Iterable[Method],
+    targets: Given | Iterable[Given],
+    samplers: Method | Iterable[Method],
     budget: int = 40_000,
-    seeds: Sequence[int] = (0, 1, 2),
+    seeds: int | Sequence[int] = (0, 1, 2),
     draws: int = 1_000,
     curve: int = 0,
     device: str = "cpu",
 ) -> list[Cell]:
-    """The product of targets, samplers and seeds, targets outermost; otherwise as `cell`."""
+    """The product of targets, samplers and seeds, targets outermost; otherwise as `cell`.
+
+    `seeds` is how many (3: seeds 0, 1 and 2), or which; one target or sampler needs no list."""
     suite = Suite(
         "python",
         "",
         int(budget),
         draws,
-        tuple(seeds),
-        tuple(_choice(target) for target in targets),
-        tuple(_choice(sampler) for sampler in samplers),
+        tuple(range(seeds) if isinstance(seeds, int) else seeds),
+        tuple(_choice(target) for target in _listed(targets)),
+        tuple(_choice(sampler) for sampler in _listed(samplers)),
         curve=curve,
     )
     return suite.cells(device)
+
+
+def _listed(things: Any) -> list[Any]:
+    return list(things) if isinstance(things, list | tuple | set | Iterator) else [things]
 
 
 def _choice(thing: Any) -> Choice:

@@ -220,6 +220,10 @@ def _differs(one: Frames, two: Frames) -> list[str]:
 
 def _scored_apart(one: Frames, two: Frames) -> list[str]:
     """A warning where the metrics, not the samplers, may have changed."""
-    codes = [set(frames.runs["code"]) - {""} for frames in (one, two)]
-    alike = codes[0] == codes[1] and len(codes[0]) < 2
-    return [] if alike else ["scored by different code: `tiltbench score` makes both anew"]
+    codes = [
+        {(run["target"], run["code"]) for _, run in frames.runs.iterrows() if run["code"]}
+        for frames in (one, two)
+    ]
+    shared = {target for target, _ in codes[0]} & {target for target, _ in codes[1]}
+    apart = {target for target, _ in codes[0] ^ codes[1]} & shared  # the code is that of a target
+    return [] if not apart else ["scored by different code: `tiltbench score` makes both anew"]

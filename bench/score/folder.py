@@ -163,7 +163,7 @@ def _score_run(task: tuple[Path, str, str, Floors]) -> _Ended:
     runs, run, code, floors = task
     data, found = _data(runs, run), evaluate(runs, run, floors)
     former = _former(runs, run, data)
-    if found.unbuilt and any(score.get("value") is not None for score in former.values()):
+    if found.unbuilt and former:  # reasons why there is no number are worth keeping too
         return _Ended(found.unbuilt, True)
     # those of a metric that no --plugin lends this time
     lent = {n: s for n, s in former.items() if n.removesuffix("_weighted") not in METRICS.entries}
@@ -179,7 +179,7 @@ def _former(runs: Path, run: str, data: str) -> dict[str, Any]:
         found = read_scores(runs, run)
     except ValueError:
         return {}
-    if found is None or found.get("data") != data:
+    if found is None or found.get("data") != data or found.get("unbuilt"):
         return {}
     return {n: s for n, s in found["scores"].items() if isinstance(s, dict)}
 

@@ -1,4 +1,4 @@
-"""Particles and lattices against what was wanted: from the stored runs of the physics suites."""
+"""Particles and lattices, measured against goals: from the stored runs of the physics suites."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tiltbench.study import Answer, Claim, Study, verdict
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-WELL = 0.20  # nats: energy_w2 wanted on dw4
+WELL = 0.20  # nats: a goal for energy_w2 on dw4
 TIMES = 2  # the floor, likewise
 CPU = 1800  # seconds of training
 PUBLISHED = 1.99  # nats: energy_w2 on lj13 of the adjoint Schroedinger bridge, arXiv 2506.22565
@@ -223,4 +223,4 @@ def _known(value: float) -> float:
     return math.inf if math.isnan(value) else value
 
 
-physics = Study("physics", "Particles and lattices: what was wanted, and what was found", run)
+physics = Study("physics", "Particles and lattices: goals, and what was measured", run)
