@@ -91,7 +91,8 @@ def cells(
 
 
 def _listed(things: Any) -> list[Any]:
-    return list(things) if isinstance(things, list | tuple | set | Iterator) else [things]
+    one = isinstance(things, str | type | Target | Loss | Preset | Sampler)
+    return [things] if one else list(things)
 
 
 def _choice(thing: Any) -> Choice:

@@ -302,3 +302,11 @@ def test_arviz_reads_the_draws(chained):
     made = inference_data(chained, record.id)
     assert made.posterior["x"].shape == (4, 125, 2)
     assert float(arviz.rhat(made)["x"].max()) < 1.5
+
+
+def test_one_target_one_loss_and_a_number_of_seeds_need_no_list():
+    made = cells("gmm9", SAMPLERS.load("log_variance"), budget=1000, seeds=2)
+    assert [(c.labels["target"], c.labels["sampler"], c.seed) for c in made] == [
+        ("gmm9", "log_variance", 0),
+        ("gmm9", "log_variance", 1),
+    ]

@@ -103,8 +103,5 @@ def test_table(capsys):
             f"| {name} | {n:,} | {step:.4f} | {draw:.2f} |"
             for name, (n, step, draw) in TABLE.items()
         ),
-        "",
-        "Wanted of dw4: at most 0.05 s and 2 s; the 580 k-parameter network of the literature "
-        "takes .25 and 16.",
     ]
     publish(PAGE, lines, capsys)
