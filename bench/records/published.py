@@ -153,7 +153,7 @@ def read(folder: Path) -> Results:
 
 def _read(folder: Path) -> Results:
     rows, about = columns.read(folder / RUNS)
-    records, sums, scores = [], {}, {}
+    records, sums, scores, seen = [], {}, {}, set[str]()
     try:
         if about["format"] != FORMAT:
             raise ValueError(f"its format is {about['format']}, this version reads {FORMAT}")
@@ -161,6 +161,9 @@ def _read(folder: Path) -> Results:
             parts = _parted(row, (*PARTS, "scored", "sha256"))
             scored, own = parts.pop("scored", None), parts.pop("sha256", None)
             record = _record(parts, about["environments"], folder)
+            if record.id in seen:
+                raise TypeError(f"run {record.id} stands there twice")
+            seen.add(record.id)
             records.append(record)
             if own is not None and not isinstance(own, dict):
                 raise TypeError("the checksums of a run are no table")
@@ -210,12 +213,16 @@ def _record(parts: dict[str, Any], environments: list[Any], folder: Path) -> Rec
 
 def _put_score(scored: dict[str, Any], row: dict[str, Any]) -> None:
     metric = row.pop("metric")
+    if metric in scored["scores"]:
+        raise TypeError(f"{metric} of run {scored['run']} stands there twice")
     scored["scores"][metric] = {"value": None, **row}
 
 
 def _put_curve(scored: dict[str, Any], row: dict[str, Any]) -> None:
     if len({len(row[key]) for key in ("spend", "log_Z_err", "log_Z_se", "distance")}) != 1:
         raise TypeError("the parts of a curve are of different lengths")
+    if scored["curve"] is not None:
+        raise TypeError(f"the curve of run {scored['run']} stands there twice")
     scored["curve"] = {"floor": None, **row}
 
 

@@ -120,7 +120,7 @@ def _one(
     except Unknown as error:
         return Score.unknown(str(error))
     except Exception as error:
-        return Score.unknown(f"{type(error).__name__}: {error}")
+        return Score(None, reason=f"{type(error).__name__}: {error}", raised=True)
     if not math.isfinite(value):
         return Score.unknown(f"the value is {value}")
     return Score(value, se, n).beside(floor, metric)

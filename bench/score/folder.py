@@ -60,9 +60,22 @@ class Scored:
     kept: int  # runs whose targets cannot be built here, which keep the scores they had
     blank: int  # such runs that had none: their scores are nulls with the reason
     reasons: tuple[str, ...]  # why, each once
+    stayed: tuple[str, ...] = ()  # of each run some of whose scores failed and stay as they were
 
     def warning(self, folder: Path) -> str:
-        """One sentence on the targets that cannot be built; empty where all can."""
+        """What could not be scored, a sentence each; empty where all was."""
+        return "\n".join(filter(None, (self._unbuilt(folder), self._stayed())))
+
+    def _stayed(self) -> str:
+        if not self.stayed:
+            return ""
+        runs = len(self.stayed)
+        return (
+            f"scores of {runs} run{'s' if runs > 1 else ''} could not be made again and stay as "
+            f"they were ({self.stayed[0].rstrip('.')}); mend that, and score again"
+        )
+
+    def _unbuilt(self, folder: Path) -> str:
         if not self.reasons:
             return ""
         keep = f"{self.kept} runs keep the scores they had" if self.kept else ""
@@ -116,7 +129,8 @@ def score_runs(
     unbuilt = [run for run in ended if run.unbuilt]
     kept = sum(run.kept for run in unbuilt)
     reasons = tuple(dict.fromkeys(run.unbuilt for run in unbuilt))
-    return Scored(len(due) - len(unbuilt), kept, len(unbuilt) - kept, reasons)
+    stayed = tuple(run.failed for run in ended if run.failed)
+    return Scored(len(due) - len(unbuilt), kept, len(unbuilt) - kept, reasons, stayed)
 
 
 def scoring_code(target: Spec) -> str:
@@ -156,32 +170,43 @@ class _Ended(NamedTuple):
     unbuilt: str
     kept: bool
     curve_error: str = ""
+    failed: str = ""  # why scores that were there could not be made again, and stay
 
 
 @standard()
 def _score_run(task: tuple[Path, str, str, Floors]) -> _Ended:
     runs, run, code, floors = task
     data, found = _data(runs, run), evaluate(runs, run, floors)
-    former = _former(runs, run, data)
-    if found.unbuilt and former:  # reasons why there is no number are worth keeping too
+    old = _former(runs, run, data)
+    if found.unbuilt and old:  # reasons why there is no number are worth keeping too
         return _Ended(found.unbuilt, True)
-    # those of a metric that no --plugin lends this time
+    made, former = found.json(), old.get("scores", {})
+    failed = [n for n, s in found.scores.items() if s.raised and _known(former.get(n))]
+    reason = found.scores[failed[0]].reason if failed else ""
+    if found.curve_error and old.get("curve"):
+        made["curve"], reason = old["curve"], reason or found.curve_error
+    # those of a metric that no --plugin lends this time, and those that failed this time
     lent = {n: s for n, s in former.items() if n.removesuffix("_weighted") not in METRICS.entries}
-    made = found.json()
-    made["scores"] = {**lent, **made["scores"]}
+    made["scores"] = {**lent, **made["scores"], **{n: former[n] for n in failed}}
+    if reason:
+        made["stayed"] = reason  # the run is due again
     write_json(runs / f"{run}.scores.json", {"code": code, "data": data, **made})
-    return _Ended(found.unbuilt, False, found.curve_error)
+    return _Ended(found.unbuilt, False, found.curve_error, reason)
+
+
+def _known(score: Any) -> bool:
+    return isinstance(score, dict) and score.get("value") is not None
 
 
 def _former(runs: Path, run: str, data: str) -> dict[str, Any]:
-    """The scores that a run has, where they are of its present draws."""
+    """The scores file of a run, where it is of its present draws and of a target that was built."""
     try:
         found = read_scores(runs, run)
     except ValueError:
         return {}
     if found is None or found.get("data") != data or found.get("unbuilt"):
         return {}
-    return {n: s for n, s in found["scores"].items() if isinstance(s, dict)}
+    return found
 
 
 def _current(runs: Path, run: str, code: str) -> bool:
@@ -189,7 +214,7 @@ def _current(runs: Path, run: str, code: str) -> bool:
         found = read_scores(runs, run)
     except ValueError:
         return False
-    if found is None or found.get("unbuilt"):
+    if found is None or found.get("unbuilt") or found.get("stayed"):
         return False
     return found.get("code") == code and found.get("data") == _data(runs, run)
 

@@ -23,6 +23,7 @@ class Score:
     reason: str = ""  # where there is no value
     no_floor: str = ""  # where there might be a floor and is none
     ess: float | None = None  # of the weights that the draws were resampled by
+    raised: bool = False  # no value, because something failed: a later try may succeed
 
     @staticmethod
     def unknown(reason: str) -> Score:

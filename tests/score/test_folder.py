@@ -1,5 +1,6 @@
 """Scores outlive the places of plug-ins: found again, or kept and said."""
 
+import json
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -191,3 +192,42 @@ def test_a_hint_into_the_results_is_not_followed(made, tmp_path, folder, monkeyp
     monkeypatch.chdir(tmp_path)
     assert main(["score", folder]) == 1 and not Path("ran").exists()
     assert located(record_of(theirs)[1], theirs / "runs")["name"] == "t.py:bell"
+
+
+def test_scores_that_fail_this_time_stay(tmp_path, monkeypatch, capsys):
+    """A truth that reads a file by a path that holds in one folder only, as far as can be told."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a" / "t.py").write_text(
+        "import math, torch\nfrom dataclasses import dataclass\nfrom pathlib import Path\n"
+        "from tiltbench.targets.target import Density, Truth\n"
+        "def sample(n, g):\n"
+        "    assert Path('here').exists()\n"
+        "    return torch.randn(n, 2, generator=g, dtype=torch.float64)\n"
+        "@dataclass(frozen=True)\nclass Bell(Density):\n"
+        "    name = 'bell'\n    dim = 2\n"
+        "    def log_rho(self, x): return -x.square().sum(-1) / 2\n"
+        "    def truth(self): return Truth('exact', log_Z=math.log(2 * math.pi), sample=sample)\n"
+    )
+    (tmp_path / "a" / "here").touch()
+    monkeypatch.chdir(tmp_path / "a")
+    size = ["--budget", "400", "--draws", "60", "--seeds", "1"]
+    assert (
+        main(["run", "--targets", "t.py", "--samplers", "mala[chains=10]", *size, "--out", "r"])
+        == 0
+    )
+    (path,) = Path("r/runs").glob("*.scores.json")
+    before = json.loads(path.read_text())["scores"]
+    path = path.resolve()
+    monkeypatch.chdir(tmp_path / "b")
+    capsys.readouterr()
+    assert main(["score", "../a/r", "--force"]) == 1
+    said = capsys.readouterr().err
+    assert "could not be made again and stay as they were" in said and "AssertionError" in said
+    after = json.loads(path.read_text())
+    assert after["scores"]["energy_distance"] == before["energy_distance"]
+    assert after["scores"]["energy_distance"]["value"] is not None
+    monkeypatch.chdir(tmp_path / "a")
+    assert main(["score", "r"]) == 0  # due again, and good again
+    assert "stayed" not in json.loads(path.read_text())
