@@ -15,6 +15,9 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 READY := .venv/.ready
 DOCS_READY := .venv/.docs-ready
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
+# Compiled files are kept, and apart: where a machine forbids them every process compiles all anew.
+KEPT := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.venv/compiled
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --root-user-action=ignore
 EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
@@ -25,11 +28,11 @@ bench: $(READY)
 	$(BIN)/tiltbench run --suite $(SUITE) --device $(DEVICE)
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -q
+	$(KEPT) $(PYTEST) -n 2 -q
 
 # The shapes in the signatures of the core, checked at run time.
 shapes: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --jaxtyping-packages=tiltbench,beartype.beartype -n 2 -q \
+	$(PYTEST) --jaxtyping-packages=tiltbench,beartype.beartype -n 2 -q \
 	  tests/targets/test_processes.py tests/samplers/test_losses.py
 
 report: $(READY)
@@ -37,7 +40,7 @@ report: $(READY)
 	$(BIN)/tiltbench report $(SUITE)
 
 perf: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m perf -q --benchmark-timer=time.process_time \
+	$(PYTEST) -m perf -q --benchmark-timer=time.process_time \
 	  --benchmark-columns=min,median,max,rounds
 
 # Four hard targets, about 90 CPU-seconds of training each; one at a time, so that they do not fight.
@@ -68,20 +71,20 @@ tuning: $(READY)
 	cp results/small-tuning/tuning.md results/published/tuning/tuning.md
 
 slow: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -q -s
+	$(PYTEST) -m slow -q -s
 
 # Real Ray clusters and a real SLURM on this machine; what cannot be had is skipped with a sentence.
 cluster: $(READY)
 	@$(BIN)/python -c 'import ray' 2>/dev/null || \
 	  $(PIP) --quiet $(EXTRA_INDEX) \
 	  -c constraints.txt -e '.[cluster]' || echo 'no Ray: its tests are skipped'
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m cluster -q -rs
+	$(PYTEST) -m cluster -q -rs
 
 # Stable Diffusion as a base, on tiny random pipelines; installs the extra `finetune`.
 pipelines: $(READY)
 	$(PIP) --quiet $(EXTRA_INDEX) \
 	  -c constraints.txt -e '.[finetune]'
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m pipelines -q
+	$(PYTEST) -m pipelines -q
 
 # Breaks the mathematics line by line and shows which test notices (about 10 minutes).
 mutants: $(READY)
@@ -97,7 +100,7 @@ docs: $(DOCS_READY)
 
 # Runs every block of code in README.md and docs/, page by page, and compares what it prints.
 docs-test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m docs -n 2 -q
+	$(KEPT) $(PYTEST) -m docs -n 2 -q
 
 # Writes what the blocks print into the pages: PAGES=docs/tutorials/loss.md for one of them.
 PAGES ?=

@@ -9,7 +9,6 @@ import pytest
 
 from tests.waiting import HANG, wait_for
 from tiltbench.plan.plugins import plugged
-from tiltbench.plan.spec import build_target
 from tiltbench.processes import pool
 
 MAIN = 'open("imported again", "w"); raise SystemExit("a second time")'
@@ -29,8 +28,8 @@ class Bell(Density):
 '''
 
 
-def dimension():
-    return build_target({"name": "bell", "params": {}}).dim
+# as text: workers cannot import a test
+DIMENSION = "__import__('tiltbench.plan.spec', fromlist=['x']).build_target({'name': 'bell', 'params': {}}).dim"
 
 
 @pytest.mark.parametrize("main", ["main.py", "<stdin>"])
@@ -42,7 +41,7 @@ def test_workers_never_import_the_main_module(main, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     before = dict(os.environ)
     with plugged(["bell.py"]), pool(1) as workers:
-        assert workers.submit(dimension).result() == 2
+        assert workers.submit(eval, DIMENSION).result() == 2
         assert workers.submit(os.getpid).result() != os.getpid()
     assert not Path("imported again").exists() and dict(os.environ) == before
 
