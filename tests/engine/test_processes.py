@@ -29,7 +29,8 @@ class Bell(Density):
 
 
 # as text: workers cannot import a test
-DIMENSION = "__import__('tiltbench.plan.spec', fromlist=['x']).build_target({'name': 'bell', 'params': {}}).dim"
+SPEC = "__import__('tiltbench.plan.spec', fromlist=['x'])"
+DIMENSION = SPEC + ".build_target({'name': 'bell', 'params': {}}).dim"
 
 
 @pytest.mark.parametrize("main", ["main.py", "<stdin>"])
