@@ -31,6 +31,8 @@ from tiltbench.targets.problem import Reward
 class EscortPath(Path):
     """A path of an escort, whose u and hint are at all K+1 points, with what was met there."""
 
+    u: Float[Tensor, "k1 *b d"]
+    hint: Float[Tensor, "k1 *b d"] | None = None
     velocity: Float[Tensor, "k1 *b d"]  # v of the base
     score: Float[Tensor, "k1 *b d"]  # grad log p_t of the base
     pull: Float[Tensor, "k1 *b d"]  # grad r_t
@@ -231,8 +233,8 @@ class Escort(Process):
             torch.stack(xs),
             torch.stack([move.mean for move in moves]),
             xs[0].new_tensor([move.std for move in moves]),
-            torch.stack(us),
-            pull if guided else None,
+            u=torch.stack(us),
+            hint=pull if guided else None,
             velocity=torch.stack([p.velocity for p in seen]),
             score=torch.stack([p.score for p in seen]),
             pull=pull,
