@@ -1,0 +1,24 @@
+"""Numbers as tensors where they are needed: copied to a device once, not at every call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def constant(values: Sequence[float], like: Tensor) -> Float[Tensor, " n"]:
+    """The numbers on the device and in the dtype of `like`, cached: do not write to it.
+
+    A copy to a GPU stops the host until it has arrived, which in a loop over steps costs more than
+    the step itself."""
+    return _constant(tuple(values), like.dtype, like.device)
+
+
+@lru_cache(maxsize=1024)
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # or whoever records a graph later could not use it
+        return torch.tensor(values, dtype=dtype, device=device)
