@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import Batch, Loss
@@ -19,8 +19,9 @@ from tiltbench.samplers.search import LogUniform, Search
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.references import Brownian
+from tiltbench.targets.checks import Diverged
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Diverged, Problem
+from tiltbench.targets.problem import Graded, Problem, graded
 from tiltbench.targets.purity import unchanged
 
 CHUNK = 2048  # paths simulated at once when drawing: bounds the memory
@@ -81,43 +82,54 @@ class Diffusion(Sampler[Trained]):
     def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Trained:
         base = self.posed(problem).base
         model = self.model.build(problem.dim, base, generator)
+        groups = (
+            (model.control_parameters(), self.lr),
+            (model.free_energy_parameters(), self.lr_log_Z),
+        )
+        device = generator.device  # on a GPU the rate of every step must reach a captured graph
         optimizer = torch.optim.Adam(
-            [
-                {"params": list(model.control_parameters()), "lr": self.lr},
-                {"params": list(model.free_energy_parameters()), "lr": self.lr_log_Z},
-            ],
+            [{"params": list(ps), "lr": torch.tensor(lr, device=device)} for ps, lr in groups],
             fused=True,
+            capturable=device.type == "cuda",
         )
         return Trained(model, optimizer, allowance)
 
     def step(self, problem: Problem, state: Trained, generator: Generator) -> Trained:
         share, posed = self.share(state), self.posed(problem)
-        batch = self.bought(posed, state.model, share, generator)  # raises before anything changes
+        kept = min(len(state.ring) + 1, self.memory)
+        with posed.checks.together():  # raises before anything changes
+            batch = self.bought(posed, state.model, share, generator)
+            choices = posed.checks.also(self._choices(kept, generator)) if kept > 1 else None
         state.paid = state.paid.plus(self.price(problem, state.model))
         state.ring = [*state.ring, batch][-self.memory :]
         for group, lr in zip(state.optimizer.param_groups, (self.lr, self.lr_log_Z), strict=True):
-            group["lr"] = lr * math.cos(math.pi / 2 * share)
-        for _ in range(self.repeats):
-            choice = 0
-            if len(state.ring) > 1:
-                pick = torch.randint(
-                    len(state.ring), (), generator=generator, device=generator.device
-                )
-                choice = int(pick)
-            kept = state.ring[choice]
-            with unchanged(f"the loss {self.loss.name}", kept):  # it is asked again of kept batches
-                value = self.loss.value(state.model, posed.base, kept, generator)
-            state.optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.clip)
-            if not math.isfinite(float(norm)):
-                raise Diverged(
-                    f"the loss is {value.item():.4g} and its gradient norm {float(norm):.4g} "
-                    f"at iteration {state.iteration}; a smaller lr than {self.lr:g} may help"
-                )
-            state.optimizer.step()
-            state.iteration += 1
+            group["lr"].fill_(lr * math.cos(math.pi / 2 * share))
+        with posed.checks.together():
+            for choice in choices or [0] * self.repeats:
+                self._improve(state, posed, state.ring[choice], generator)
         return state
+
+    def _choices(self, kept: int, generator: Generator) -> Int[Tensor, " r"]:
+        """Which of the kept batches serve the steps of the optimiser."""
+        return torch.randint(kept, (self.repeats,), generator=generator, device=generator.device)
+
+    def _improve(self, state: Trained, posed: Problem, batch: Batch, generator: Generator) -> None:
+        """One step of the optimiser."""
+        with unchanged(f"the loss {self.loss.name}", batch):  # it is asked again of kept batches
+            value = self.loss.value(state.model, posed.base, batch, generator)
+        state.optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.clip)
+        value, iteration = value.detach(), state.iteration
+        posed.checks.never(
+            ~norm.isfinite(),
+            lambda: Diverged(
+                f"the loss is {float(value):.4g} and its gradient norm {float(norm):.4g} "
+                f"at iteration {iteration}; a smaller lr than {self.lr:g} may help"
+            ),
+        )
+        state.optimizer.step()
+        state.iteration += 1
 
     def share(self, state: Trained) -> float:
         """The part of the training that is done, in [0, 1]."""
@@ -146,22 +158,29 @@ class Diffusion(Sampler[Trained]):
         """The problem on the recipe's chain, with grad r clipped; r itself is left as it is."""
         most = self.steepest * math.sqrt(problem.dim) / problem.base.spread
 
-        def reward(x: Tensor) -> Tensor:
-            return problem.reward(_ClippedGrad.apply(x, most))
+        bare = graded(problem.reward, problem.checks)
 
-        return Problem(problem.dim, self.recipe.process(problem, reward), reward)
+        def reward(x: Tensor) -> Tensor:
+            return bare.value(_ClippedGrad.apply(x, most) if torch.is_grad_enabled() else x)
+
+        def with_grad(x: Tensor) -> tuple[Tensor, Tensor]:
+            r, g = bare.value_and_grad(x)
+            return r, clipped(g, most)
+
+        tamed = Graded(reward, with_grad, problem.checks)
+        return Problem(problem.dim, self.recipe.process(problem, tamed), tamed, problem.checks)
 
     @torch.no_grad()
     def draw(self, problem: Problem, state: Trained, n: int, generator: Generator) -> Draws:
         problem, xs, log_ws = self.posed(problem), [], []
         for start in range(0, n, CHUNK):
-            path = self.recipe.simulate(problem, state.model, min(CHUNK, n - start), generator)
-            path = self.recipe.weighed(problem, state.model, path)
-            x = path.x[-1]
-            if not x.isfinite().all():
-                raise Diverged("the trained control leads to infinite or undefined points")
-            xs.append(x)
-            log_ws.append(problem.reward(x).double() - problem.base.log_ratio(path))
+            with problem.checks.together():
+                path = self.recipe.simulate(problem, state.model, min(CHUNK, n - start), generator)
+                path = self.recipe.weighed(problem, state.model, path)
+                x = path.x[-1]
+                problem.checks.never(~x.isfinite().all(), _lost)
+                xs.append(x)
+                log_ws.append(problem.reward(x).double() - problem.base.log_ratio(path))
         own = None
         if self.loss.learns_log_Z:  # a parameter comes with no standard error
             own = Estimate(float(state.model.log_Z), math.nan, state.iteration)
@@ -173,9 +192,10 @@ class Diffusion(Sampler[Trained]):
     ) -> Traced:
         problem, log_ws, xs, us = self.posed(problem), [], [], []
         for part in x.float().split(CHUNK):
-            path = self.recipe.retrace(problem, state.model, part, generator)
-            path = self.recipe.weighed(problem, state.model, path)
-            log_ws.append(problem.reward(part).double() - problem.base.log_ratio(path))
+            with problem.checks.together():
+                path = self.recipe.retrace(problem, state.model, part, generator)
+                path = self.recipe.weighed(problem, state.model, path)
+                log_ws.append(problem.reward(part).double() - problem.base.log_ratio(path))
             xs.append(path.x)
             us.append(path.u)
         return Traced(torch.cat(log_ws), path.t, torch.cat(xs, 1), torch.cat(us, 1))
@@ -229,10 +249,18 @@ class _ClippedGrad(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad: Any) -> Any:
-        g = grad[0]
-        top = g.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(g.dtype).tiny)
-        length = top * (g / top).norm(dim=-1, keepdim=True)  # the squares of g may overflow
-        return g * (ctx.most / length.clamp(min=ctx.most)), None
+        return clipped(grad[0], ctx.most), None
+
+
+def clipped(g: Float[Tensor, "*b d"], most: float) -> Float[Tensor, "*b d"]:
+    """g shortened to length `most` at each point."""
+    # in float64, or the squares of g may overflow
+    length = torch.linalg.vector_norm(g, dim=-1, keepdim=True, dtype=torch.float64)
+    return g * (most / length.clamp(min=most)).to(g)
+
+
+def _lost() -> Diverged:
+    return Diverged("the trained control leads to infinite or undefined points")
 
 
 GRADIENTS = 32  # mini-batches of the gradient-variance probe

@@ -15,8 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 from tiltbench.samplers.networks.model import Model
 from tiltbench.targets.bases.process import Path, Process, along
+from tiltbench.targets.checks import Checks, Diverged
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Diverged, Problem
+from tiltbench.targets.problem import Problem, graded
 
 Batch = dict[str, Tensor]  # whatever `label` bought and `value` needs
 
@@ -65,30 +66,10 @@ def made(options: Options) -> Loss:
 def reward_and_grad(
     problem: Problem, x: Float[Tensor, "*b d"]
 ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
-    """r(x) and grad r(x) for one value and one gradient a point, detached.
+    """r(x) and grad r(x) for one value and one gradient a point, without a graph.
 
     The gradient is 0 where r = -inf.  Raises Diverged where it is not finite at a finite r."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        r = problem.reward(x)
-        (g,) = torch.autograd.grad(r.sum(), x)
-    r = r.detach()
-    return r, sound(g, r, x)
-
-
-def sound(
-    g: Float[Tensor, "*b d"], r: Float[Tensor, " *b"], x: Float[Tensor, "*b d"]
-) -> Float[Tensor, "*b d"]:
-    """A gradient g of r at x, 0 where r = -inf; raises Diverged unless finite elsewhere."""
-    g = torch.where((r > -torch.inf)[..., None], g, torch.zeros_like(g))
-    broken = ~g.isfinite().all(-1)
-    if broken.any():
-        first = ", ".join(f"{v:.4g}" for v in x.detach()[broken][0][:6].tolist())
-        raise Diverged(
-            f"the gradient of the reward is not finite at {int(broken.sum())} of "
-            f"{broken.numel()} points, first at x = ({first}{', ...' if x.shape[-1] > 6 else ''})"
-        )
-    return g
+    return graded(problem.reward, problem.checks).value_and_grad(x)
 
 
 def regress(
@@ -140,24 +121,28 @@ def path_batch(path: Path, r: Tensor) -> Batch:
     return {**{key: value for key, value in named.items() if value is not None}, "r": r}
 
 
-def floored(r: Float[Tensor, " *b"]) -> Float[Tensor, " *b"]:
+def floored(r: Float[Tensor, " *b"], checks: Checks | None = None) -> Float[Tensor, " *b"]:
     """Rewards for training, no lower than DEEP nats below the best of the batch.
 
     -inf (zero density) would make every functional infinite, and one path at the foot of a cliff
     of 10^17 nats overflows its gradient.  Raises Diverged where no path has density."""
     best = r.max()
-    if best == -torch.inf:
-        raise Diverged(f"all {r.numel()} paths end where the density is zero")
-    return r.clamp(min=float(best) - DEEP)
+    (checks or Checks()).never(
+        best == -torch.inf,
+        lambda: Diverged(f"all {r.numel()} paths end where the density is zero"),
+    )
+    return torch.maximum(r, best - DEEP)
 
 
 DEEP = 200.0
 
 
-def grounded(r: Float[Tensor, " b"], log_ratio: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+def grounded(
+    r: Float[Tensor, " b"], log_ratio: Float[Tensor, " b"], checks: Checks | None = None
+) -> Float[Tensor, " b"]:
     """Rewards with r - log_ratio `floored`, float64: where all weights agree nothing is changed."""
     log_ratio = log_ratio.double()
-    return floored(r.double() - log_ratio) + log_ratio
+    return floored(r.double() - log_ratio, checks) + log_ratio
 
 
 def batch_path(process: Process, batch: Batch) -> Path:
@@ -182,9 +167,10 @@ def path_space(
     ) -> Batch:
         with torch.no_grad():
             ratio = problem.base.log_ratio(path)
-            batch = path_batch(path, grounded(problem.reward(path.x[-1]), ratio))
+            r = grounded(problem.reward(path.x[-1]), ratio, problem.checks)
+            batch = path_batch(path, r)
             if share == 0.0:  # start F where the first batch says: log Z may be hundreds of nats
-                model.log_Z.fill_((batch["r"] - ratio).mean().item())
+                model.log_Z.copy_((r - ratio).mean())
         return batch
 
     def value(model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:

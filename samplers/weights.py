@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
+
+from tiltbench.targets.checks import Checks
+from tiltbench.targets.constants import constant
 
 
 class Estimate(NamedTuple):
@@ -32,30 +36,52 @@ def ess(log_w: Float[Tensor, " n"]) -> float:
     return math.exp(float(twice)) / len(log_w)
 
 
-def temper(log_w: Float[Tensor, " n"], least: float, most: float = 1.0) -> float:
-    """The largest exponent beta in [0, most] with ess(beta log_w) >= least, by bisection."""
-    if ess(most * log_w) >= least:
-        return most
-    low, high = 0.0, most
-    for _ in range(60):
-        middle = (low + high) / 2
-        if ess(middle * log_w) >= least:
-            low = middle
-        else:
-            high = middle
+def temper(log_w: Float[Tensor, " n"], least: float, most: float = 1.0) -> Float[Tensor, ""]:
+    """The largest exponent beta in [0, most] with ess(beta log_w) >= least."""
+    log_w = log_w.double()
+
+    def enough(betas: Tensor) -> Tensor:
+        twice = 2 * torch.logsumexp(betas * log_w, -1) - torch.logsumexp(2 * betas * log_w, -1)
+        return twice >= math.log(least * len(log_w))  # NaN where every weight is zero: not enough
+
+    return largest(enough, most, log_w)
+
+
+def largest(
+    holds: Callable[[Float[Tensor, "k 1"]], Bool[Tensor, " k"]], most: float, like: Tensor
+) -> Float[Tensor, ""]:
+    """The largest beta in [0, most] up to which `holds` is true, by bisection, float64.
+
+    On the device of `like`, many halvings at once: the host waits for none of them."""
+    low = torch.zeros((), dtype=torch.float64, device=like.device)
+    high = torch.full_like(low, most)
+    grid = constant([i / 2**AT_ONCE for i in range(2**AT_ONCE + 1)], low)
+    for _ in range(ROUNDS):
+        inner = torch.lerp(low, high, grid)
+        below = holds(inner[1:, None]).cumprod(0).sum()[None]
+        low = inner.gather(0, below)[0]
+        high = inner.gather(0, (below + 1).clamp(max=2**AT_ONCE))[0]
     return low
 
 
-def resample(log_w: Float[Tensor, " m"], n: int, generator: Generator) -> Int[Tensor, " n"]:
+AT_ONCE, ROUNDS = 5, 12  # halvings at once: 60 in all
+
+
+def resample(
+    log_w: Float[Tensor, " m"], n: int, generator: Generator, checks: Checks | None = None
+) -> Int[Tensor, " n"]:
     """n indices by systematic resampling: each w_i is drawn floor or ceil of n w_i / sum w times.
 
     Raises ValueError where every weight is zero."""
     share = torch.softmax(log_w.double(), 0)
-    if not bool(share.isfinite().all()):
-        raise ValueError("no draw has a positive weight, so there is nothing to resample from")
+    (checks or Checks()).never(~share.isfinite().all(), _nothing)
     start = torch.rand(1, generator=generator, device=generator.device, dtype=torch.float64)
     points = (torch.arange(n, device=share.device, dtype=torch.float64) + start) / n
     return torch.searchsorted(share.cumsum(0), points).clamp_(max=len(share) - 1)
+
+
+def _nothing() -> ValueError:
+    return ValueError("no draw has a positive weight, so there is nothing to resample from")
 
 
 def expectation(log_w: Float[Tensor, " n"], values: Float[Tensor, " n"]) -> Estimate:

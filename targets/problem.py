@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -14,14 +14,37 @@ from torch import Tensor
 from tiltbench.targets.bases.confined import Confined
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.process import Process
+from tiltbench.targets.checks import Checks
+from tiltbench.targets.gradient import value_and_grad
 from tiltbench.targets.purity import pure
 from tiltbench.targets.target import Density, Target, Tilt
 
-Reward = Callable[[Tensor], Tensor]  # (*b, D) -> (*b,), nats
+Function = Callable[[Tensor], Tensor]  # (*b, D) -> (*b,), nats
+Both = Callable[[Tensor], tuple[Tensor, Tensor]]  # (*b, D) -> (*b,) and (*b, D)
 
 
-class Diverged(ArithmeticError):
-    """A number that must be finite is not; the message says which, where, and how many."""
+class Graded(NamedTuple):
+    """A reward with its gradient: r(x), through which autograd passes, and (r, grad r) at once,
+    without a graph, which costs a fraction of asking autograd for it.
+
+    grad r is 0 where r = -inf."""
+
+    value: Function
+    value_and_grad: Both
+    checks: Checks
+
+    def __call__(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
+        return self.value(x)
+
+    def recorded(self, x: Float[Tensor, "*b d"]) -> tuple[Tensor, Tensor]:
+        """`value_and_grad` with a graph, for whoever differentiates once more."""
+        r = self.value(x)
+        (g,) = torch.autograd.grad(r.sum(), x, create_graph=True)
+        self.checks.values("the reward", x.detach(), r.detach(), g.detach())
+        return r, alive(r, g)
+
+
+Reward = Graded | Function
 
 
 @dataclass(frozen=True)
@@ -31,10 +54,11 @@ class Problem:
     dim: int
     base: Process
     reward: Reward
+    checks: Checks = field(default_factory=Checks, compare=False, repr=False)
 
 
 def pose(
-    target: Target, reference: Linear, watch: Callable[[Reward], Reward] = lambda f: f
+    target: Target, reference: Linear, watch: Callable[[Graded], Graded] = lambda f: f
 ) -> Problem:
     """The problem of `target`; densities use `reference` widened by the public scale.
 
@@ -43,22 +67,58 @@ def pose(
     """
     if wrong := misfit(target):
         raise ValueError(f"{wrong.what}: {wrong.remedy}")
+    checks, project = Checks(), target.project
     match target:
         case Density():
             base = reference.widened(target.scale)
             if target.particles or target.lattice:
                 base = Confined(base, target)
-            sound = checked(target.log_rho, f"log rho of {target.name}", target.dim)
+            what = f"log rho of {target.name}"
+            sound = checked(target.log_rho, what, target.dim, checks)
+            both = checked_both(target.log_rho_and_grad, what, target.dim, checks)
 
             def reward(x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
-                x = target.project(x)  # so that the gradient lies on the subspace too
+                x = project(x)  # so that the gradient lies on the subspace too
                 return sound(x) - base.log_end(x)
 
-            return Problem(target.dim, base, watch(reward))
+            def with_grad(x: Float[Tensor, "*b d"]) -> tuple[Tensor, Tensor]:
+                x = project(x.detach())
+                (y, g), (end, slope) = both(x), base.log_end_and_grad(x)
+                return y - end, alive(y, project(g) - slope)
+
+            return Problem(target.dim, base, watch(Graded(reward, with_grad, checks)), checks)
         case Tilt():
-            sound = checked(target.reward, f"the reward of {target.name}", target.dim)
-            return Problem(target.dim, target.base, watch(lambda x: sound(target.project(x))))
+            what = f"the reward of {target.name}"
+            sound = checked(target.reward, what, target.dim, checks)
+            both = checked_both(target.reward_and_grad, what, target.dim, checks)
+
+            def tilted(x: Float[Tensor, "*b d"]) -> tuple[Tensor, Tensor]:
+                r, g = both(project(x.detach()))
+                return r, alive(r, project(g))
+
+            plain = Graded(lambda x: sound(project(x)), tilted, checks)
+            return Problem(target.dim, target.base, watch(plain), checks)
     raise TypeError(f"{type(target).__name__} must extend Density or Tilt to be sampled")
+
+
+def graded(reward: Reward, checks: Checks | None = None) -> Graded:
+    """The reward with its gradient, by autograd where it comes without one; raises Diverged where
+    that is not finite."""
+    if isinstance(reward, Graded):
+        return reward
+    bare, seen = reward, checks or Checks()
+
+    def both(x: Tensor) -> tuple[Tensor, Tensor]:
+        r, g = value_and_grad(bare, x)
+        seen.values("the reward", x.detach(), r, g)
+        return r, alive(r, g)
+
+    return Graded(bare, both, seen)
+
+
+def alive(y: Float[Tensor, " *b"], g: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+    """The gradient g of y, 0 where y = -inf."""
+    return torch.where(y[..., None] > -torch.inf, g, 0.0)
 
 
 class Misfit(NamedTuple):
@@ -91,47 +151,65 @@ def misfit(target: Target) -> Misfit | None:
     return None
 
 
-def tempered(problem: Problem, beta: float) -> Problem:
-    """p_base exp(beta r): the same base, a weaker tilt."""
-    return Problem(problem.dim, problem.base, lambda x: beta * problem.reward(x))
-
-
-def checked(f: Reward, what: str, dim: int) -> Reward:
+def checked(f: Function, what: str, dim: int, checks: Checks | None = None) -> Function:
     """f, raising Diverged at NaN and +inf, and ValueError where it is not (*b, dim) -> (*b).
 
     -inf is zero density and passes.  Impure is raised where f changes its argument.  The values are
     a copy: f may return a view of its argument, or a tensor that it will write to again."""
-    f = pure(f, what)
+    f, seen = pure(f, what), checks or Checks()
 
     def sound(x: Tensor) -> Tensor:
-        if x.shape[-1] != dim:  # (1, n dim) would be charged as one point
-            raise ValueError(f"{what} takes points of {dim} coordinates, not {x.shape[-1]}")
+        _of_points(x, what, dim)
         y = f(x)
-        if y.shape != x.shape[:-1]:
-            raise ValueError(
-                f"{what} has shape {tuple(y.shape)} at x of shape {tuple(x.shape)}; "
-                f"it must be {tuple(x.shape[:-1])}, one number a point"
-            )
-        return _Checked.apply(y, x.detach(), what)
+        _one_a_point(y, x, what)
+        if torch._C._functorch.is_functorch_wrapped_tensor(y):
+            return _Checked.apply(y, x.detach(), what, seen)
+        y = y.clone()
+        seen.values(what, x.detach(), y.detach())
+        return y
 
     return sound
+
+
+def checked_both(f: Both, what: str, dim: int, checks: Checks) -> Both:
+    """The same of a function that returns its gradient too, of the shape of x."""
+    f = pure(f, what)
+
+    def sound(x: Tensor) -> tuple[Tensor, Tensor]:
+        _of_points(x, what, dim)
+        y, g = f(x)
+        _one_a_point(y, x, what)
+        if g.shape != x.shape:
+            raise ValueError(
+                f"the gradient of {what} has shape {tuple(g.shape)} at x of shape {tuple(x.shape)};"
+                " it must be that of x"
+            )
+        y, g = y.detach().clone(), g.detach()
+        checks.values(what, x, y, g)
+        return y, g
+
+    return sound
+
+
+def _of_points(x: Tensor, what: str, dim: int) -> None:
+    if x.shape[-1] != dim:  # (1, n dim) would be charged as one point
+        raise ValueError(f"{what} takes points of {dim} coordinates, not {x.shape[-1]}")
+
+
+def _one_a_point(y: Tensor, x: Tensor, what: str) -> None:
+    if y.shape != x.shape[:-1]:
+        raise ValueError(
+            f"{what} has shape {tuple(y.shape)} at x of shape {tuple(x.shape)}; "
+            f"it must be {tuple(x.shape[:-1])}, one number a point"
+        )
 
 
 class _Checked(torch.autograd.Function):
     """A copy of y; a Function with a vmap rule, so that points under vmap are seen too."""
 
     @staticmethod
-    def forward(y: Tensor, x: Tensor, what: str) -> Tensor:
-        bad = ~(y < torch.inf)  # NaN or +inf
-        if bad.any():
-            first = x.expand(*y.shape, x.shape[-1])[bad][0]
-            shown = ", ".join(f"{v:.4g}" for v in first[:6].tolist())
-            more = ", ..." if len(first) > 6 else ""
-            value = y[bad][0].item()
-            raise Diverged(
-                f"{what} is {value} at {int(bad.sum())} of {y.numel()} points, "
-                f"first at x = ({shown}{more})"
-            )
+    def forward(y: Tensor, x: Tensor, what: str, checks: Checks) -> Tensor:
+        checks.values(what, x, y)
         return y.clone()
 
     @staticmethod
@@ -140,12 +218,12 @@ class _Checked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad: Any) -> Any:
-        return grad[0], None, None
+        return grad[0], None, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, y: Tensor, x: Tensor, what: str) -> Any:
+    def vmap(info: Any, in_dims: Any, y: Tensor, x: Tensor, what: str, checks: Checks) -> Any:
         y, x = front(info, in_dims[0], y), front(info, in_dims[1], x)
-        return _Checked.apply(y, x, what), 0
+        return _Checked.apply(y, x, what, checks), 0
 
 
 def front(info: Any, dim: int | None, x: Tensor) -> Tensor:

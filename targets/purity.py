@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-Function = Callable[[Tensor], Tensor]
+T = TypeVar("T")
+Function = Callable[[Tensor], T]
 
 
 class Impure(ValueError):
     """A function that changes its argument in place; the message names it and the remedy."""
 
 
-def pure(f: Function, what: str) -> Function:
+def pure(f: Function[T], what: str) -> Function[T]:
     """f, raising Impure where it changes its argument x in place; `what` names f in the message.
 
     PyTorch counts the changes of a tensor, which costs nothing to read.  What goes past that count
     (`x.data`, `x.detach().numpy()`) is seen by its values, at calls 1, 2, 4, 8, ... only."""
     calls, next_look = 0, 1
 
-    def watched(x: Tensor) -> Tensor:
+    def watched(x: Tensor) -> T:
         nonlocal calls, next_look
         calls += 1
         points = bare(x)
@@ -51,7 +53,7 @@ def sentence(what: str, argument: str = "x") -> str:
     )
 
 
-def changes(f: Function, x: Tensor) -> bool:
+def changes(f: Function[T], x: Tensor) -> bool:
     """Whether f changes a copy of the points x."""
     copy = x.clone()
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tiltbench.samplers.sampler import Draws
-from tiltbench.targets.problem import Diverged
+from tiltbench.targets.checks import Diverged
 
 
 def sound(draws: Draws, most: int, dim: int) -> Draws:

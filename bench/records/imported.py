@@ -24,8 +24,8 @@ from tiltbench.records.record import SCHEMA, Record, Status, forget, write_outco
 from tiltbench.records.store import readable
 from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import Estimate
+from tiltbench.targets.checks import Diverged
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Diverged
 
 REPORTED = "calls self-reported"
 KEYS = ("x", "log_w", "group", "log_Z", "log_w_reverse")

@@ -9,7 +9,7 @@ import torch
 from tiltbench.records.record import Status
 from tiltbench.run.meter import BudgetExceeded
 from tiltbench.samplers.sampler import Unsupported
-from tiltbench.targets.problem import Diverged
+from tiltbench.targets.checks import Diverged
 from tiltbench.targets.purity import Impure
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no fault of the cell: the run stops

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Reward, front
+from tiltbench.targets.problem import Graded, Reward, front, graded
 
 
 class BudgetExceeded(Exception):
@@ -55,13 +57,50 @@ class Meter:
         """Nothing is left from here on: a reward kept from this phase is of no use in the next."""
         self.budget = self.spent
 
-    def watch(self, f: Reward) -> Reward:
-        """The same function, counted.  Forward-mode differentiation through it raises."""
+    def watch(self, f: Reward) -> Graded:
+        """The same reward, counted.  Forward-mode differentiation through it raises."""
+        bare = graded(f)
 
         def counted(x: Tensor) -> Tensor:
-            return _Exit.apply(f(_Entry.apply(x, self)), self)
+            if not _differentiable(x):
+                self.charge(Cost(values=_points(x)))
+                return bare.value(x)
+            return _Exit.apply(bare.value(_Entry.apply(x, self)), self)
 
-        return counted
+        def both(x: Tensor) -> tuple[Tensor, Tensor]:
+            if torch._C._functorch.is_functorch_wrapped_tensor(x):
+                raise RuntimeError(
+                    "value_and_grad hides points from the meter under torch.func; use "
+                    "torch.func.grad of the reward, which is counted"
+                )
+            self.charge(Cost(_points(x), _points(x)))
+            return bare.value_and_grad(x)
+
+        return Graded(counted, both, bare.checks)
+
+    def captured(self, capture: Callable[[], Callable[[], None]]) -> Callable[[], None]:
+        """What `capture()` returns, a replay of what it recorded, charged before each time it runs
+        with what recording charged; raises BudgetExceeded where that is not left.
+
+        Recording a CUDA graph launches nothing, so what it charged is given back."""
+        before = self.spent
+        replay = capture()
+        cost, self.spent = self.spent.minus(before), before
+
+        def run() -> None:
+            self.charge(cost)
+            replay()
+
+        return run
+
+
+def _differentiable(x: Tensor) -> bool:
+    """Whether a derivative may be taken at x, in any way."""
+    return (
+        torch.is_grad_enabled()
+        or torch._C._functorch.is_functorch_wrapped_tensor(x)
+        or forward_ad._current_level >= 0
+    )
 
 
 class _Entry(torch.autograd.Function):

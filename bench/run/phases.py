@@ -34,7 +34,7 @@ from tiltbench.run.states import copied
 from tiltbench.run.streams import generator
 from tiltbench.run.training import Progress, Training
 from tiltbench.samplers.sampler import Draws, Sampler, Traced
-from tiltbench.targets.problem import Diverged
+from tiltbench.targets.checks import Diverged
 from tiltbench.targets.settings import standard
 from tiltbench.targets.target import Target
 

@@ -11,14 +11,13 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.samplers.baselines._pool import CHUNK
-from tiltbench.samplers.loss import sound
 from tiltbench.samplers.sampler import Draws, Sampler, Traced, Unsupported
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.noising import Noising
 from tiltbench.targets.bases.process import Controlled, Path, Stepper, retrace, simulate
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Problem
+from tiltbench.targets.problem import Problem, graded
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,9 @@ class Guidance(Sampler[None]):
         ahead, parts = Ahead(problem, self.strength), []
         for start in range(0, n, CHUNK):
             shape = (min(CHUNK, n - start), problem.dim)
-            parts.append(_weighed(problem, simulate(ahead.base, ahead, shape, generator)))
+            with problem.checks.together():
+                path = simulate(ahead.base, ahead, shape, generator)
+                parts.append(_weighed(problem, path))
         xs, log_ws = zip(*parts, strict=True)
         return Draws(torch.cat(xs), torch.cat(log_ws))
 
@@ -65,8 +66,9 @@ class Guidance(Sampler[None]):
     ) -> Traced:
         ahead, log_ws, xs, us = Ahead(problem, self.strength), [], [], []
         for part in x.float().split(CHUNK):
-            path = retrace(ahead.base, ahead, part, generator)
-            log_ws.append(_weighed(problem, path)[1])
+            with problem.checks.together():
+                path = retrace(ahead.base, ahead, part, generator)
+                log_ws.append(_weighed(problem, path)[1])
             xs.append(path.x)
             us.append(path.u)
         return Traced(torch.cat(log_ws), path.t, torch.cat(xs, 1), torch.cat(us, 1))
@@ -87,18 +89,19 @@ class Ahead(Controlled):
     """The control of `Guidance`, for whoever looks at its paths."""
 
     def __init__(self, problem: Problem, strength: float) -> None:
-        self.base, self.reward, self.strength = noising(problem), problem.reward, strength
+        self.base, self.strength = noising(problem), strength
+        self.reward = graded(problem.reward, problem.checks)
 
     def at(self, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
         """u(x, t_k)."""
         mean, std = self.base.base(x, k)
         with torch.enable_grad():
             y = mean.detach().requires_grad_()
-            clean = self.base.denoise(y, k + 1) if self.base.noises[k + 1] else y
-            r = self.reward(clean)
-            (g,) = torch.autograd.grad(r.sum(), y)
+            clean = self.base.denoise(y, k + 1) if self.base.noises[k + 1] else 1 * y
+            _, slope = self.reward.value_and_grad(clean.detach())
+            (g,) = torch.autograd.grad(clean, y, slope)
         dt = self.base.times[k + 1] - self.base.times[k]
-        return self.strength * std / math.sqrt(dt) * sound(g, r.detach(), y)
+        return self.strength * std / math.sqrt(dt) * g
 
     def on_grid(self, t: Float[Tensor, " k"]) -> Stepper:
         def step(x: Tensor, k: int | Tensor, hint: Tensor | None) -> Tensor:

@@ -106,7 +106,7 @@ def pilot(
                 f"none of {particles} draws from the base has positive density: "
                 "raise the allowance, or state the target's scale"
             )
-        rise = temper(r, least, 1 - before)
+        rise = float(temper(r, least, 1 - before))
         ladder = before ** (1 - 1 / left)  # 1 at the last
         beta = 1.0 if rise == 1 - before else max(before + rise, ladder, 1e-12)
         at = at.at(resample((beta - before) * at.r, particles, generator))

@@ -36,7 +36,7 @@ def label(problem: Problem, model: Model, path: Path, share: float, generator: G
     if not isinstance(problem.base, Escort):
         raise Unsupported("action matching needs an annealed chain: use recipe=Escorted")
     weight = torch.softmax(problem.base.log_w_along(path), 1).to(path.x)
-    still = floored(rate(escorted(path)))
+    still = floored(rate(escorted(path)), problem.checks)
     centred = still - (weight * still).sum(1, keepdim=True)
     return {"t": path.t, "x": path.x, "weight": weight, "pressure": centred}
 

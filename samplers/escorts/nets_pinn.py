@@ -33,7 +33,7 @@ def label(problem: Problem, model: Model, path: Path, share: float, generator: G
     if not isinstance(problem.base, Escort):
         raise Unsupported("the PINN loss needs an annealed chain: use recipe=Transported")
     here = escorted(path)
-    still = floored(rate(here))
+    still = floored(rate(here), problem.checks)
     if share == 0.0:
         model.energy.fit(path.t, -still.mean(1))
     return {"t": path.t, "x": path.x, "rate": still, "slope": slope(here)}

@@ -27,8 +27,9 @@ from tiltbench.samplers.sampler import Unsupported
 from tiltbench.samplers.weights import resample, temper
 from tiltbench.targets.bases.noising import Noising, pick
 from tiltbench.targets.bases.process import Path, Process
+from tiltbench.targets.checks import Checks, Diverged
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Diverged, Problem
+from tiltbench.targets.problem import Problem
 
 POINTS = 4  # noised points (x_t, t) an end point serves: drawn anew at every use, or once if guided
 LEAST_ESS = 0.8  # of tempered weights
@@ -91,23 +92,25 @@ def _value_and_slope(problem: Problem, x1: Tensor) -> tuple[Tensor, Tensor]:
 VALUES = Ends(_value, Cost(1, 0))  # g is not used, and left at 0
 SLOPES = Ends(_value_and_slope, Cost(1, 1))
 
-Selection = Callable[[Tensor, Generator], Tensor]  # log_w (n,) -> indices of end points
+Selection = Callable[[Tensor, Generator, Checks], Tensor]  # log_w (n,) -> indices of end points
 
 
-def plain(log_w: Float[Tensor, " n"], generator: Generator) -> Int[Tensor, " n"]:
+def plain(log_w: Float[Tensor, " n"], generator: Generator, checks: Checks) -> Int[Tensor, " n"]:
     """n indices by self-normalised weights: p* up to O(1/n), however few points carry it."""
-    return resample(log_w, len(log_w), generator)
+    return resample(log_w, len(log_w), generator, checks)
 
 
-def tempered(log_w: Float[Tensor, " n"], generator: Generator) -> Int[Tensor, " n"]:
+def tempered(log_w: Float[Tensor, " n"], generator: Generator, checks: Checks) -> Int[Tensor, " n"]:
     """By w^beta, beta the largest exponent in [0, 1] that keeps the ESS at LEAST_ESS.
 
     The end points then lie between the control's law and p*; as the control improves, beta
     reaches 1."""
-    return resample(temper(log_w, LEAST_ESS) * log_w, len(log_w), generator)
+    return resample(temper(log_w, LEAST_ESS) * log_w, len(log_w), generator, checks)
 
 
-def unweighted(log_w: Float[Tensor, " n"], generator: Generator) -> Int[Tensor, " n"]:
+def unweighted(
+    log_w: Float[Tensor, " n"], generator: Generator, checks: Checks
+) -> Int[Tensor, " n"]:
     """Every end point once: the control's own law, not p*."""
     return torch.arange(len(log_w), device=log_w.device)
 
@@ -129,7 +132,7 @@ def matching(
     ) -> Batch:
         base = noising(problem.base)
         r, g = ends.pay(problem, path.x[-1])
-        chosen = select(path_log_w(base, path, r), generator)
+        chosen = select(path_log_w(base, path, r, problem.checks), generator, problem.checks)
         rows = {"x1": path.x[-1][chosen], "g": g[chosen]}
         if not model.guided:
             return rows
@@ -175,12 +178,18 @@ def times(emphasis: list[float], n: int, generator: Generator) -> Int[Tensor, " 
     return torch.searchsorted(ladder, (order + within) / n).clamp_(max=len(emphasis) - 1)
 
 
-def path_log_w(base: Noising, path: Path, r: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+def path_log_w(
+    base: Noising, path: Path, r: Float[Tensor, " b"], checks: Checks
+) -> Float[Tensor, " b"]:
     """r - log dP^u/dP^base, floored; raises Diverged where it is undefined."""
-    log_w = floored(r.double() - base.log_ratio(path))
-    if not bool(log_w.isfinite().all()):
-        bad = int((~log_w.isfinite()).sum())
-        raise Diverged(f"the weights of {bad} of {len(r)} paths are not finite; try a smaller lr")
+    log_w = floored(r.double() - base.log_ratio(path), checks)
+    lost = (~log_w.isfinite()).sum()
+    checks.never(
+        lost > 0,
+        lambda: Diverged(
+            f"the weights of {int(lost)} of {len(r)} paths are not finite; try a smaller lr"
+        ),
+    )
     return log_w
 
 

@@ -17,16 +17,21 @@ from torch import Generator, Tensor
 from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.losses._matching import VALUES, matching, plain
 from tiltbench.samplers.losses.conditional_score_matching import conditional
+from tiltbench.samplers.weights import resample
+from tiltbench.targets.checks import Checks
 
 QUANTILE = 0.9
 SHRINK = 0.01
 
 
-def rejection(log_w: Float[Tensor, " n"], generator: Generator) -> Int[Tensor, " m"]:
-    """The accepted ones: at least the n (1 - QUANTILE) points of the largest weights."""
+def rejection(
+    log_w: Float[Tensor, " n"], generator: Generator, checks: Checks
+) -> Int[Tensor, " n"]:
+    """The accepted ones, at least the n (1 - QUANTILE) points of the largest weights, each so often
+    that they are n again: the number accepted stays on the device, and shapes do not change."""
     chance = (log_w - log_w.quantile(QUANTILE)).exp()
     draw = torch.rand(len(log_w), generator=generator, device=log_w.device, dtype=log_w.dtype)
-    return torch.nonzero(draw < chance).squeeze(-1)
+    return resample(torch.where(draw < chance, 0.0, -torch.inf), len(log_w), generator, checks)
 
 
 importance_fine_tuning = Preset(

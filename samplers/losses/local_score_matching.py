@@ -23,6 +23,7 @@ from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.weights import resample, temper
 from tiltbench.targets.bases.noising import Noising
 from tiltbench.targets.bases.process import Process
+from tiltbench.targets.checks import Checks
 
 NARROW = 100.0  # (base's rms coordinate / a well's)^2: both dw4 and lj13 are near it
 LEAST_ESS = 0.5  # lower than elsewhere: the control has far to go, and its end points are kept
@@ -38,9 +39,9 @@ def local(base: Noising) -> Blend:
     return Blend(move, slope, [1.0] * base.steps)
 
 
-def halved(log_w: Float[Tensor, " n"], generator: Generator) -> Int[Tensor, " n"]:
+def halved(log_w: Float[Tensor, " n"], generator: Generator, checks: Checks) -> Int[Tensor, " n"]:
     """By w^beta, beta the largest exponent in [0, 1] that keeps the ESS at LEAST_ESS."""
-    return resample(temper(log_w, LEAST_ESS) * log_w, len(log_w), generator)
+    return resample(temper(log_w, LEAST_ESS) * log_w, len(log_w), generator, checks)
 
 
 _shared = matching("local_score_matching", local, SLOPES, halved)

@@ -27,7 +27,7 @@ from tiltbench.targets.problem import Problem
 def label(problem: Problem, model: Model, path: Path, share: float, generator: Generator) -> Batch:
     """r and grad r at the end points; the path keeps its graph."""
     r, g = reward_and_grad(problem, path.x[-1])
-    return {**path_batch(path, floored(r)), "g": g}
+    return {**path_batch(path, floored(r, problem.checks)), "g": g}
 
 
 def value(model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:

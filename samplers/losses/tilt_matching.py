@@ -49,7 +49,8 @@ def label(problem: Problem, model: Model, path: Path, share: float, generator: G
     x = base.renoise(x1, k, generator)
     t = base.grid(x)[k]
     with torch.no_grad():
-        tempered = (model.earlier.goal - model.earlier.tilt) * floored(problem.reward(path.x[-1]))
+        r = floored(problem.reward(path.x[-1]), problem.checks)
+        tempered = (model.earlier.goal - model.earlier.tilt) * r
         factor = torch.softmax(tempered, 0) * len(tempered) - 1
         batch = {"x": x, "t": t, "factor": factor.repeat(POINTS), "steer": base.steer(x, k, x1)}
         if model.guided:

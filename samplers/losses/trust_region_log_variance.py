@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import Batch, Loss, floored, hints, log_weight, path_batch
 from tiltbench.samplers.networks.model import Model
+from tiltbench.samplers.weights import largest
 from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
@@ -30,7 +31,7 @@ def label(problem: Problem, model: Model, path: Path, share: float, generator: G
     """The path, with log dP'/dP^base up to a constant in the place of its reward."""
     with torch.no_grad():
         ratio = problem.base.log_ratio(path)
-        log_w = floored(problem.reward(path.x[-1]).double() - ratio)
+        log_w = floored(problem.reward(path.x[-1]).double() - ratio, problem.checks)
         batch = path_batch(path, exponent(log_w, RADIUS) * log_w + ratio)
         return batch
 
@@ -43,21 +44,15 @@ def price(paths: int, steps: int, guided: bool) -> Cost:
     return Cost(values=paths).plus(hints(paths, steps, guided))
 
 
-def exponent(log_w: Float[Tensor, " n"], radius: float) -> float:
+def exponent(log_w: Float[Tensor, " n"], radius: float) -> Float[Tensor, ""]:
     """The largest beta in [0, 1] with divergence(beta log_w) <= radius."""
-    if divergence(log_w) <= radius:
-        return 1.0
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if divergence(middle * log_w) <= radius else (low, middle)
-    return low
+    return largest(lambda betas: divergence(betas * log_w) <= radius, 1.0, log_w)
 
 
-def divergence(log_w: Float[Tensor, " n"]) -> float:
+def divergence(log_w: Float[Tensor, "*b n"]) -> Float[Tensor, " *b"]:
     """KL of the self-normalised weights from equal ones, nats: 0 to log n."""
-    entropy = torch.special.entr(torch.softmax(log_w, 0)).sum()
-    return math.log(len(log_w)) - float(entropy)
+    entropy = torch.special.entr(torch.softmax(log_w, -1)).sum(-1)
+    return math.log(log_w.shape[-1]) - entropy
 
 
 trust_region_log_variance = Loss("trust_region_log_variance", label, value, price)

@@ -41,5 +41,5 @@ class FreeEnergy(nn.Module):
         basis = torch.cat([torch.full_like(slopes[:, :1], -1.0), slopes], 1)
         # "gels", as on a GPU: the standard driver's last digits change from call to call
         found = torch.linalg.lstsq(basis, rate.double()[:, None], driver="gels").solution[:, 0]
-        self.log_Z.fill_(float(found[0]))
+        self.log_Z.copy_(found[0])
         self.bend.copy_(found[1:])

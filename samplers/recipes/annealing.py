@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -11,9 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltbench.samplers.loss import sound
 from tiltbench.targets.bases.noising import Noising
-from tiltbench.targets.problem import Reward
+from tiltbench.targets.problem import Reward, graded
 
 
 class Annealed(NamedTuple):
@@ -44,7 +42,7 @@ class Ramp(Annealing):
 
     def at(self, base: Noising, reward: Reward, x: Float[Tensor, "*b d"], k: int) -> Annealed:
         share, rate = _ramp(base.times[k])
-        r, g, _ = _differentiated(reward, x, lambda y: y)
+        r, g = _with_grad(reward, x)
         return Annealed(_times(share, r), share * g, _times(rate, r))
 
 
@@ -58,8 +56,13 @@ class ThroughDenoiser(Annealing):
 
     def at(self, base: Noising, reward: Reward, x: Float[Tensor, "*b d"], k: int) -> Annealed:
         share, rate = _ramp(base.times[k])
-        r, g, inner = _differentiated(reward, x, lambda y: base.denoise(y, k))
-        moved = (inner * base.denoise_rate(x, k)).sum(-1)
+        keep = _kept(x)
+        with torch.enable_grad():
+            y = x if keep else x.detach().requires_grad_()
+            end = base.denoise(y, k)
+            r, slope = _with_grad(reward, end if keep else end.detach())
+            (g,) = torch.autograd.grad(end, y, slope, create_graph=keep)
+        moved = (slope * base.denoise_rate(x, k)).sum(-1)
         return Annealed(_times(share, r), share * g, _times(rate, r) + share * moved)
 
 
@@ -73,16 +76,12 @@ def _times(number: float, r: Tensor) -> Tensor:
     return number * r if number else torch.zeros_like(r)
 
 
-def _differentiated(
-    reward: Reward, x: Tensor, inner: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """r(inner(x)), its gradient in x, and the gradient of r at inner(x)."""
-    keep = torch.is_grad_enabled() and x.requires_grad
-    with torch.enable_grad():
-        y = x if keep else x.detach().requires_grad_()
-        z = inner(y)
-        z = z.view_as(z)
-        r = reward(z)
-        g, h = torch.autograd.grad(r.sum(), (y, z), create_graph=keep)
-    r = r if keep else r.detach()
-    return r, sound(g, r, y), sound(h, r, z)
+def _kept(x: Tensor) -> bool:
+    """Whether a derivative of what is made of x may be asked for."""
+    return torch.is_grad_enabled() and x.requires_grad
+
+
+def _with_grad(reward: Reward, x: Float[Tensor, "*b d"]) -> tuple[Tensor, Tensor]:
+    """r(x) and grad r(x), differentiable where x wants it."""
+    both = graded(reward)
+    return both.recorded(x) if _kept(x) else both.value_and_grad(x)

@@ -104,12 +104,12 @@ class Transported(_Annealed):
         return Escort(flow, problem.reward, self.annealing, self.eps, self.ratio, Divergence())
 
     def simulate(self, problem: Problem, model: Model, n: int, generator: Generator) -> EscortPath:
-        return _finite(super().simulate(problem, model, n, generator))
+        return _finite(problem, super().simulate(problem, model, n, generator))
 
     def retrace(
         self, problem: Problem, model: Model, x: Float[Tensor, "n d"], generator: Generator
     ) -> EscortPath:
-        return _finite(super().retrace(problem, model, x, generator))
+        return _finite(problem, super().retrace(problem, model, x, generator))
 
     def weighed(self, problem: Problem, model: Model, path: Path) -> MeasuredPath:
         """With div w at every point."""
@@ -118,14 +118,17 @@ class Transported(_Annealed):
         return MeasuredPath(**known, growth=growth)
 
 
-def _finite(path: EscortPath) -> EscortPath:
+def _finite(problem: Problem, path: EscortPath) -> EscortPath:
     """The path, if no wall was met: A would die there, where the law is reflected."""
-    if bool((path.height == -torch.inf).any()):
-        raise Unsupported(
-            "the divergence form needs a reward that is finite everywhere, and this one is -inf at "
-            "points of the paths: use recipe=Escorted"
-        )
+    problem.checks.never((path.height == -torch.inf).any(), _wall)
     return path
+
+
+def _wall() -> Unsupported:
+    return Unsupported(
+        "the divergence form needs a reward that is finite everywhere, and this one is -inf at "
+        "points of the paths: use recipe=Escorted"
+    )
 
 
 def divergences(model: Model, path: Path) -> Float[Tensor, " k1 *b"]:

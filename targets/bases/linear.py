@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from tiltbench.targets.bases.noising import Known, Step, pick
 from tiltbench.targets.bases.process import Kernel
+from tiltbench.targets.constants import constant
 
 
 class Linear(Known):
@@ -42,8 +43,8 @@ class Linear(Known):
         gain, var = self.between(0.0, t)
         return gain * gain * self.start_var + var
 
-    @property
-    def spread(self) -> float:
+    @cached_property
+    def spread(self) -> float:  # type: ignore[override]
         return math.sqrt(self.variance(1.0))
 
     @property
@@ -103,8 +104,8 @@ class Linear(Known):
         eps: Float[Tensor, " k"],
     ) -> Float[Tensor, " k1 *b"]:
         """Exact, from the Gaussian density of X_t."""
-        var = torch.tensor([self.variance(t) for t in self.times], dtype=torch.float64)
-        var = var.to(x.device).reshape(-1, *[1] * (x.dim() - 2))
+        var = constant([self.variance(t) for t in self.times], dt.double())
+        var = var.reshape(-1, *[1] * (x.dim() - 2))
         rank = x.shape[-1] - self.removed
         log_p = -x.square().sum(-1).double() / (2 * var) - rank / 2 * var.log()
         return log_p - log_p[:1]
@@ -118,7 +119,12 @@ class Linear(Known):
     def log_end(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
         """log N(x; 0, spread^2 I), on the subspace of the process."""
         d, s = x.shape[-1] - self.removed, self.spread
-        return -x.square().sum(-1) / (2 * s * s) - d * math.log(s * math.sqrt(2 * math.pi))
+        return x.square().sum(-1) / (-2 * s * s) - d * math.log(s * math.sqrt(2 * math.pi))
+
+    def log_end_and_grad(
+        self, x: Float[Tensor, "*b d"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+        return self.log_end(x), x / -(self.spread**2)
 
     def end(
         self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype = torch.float32

@@ -9,6 +9,8 @@ for any control (math.md 5.1).
 
 from __future__ import annotations
 
+import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,6 +19,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
+
+from tiltbench.targets.constants import constant
 
 
 class Kernel(NamedTuple):
@@ -127,7 +131,13 @@ class Process(ABC):
         return self.log_ratio(path)
 
     def grid(self, like: Tensor) -> Float[Tensor, " k1"]:
-        return torch.tensor(self.times, dtype=like.dtype, device=like.device)
+        """The times beside `like`: do not write to them."""
+        return constant(self.times, like)
+
+    @property
+    def roots(self) -> list[float]:
+        """sqrt(dt_k) of every step."""
+        return [math.sqrt(t - s) for s, t in itertools.pairwise(self.times)]
 
     def pull_back(self, x: Float[Tensor, "*b d"], k: int, a: Tensor) -> Tensor:
         """(d m_k / d x)^T a at x = X_k: one step of the lean adjoint (math.md 4), a VJP."""
@@ -178,14 +188,14 @@ def simulate(
     path and its hints are detached."""
     x = process.start(shape, generator, dtype)
     t = process.grid(x)
-    root = t.diff().sqrt().tolist()
+    noise = process.normal((process.steps, *shape), generator, dtype).unbind(0)
     control = model.on_grid(t[:-1])
     xs, means, us, stds, hints = [x], [], [], [], []
-    for k in range(process.steps):
+    for k, root in enumerate(process.roots):
         mean, std = process.base(x, k)
         hint = guide(x.detach()) if guide else None
         u = control(x, k, hint)
-        x = mean + std * (root[k] * u + process.normal(shape, generator, dtype))
+        x = torch.add(torch.add(mean, noise[k], alpha=std), u, alpha=std * root)
         xs.append(x)
         means.append(mean)
         us.append(u)
@@ -196,7 +206,7 @@ def simulate(
         t,
         torch.stack(xs),
         torch.stack(means),
-        torch.tensor(stds, dtype=dtype, device=x.device),
+        constant(stds, x),
         torch.stack(us),
         torch.stack(hints) if hints else None,
     )
@@ -211,16 +221,17 @@ def retrace(
 ) -> Path:
     """Paths that end at x_end, drawn backward with `process.backward`, with the model's control."""
     xs = [x_end]
+    noise = process.normal((process.steps, *x_end.shape), generator, x_end.dtype).unbind(0)
     for k in reversed(range(process.steps)):
         mean, std = process.backward(xs[-1], k)
-        xs.append(mean + std * process.normal(x_end.shape, generator, x_end.dtype))
+        xs.append(torch.add(mean, noise[k], alpha=std))
     x = torch.stack(xs[::-1])
     kernels = [process.base(x[k], k) for k in range(process.steps)]
     path = Path(
         process.grid(x),
         x,
         torch.stack([kernel.mean for kernel in kernels]),
-        torch.tensor([kernel.std for kernel in kernels], dtype=x.dtype, device=x.device),
+        constant([kernel.std for kernel in kernels], x),
         x[:-1],
         guide(x[:-1]) if guide else None,
     )

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from tiltbench.plan.budget import Budget
 from tiltbench.run.meter import BudgetExceeded, Meter
+from tiltbench.targets.checks import Diverged
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Diverged, checked
+from tiltbench.targets.problem import checked
 
 PLENTY = Cost(10**6, 10**6)
 

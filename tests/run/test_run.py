@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 import torch
 from tiltbench.samplers.sampler import Draws, Sampler, Traced, Unsupported
-from tiltbench.targets.problem import Diverged
+from tiltbench.targets.checks import Diverged
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.target import Density, Truth

@@ -20,8 +20,9 @@ from tiltbench.samplers.registry import NETWORKS, SAMPLERS
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.samplers.weights import ess
 from tiltbench.targets.bases.references import Brownian, Stationary
+from tiltbench.targets.checks import Diverged
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Diverged, Problem
+from tiltbench.targets.problem import Problem
 
 PLUGINS = [SAMPLERS.load(name) for name in SAMPLERS.entries]
 PRESETS = [

@@ -42,6 +42,7 @@ from tiltbench.targets.bases.optimal import Optimal
 from tiltbench.targets.bases.process import Controlled, Path, simulate
 from tiltbench.targets.bases.references import Brownian, Stationary
 from tiltbench.targets.bases.schedules import Foellmer, RectifiedFlow, VariancePreserving
+from tiltbench.targets.checks import Checks
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
 
@@ -229,7 +230,7 @@ def test_path_weights_make_end_points_of_any_control_into_draws_of_the_target():
     """Plain weights under an untrained control: E[(y - u*) phi] = 0; without weights it is not."""
     world = Mixture(Brownian(steps=4, scale=1.6))
     assert max(gap(world, _with(plain), 3000)) < 4
-    assert max(gap(world, _with(lambda log_w, _: torch.arange(len(log_w))), 3000)) > 8
+    assert max(gap(world, _with(lambda log_w, *_: torch.arange(len(log_w))), 3000)) > 8
 
 
 def _with(select):
@@ -238,19 +239,26 @@ def _with(select):
 
 def test_tempered_weights_keep_their_ess_and_leave_good_weights_alone():
     log_w = 3 * torch.randn(4000, generator=rng(), dtype=torch.float64)
-    spread = [len(tempered(scale * log_w, rng(1)).unique()) / 4000 for scale in (1.0, 0.1)]
-    assert ess(log_w) < 0.1 and len(plain(log_w, rng(1)).unique()) / 4000 < 0.2
+    spread = [
+        len(tempered(scale * log_w, rng(1), Checks()).unique()) / 4000 for scale in (1.0, 0.1)
+    ]
+    assert ess(log_w) < 0.1 and len(plain(log_w, rng(1), Checks()).unique()) / 4000 < 0.2
     assert spread[0] > 0.45
-    assert torch.equal(tempered(0.1 * log_w, rng(1)), plain(0.1 * log_w, rng(1)))
+    assert torch.equal(*(some(0.1 * log_w, rng(1), Checks()) for some in (tempered, plain)))
 
 
 def test_relaxed_rejection_accepts_in_proportion_up_to_the_quantile():
     log_w = torch.tensor([0.0, math.log(4.0), math.log(8.0)], dtype=torch.float64)
     log_w = log_w.repeat_interleave(torch.tensor([4000, 5100, 900]))
-    kept = fine_tuning.rejection(log_w - 30, rng())  # the quantile at .9 is w = 4
+    chosen = fine_tuning.rejection(log_w - 30, rng(), Checks())  # the quantile at .9 is w = 4
+    kept, copies = chosen.unique(return_counts=True)
+    assert len(chosen) == len(log_w) and copies.max() - copies.min() <= 1
     counts = [int(((kept >= a) & (kept < b)).sum()) for a, b in ((0, 4000), (4000, 10_000))]
     assert abs(counts[0] - 1000) < 4 * math.sqrt(1000 * 0.75) and counts[1] == 6000
-    assert len(fine_tuning.rejection(torch.zeros(50, dtype=torch.float64), rng())) == 50
+    assert (
+        len(fine_tuning.rejection(torch.zeros(50, dtype=torch.float64), rng(), Checks()).unique())
+        == 50
+    )
 
 
 class Scaled(Control):

@@ -12,7 +12,8 @@ from tiltbench.samplers.weights import log_mean_exp
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.process import Controlled, Path, Process, along, retrace, simulate
 from tiltbench.targets.bases.references import Brownian, Stationary
-from tiltbench.targets.problem import Diverged, checked, pose, tempered
+from tiltbench.targets.checks import Diverged
+from tiltbench.targets.problem import checked, pose
 from tiltbench.targets.registry import REFERENCES
 from tiltbench.targets.target import Density, Truth
 
@@ -180,7 +181,13 @@ def test_pose_widens_the_reference_and_checks_the_density():
         problem.reward(torch.tensor([[1.0, 0], [200.0, 0], [1, 1]]))
     with pytest.raises(Diverged, match="1 of 3"):
         torch.func.vmap(problem.reward)(torch.tensor([[1.0, 0], [200.0, 0], [1, 1]]))
-    assert torch.allclose(tempered(problem, 0.5).reward(inside[:1]), problem.reward(inside[:1]) / 2)
+    r, g = problem.reward.value_and_grad(inside)
+    x = inside[:1].clone().requires_grad_()
+    (slope,) = torch.autograd.grad(problem.reward(x).sum(), x)
+    assert torch.equal(r, problem.reward(inside)) and not g[1].any()  # no density, no gradient
+    torch.testing.assert_close(g[:1], slope)
+    with pytest.raises(Diverged, match=r"log rho of half is nan at 1 of 3 points.*\(200, 0\)"):
+        problem.reward.value_and_grad(torch.tensor([[1.0, 0], [200.0, 0], [1, 1]]))
 
 
 def test_a_density_of_the_wrong_shape_is_named():

@@ -67,7 +67,7 @@ def stage(world: World, schedule: str, strength: float, seed: int) -> list[Bias]
     source = Generator().manual_seed(seed)
     p = points(base, now, best, TIMES, POINTS, source)
     log_w = (1 - strength) * world.tilting.reward(now.sample(10_000, source))
-    reached = strength + temper(log_w, LEAST_ESS) * (1 - strength)
+    reached = strength + float(temper(log_w, LEAST_ESS)) * (1 - strength)
     found = []
     for ends, goal in (("unweighted", strength), ("tempered", reached), ("full", 1.0)):
         law = world.tilting.law(world.law, goal)
