@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from tiltbench.samplers.networks.model import Model, Network, at_least_one, positive_clip
-from tiltbench.samplers.networks.timed import MOST, Descent, Pushed, Timed, clock, initialise
+from tiltbench.samplers.networks.timed import (
+    MOST,
+    Along,
+    Descent,
+    Pushed,
+    Timed,
+    clock,
+    initialise,
+)
 from tiltbench.targets.bases.process import Process
 
 
@@ -141,6 +150,31 @@ class _Perceptron(Pushed):
         for layer in self.hidden:
             h = nn.functional.silu(layer(h))
         return MOST * torch.tanh(self.out(h) / MOST)
+
+    def along(self, embedding: Float[Tensor, "k w"]) -> Along:
+        """The scales of x and of the output taken into the layers, the embedding into a bias."""
+        first = self.state.weight * self.inverse_spread
+        whole = embedding + self.state.bias
+        each = whole.unbind(0)
+        inner = [(layer.weight, layer.bias) for layer in self._hidden()]
+        last, offset = self.out.weight / MOST, self.out.bias / MOST
+        linear, silu = nn.functional.linear, nn.functional.silu
+
+        def at(x: Tensor, k: int | Tensor) -> Tensor:
+            fresh = not torch.is_grad_enabled()
+            if isinstance(k, int):
+                h = linear(x, first, each[k])
+            else:
+                h = linear(x, first) + whole[k]
+            h = silu(h, inplace=fresh)
+            for weight, bias in inner:
+                h = silu(linear(h, weight, bias), inplace=fresh)
+            return MOST * torch.tanh(linear(h, last, offset))
+
+        return at
+
+    def _hidden(self) -> Iterator[nn.Linear]:
+        return cast(Iterator[nn.Linear], iter(self.hidden))
 
     def push(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -13,6 +14,8 @@ from torch import Generator, Tensor, nn
 
 from tiltbench.samplers.networks.control import Control, Sloped
 from tiltbench.targets.bases.process import Process, Stepper
+
+Along = Callable[[Tensor, int | Tensor], Tensor]
 
 FEATURES = 64  # frequencies, each with a sine and a cosine
 
@@ -47,6 +50,12 @@ class Field(nn.Module, ABC):
     def forward(self, x: Float[Tensor, "*b d"], embedding: Tensor) -> Float[Tensor, "*b o"]:
         """(*b, D) -> (*b, outputs)."""
 
+    def along(self, embedding: Float[Tensor, "k w"]) -> Along:
+        """(x, k) -> the field at x and time k, an int or indices (*b), of embeddings of a grid:
+        a field may work out beforehand what depends on time or on its parameters alone."""
+        each = embedding.unbind(0)
+        return lambda x, k: self(x, each[k] if isinstance(k, int) else embedding[k])
+
     def silence(self, rows: slice) -> None:
         """These entries of the embedding are 0 at first, at every time."""
         last = self.time[-1]
@@ -80,9 +89,9 @@ class Guidance:
     def term(self, hint: Tensor | None, gate: Tensor) -> Tensor:
         if hint is None:
             raise ValueError("a guided control needs the reward's gradient at x as its hint")
-        pull = hint * self.spread
-        length = pull.norm(dim=-1, keepdim=True)
-        return gate * (pull * (self.clip / length.clamp(min=self.clip)))
+        most = self.clip / self.spread  # of grad r itself
+        length = torch.linalg.vector_norm(hint, dim=-1, keepdim=True)
+        return hint * (gate * (self.clip / length.clamp(min=most)))
 
 
 @final
@@ -102,25 +111,25 @@ class Timed(Control):
     def control(
         self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
     ) -> Float[Tensor, "*b d"]:
-        return self.project(self.steered(x, self.field.embed(t, x), hint))
-
-    def steered(self, x: Tensor, embedding: Tensor, hint: Tensor | None) -> Tensor:
-        """u from an embedded time, not yet projected."""
         self.count(x)
+        embedding = self.field.embed(t, x)
         if self.guidance is None:
-            out: Tensor = self.field(x, embedding)
-            return out
+            return self.project(self.field(x, embedding))
         term = self.guidance.term(hint, embedding[..., -1:])
-        guided: Tensor = self.field(x, embedding[..., :-1]) + term
-        return guided
+        return self.project(self.field(x, embedding[..., :-1]) + term)
 
     def on_grid(self, t: Float[Tensor, " k"]) -> Stepper:
         whole = self.field.embed(t, t)
-        each = whole.unbind(0)
+        field = self.field.along(whole if self.guidance is None else whole[:, :-1])
+        gates = whole[:, -1:]
+        each = gates.unbind(0)
 
         def step(x: Tensor, k: int | Tensor, hint: Tensor | None) -> Tensor:
-            embedding = each[k] if isinstance(k, int) else whole[k]
-            return self.project(self.steered(x, embedding, hint))
+            self.count(x)
+            u = field(x, k)
+            if self.guidance is not None:
+                u = u + self.guidance.term(hint, each[k] if isinstance(k, int) else gates[k])
+            return self.project(u)
 
         return step
 

@@ -10,6 +10,7 @@ know eps: the same trained model serves any other.
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from tiltbench.samplers.recipes.annealing import Annealed, Annealing
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.bases.noising import Noising, turn
 from tiltbench.targets.bases.process import Controlled, Kernel, Path, Process
+from tiltbench.targets.constants import constant
 from tiltbench.targets.problem import Reward
 
 
@@ -81,7 +83,7 @@ class KernelRatio(Weighing):
         return -self._gained(escort, path)[-1]
 
     def _gained(self, escort: Escort, path: EscortPath) -> Tensor:
-        eps = path.t.double().new_tensor(escort.diffusion)
+        eps = constant(escort.diffusion, path.dt.double())
         w = escort.spread * path.u
         carried = path.velocity + w
         push, up = eps.reshape(-1, *[1] * (path.x.dim() - 1)).to(path.x), slope(path)
@@ -153,6 +155,14 @@ class Escort(Process):
         """eps_t of every step, length^2."""
         return [self.eps * self.spread**2 * self.ratio ** (-2 * t) for t in self.times[:-1]]
 
+    @cached_property
+    def stds(self) -> list[float]:
+        """sqrt(2 eps_t dt) of every step."""
+        return [
+            math.sqrt(2 * eps * (t - s))
+            for eps, (s, t) in zip(self.diffusion, itertools.pairwise(self.times), strict=True)
+        ]
+
     @property
     def removed(self) -> int:
         return self.flow.removed
@@ -169,10 +179,10 @@ class Escort(Process):
 
     def base(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
         """w = 0, for a value and a gradient of r."""
-        return self._move(x, self._at(x, k), k, k + 1)
+        return Kernel(self._carried(x, self._at(x, k), k, k + 1), self.stds[k])
 
     def backward(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
-        return self._move(x, self._at(x, k + 1), k + 1, k)
+        return Kernel(self._carried(x, self._at(x, k + 1), k + 1, k), self.stds[k])
 
     def log_ratio(self, path: Path) -> Float[Tensor, " *b"]:
         return self.weighing.log_ratio(self, escorted(path))
@@ -208,6 +218,7 @@ class Escort(Process):
     ) -> EscortPath:
         """Points of the grid in the given order, forward or backward in time."""
         control = model.on_grid(self.grid(x))
+        noise = self.normal((self.steps, *x.shape), generator, x.dtype).unbind(0)
         xs, us, seen = [], [], []
         for k in order:
             here = self._at(x, k)
@@ -217,26 +228,30 @@ class Escort(Process):
             seen.append(here)
             if k != order[-1]:
                 j = k + order.step
-                mean, std = self._move(x, here, k, j)
-                carried = (self.times[j] - self.times[k]) * self.spread * u
-                x = mean + carried + std * self.normal(tuple(x.shape), generator, x.dtype)
+                dt, first = self.times[j] - self.times[k], min(j, k)
+                steered = torch.add(self._carried(x, here, k, j), u, alpha=dt * self.spread)
+                x = torch.add(steered, noise[first], alpha=self.stds[first])
         in_time = slice(None, None, order.step)
         return self._recorded(xs[in_time], us[in_time], seen[in_time], guided)
 
     def _recorded(
         self, xs: list[Tensor], us: list[Tensor], seen: list[_Point], guided: bool
     ) -> EscortPath:
-        moves = [self._move(xs[k], seen[k], k, k + 1) for k in range(self.steps)]
-        pull = torch.stack([p.tilt.pull for p in seen])
+        x, pull = torch.stack(xs), torch.stack([p.tilt.pull for p in seen])
+        velocity, score = (torch.stack(part) for part in list(zip(*seen, strict=True))[:2])
+        t = self.grid(x)
+        dt = t.diff().reshape(-1, *[1] * (x.dim() - 1))
+        climb = constant(self.diffusion, x).reshape(dt.shape) * dt
+        mean = x[:-1] + dt * velocity[:-1] + climb * (score[:-1] + pull[:-1])
         return EscortPath(
-            self.grid(xs[0]),
-            torch.stack(xs),
-            torch.stack([move.mean for move in moves]),
-            xs[0].new_tensor([move.std for move in moves]),
+            t,
+            x,
+            mean,
+            constant(self.stds, x),
             u=torch.stack(us),
             hint=pull if guided else None,
-            velocity=torch.stack([p.velocity for p in seen]),
-            score=torch.stack([p.score for p in seen]),
+            velocity=velocity,
+            score=score,
             pull=pull,
             height=torch.stack([p.tilt.height for p in seen]),
             change=torch.stack([p.tilt.change for p in seen]),
@@ -246,12 +261,13 @@ class Escort(Process):
         velocity, score = self.flow.current(x, k)
         return _Point(velocity, score, self.annealing.at(self.flow, self.reward, x, k))
 
-    def _move(self, x: Tensor, here: _Point, k: int, j: int) -> Kernel:
-        """From t_k to its neighbour t_j: with the flow, and uphill whichever way time runs."""
+    def _carried(self, x: Tensor, here: _Point, k: int, j: int) -> Tensor:
+        """The mean from t_k to its neighbour t_j: with the flow, and uphill whichever way time
+        runs."""
         dt = self.times[j] - self.times[k]
-        eps = self.diffusion[min(j, k)]
-        climbed = eps * abs(dt) * (here.score + here.tilt.pull)
-        return Kernel(x + dt * here.velocity + climbed, math.sqrt(2 * eps * abs(dt)))
+        climb = self.diffusion[min(j, k)] * abs(dt)
+        moved = torch.add(x, here.velocity, alpha=dt)
+        return torch.add(torch.add(moved, here.score, alpha=climb), here.tilt.pull, alpha=climb)
 
 
 class _Point(NamedTuple):

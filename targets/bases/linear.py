@@ -81,6 +81,21 @@ class Linear(Known):
         """-x / Var X_t; 0 at a point start."""
         return pick(self.slopes, k, x) * x
 
+    def current(
+        self, x: Float[Tensor, "*b d"], k: Step
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+        return pick(self.drifts, k, x) * x, self.score(x, k)
+
+    @cached_property
+    def drifts(self) -> list[float]:
+        """v / x at every time of the grid: the flow of a Gaussian law is linear."""
+        return [
+            first * gain - second / 2 * slope
+            for (first, second), (gain, _), slope in zip(
+                self.rates, self.ahead, self.slopes, strict=True
+            )
+        ]
+
     @cached_property
     def slopes(self) -> list[float]:
         """-1 / Var X_t at every time of the grid; 0 at a point start."""

@@ -112,7 +112,7 @@ def test_crooks_figures(push, elbo, eubo, share):
     assert float(log_v.mean()) == pytest.approx(eubo, abs=0.01)
     assert share is None or ess(log_w) == pytest.approx(share, abs=0.02)
     estimate = bar(log_w, log_v)
-    assert estimate.value == pytest.approx(0.605, abs=0.005)
+    assert abs(estimate.value - LOG_Z) < 3 * estimate.se
     theirs = pymbar.bar(-log_w.numpy(), log_v.numpy())
     assert estimate.value == pytest.approx(-theirs["Delta_f"], abs=1e-6)
     # p_fwd(a) e^a = Z p_bwd(a): not the means alone but every part of the two histograms
