@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from tiltbench.targets.bases.process import Additive
+from tiltbench.targets.constants import constant
 
 Step = int | Int[Tensor, "*b"]
 
@@ -25,7 +26,7 @@ def pick(values: Sequence[float], k: Step, like: Tensor) -> float | Tensor:
     """values[k] as a number, or as (*b, 1) beside points (*b, d) where k holds indices."""
     if isinstance(k, int):
         return values[k]
-    return torch.tensor(values, dtype=like.dtype, device=like.device)[k][..., None]
+    return constant(values, like)[k][..., None]
 
 
 class Noising(Additive):
