@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ from tiltbench.samplers.weights import resample, temper
 from tiltbench.targets.bases.noising import Noising, pick
 from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.checks import Checks, Diverged
+from tiltbench.targets.constants import constant
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
 
@@ -171,11 +173,17 @@ def points(
 def times(emphasis: list[float], n: int, generator: Generator) -> Int[Tensor, " n"]:
     """n steps of the grid with probabilities in proportion to `emphasis`, stratified: together they
     cover the grid as evenly as n points can, in random order."""
-    share = torch.tensor(emphasis, dtype=torch.float64, device=generator.device)
     order = torch.randperm(n, generator=generator, device=generator.device)
     within = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64)
-    ladder = (share / share.sum()).cumsum(0)
+    ladder = constant(_ladder(tuple(emphasis)), within)
     return torch.searchsorted(ladder, (order + within) / n).clamp_(max=len(emphasis) - 1)
+
+
+@lru_cache(maxsize=64)
+def _ladder(emphasis: tuple[float, ...]) -> tuple[float, ...]:
+    """The cumulative probabilities."""
+    share = torch.tensor(emphasis, dtype=torch.float64)
+    return tuple((share / share.sum()).cumsum(0).tolist())
 
 
 def path_log_w(

@@ -47,11 +47,8 @@ def label(
     steered = path.mean[-1] + path.std[-1] * path.dt[-1].sqrt() * path.u[-1]
     end = path.x[-1] if last_noise == 1 else torch.lerp(steered, path.x[-1], last_noise)
     _, a = reward_and_grad(problem, end)
-    sigma = path.std / path.dt.sqrt()
-    y = torch.empty_like(path.u)
-    for k in reversed(range(len(y))):
-        y[k] = sigma[k] * a
-        a = base.pull_back(path.x[k], k, a)
+    sigma = (path.std / path.dt.sqrt()).reshape(-1, *[1] * a.dim())
+    y = sigma * base.adjoints(path.x, a)
     batch = {"x": path.x[:-1], "t": path.t[:-1, None], "y": y}
     return batch if path.hint is None else {**batch, "hint": path.hint}
 

@@ -28,6 +28,7 @@ def label(problem: Problem, model: Model, path: Path, share: float, generator: G
     with torch.no_grad():  # the embedded times are constants
         control = model.on_grid(path.t[:-1])
     y = torch.empty_like(path.u)
+    back = base.pull_backs(path.x)
     for k in reversed(range(len(y))):
         y[k] = sigma[k] * a
         bend = dt[k] * (y[k] - path.u[k])
@@ -36,7 +37,7 @@ def label(problem: Problem, model: Model, path: Path, share: float, generator: G
             x = path.x[k].detach().requires_grad_()
             u = control(x, k, hint)
             through = torch.autograd.grad(u, x, bend, materialize_grads=True)[0]
-        a = base.pull_back(path.x[k], k, a) + through
+        a = back(k, a) + through
     batch = {"x": path.x[:-1], "t": path.t[:-1, None], "y": y}
     return batch if path.hint is None else {**batch, "hint": path.hint}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +12,8 @@ from torch import Generator, Tensor
 Level = float | Tensor  # alpha or beta: a number, or (*b, 1) beside points (*b, d)
 
 
-class Components(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Components:
     """sum_j weight_j N(mean_j, var_j I); float64 on the CPU, moved to where it is asked for.
 
     Noised to signal X + noise xi its components are N(signal mean_j, signal^2 var_j + noise^2).
@@ -21,13 +22,26 @@ class Components(NamedTuple):
     weight: Float[Tensor, " m"]  # sums to 1
     mean: Float[Tensor, "m d"]
     var: Float[Tensor, " m"]
+    _moved: dict[tuple[torch.dtype, torch.device], Components] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def on(self, like: Tensor) -> Components:
+        """The same on the device and in the dtype of `like`, moved once."""
+        place = (like.dtype, like.device)
+        if place not in self._moved:
+            with torch.inference_mode(False), torch.no_grad():
+                moved = Components(self.weight.to(like), self.mean.to(like), self.var.to(like))
+            self._moved[place] = moved
+        return self._moved[place]
 
     def _near(self, x: Tensor, signal: Level, noise: Level) -> tuple[Tensor, Tensor]:
         """(log weight_j N(x; noised component j), variance of it), both (*b, m)."""
-        v = _square(signal) * self.var.to(x) + _square(noise)
-        far = square_distances(x, self.mean.to(x), signal)
+        law = self.on(x)
+        v = _square(signal) * law.var + _square(noise)
+        far = square_distances(x, law.mean, signal)
         log_norm = x.shape[-1] / 2 * (2 * math.pi * v).log()
-        return self.weight.to(x).log() - far / (2 * v) - log_norm, v
+        return law.weight.log() - far / (2 * v) - log_norm, v
 
     def log_density(
         self, x: Float[Tensor, "*b d"], signal: Level = 1.0, noise: Level = 0.0
@@ -45,28 +59,27 @@ class Components(NamedTuple):
     ) -> Float[Tensor, "*b d"]:
         near, v = self._near(x, signal, noise)
         weight = torch.softmax(near, -1) / v
-        return signal * (weight @ self.mean.to(x)) - weight.sum(-1, keepdim=True) * x
+        return signal * (weight @ self.on(x).mean) - weight.sum(-1, keepdim=True) * x
 
     def denoise(
         self, x: Float[Tensor, "*b d"], signal: Level, noise: Level
     ) -> Float[Tensor, "*b d"]:
         """E[X | signal X + noise xi = x]."""
         near, v = self._near(x, signal, noise)
-        share = torch.softmax(near, -1)
-        gain = share * (signal * self.var.to(x) / v)
+        share, law = torch.softmax(near, -1), self.on(x)
+        gain = share * (signal * law.var / v)
         pure = share - gain * signal
-        return pure @ self.mean.to(x) + gain.sum(-1, keepdim=True) * x
+        return pure @ law.mean + gain.sum(-1, keepdim=True) * x
 
     def left(self, x: Float[Tensor, "*b d"], signal: Level, noise: Level) -> Float[Tensor, " *b"]:
         """tr Cov(X | signal X + noise xi = x)."""
         near, v = self._near(x, signal, noise)
-        share = torch.softmax(near, -1)
-        gain = signal * self.var.to(x) / v
-        mean = self.mean.to(x)
-        centre = mean * (1 - signal * gain)[..., None] + gain[..., None] * x[..., None, :]
+        share, law = torch.softmax(near, -1), self.on(x)
+        gain = signal * law.var / v
+        centre = law.mean * (1 - signal * gain)[..., None] + gain[..., None] * x[..., None, :]
         middle = (share[..., None] * centre).sum(-2, keepdim=True)
         between = (share * (centre - middle).square().sum(-1)).sum(-1)
-        within = (share * (self.var.to(x) * (1 - signal * gain))).sum(-1)
+        within = (share * (law.var * (1 - signal * gain))).sum(-1)
         return between + x.shape[-1] * within
 
     def posterior(
@@ -74,11 +87,12 @@ class Components(NamedTuple):
     ) -> Float[Tensor, "*b d"]:
         """Draws of X | signal X + noise xi = x."""
         near, v = self._near(x, signal, noise)
-        share = torch.softmax(near, -1)
-        flat = share.reshape(-1, share.shape[-1])
-        j = torch.multinomial(flat, 1, generator=generator).reshape(x.shape[:-1])
-        gain = (signal * self.var.to(x) / v).expand_as(share).gather(-1, j[..., None])
-        var, mean = self.var.to(x)[j][..., None], self.mean.to(x)[j]
+        share, law = torch.softmax(near, -1), self.on(x)
+        # torch.multinomial's own way for one draw, without the checks that stop the host
+        race = torch.empty_like(share).exponential_(generator=generator)
+        j = (share / race).argmax(-1)
+        gain = (signal * law.var / v).expand_as(share).gather(-1, j[..., None])
+        var, mean = law.var[j][..., None], law.mean[j]
         xi = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         return mean + gain * (x - signal * mean) + (var * (1 - signal * gain)).sqrt() * xi
 
@@ -136,15 +150,26 @@ def _square(level: Level) -> Level:
 
 
 def square_distances(
-    x: Float[Tensor, "*b d"], mean: Float[Tensor, "m d"], signal: Level = 1.0
+    x: Float[Tensor, "*b d"], mean: Float[Tensor, "*k m d"], signal: Level = 1.0
 ) -> Float[Tensor, "*b m"]:
     """|x - signal mean_j|^2 from differences: expanding the square would cancel in float32.
 
-    Summed over whichever of d and m is shorter, so that nothing of shape (*b, m, d) is made."""
-    m, d = mean.shape
-    if d <= m:
-        total = (x[..., :1] - signal * mean[:, 0]).square()
-        for i in range(1, d):
-            total = total + (x[..., i : i + 1] - signal * mean[:, i]).square()
-        return total
-    return torch.stack([(x - signal * mean[j]).square().sum(-1) for j in range(m)], -1)
+    Coordinate by coordinate or component by component, whichever are fewer, unless that would take
+    many calls for little: a tensor (*b, m, d) is made only where m d is at most WIDE."""
+    m, d = mean.shape[-2:]
+    if min(d, m) > FEW and d * m <= WIDE:
+        places = (signal[..., None] if isinstance(signal, Tensor) else signal) * mean
+        return (x[..., None, :] - places).square().sum(-1)
+    plain = isinstance(signal, float) and signal == 1.0
+    rows = [row if plain else signal * row for row in mean.unbind(-1 if d <= m else -2)]
+    if d > m:
+        return torch.stack([(x - row).square().sum(-1) for row in rows], -1)
+    total = None
+    for u, v in zip(x[..., None, :].unbind(-1), rows, strict=True):
+        z = u - v
+        total = z.square() if total is None else torch.addcmul(total, z, z)
+    assert total is not None
+    return total
+
+
+FEW, WIDE = 3, 256

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,15 @@ from torch import Generator, Tensor
 from tiltbench.targets.bases.noising import Noising
 from tiltbench.targets.bases.process import Kernel
 from tiltbench.targets.bases.schedules import RectifiedFlow, Schedule
+
+
+class Mix(NamedTuple):
+    """What a step's mean adds up from: a part of each of these."""
+
+    x: float
+    end: float = 0.0  # E[X_1 | x]
+    velocity: float = 0.0
+    score: float = 0.0
 
 
 class Interpolant(Noising):
@@ -67,11 +76,26 @@ class Interpolant(Noising):
     def lifts(self) -> list[float]:
         return [self.stepping.lift(self, k) for k in range(self.steps)]
 
+    @cached_property
+    def mixes(self) -> list[Mix]:
+        """That of the mean of every step k < K."""
+        return [self.stepping.mix(self, k) for k in range(self.steps)]
+
+    def mixed(self, x: Float[Tensor, "*b d"], k: int, mix: Mix) -> Float[Tensor, "*b d"]:
+        """The sum of x, E[X_1 | X_{t_k} = x], velocity and score by the parts of `mix`."""
+        total = mix.x * x
+        if mix.end:
+            total = total + mix.end * self.denoise(x, k)
+        if mix.velocity or mix.score:
+            velocity, score = self.current(x, k)
+            total = total + (mix.velocity * velocity + mix.score * score)
+        return total
+
     def start(self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
         return self.start_std * self.normal(shape, generator, dtype)
 
     def base(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
-        return Kernel(self.stepping.mean(self, x, k), self.stds[k])
+        return Kernel(self.mixed(x, k, self.mixes[k]), self.stds[k])
 
     def backward(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
         return self.stepping.reversal(self, x, k)
@@ -83,8 +107,12 @@ class Stepping(ABC):
     name: ClassVar[str]
 
     @abstractmethod
+    def mix(self, base: Interpolant, k: int) -> Mix:
+        """What E[X_{k+1} | X_k = x] adds up from."""
+
     def mean(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
         """E[X_{k+1} | X_k = x]."""
+        return base.mixed(x, k, self.mix(base, k))
 
     @abstractmethod
     def std(self, base: Interpolant, k: int) -> float: ...
@@ -130,9 +158,9 @@ class Ancestral(Stepping):
         fresh = 1 - (ratio * b1 / b0) ** 2
         return ratio * (b1 / b0) ** 2, fresh * a1, fresh * b1 * b1
 
-    def mean(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
+    def mix(self, base: Interpolant, k: int) -> Mix:
         gain, pull, _ = self.parts(base, k)
-        return gain * x + pull * base.denoise(x, k)
+        return Mix(gain, end=pull)
 
     def std(self, base: Interpolant, k: int) -> float:
         _, pull, var = self.parts(base, k)
@@ -158,21 +186,17 @@ class Euler(Stepping):
     @abstractmethod
     def sigma(self, t: float) -> float: ...
 
-    def _drift(self, base: Interpolant, x: Tensor, k: int, k_sigma: int, sign: float) -> Tensor:
-        half = sign * self.sigma(base.times[k_sigma]) ** 2 / 2
-        velocity, score = base.current(x, k)
-        return velocity + half * score
-
-    def mean(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
+    def mix(self, base: Interpolant, k: int) -> Mix:
         dt = base.times[k + 1] - base.times[k]
-        return x + dt * self._drift(base, x, k, k, 1.0)
+        return Mix(1.0, velocity=dt, score=dt * self.sigma(base.times[k]) ** 2 / 2)
 
     def std(self, base: Interpolant, k: int) -> float:
         return self.sigma(base.times[k]) * math.sqrt(base.times[k + 1] - base.times[k])
 
     def reversal(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Kernel:
         dt = base.times[k + 1] - base.times[k]
-        return Kernel(x - dt * self._drift(base, x, k + 1, k, -1.0), self.std(base, k))
+        mix = Mix(1.0, velocity=-dt, score=dt * self.sigma(base.times[k]) ** 2 / 2)
+        return Kernel(base.mixed(x, k + 1, mix), self.std(base, k))
 
     def lift(self, base: Interpolant, k: int) -> float:
         return self.sigma(base.times[k]) * base.signals[k] / base.noises[k] ** 2

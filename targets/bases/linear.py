@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float, Int
@@ -184,6 +186,17 @@ class Linear(Known):
 
     def pull_back(self, x: Float[Tensor, "*b d"], k: int, a: Tensor) -> Tensor:
         return self.kernels[k][0] * a
+
+    def adjoints(
+        self, x: Float[Tensor, "k1 *b d"], a: Float[Tensor, "*b d"]
+    ) -> Float[Tensor, "k *b d"]:
+        return constant(self.gains_ahead, a).reshape(-1, *[1] * a.dim()) * a
+
+    @cached_property
+    def gains_ahead(self) -> tuple[float, ...]:
+        """The gain of E[X_1 | X_k] at t_1, ..., t_K, as the product of those of the steps."""
+        gains = [gain for gain, _ in self.kernels[:0:-1]]
+        return tuple(accumulate(gains, operator.mul, initial=1.0))[::-1]
 
     def pull(self, k: Tensor, g: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """What a control at step k (*b) is regressed on, given g = grad r(X_1): sigma c_t g of

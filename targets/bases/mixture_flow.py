@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -12,8 +13,10 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from tiltbench.targets.bases.components import Components
-from tiltbench.targets.bases.interpolant import Ancestral, Interpolant, Stepping
+from tiltbench.targets.bases.interpolant import Ancestral, Interpolant, Mix, Stepping
+from tiltbench.targets.bases.noised_mixture import NoisedMixture
 from tiltbench.targets.bases.noising import Known, Step, pick
+from tiltbench.targets.bases.process import Kernel
 from tiltbench.targets.bases.schedules import RectifiedFlow, Schedule
 
 MOST_STEPS = 10_000
@@ -67,11 +70,64 @@ class MixtureFlow(Interpolant, Known):
             found.append(math.sqrt(float(self.law.left(x, alpha, beta).mean()) / x.shape[-1]))
         return found
 
+    def noised(self, like: Tensor) -> NoisedMixture:
+        """The law along the grid, on the device and in the dtype of `like`, worked out once."""
+        place = (like.dtype, like.device)
+        if place not in self._noised:
+            with torch.inference_mode(False), torch.no_grad():
+                self._noised[place] = NoisedMixture(self.law, self._grid, self._affine, like)
+        return self._noised[place]
+
+    @cached_property
+    def _noised(self) -> dict[tuple[torch.dtype, torch.device], NoisedMixture]:
+        return {}
+
+    @cached_property
+    def _grid(self) -> list[tuple[float, float]]:
+        """(signal, noise); a point start, X_0 = 0, is as good as pure noise of any size."""
+        start = self.noises[0] or 1.0
+        return list(zip(self.signals, [start, *self.noises[1:]], strict=True))
+
+    @cached_property
+    def _affine(self) -> list[tuple[float, float, float]]:
+        """The parts of x, E[X_1 | x] and the score in the mean of every step."""
+        return [self._parts(mix, k) for k, mix in enumerate(self.mixes)]
+
+    def _parts(self, mix: Mix, k: int) -> tuple[float, float, float]:
+        first, second = self.rates[k]
+        return mix.x, mix.end + mix.velocity * first, mix.score - mix.velocity * second / 2
+
     def denoise(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
-        return self.law.denoise(x, *self._levels(x, k))
+        return self.noised(x).end(x, k)
 
     def score(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
-        return self.law.score(x, *self._levels(x, k))
+        return self.noised(x).score(x, k)
+
+    def current(
+        self, x: Float[Tensor, "*b d"], k: Step
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+        first = pick([rate for rate, _ in self.rates], k, x)
+        second = pick([rate for _, rate in self.rates], k, x)
+        end, score = self.noised(x).both(x, k)
+        return first * end - second / 2 * score, score
+
+    def base(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
+        return Kernel(self.noised(x).mean(x, k), self.stds[k])
+
+    def mixed(self, x: Float[Tensor, "*b d"], k: int, mix: Mix) -> Float[Tensor, "*b d"]:
+        still, pull, push = self._parts(mix, k)
+        end, score = self.noised(x).both(x, k)
+        return still * x + pull * end + push * score
+
+    def pull_back(self, x: Float[Tensor, "*b d"], k: int, a: Tensor) -> Tensor:
+        rows = x.reshape(1, -1, x.shape[-1])
+        back = self.noised(x).mean.pull_backs(rows, k)
+        return back(k, a.expand_as(x).reshape(rows.shape[1:])).reshape(x.shape)
+
+    def pull_backs(self, x: Float[Tensor, "k1 *b d"]) -> Callable[[int, Tensor], Tensor]:
+        rows = x[: self.steps].flatten(1, -2) if x.dim() > 2 else x[: self.steps, None]
+        back = self.noised(x).mean.pull_backs(rows)
+        return lambda k, a: back(k, a.reshape(rows.shape[1:])).reshape(a.shape)
 
     def denoise_rate(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
         """By a central difference of the closed form along the schedule, in float64."""

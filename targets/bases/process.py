@@ -145,6 +145,20 @@ class Process(ABC):
             x = x.detach().requires_grad_()
             return torch.autograd.grad(self.base(x, k).mean, x, a)[0]
 
+    def pull_backs(self, x: Float[Tensor, "k1 *b d"]) -> Callable[[int, Tensor], Tensor]:
+        """(k, a) -> pull_back(x_k, k, a) along paths: what does not depend on a may be worked out
+        for all points at once."""
+        return lambda k, a: self.pull_back(x[k], k, a)
+
+    def adjoints(
+        self, x: Float[Tensor, "k1 *b d"], a: Float[Tensor, "*b d"]
+    ) -> Float[Tensor, "k *b d"]:
+        """The lean adjoint at t_1, ..., t_K along paths, a at t_K."""
+        rows, back = [a], self.pull_backs(x)
+        for k in range(self.steps - 1, 0, -1):
+            rows.append(back(k, rows[-1]))
+        return torch.stack(rows[::-1])
+
 
 class Additive(Process):
     """Processes whose control adds std sqrt(dt) u to the base mean and is weighed by Girsanov."""

@@ -7,10 +7,11 @@ import torch
 
 from tests.tools.worlds import rng, weights_of, z_score
 from tiltbench.plan.spec import build_target, parse
-from tiltbench.targets.bases.interpolant import Ancestral, Constant, Regularised
+from tiltbench.targets.bases import noised_mixture
+from tiltbench.targets.bases.interpolant import Ancestral, Constant, Interpolant, Regularised
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
 from tiltbench.targets.bases.optimal import Optimal
-from tiltbench.targets.bases.process import Controlled, retrace, simulate
+from tiltbench.targets.bases.process import Controlled, Process, retrace, simulate
 from tiltbench.targets.bases.schedules import RectifiedFlow, VariancePreserving
 from tiltbench.targets.problem import Problem
 from tiltbench.targets.registry import SCHEDULES
@@ -50,6 +51,94 @@ class Random(Controlled):
 def slope(x, y):
     x, y = (torch.tensor(v, dtype=torch.float64).log() for v in (x, y))
     return float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum())
+
+
+WORLDS = {  # few coordinates, many of them, and more than are taken at once
+    "plane": PLANE,
+    "wide": {
+        "weights": (0.5, 0.2, 0.3),
+        "means": tuple(tuple(math.sin(7 * j + i) for i in range(9)) for j in range(3)),
+        "variances": (0.3, 0.2, 0.5),
+    },
+    "wider": {
+        "weights": (0.4, 0.6),
+        "means": tuple(tuple(math.sin(7 * j + i) for i in range(150)) for j in range(2)),
+        "variances": (0.3, 0.2),
+    },
+    "many": {
+        "weights": (0.1,) * 10,
+        "means": tuple((math.sin(3 * j), math.cos(5 * j)) for j in range(10)),
+        "variances": tuple(0.1 + 0.05 * j for j in range(10)),
+    },
+}
+worlds = pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+
+
+def points_of(base, n=6):
+    """(K + 1, n, D) float64: noised draws at every time of the grid."""
+    x1 = base.law.sample(n, rng(1))
+    return torch.stack([base.renoise(x1, k, rng(2)) for k in range(base.steps + 1)])
+
+
+@each
+@worlds
+def test_a_mixture_along_its_grid_is_the_noised_mixture(world, schedule):
+    base = MixtureFlow(**world, schedule=schedule, steps=5)
+    at = torch.arange(base.steps + 1)
+    points = points_of(base)
+    found = [(base.denoise(x, k), base.score(x, k)) for k, x in enumerate(points)]
+    for k, x in enumerate(points):
+        levels = base.signals[k], base.noises[k] if k else base.noises[0] or 1.0
+        assert torch.allclose(found[k][0], base.law.denoise(x, *levels), rtol=1e-10, atol=1e-10)
+        assert torch.allclose(found[k][1], base.law.score(x, *levels), rtol=1e-10, atol=1e-10)
+        near = [*found[k], *base.current(x, k)]
+        away = [*found[k], base.velocity(x, k), found[k][1]]
+        alike = base.denoise(x, at[k : k + 1].expand(len(x))), base.score(x, k), *base.current(x, k)
+        for a, b, c in zip(near, away, alike, strict=True):
+            assert torch.allclose(a, b, rtol=1e-10) and torch.allclose(a, c, rtol=1e-10)
+        assert base.denoise(x.float(), k).dtype == torch.float32
+    whole = base.denoise(points, at[:, None])  # a level for many points at once
+    assert torch.allclose(whole, torch.stack([end for end, _ in found]), rtol=1e-10)
+    assert torch.allclose(base.denoise(points[2][0], 2), found[2][0][0], rtol=1e-10)
+
+
+@stepped
+@worlds
+@pytest.mark.parametrize("at_once", [2**22, 1], ids=["whole", "parts"])
+def test_a_mixture_is_pulled_back_as_autograd_does(world, stepping, at_once, monkeypatch):
+    monkeypatch.setattr(noised_mixture, "AT_ONCE", at_once)
+    base = MixtureFlow(**world, stepping=stepping, steps=4)
+    points = points_of(base)
+    a = torch.randn(points[0].shape, generator=rng(3), dtype=torch.float64)
+    back = base.pull_backs(points)
+    for k in reversed(range(base.steps)):
+        expected = Process.pull_back(base, points[k], k, a)
+        assert torch.allclose(back(k, a), expected, rtol=1e-9, atol=1e-12)
+        assert torch.allclose(base.pull_back(points[k], k, a), expected, rtol=1e-9, atol=1e-12)
+        a = expected
+    alone = base.pull_backs(points[:, 0])
+    assert torch.allclose(alone(0, a[0]), back(0, a)[0], rtol=1e-9)
+
+
+@stepped
+def test_a_step_of_a_mixture_is_that_of_any_interpolant(stepping):
+    base = MixtureFlow(**PLANE, stepping=stepping, steps=4)
+    for k, x in enumerate(points_of(base)[:-1]):
+        mean = Interpolant.mixed(base, x, k, stepping.mix(base, k))
+        assert torch.allclose(base.base(x, k).mean, mean, rtol=1e-10)
+        assert torch.allclose(stepping.mean(base, x, k), mean, rtol=1e-10)
+
+
+def test_one_component_is_drawn_as_torch_draws_it():
+    base = MixtureFlow(**PLANE, steps=4)
+    x = points_of(base, 50)[2]
+    share = base.law.share(x, base.signals[2], base.noises[2])
+    j = torch.multinomial(share, 1, generator=(g := rng(4)))[:, 0]
+    xi = torch.randn(x.shape, generator=g, dtype=x.dtype)
+    a, b, var = base.signals[2], base.noises[2], base.law.var[j][:, None]
+    gain, mean = a * var / (a * a * var + b * b), base.law.mean[j]
+    expected = mean + gain * (x - a * mean) + (var * (1 - a * gain)).sqrt() * xi
+    assert torch.allclose(base.posterior(x, torch.full((50,), 2), rng(4)), expected)
 
 
 # schedules

@@ -142,6 +142,15 @@ def test_closed_form_pull_back_is_the_vector_jacobian_product(base):
         assert torch.allclose(base.pull_back(x, k, a), Process.pull_back(base, x, k, a))
 
 
+@pytest.mark.parametrize("base", BASES, ids=ids)
+def test_the_lean_adjoint_is_pulled_back_from_step_to_step(base):
+    path = simulate(base, Random(), (5, 3), rng(14), dtype=torch.float64)
+    a = torch.randn(5, 3, generator=rng(15), dtype=torch.float64)
+    for found, k in zip(base.adjoints(path.x, a).flip(0), reversed(range(STEPS)), strict=True):
+        assert torch.allclose(found, a, rtol=1e-12)
+        a = Process.pull_back(base, path.x[k], k, a)
+
+
 def test_log_ratio_is_the_ratio_of_the_kernels():
     base = BASES[1]
     path = simulate(base, Random(), (50, 3), rng(13), dtype=torch.float64)

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from tiltbench.samplers.networks.adapter import Adapter
 from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.weights import resample
-from tiltbench.targets.bases.interpolant import Ancestral, Constant, Interpolant, Stepping
+from tiltbench.targets.bases.interpolant import Ancestral, Constant, Interpolant, Mix, Stepping
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
 from tiltbench.targets.bases.process import Additive, Kernel, Process
 from tiltbench.targets.bases.schedules import Schedule
@@ -35,8 +35,8 @@ class Flowing(Stepping):
     def check(self, schedule: Schedule) -> None:
         """Any schedule will do."""
 
-    def mean(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
-        return x + (base.times[k + 1] - base.times[k]) * base.velocity(x, k)
+    def mix(self, base: Interpolant, k: int) -> Mix:
+        return Mix(1.0, velocity=base.times[k + 1] - base.times[k])
 
     def std(self, base: Interpolant, k: int) -> float:
         return self.gain * math.sqrt(base.times[k + 1] - base.times[k])
