@@ -157,7 +157,8 @@ class Bell(Tilt):
 
     def truth(self) -> Truth:
         def sample(n: int, generator: Generator) -> Float[Tensor, "n d"]:
-            xi = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+            here = {"generator": generator, "device": generator.device}
+            xi = torch.randn(n, 2, dtype=torch.float64, **here)
             return MEAN + math.sqrt(POWER) * xi
 
         return Truth("closed form", log_Z=0.0, sample=sample)
@@ -213,4 +214,4 @@ def optimum(
     """One draw a start from the terminal law of the optimal control, up to O(1 / each): X_0 is what
     it was, and X_1 | X_0 is the base's times exp r, normalised for every X_0 apart."""
     rows = torch.cat([resample(r[:, i], 1, source) for i in range(r.shape[1])])
-    return ends[rows, torch.arange(r.shape[1])]
+    return ends[rows, torch.arange(r.shape[1], device=rows.device)]
