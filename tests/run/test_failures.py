@@ -7,7 +7,7 @@ from tiltbench.records.record import Status
 from tiltbench.run.failures import explain
 from tiltbench.run.meter import BudgetExceeded
 from tiltbench.samplers.sampler import Unsupported
-from tiltbench.targets.problem import Diverged
+from tiltbench.targets.checks import Diverged
 
 WORDS = [
     "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you "

@@ -157,8 +157,8 @@ class Bell(Tilt):
 
     def truth(self) -> Truth:
         def sample(n: int, generator: Generator) -> Float[Tensor, "n d"]:
-            here = {"generator": generator, "device": generator.device}
-            xi = torch.randn(n, 2, dtype=torch.float64, **here)
+            device = generator.device
+            xi = torch.randn(n, 2, generator=generator, device=device, dtype=torch.float64)
             return MEAN + math.sqrt(POWER) * xi
 
         return Truth("closed form", log_Z=0.0, sample=sample)
