@@ -58,10 +58,12 @@ def cell(
     draws: int = 1_000,
     curve: int = 0,
     device: str = "cpu",
+    tf32: bool = False,
 ) -> Cell:
     """One run: `budget` points to train, `draws` to score, `curve` draws at each of 8 points of the
-    learning curve (0: none).  Raises BadSpec or UnknownName for what cannot be built."""
-    return cells([target], [sampler], budget, [seed], draws, curve, device)[0]
+    learning curve (0: none).  `tf32` lets a GPU round factors of float32 (a run of another name).
+    Raises BadSpec or UnknownName for what cannot be built."""
+    return cells([target], [sampler], budget, [seed], draws, curve, device, tf32)[0]
 
 
 @standard()
@@ -73,6 +75,7 @@ def cells(
     draws: int = 1_000,
     curve: int = 0,
     device: str = "cpu",
+    tf32: bool = False,
 ) -> list[Cell]:
     """The product of targets, samplers and seeds, targets outermost; otherwise as `cell`.
 
@@ -87,7 +90,7 @@ def cells(
         tuple(_choice(sampler) for sampler in _listed(samplers)),
         curve=curve,
     )
-    return suite.cells(device)
+    return suite.cells(device, tf32)
 
 
 def _listed(things: Any) -> list[Any]:

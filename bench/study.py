@@ -19,6 +19,7 @@ from tiltbench.processes import pool
 from tiltbench.records.files import write_bytes
 from tiltbench.records.provenance import code_identity, environment
 from tiltbench.report.tables.grid import frame_grid
+from tiltbench.targets import precision
 from tiltbench.targets.settings import standard
 
 if TYPE_CHECKING:
@@ -63,28 +64,35 @@ def verdict(holds: bool, fails: bool) -> Verdict:
     return Verdict.SUPPORTED if holds else Verdict.REFUTED
 
 
-def conduct_all(names: Sequence[str], out: Path, device: str, jobs: int) -> Iterator[Path]:
+def conduct_all(
+    names: Sequence[str], out: Path, device: str, jobs: int, tf32: bool = False
+) -> Iterator[Path]:
     """Conducts the studies into out/NAME, `jobs` at a time in processes of one thread each, and
     yields their pages as they end; what one raises is raised when the others have ended."""
     with pool(min(jobs, len(names))) as workers:
-        for future in as_completed([workers.submit(_conduct, name, out, device) for name in names]):
+        given = [workers.submit(_conduct, name, out, device, tf32) for name in names]
+        for future in as_completed(given):
             yield future.result()
 
 
-def _conduct(name: str, out: Path, device: str) -> Path:
+def _conduct(name: str, out: Path, device: str, tf32: bool) -> Path:
     study = STUDIES.load(name)
-    return conduct(study, out / study.name, device)
+    return conduct(study, out / study.name, device, tf32)
 
 
 @standard()
-def conduct(study: Study, folder: Path, device: str) -> Path:
-    """Runs the study and writes its files; returns the path of table.md."""
+def conduct(study: Study, folder: Path, device: str, tf32: bool = False) -> Path:
+    """Runs the study and writes its files; returns the path of table.md.  Where TF32 is allowed
+    the page says so, as it says what it was made by."""
+    if tf32:
+        precision.write(precision.TF32)
     folder.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     answer = study.run(folder, device)
     seconds = time.monotonic() - begun
     table = folder / "table.md"
-    write_bytes(table, _page(study, answer, seconds, device).encode())
+    words = f"tiltbench study {study.name}" + (" --tf32" if tf32 else "")
+    write_bytes(table, _page(study, answer, words, seconds, device).encode())
     write_bytes(folder / "table.csv", answer.table.to_csv(index=False).encode())
     write_bytes(folder / "claims.csv", _claims(answer).to_csv(index=False).encode())
     return table
@@ -97,7 +105,7 @@ def _claims(answer: Answer) -> DataFrame:
     return DataFrame(rows, columns=["claim", "verdict", "measured"])
 
 
-def _page(study: Study, answer: Answer, seconds: float, device: str) -> str:
+def _page(study: Study, answer: Answer, words: str, seconds: float, device: str) -> str:
     made, code = environment(device), code_identity()
     where = ", ".join(f"{key} {value}" for key, value in made.items())
     commit = f"commit {code['commit']}" + (" with changes" if code["dirty"] else "")
@@ -108,6 +116,6 @@ def _page(study: Study, answer: Answer, seconds: float, device: str) -> str:
             answer.words,
             *claims,
             frame_grid(answer.table),
-            f"`tiltbench study {study.name}`, {seconds:.0f} s; {commit}; {where}.\n",
+            f"`{words}`, {seconds:.0f} s; {commit}; {where}.\n",
         ]
     )

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from tiltbench.samplers.at_once import at_once
 from tiltbench.samplers.loss import Batch, Loss
 from tiltbench.samplers.networks.model import Model, Network
 from tiltbench.samplers.networks.perceptron import Mlp
@@ -24,7 +25,7 @@ from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Graded, Problem, graded
 from tiltbench.targets.purity import unchanged
 
-CHUNK = 2048  # paths simulated at once when drawing: bounds the memory
+CHUNK = 2048  # paths simulated `at_once` when drawing: bounds the memory
 
 
 @dataclass
@@ -173,9 +174,10 @@ class Diffusion(Sampler[Trained]):
     @torch.no_grad()
     def draw(self, problem: Problem, state: Trained, n: int, generator: Generator) -> Draws:
         problem, xs, log_ws = self.posed(problem), [], []
-        for start in range(0, n, CHUNK):
+        most = at_once(CHUNK, problem.dim, generator.device)
+        for start in range(0, n, most):
             with problem.checks.together():
-                path = self.recipe.simulate(problem, state.model, min(CHUNK, n - start), generator)
+                path = self.recipe.simulate(problem, state.model, min(most, n - start), generator)
                 path = self.recipe.weighed(problem, state.model, path)
                 x = path.x[-1]
                 problem.checks.never(~x.isfinite().all(), _lost)
@@ -191,7 +193,7 @@ class Diffusion(Sampler[Trained]):
         self, problem: Problem, state: Trained, x: Float[Tensor, "n d"], generator: Generator
     ) -> Traced:
         problem, log_ws, xs, us = self.posed(problem), [], [], []
-        for part in x.float().split(CHUNK):
+        for part in x.float().split(at_once(CHUNK, problem.dim, x.device)):
             with problem.checks.together():
                 path = self.recipe.retrace(problem, state.model, part, generator)
                 path = self.recipe.weighed(problem, state.model, path)

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.utils.checkpoint import checkpoint
 
+from tiltbench.samplers.at_once import at_once
 from tiltbench.samplers.networks.model import Model
 from tiltbench.targets.bases.process import Path, Process, along
 from tiltbench.targets.checks import Checks, Diverged
@@ -88,13 +89,14 @@ def squared_errors(
 ) -> Float[Tensor, " n *b"]:
     """|u(x, t) - y|^2, t (n, ...) broadcastable to x.shape[:-1].
 
-    Above AT_ONCE points the network is evaluated in parts, and again in the backward pass: the
-    graph of one part is held at a time, whatever the number of steps."""
+    Above AT_ONCE points (more on a GPU: `at_once`) the network is evaluated in parts, and again in
+    the backward pass: the graph of one part is held at a time, whatever the number of steps."""
 
     def of(x: Tensor, t: Tensor, y: Tensor, hint: Tensor | None) -> Tensor:
         return (model.control(x, t, hint) - y).square().sum(-1)
 
-    rows = max(AT_ONCE * len(x) // max(x.shape[:-1].numel(), 1), 1)
+    most = at_once(AT_ONCE, x.shape[-1], x.device)
+    rows = max(most * len(x) // max(x.shape[:-1].numel(), 1), 1)
     if rows >= len(x) or not torch.is_grad_enabled():
         return of(x, t, y, hint)
     hints = [None] * len(x) if hint is None else hint.split(rows)

@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from tiltbench.targets import precision
+
 
 class Setting(NamedTuple):
-    """How one of them is read and written, and what a fresh process has."""
+    """How one of them is read and written, and what a run has."""
 
     read: Callable[[], Any]
     write: Callable[[Any], Any]
@@ -29,6 +31,14 @@ def _flushes() -> bool:
     """Whether this thread rounds denormal numbers to zero, which PyTorch sets but does not say."""
     smallest = math.ulp(0.0)
     return smallest + smallest == 0.0
+
+
+CUDNN = {"enabled": True, "benchmark": False, "deterministic": False}  # which algorithm it takes
+
+
+def _cudnn(name: str, usual: bool) -> Setting:
+    cudnn = torch.backends.cudnn
+    return Setting(lambda: getattr(cudnn, name), lambda on: setattr(cudnn, name, on), usual)
 
 
 SETTINGS = (
@@ -46,7 +56,8 @@ SETTINGS = (
     ),
     Setting(torch.is_anomaly_enabled, torch.set_anomaly_enabled, False),
     Setting(torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode, 0),
-    Setting(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
+    Setting(precision.read, precision.write, precision.FULL),
+    *(_cudnn(name, usual) for name, usual in CUDNN.items()),
     Setting(_flushes, torch.set_flush_denormal, False),
     Setting(
         np.geterr,
@@ -79,8 +90,9 @@ def kept() -> Iterator[None]:
 @contextmanager
 def standard(seed: int = 0) -> Iterator[None]:
     """`kept`, and inside are the settings of a fresh process: float32, the CPU as the default
-    device, gradients on.  The global generators start from `seed`, for the plug-ins that draw from
-    them although they should not."""
+    device, gradients on.  One is not a fresh process's: float32 is not rounded to TF32 on a GPU
+    (`precision`).  The global generators start from `seed`, for the plug-ins that draw from them
+    although they should not."""
     with kept(), torch.inference_mode(False), ExitStack() as inside:
         for setting in SETTINGS:
             if setting.read() != setting.usual:

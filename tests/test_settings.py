@@ -25,6 +25,8 @@ torch.set_autocast_enabled("cpu", True)
 torch.autograd.set_detect_anomaly(True)
 torch.set_deterministic_debug_mode(1)
 torch.set_float32_matmul_precision("medium")
+torch.backends.cudnn.conv.fp32_precision = "tf32"
+torch.backends.cudnn.benchmark = True
 torch.set_flush_denormal(True)
 torch.set_num_threads(3)
 torch.manual_seed(7)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tiltbench.cli.options import Device, Names, names, option
+from tiltbench.cli.options import Device, Names, Tf32, names, option
 from tiltbench.cli.words import automatic, share
 from tiltbench.engine.gpus import picked, places, visible
 from tiltbench.plan.cell import Limits
@@ -22,6 +22,7 @@ class Where:
     """The options."""
 
     device: Device = "auto"
+    tf32: Tf32 = False
     jobs: Annotated[
         int | None,
         option("cells at a time (default auto: one a core, or as the GPUs hold)", "N", automatic),

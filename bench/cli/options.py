@@ -56,6 +56,13 @@ FLAT = Parameter(name="*")  # the fields of a dataclass are options of the comma
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], option("where to compute (default auto: a GPU if there is one)")
 ]
+Tf32 = Annotated[
+    bool,
+    option(
+        "let a GPU round factors of float32 to TF32, which is faster; such runs have a name of "
+        "their own (default: never)"
+    ),
+]
 Out = Annotated[str | None, option("results folder (default results/SUITE)", "DIR")]
 Plugins = Annotated[
     tuple[str, ...],

@@ -155,7 +155,7 @@ def run(
         elsewhere = where.engine != "local" and where.device == "cuda"
         device = "cuda" if elsewhere else chosen_device(where.device)
         chosen = engine(where, device, suite.limits)
-        cells = suite.cells(device)
+        cells = suite.cells(device, where.tf32)
         with nullcontext() if dry_run else alone(folder, part):
             return _run(suite, cells, part, chosen, device, folder, again, dry_run, typed)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from tiltbench.cli.options import Device, option
+from tiltbench.cli.options import Device, Tf32, option
 from tiltbench.cli.words import RESULTS, automatic, chosen_device
 from tiltbench.plan.cell import Limits
 from tiltbench.plan.errors import Refused
@@ -17,6 +17,7 @@ def study(
     /,
     *,
     device: Device = "auto",
+    tf32: Tf32 = False,
     out: Annotated[
         str | None, option("default results/studies; NAME is added to it", "DIR")
     ] = None,
@@ -33,9 +34,12 @@ def study(
     from tiltbench.study import conduct_all
 
     there = chosen_device(device)
+    if tf32 and there != "cuda":
+        raise Refused("--tf32 is how a GPU may multiply; add --device cuda, or leave it out")
     folder = Path(out) if out else RESULTS / "studies"
+    count = jobs_for(jobs, there, Limits())
     try:
-        for page in conduct_all(asked, folder, there, jobs_for(jobs, there, Limits())):
+        for page in conduct_all(asked, folder, there, count, tf32):
             print(page, flush=True)
     except FileNotFoundError as error:
         if error.filename:

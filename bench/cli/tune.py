@@ -52,7 +52,7 @@ def tune(
         device = chosen_device(where.device)
         chosen = engine(where, device, part.limits)
         folder = Path(out) if out else RESULTS / f"{part.name}-tuning"
-        cells, plans = plan(part, trials, seed, device)
+        cells, plans = plan(part, trials, seed, device, where.tf32)
         with alone(folder):
             if not _run(part, cells, folder, chosen, device, typed):
                 return 130

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import Spec
 
 if TYPE_CHECKING:
@@ -39,12 +40,26 @@ class Cell:
     draws: int
     curve: int  # draws at each point of the learning curve; 0: no curve
     labels: Mapping[str, str]
+    tf32: bool = False  # whether products of float32 may be rounded to TF32 (targets/precision.py)
+
+    def rounded(self) -> Cell:
+        """The same with TF32 allowed, which is another run and has another name.  Raises BadSpec
+        for one on the CPU."""
+        if self.device != "cuda":
+            raise BadSpec(
+                f"tf32 is how a GPU may multiply, and the device here is {self.device}: choose "
+                "cuda, or leave tf32 out"
+            )
+        labels = {**self.labels, "sampler": f"{self.labels['sampler']}, TF32"}
+        return replace(self, labels=labels, tf32=True)
 
     @property
     def spec(self) -> dict[str, Any]:
         """The `spec` of the cell's record; its hash is the cell's identity."""
         budget = self.budget
+        rounding = {"tf32": True} if self.tf32 else {}  # no word of it in what was recorded before
         return {
+            **rounding,
             "target": self.target,
             "target_version": self.target_version,
             "sampler": self.sampler,

@@ -119,11 +119,11 @@ class Suite:
         """How many trials chose the sampler's parameters on the target; 0: it is untuned."""
         return max((row.trials for row in self.tuned if row.hits(target, sampler)), default=0)
 
-    def cells(self, device: str) -> list[Cell]:
-        """Every cell, targets outermost and seeds innermost.
+    def cells(self, device: str, tf32: bool = False) -> list[Cell]:
+        """Every cell, targets outermost and seeds innermost; all `rounded` where `tf32` says so.
 
         Raises BadSpec or UnknownName, naming the part that cannot be built, the reference that
-        holds too few draws, or the sampler that would outspend its table."""
+        holds too few draws, the sampler that would outspend its table, or TF32 on the CPU."""
         cells = []
         for sampler in self.samplers:
             if sampler.budget and sampler.budget >= self.budget:  # --budget may have lowered that
@@ -158,7 +158,7 @@ class Suite:
                 for seed in self.seeds
             ]
         _distinct(cells)
-        return cells
+        return [cell.rounded() for cell in cells] if tf32 else cells
 
     def _allowance(self, points: int) -> Budget:
         """Measuring: 200 a draw for reverse paths, 200 a draw for the learning curve, and for the

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -93,7 +94,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """The record's `env`."""
+    """The record's `env`; of a GPU also what its numbers hang on (`_gpu`)."""
     import numpy as np
     import torch
 
@@ -103,12 +104,51 @@ def environment(device: str) -> dict[str, Any]:
         "numpy": np.__version__,
         "python": platform.python_version(),
         "device": device,
-        "device_name": torch.cuda.get_device_name() if cuda else _processor(),
+        "device_name": _told(torch.cuda.get_device_name) if cuda else _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "os": platform.platform(),
         "machine": platform.machine(),
+        **(_gpu() if cuda else {}),
     }
+
+
+def _gpu() -> dict[str, Any]:
+    """Versions of CUDA, cuDNN and the driver, the compute capability ("9.0"), and whether TF32 is
+    allowed now; None where it cannot be known."""
+    import torch
+
+    from tiltbench.targets import precision
+
+    capability = _told(torch.cuda.get_device_capability)
+    cudnn = _told(torch.backends.cudnn.version)
+    return {
+        "cuda": torch.version.cuda,
+        "cudnn": None if cudnn is None else str(cudnn),
+        "driver": _driver(),
+        "capability": None if capability is None else "{}.{}".format(*capability),
+        "tf32": precision.allowed(),
+    }
+
+
+def _told(ask: Callable[[], Any]) -> Any:
+    """None where it cannot be had: after an error of CUDA every question to the device raises it
+    again, and the record of that error is still to be written."""
+    try:
+        return ask()
+    except Exception:
+        return None
+
+
+DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def _driver() -> str | None:
+    try:
+        found = re.search(r"Module\b.*?\b(\d+\.[\d.]+)", DRIVER.read_text(encoding="utf-8"))
+    except OSError:
+        return None  # not Linux, or no NVIDIA
+    return found[1] if found else None
 
 
 @lru_cache
@@ -122,8 +162,18 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def forget_peak(device: str) -> None:
+    """From here on `peak_memory` of a GPU is that of one cell, not of all that this process ran."""
+    if device == "cuda":
+        import torch
+
+        if torch.cuda.is_initialized():
+            torch.cuda.reset_peak_memory_stats()
+
+
 def peak_memory(device: str) -> float:
-    """MB: the process's largest resident size, or what torch held on the GPU at most."""
+    """MB: the process's largest resident size, or what torch held on the GPU at most since
+    `forget_peak`."""
     if device == "cuda":
         import torch
 

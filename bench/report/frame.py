@@ -196,6 +196,7 @@ def _settings(spec: Mapping[str, Any]) -> dict[str, str]:
     return {
         "draws": f"{spec['draws']:,} draws",
         "device": str(spec.get("device")),
+        "rounding": "TF32" if spec.get("tf32") else "no TF32",
         "version": f"target version {spec['target_version']}",
         "budget": f"{spec['budget']['train'][0]:,} points",
         "seconds": f"{seconds:g} s" if seconds else "no time limit",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 
 import torch
 
@@ -12,6 +13,13 @@ from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.checks import Diverged
 from tiltbench.targets.purity import Impure
 
+# No memory, of the machine or of a GPU, in the words of those who ask for it: PyTorch, CUDA and its
+# libraries (cuBLAS, cuSOLVER, cuSPARSE, cuFFT, cuRAND; cuDNN 9 says which memory), Triton, C++.
+NO_MEMORY = re.compile(
+    r"out[ _]of[ _]memory|allocate memory|not enough memory|can't start new thread|bad_alloc"
+    r"|\w+_ALLOC(ATION)?_FAILED",
+    re.IGNORECASE,
+)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no fault of the cell: the run stops
 
 
@@ -27,8 +35,6 @@ def explain(error: BaseException) -> tuple[Status, str]:
             return Status.FAILED, said
         case MemoryError() | torch.OutOfMemoryError():
             return Status.OUT_OF_MEMORY, f"out of memory: {said}"
-        case RuntimeError() if "allocate memory" in said or "not enough memory" in said:
-            return Status.OUT_OF_MEMORY, f"out of memory: {said}"
-        case RuntimeError() if "can't start new thread" in said:
+        case RuntimeError() if NO_MEMORY.search(said):
             return Status.OUT_OF_MEMORY, f"out of memory: {said}"
     return Status.FAILED, f"{type(error).__name__}: {said}"

@@ -21,7 +21,7 @@ from tiltbench.plan.spec import build_sampler, build_target
 from tiltbench.records.drawn import sound
 from tiltbench.records.files import write_arrays, write_tensors
 from tiltbench.records.located import hints
-from tiltbench.records.provenance import code_identity, code_of, environment
+from tiltbench.records.provenance import code_identity, code_of, environment, forget_peak
 from tiltbench.records.record import CHECKPOINT, Record, Status, forget, write_outcome, write_record
 from tiltbench.run.checkpoint import Checkpoints, identity
 from tiltbench.run.clock import Clock
@@ -34,6 +34,7 @@ from tiltbench.run.states import copied
 from tiltbench.run.streams import generator
 from tiltbench.run.training import Progress, Training
 from tiltbench.samplers.sampler import Draws, Sampler, Traced
+from tiltbench.targets import precision
 from tiltbench.targets.checks import Diverged
 from tiltbench.targets.settings import standard
 from tiltbench.targets.target import Target
@@ -60,6 +61,8 @@ def run_cell(
     generators, ...) neither reach the run nor are changed by it."""
     with standard(cell.seed):
         torch.set_num_threads(threads)
+        if cell.tf32:
+            precision.write(precision.TF32)
         return _run_cell(cell, folder, progress, code, checkpoint)
 
 
@@ -72,6 +75,7 @@ def _run_cell(
 ) -> Record:
     code = code if code is not None else code_of(cell, code_identity())
     forget(folder, cell.id)
+    forget_peak(cell.device)
     saved = folder / f"{cell.id}{CHECKPOINT}"
     run = _Run(cell, progress, Checkpoints(saved, identity(cell, code), checkpoint))
     status, reason, trace = Status.FAILED, "", ""

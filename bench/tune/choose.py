@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 Plan = tuple[Choice, list[dict[str, Any]], dict[str, list[Cell]]]  # params by trial; cells
 
 
-def plan(suite: Suite, count: int, seed: int, device: str) -> tuple[dict[str, Cell], list[Plan]]:
+def plan(
+    suite: Suite, count: int, seed: int, device: str, tf32: bool = False
+) -> tuple[dict[str, Cell], list[Plan]]:
     """Every cell by its id (trials that draw the same share one), and each method's own."""
     from tiltbench.tune.trials import drawn, trial_cell
 
@@ -29,7 +31,7 @@ def plan(suite: Suite, count: int, seed: int, device: str) -> tuple[dict[str, Ce
         mine: dict[str, list[Cell]] = {}
         for target in suite.targets:
             row = [
-                trial_cell(suite, target, sampler, given, trial, seed, device)
+                trial_cell(suite, target, sampler, given, trial, seed, device, tf32)
                 for trial, given in enumerate(params)
             ]
             mine[target.label] = [cells.setdefault(cell.id, cell) for cell in row]

@@ -80,6 +80,7 @@ def trial_cell(
     trial: int,
     seed: int,
     device: str,
+    tf32: bool = False,
 ) -> Cell:
     """Raises BadSpec where the sampler cannot be built with these parameters."""
     made = build_target(target.spec)
@@ -88,7 +89,7 @@ def trial_cell(
     budget = replace(Budget.of(sampler.budget or suite.budget, draws), measure=Cost())
     labels = {"target": target.label, "sampler": f"{sampler.label} · trial {trial}"}
     own = next(n for n in range(SEED + seed, 2 * SEED) if n not in suite.seeds)
-    return Cell(
+    cell = Cell(
         spec(made),
         made.version,
         spec(build_sampler(chosen)),
@@ -99,6 +100,7 @@ def trial_cell(
         0,
         labels,
     )
+    return cell.rounded() if tf32 else cell
 
 
 @standard()

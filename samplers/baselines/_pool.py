@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from tiltbench.targets.bases.process import Uncontrolled, simulate
 from tiltbench.targets.problem import Problem
 
-CHUNK = 2048  # paths simulated at once: bounds the memory
+CHUNK = 2048  # paths simulated `at_once`: bounds the memory
 
 
 class Pool(NamedTuple):

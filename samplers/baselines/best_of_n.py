@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
+from tiltbench.samplers.at_once import at_once
 from tiltbench.samplers.baselines._pool import CHUNK, Pool, bought
 from tiltbench.samplers.sampler import Draws, Sampler, Unsupported
 from tiltbench.targets.bases.linear import Linear
@@ -23,8 +24,8 @@ class BestOfN(Sampler[Pool]):
     Its law is p_base(x) n F(r(x))^(n-1), n = candidates and F the base's distribution of rewards:
     not the tilt, for any n; its KL to the base is at most log n - (n - 1) / n (arXiv 2401.01879).
     Values only, `candidates` a draw, all paid in training; no weights.  A step fills groups for
-    about 2,048 values.  Training ends where the allowance pays for no further draw or `keep` draws
-    are held.
+    about 2,048 values, on a GPU for more (`at_once`).  Training ends where the allowance pays for
+    no further draw or `keep` draws are held.
     """
 
     name: ClassVar[str] = "best_of_n"
@@ -48,7 +49,8 @@ class BestOfN(Sampler[Pool]):
 
     def step(self, problem: Problem, state: Pool, generator: Generator) -> Pool:
         n = self.candidates
-        groups = min(max(CHUNK // n, 1), state.left // n, self.keep - state.size)
+        most = at_once(CHUNK, problem.dim, generator.device)
+        groups = min(max(most // n, 1), state.left // n, self.keep - state.size)
         x, r = bought(problem, groups * n, generator)
         best = r.reshape(groups, n).argmax(1)
         rows = torch.arange(groups, device=x.device) * n + best

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from tiltbench.samplers.at_once import at_once
 from tiltbench.samplers.baselines._pool import CHUNK
 from tiltbench.samplers.sampler import Draws, Sampler, Traced, Unsupported
 from tiltbench.targets.bases.linear import Linear
@@ -52,8 +53,9 @@ class Guidance(Sampler[None]):
     @torch.no_grad()
     def draw(self, problem: Problem, state: None, n: int, generator: Generator) -> Draws:
         ahead, parts = Ahead(problem, self.strength), []
-        for start in range(0, n, CHUNK):
-            shape = (min(CHUNK, n - start), problem.dim)
+        most = at_once(CHUNK, problem.dim, generator.device)
+        for start in range(0, n, most):
+            shape = (min(most, n - start), problem.dim)
             with problem.checks.together():
                 path = simulate(ahead.base, ahead, shape, generator)
                 parts.append(_weighed(problem, path))
@@ -65,7 +67,7 @@ class Guidance(Sampler[None]):
         self, problem: Problem, state: None, x: Float[Tensor, "n d"], generator: Generator
     ) -> Traced:
         ahead, log_ws, xs, us = Ahead(problem, self.strength), [], [], []
-        for part in x.float().split(CHUNK):
+        for part in x.float().split(at_once(CHUNK, problem.dim, x.device)):
             with problem.checks.together():
                 path = retrace(ahead.base, ahead, part, generator)
                 log_ws.append(_weighed(problem, path)[1])

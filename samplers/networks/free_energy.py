@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tiltbench.samplers.least_squares import least_squares
+
 BENDS = 8  # sines that bend the free energy away from a straight line
 
 
@@ -35,11 +37,11 @@ class FreeEnergy(nn.Module):
 
     @torch.no_grad()
     def fit(self, t: Float[Tensor, " k"], rate: Float[Tensor, " k"]) -> None:
-        """log_Z and bend such that dF/dt is nearest to `rate`, in the mean square."""
+        """log_Z and bend such that dF/dt is nearest to `rate`, in the mean square; the shortest of
+        them where there are fewer times than numbers."""
         waves = torch.arange(1, BENDS + 1, device=t.device) * math.pi
         slopes = torch.cos(t.double()[:, None] * waves)
         basis = torch.cat([torch.full_like(slopes[:, :1], -1.0), slopes], 1)
-        # "gels", as on a GPU: the standard driver's last digits change from call to call
-        found = torch.linalg.lstsq(basis, rate.double()[:, None], driver="gels").solution[:, 0]
+        found = least_squares(basis, rate[:, None])[:, 0]
         self.log_Z.copy_(found[0])
         self.bend.copy_(found[1:])

@@ -172,6 +172,8 @@ ANY = ["--targets", "gmm9", "--samplers", "mala"]
         (["run", *ANY, "--jobs", "two"], "--jobs two is not"),
         (["run", *ANY, "--jobs", "0"], "such as 4 or 1e6, or auto"),
         (["run", *ANY, "--gpu-share", "half"], "--gpu-share half is not a share of a GPU"),
+        (["run", *ANY, "--device", "cpu", "--tf32"], "the device here is cpu: choose cuda, or"),
+        (["study", "memory", "--device", "cpu", "--tf32"], "add --device cuda, or leave it out"),
         (["run", *ANY, "--set", "mala"], "--set mala is not readable"),
         (
             ["run", *ANY, "--set", "*.lr="],

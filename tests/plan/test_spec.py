@@ -344,6 +344,12 @@ def test_a_cell_is_named_by_everything_that_decides_it(tmp_path):
         dataclasses.replace(base, target_version=99),
     ]
     assert len({cell.id for cell in [base, *others]}) == 1 + len(others)
+    rounded = suite.cells("cuda", tf32=True)[0]
+    assert rounded.id not in {cell.id for cell in [base, *others]}
+    assert rounded.title == others[0].title.replace(" · seed", ", TF32 · seed")
+    assert "tf32" not in base.spec and "tf32" not in others[0].spec  # ids are as they were before
+    with pytest.raises(BadSpec, match="how a GPU may multiply.* is cpu: choose cuda, or leave"):
+        suite.cells("cpu", tf32=True)
     renamed = dataclasses.replace(base, labels={"target": "x", "sampler": "y"})
     assert renamed.id == base.id  # a label is for people
 

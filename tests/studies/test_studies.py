@@ -25,6 +25,7 @@ from tiltbench.studies.physics import study as physics
 from tiltbench.studies.rank_agreement import study as rank_agreement
 from tiltbench.study import Answer, Claim, Study, conduct, verdict
 from tiltbench.targets.bases.schedules import RectifiedFlow
+from tiltbench.targets.precision import allowed, read
 
 STORED = {"oracle", "physics", "rank_agreement"}  # these read what suites have left
 ELSEWHERE = {"frontier"}  # so does this, and has a file of tests to itself
@@ -42,6 +43,18 @@ def test_a_study_writes_its_table_with_command_and_commit(tmp_path):
     assert text.startswith("# A question") and "`tiltbench study toy`" in text
     assert re.search(r"commit [0-9a-f]{40}", text) and "torch" in text
     assert (tmp_path / "table.csv").read_text().splitlines()[1] == "1.23456,x"
+
+
+def test_a_study_is_rounded_where_it_says_so_and_only_then(tmp_path, monkeypatch):
+    """A GPU as far as a page asks for one."""
+    monkeypatch.setattr("tiltbench.study.environment", lambda device: {"tf32": allowed()})
+    made, before = DataFrame({"a": [1]}), read()
+    for rounded in (True, False):
+        study = Study("toy", "A question", lambda *_: Answer(made, f"Rounded: {allowed()}."))
+        text = conduct(study, tmp_path, "cuda", rounded).read_text()
+        assert f"Rounded: {rounded}." in text and f"tf32 {rounded}" in text
+        assert ("`tiltbench study toy --tf32`" in text) == rounded
+    assert read() == before
 
 
 def test_studies_run_side_by_side(tmp_path, monkeypatch, capsys):

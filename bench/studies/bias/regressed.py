@@ -78,7 +78,8 @@ def points(
     source: Generator,
 ) -> Points:
     """n points at each of the times, on the way to `now`; the goal is `best`."""
-    k = torch.tensor([round(t * base.steps) for t in times])[:, None].expand(-1, n)
+    steps = [round(t * base.steps) for t in times]
+    k = torch.tensor(steps, device=source.device)[:, None].expand(-1, n)
     x1 = now.sample(k.numel(), source).reshape(*k.shape, -1)
     bare = Points(base, base.renoise(x1, k, source), k, x1, x1)
     return bare._replace(now=bare.field(now), best=bare.field(best))
@@ -107,7 +108,7 @@ def _first_order(p: Points, tilting: Tilting) -> Tensor:
     alpha, beta, sigma = (pick(v, p.k, p.x) for v in p.levels())
     x, law = p.x.clone().requires_grad_(), p.base.law
     mean = law.denoise(x, alpha, beta)
-    zero = torch.zeros(x.shape[-1], dtype=x.dtype)
+    zero = x.new_zeros(x.shape[-1])
     bend = float((tilting.slope(zero) - tilting.slope(zero + 1)).mean())
     r = tilting.reward(mean) - bend / 2 * law.left(x, alpha, beta)
     return sigma * torch.autograd.grad(r.sum(), x)[0]
@@ -122,7 +123,7 @@ def continued(p: Points, tilting: Tilting, x1: Tensor, source: Generator) -> Ten
         path.append(x.clone())
         live = slice(sum(start <= k for start in begun))  # times ascend: the first have begun
         gain, pull, var = Ancestral().parts(base, k)
-        xi = torch.randn(x[:, live].shape, generator=source, dtype=x.dtype)
+        xi = torch.randn(x[:, live].shape, generator=source, device=x.device, dtype=x.dtype)
         x[:, live] = gain * x[:, live] + pull * x1[:, live] + math.sqrt(var) * xi
     a = tilting.slope(x1).clone()
     for k in reversed(range(begun[0], base.steps)):

@@ -53,7 +53,10 @@ class Interval(NamedTuple):
 
 
 def split(gram: Tensor, seed: int = 11) -> Split:
-    """From the (M, M) Gram matrix of M >= 3 gradients."""
+    """From the (M, M) Gram matrix of M >= 3 gradients.
+
+    It is brought to the CPU, where the dice are: the same draws whatever made the gradients."""
+    gram = gram.cpu()
     own, m = gram.diagonal(), len(gram)
     signal = float((gram.sum() - own.sum()) / (m * (m - 1)))
     dice = Generator().manual_seed(seed)

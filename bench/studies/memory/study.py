@@ -12,6 +12,7 @@ from torch import Generator
 
 from tiltbench.plan.spec import build_sampler, build_target, parse
 from tiltbench.report.pictures.style import COLOURS, picture
+from tiltbench.samplers.at_once import at_once
 from tiltbench.samplers.loss import AT_ONCE
 from tiltbench.study import Answer, Claim, Study, verdict
 from tiltbench.targets.cost import Cost
@@ -68,13 +69,14 @@ def run(folder: Path, device: str) -> Answer:
     lines = [
         Line(name, [of_step(text, k, device) for k in STEPS]) for name, text in METHODS.items()
     ]
+    whole = at_once(AT_ONCE, 2, torch.device(device))
     path = TENSORS * PATHS * 2 * 4 / MEGABYTE
     _draw(folder / "memory.png", lines)
     words = (
         f"Largest memory held by tensors during one training step with {PATHS:,} paths on "
         "`tilt_linear` (D = 2, the network's default size), beyond what is held between steps. "
         f"*Slope*: from K = {STEPS[-2]} to {STEPS[-1]}. {TENSORS} tensors of a path's "
-        f"size are {path:.3f} MB a time step. A regression of more than {AT_ONCE:,} points "
+        f"size are {path:.3f} MB a time step. A regression of more than {whole:,} points "
         "evaluates its network in parts, and once more in the backward pass."
     )
     return Answer(DataFrame([_row(line) for line in lines]), words, _claims(lines, path))

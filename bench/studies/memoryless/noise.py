@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from tiltbench.samplers.at_once import at_once
 from tiltbench.samplers.networks.adapter import Adapter
 from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.weights import resample
@@ -21,7 +22,7 @@ from tiltbench.targets.bases.schedules import Schedule
 from tiltbench.targets.target import Tilt, Truth
 
 MEAN, POWER = 1.2, 0.3  # of the Gaussian target of math.md 2
-AT_ONCE = 4_096  # points shown to a network at once: more is slower
+AT_ONCE = 4_096  # points shown to a network `at_once`: more is slower on a CPU
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ class Bell(Tilt):
 
     def truth(self) -> Truth:
         def sample(n: int, generator: Generator) -> Float[Tensor, "n d"]:
-            xi = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+            device = generator.device
+            xi = torch.randn(n, 2, generator=generator, device=device, dtype=torch.float64)
             return MEAN + math.sqrt(POWER) * xi
 
         return Truth("closed form", log_Z=0.0, sample=sample)
@@ -199,7 +201,7 @@ def siblings(base: Process, dim: int, starts: int, each: int, device: str) -> Si
     source = Generator(device).manual_seed(4)
     start = base.start((starts, dim), source, torch.float32)
     x = start.expand(each, starts, dim)
-    parts = max(AT_ONCE // starts, 1)
+    parts = max(at_once(AT_ONCE, dim, x.device) // starts, 1)
     for k in range(base.steps):
         std = base.base(x[:1, :1], k).std
         mean = torch.cat([base.base(part, k).mean for part in x.split(parts)])
@@ -213,4 +215,4 @@ def optimum(
     """One draw a start from the terminal law of the optimal control, up to O(1 / each): X_0 is what
     it was, and X_1 | X_0 is the base's times exp r, normalised for every X_0 apart."""
     rows = torch.cat([resample(r[:, i], 1, source) for i in range(r.shape[1])])
-    return ends[rows, torch.arange(r.shape[1])]
+    return ends[rows, torch.arange(r.shape[1], device=rows.device)]

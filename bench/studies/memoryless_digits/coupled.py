@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.estimators import jackknife
+from tiltbench.samplers.least_squares import least_squares
 from tiltbench.samplers.weights import Estimate
 from tiltbench.studies.memoryless.noise import Siblings
 
@@ -35,7 +36,7 @@ def memory(family: Siblings) -> Memory:
     total = float(ends.flatten(0, 1).var(0).sum())
     means = ends.mean(0) - ends.mean((0, 1))
     inputs = start - start.mean(0)
-    left = means - inputs @ torch.linalg.lstsq(inputs, means).solution
+    left = means - inputs @ least_squares(inputs, means)
     spread = float(means.square().sum()) / (n - 1)
     unexplained = float(left.square().sum()) / (n - 1 - start.shape[-1])
     within = float(ends.var(0).mean(0).sum()) / each if each > 1 else math.nan
