@@ -218,7 +218,7 @@ class Escort(Process):
     ) -> EscortPath:
         """Points of the grid in the given order, forward or backward in time."""
         control = model.on_grid(self.grid(x))
-        noise = self.normal((self.steps, *x.shape), generator, x.dtype).unbind(0)
+        noise = iter(self.normal((self.steps, *x.shape), generator, x.dtype).unbind(0))
         xs, us, seen = [], [], []
         for k in order:
             here = self._at(x, k)
@@ -230,7 +230,7 @@ class Escort(Process):
                 j = k + order.step
                 dt, first = self.times[j] - self.times[k], min(j, k)
                 steered = torch.add(self._carried(x, here, k, j), u, alpha=dt * self.spread)
-                x = torch.add(steered, noise[first], alpha=self.stds[first])
+                x = torch.add(steered, next(noise), alpha=self.stds[first])
         in_time = slice(None, None, order.step)
         return self._recorded(xs[in_time], us[in_time], seen[in_time], guided)
 

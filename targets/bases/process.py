@@ -236,9 +236,9 @@ def retrace(
     """Paths that end at x_end, drawn backward with `process.backward`, with the model's control."""
     xs = [x_end]
     noise = process.normal((process.steps, *x_end.shape), generator, x_end.dtype).unbind(0)
-    for k in reversed(range(process.steps)):
+    for k, xi in zip(reversed(range(process.steps)), noise, strict=True):
         mean, std = process.backward(xs[-1], k)
-        xs.append(torch.add(mean, noise[k], alpha=std))
+        xs.append(torch.add(mean, xi, alpha=std))
     x = torch.stack(xs[::-1])
     kernels = [process.base(x[k], k) for k in range(process.steps)]
     path = Path(
