@@ -134,8 +134,13 @@ class Density(Target):
         """log rho and its gradient, neither with a graph.
 
         A target may write its own, where that is faster than autograd: equal to it up to rounding
-        wherever log rho is finite."""
+        wherever log rho is finite.  A subclass with another `log_rho` does not inherit it."""
         return value_and_grad(self.log_rho, x)
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "log_rho" in vars(cls) and "log_rho_and_grad" not in vars(cls):
+            cls.log_rho_and_grad = Density.log_rho_and_grad  # type: ignore[method-assign]
 
 
 class Tilt(Target):
@@ -152,6 +157,11 @@ class Tilt(Target):
     ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
         """r and its gradient, neither with a graph; see `Density.log_rho_and_grad`."""
         return value_and_grad(self.reward, x)
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "reward" in vars(cls) and "reward_and_grad" not in vars(cls):
+            cls.reward_and_grad = Tilt.reward_and_grad  # type: ignore[method-assign]
 
     def features(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b f"]:
         """What the diversity of draws is measured in: x itself, or say a classifier's last layer.
@@ -188,4 +198,5 @@ def _table(name: str, device: torch.device, dtype: torch.dtype) -> Tensor:
     if hashlib.sha256(raw).hexdigest() != stated:
         raise ValueError(f"data/{name}.npy is not the file its provenance describes: restore it")
     array = np.load(DATA / f"{name}.npy", allow_pickle=False)
-    return torch.as_tensor(array).to(device=device, dtype=dtype)
+    with torch.inference_mode(False):  # or whoever records a graph later could not use it
+        return torch.as_tensor(array).to(device=device, dtype=dtype)

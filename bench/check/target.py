@@ -14,6 +14,7 @@ from tiltbench.check.device import devices
 from tiltbench.check.findings import Finding, expect, is_frozen, until_broken
 from tiltbench.check.function import points
 from tiltbench.check.proper import proper
+from tiltbench.check.stated_gradient import stated_gradient
 from tiltbench.check.symmetries import Function, symmetries
 from tiltbench.plan.spec import build_target, spec
 from tiltbench.targets.problem import misfit
@@ -21,7 +22,8 @@ from tiltbench.targets.target import Density, Target
 
 
 def check(target: Target) -> list[Finding]:
-    """In order: statement, base, function, truth, draws; nothing after the first that is broken."""
+    """In order: statement, base, function, its stated gradient, truth, draws; nothing after the
+    first that is broken."""
     f = target.log_rho if isinstance(target, Density) else target.reward  # type: ignore[attr-defined]
     called = "log_rho" if isinstance(target, Density) else "reward"
     return until_broken(
@@ -33,6 +35,7 @@ def check(target: Target) -> list[Finding]:
             (called, partial(check_function.values, target, f, called)),
             (f"the gradient of {called}", partial(check_function.gradients, target, f, called)),
             (called, partial(devices, target, f, called)),
+            (f"{called}_and_grad", partial(stated_gradient, target, f, called)),
             (called, partial(check_function.test_value, target, f, called)),
             (f"the symmetries of {called}", partial(_symmetric, target, f, called)),
             (f"{called} far out", partial(proper, target, f, called)),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tiltbench.targets.constants import constant
 from tiltbench.targets.densities._mixture import Mixture
+from tiltbench.targets.log_sum import log_sum_exp
 from tiltbench.targets.target import Truth
 
 
@@ -17,14 +18,27 @@ def grid_log_density(
     x: Float[Tensor, "*b 2"], centres: tuple[float, ...], var: float
 ) -> Float[Tensor, " *b"]:
     """sum_i log (1/m) sum_j N(x_i; centre_j, var), normalised."""
-    near = (x[..., None] - _row(centres, x.device, x.dtype)).square() / (-2 * var)
-    constant = math.log(len(centres) * math.sqrt(2 * math.pi * var))
-    return near.logsumexp(-1).sum(-1) - 2 * constant
+    value, *_ = log_sum_exp(_off(x, centres).square() / (-2 * var))
+    return value.sum(-1) - 2 * _norm(centres, var)
 
 
-@lru_cache(maxsize=16)
-def _row(centres: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    return torch.tensor(centres, device=device, dtype=dtype)
+def grid_log_density_and_grad(
+    x: Float[Tensor, "*b 2"], centres: tuple[float, ...], var: float
+) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b 2"]]:
+    """The same and its gradient, without a graph."""
+    off = _off(x.detach(), centres)
+    value, e, total = log_sum_exp(off.square() / (-2 * var))
+    return value.sum(-1) - 2 * _norm(centres, var), (e * off).sum(0) / (total * var)
+
+
+def _off(x: Float[Tensor, "*b 2"], centres: tuple[float, ...]) -> Float[Tensor, "m *b 2"]:
+    """centre_j - x_i."""
+    return constant(centres, x).reshape(-1, *[1] * x.ndim) - x
+
+
+def _norm(centres: tuple[float, ...], var: float) -> float:
+    """Of one coordinate, the logarithm."""
+    return math.log(len(centres) * math.sqrt(2 * math.pi * var))
 
 
 def grid_truth(centres: tuple[float, ...], var: float) -> Truth:

@@ -49,6 +49,11 @@ class Particles(Referenced):
             return _Slope.apply(x, self)[0]
         return _Value.apply(x, self)
 
+    def log_rho_and_grad(
+        self, x: Float[Tensor, "*b D"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b D"]]:
+        return _Slope.forward(x.detach(), self)
+
 
 def distances(x: Float[Tensor, "*b D"], n: int, d: int) -> Float[Tensor, "*b pairs"]:
     """|x_i - x_j|, i < j."""

@@ -29,11 +29,22 @@ class Funnel(Density):
     test_value = -35.183474558987
 
     def log_rho(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
-        x0, rest = x[..., 0], x[..., 1:]
-        k = self.dim - 1
-        inner = (rest * torch.exp(-x0 / 2)[..., None]).square().sum(-1)
+        scaled, _ = _scaled(x)
+        return self._from(x[..., 0], scaled.square().sum(-1))
+
+    def log_rho_and_grad(
+        self, x: Float[Tensor, "*b d"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+        x = x.detach()
+        scaled, factor = _scaled(x)
+        x0, inner = x[..., 0], scaled.square().sum(-1)
+        slope = (inner - (self.dim - 1)) / 2 - x0 / SPREAD**2
+        return self._from(x0, inner), torch.cat([slope[..., None], scaled * -factor], -1)
+
+    def _from(self, x0: Tensor, inner: Tensor) -> Tensor:
+        """log rho from x_0 and sum x_i^2 e^{-x_0}."""
         constant = math.log(SPREAD) + self.dim / 2 * LOG_2PI
-        return -((x0 / SPREAD).square() + inner + k * x0) / 2 - constant
+        return -((x0 / SPREAD).square() + inner + (self.dim - 1) * x0) / 2 - constant
 
     def truth(self) -> Truth:
         tail = math.erfc(1 / math.sqrt(2)) / 2  # P(x_0 > 3)
@@ -61,3 +72,9 @@ class Funnel(Density):
         xi = torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float64)
         x0 = SPREAD * xi[:, :1]
         return torch.cat([x0, torch.exp(x0 / 2) * xi[:, 1:]], -1)
+
+
+def _scaled(x: Float[Tensor, "*b d"]) -> tuple[Tensor, Tensor]:
+    """(x_i e^{-x_0 / 2} for i > 0, e^{-x_0 / 2})."""
+    factor = torch.exp(x[..., :1] / -2)
+    return x[..., 1:] * factor, factor

@@ -35,6 +35,13 @@ class Gaussian(Density):
     def log_rho(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
         return (x - self.mean).square().sum(-1) / (-2 * self.std**2)
 
+    def log_rho_and_grad(
+        self, x: Float[Tensor, "*b d"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+        off = x.detach() - self.mean
+        power = -(self.std**2)
+        return off.square().sum(-1) / (2 * power), off / power
+
     def truth(self) -> Truth:
         square = self.mean**2 + self.std**2
         spread = math.sqrt(2 * self.std**4 + 4 * self.mean**2 * self.std**2)

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltbench.targets.densities._grid import grid_log_density, grid_truth
+from tiltbench.targets.densities._grid import (
+    grid_log_density,
+    grid_log_density_and_grad,
+    grid_truth,
+)
 from tiltbench.targets.target import Density, Truth
 
 CENTRES = (-10.0, -5.0, 0.0, 5.0, 10.0)
@@ -25,6 +29,11 @@ class Gmm25(Density):
 
     def log_rho(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
         return grid_log_density(x, CENTRES, VARIANCE)
+
+    def log_rho_and_grad(
+        self, x: Float[Tensor, "*b d"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+        return grid_log_density_and_grad(x, CENTRES, VARIANCE)
 
     def truth(self) -> Truth:
         return grid_truth(CENTRES, VARIANCE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -31,11 +32,17 @@ class Gmm40(Density):
     def log_rho(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
         return _mixture().log_density(x)
 
+    def log_rho_and_grad(
+        self, x: Float[Tensor, "*b d"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+        return _mixture().log_density_and_grad(x)
+
     def truth(self) -> Truth:
         cells = table("gmm40_cells", torch.zeros((), dtype=torch.float64))
         return _mixture().truth(cells, "closed form; masses of cells by quadrature, 1e-12")
 
 
+@lru_cache(maxsize=1)
 def _mixture() -> Mixture:
     mean = table("gmm40", torch.zeros((), dtype=torch.float64))
     return Mixture(torch.full((40,), 1 / 40, dtype=torch.float64), mean, VARIANCE)

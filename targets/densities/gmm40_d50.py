@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -28,11 +29,17 @@ class Gmm40D50(Density):
     def log_rho(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
         return _mixture().log_density(x)
 
+    def log_rho_and_grad(
+        self, x: Float[Tensor, "*b d"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+        return _mixture().log_density_and_grad(x)
+
     def truth(self) -> Truth:
         mixture = _mixture()
         return mixture.truth(mixture.weight)
 
 
+@lru_cache(maxsize=1)
 def _mixture() -> Mixture:
     mean = table("gmm40_d50", torch.zeros((), dtype=torch.float64))
     return Mixture(torch.full((40,), 1 / 40, dtype=torch.float64), mean, 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -34,7 +35,12 @@ class GmmWeighted(Density):
             raise ValueError(f"dim is {self.dim}; it must be at least 1")
 
     def log_rho(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
-        return self._mixture().log_density(x)
+        return _mixture(self.dim).log_density(x)
+
+    def log_rho_and_grad(
+        self, x: Float[Tensor, "*b d"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+        return _mixture(self.dim).log_density_and_grad(x)
 
     def truth(self) -> Truth:
         """The cells are half-spaces, so that their masses are normal cdfs along (1, ..., 1)."""
@@ -43,7 +49,7 @@ class GmmWeighted(Density):
         below = [_cdf((border - place) / math.sqrt(VARIANCE)) for place in (a, b)]
         first = WEIGHTS[0] * below[0] + WEIGHTS[1] * below[1]
         cells = torch.tensor([first, 1 - first], dtype=torch.float64)
-        truth = self._mixture().truth(cells)
+        truth = _mixture(self.dim).truth(cells)
         return truth._replace(observables={**truth.observables, "centre": self._centre()})
 
     def _centre(self) -> Observable:
@@ -51,9 +57,11 @@ class GmmWeighted(Density):
         between = sum(w * p * p for w, p in zip(WEIGHTS, PLACES, strict=True))
         return Observable(lambda x: x.mean(-1), 0.0, math.sqrt(between + VARIANCE / self.dim))
 
-    def _mixture(self) -> Mixture:
-        mean = torch.tensor(PLACES, dtype=torch.float64)[:, None].expand(2, self.dim)
-        return Mixture(torch.tensor(WEIGHTS, dtype=torch.float64), mean, VARIANCE)
+
+@lru_cache(maxsize=32)
+def _mixture(dim: int) -> Mixture:
+    mean = torch.tensor(PLACES, dtype=torch.float64)[:, None].expand(2, dim)
+    return Mixture(torch.tensor(WEIGHTS, dtype=torch.float64), mean, VARIANCE)
 
 
 def _cdf(z: float) -> float:

@@ -17,6 +17,7 @@ from tiltbench.targets.problem import front
 from tiltbench.targets.target import Density, Modes, Observable, Truth
 
 GAP = 0.05  # smallest eigenvalue of K
+DENSE = 256  # sites up to which a product with K^-1 is faster than a pair of FFTs
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class IsingHS(Density):
 
     A is the adjacency of the side x side torus and c = 0.05 - beta min eig A.  Then
     x | s ~ N(K s, K), P(s_i = 1 | x) = 1 / (1 + exp(-2 x_i)), s is the Ising model at inverse
-    temperature beta, and log Z = log Z_Ising + c side^2 / 2 (Kaufman 1949).  K acts by FFT.  The
-    default is critical.
+    temperature beta, and log Z = log Z_Ising + c side^2 / 2 (Kaufman 1949).  K^-1 acts as a matrix
+    up to side 16 and by FFT above.  The default is critical.
     """
 
     name = "ising_hs"
@@ -59,13 +60,32 @@ class IsingHS(Density):
         return GAP - self.beta * _adjacency(self.side).min().item()
 
     def log_rho(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
+        half, _ = _Half.apply(x, self)
+        return _log_cosh(x) - half - self._norm
+
+    def log_rho_and_grad(
+        self, x: Float[Tensor, "*b d"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+        x = x.detach()
+        y = self._solve(x)
+        value = _log_cosh(x) - (x * y).sum(-1) / 2 - self._norm
+        return value, torch.tanh(x) - y
+
+    @property
+    def _norm(self) -> float:
+        """Minus the logarithm of N(0; 0, K)."""
+        _, log_det = _levels(self.side, self.beta, torch.device("cpu"), torch.float64)
+        return (log_det + self.dim * math.log(2 * math.pi)) / 2
+
+    def _solve(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        """K^-1 x."""
+        if self.dim <= DENSE:
+            return x @ _inverse(self.side, self.beta, x.device, x.dtype)
         if x.numel() == 0:  # which FFT libraries refuse
-            return x.sum(-1)
-        level, log_det = _levels(self.side, self.beta, x.device, x.dtype)
-        half, _ = _Half.apply(self._square(x), level[:, : self.side // 2 + 1])
-        constant = (log_det + self.dim * math.log(2 * math.pi)) / 2
-        log_cosh = (x - torch.nn.functional.logsigmoid(2 * x)).sum(-1)  # log 2cosh
-        return log_cosh - half - constant
+            return x
+        level, _ = _levels(self.side, self.beta, x.device, x.dtype)
+        wave = torch.fft.rfft2(self._square(x)) / level[:, : self.side // 2 + 1]
+        return torch.fft.irfft2(wave, s=(self.side, self.side)).flatten(-2)
 
     def truth(self) -> Truth:
         """Draws: spins by transfer matrix, i.i.d. and exact, up to side 10; above that each draw
@@ -149,37 +169,38 @@ class IsingHS(Density):
 
 
 class _Half(torch.autograd.Function):
-    """(x . K^-1 x / 2, K^-1 x) of fields x (*b, L, L), K by its eigenvalues (L, L // 2 + 1).
+    """(x . K^-1 x / 2, K^-1 x) of points x (*b, d).
 
-    One pair of FFTs serves value and gradient, where autograd would go back through both.  Both
-    outputs are differentiable, so that every order of derivatives is right."""
+    One product with K^-1 serves value and gradient, where autograd would need two.  Both outputs
+    are differentiable, so that every order of derivatives is right."""
 
     @staticmethod
-    def forward(x: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        y = _solve(x, level)
-        return (x * y).sum((-2, -1)) / 2, y
+    def forward(x: Tensor, law: IsingHS) -> tuple[Tensor, Tensor]:
+        y = law._solve(x)
+        return (x * y).sum(-1) / 2, y
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.set_materialize_grads(False)  # K^-1 0 would cost a pair of FFTs
-        ctx.save_for_backward(output[1], inputs[1])
+        ctx.set_materialize_grads(False)  # K^-1 0 would cost as much as any
+        ctx.law = inputs[1]
+        ctx.save_for_backward(output[1])
 
     @staticmethod
     def backward(ctx: Any, *grad: Any) -> Any:
-        y, level = ctx.saved_tensors
+        (y,) = ctx.saved_tensors
         of_half, of_y = grad
-        first = None if of_half is None else of_half[..., None, None] * y
-        second = None if of_y is None else _solve(of_y, level)
+        first = None if of_half is None else of_half[..., None] * y
+        second = None if of_y is None else ctx.law._solve(of_y)
         return second if first is None else first if second is None else first + second, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, x: Tensor, level: Tensor) -> Any:
-        return _Half.apply(front(info, in_dims[0], x), level), (0, 0)
+    def vmap(info: Any, in_dims: Any, x: Tensor, law: IsingHS) -> Any:
+        return _Half.apply(front(info, in_dims[0], x), law), (0, 0)
 
 
-def _solve(x: Float[Tensor, "*b l l"], level: Float[Tensor, "l half"]) -> Float[Tensor, "*b l l"]:
-    """K^-1 x."""
-    return torch.fft.irfft2(torch.fft.rfft2(x) / level, s=x.shape[-2:])
+def _log_cosh(x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
+    """sum_i log(2 cosh x_i)."""
+    return (x - torch.nn.functional.logsigmoid(2 * x)).sum(-1)
 
 
 def _adjacency(side: int) -> Float[Tensor, "l l"]:
@@ -196,6 +217,18 @@ def _levels(
     adjacency = _adjacency(side)
     level = beta * adjacency + (GAP - beta * adjacency.min())
     return level.to(device=device, dtype=dtype), float(level.log().sum())
+
+
+@lru_cache(maxsize=32)
+def _inverse(
+    side: int, beta: float, device: torch.device, dtype: torch.dtype
+) -> Float[Tensor, "d d"]:
+    """K^-1, symmetric: row (i, j) is its first row moved by (i, j)."""
+    with torch.inference_mode(False):  # or whoever records a graph later could not use it
+        level, _ = _levels(side, beta, torch.device("cpu"), torch.float64)
+        first = torch.fft.ifft2(1 / level).real
+        moved = [first.roll((i, j), (0, 1)).flatten() for i in range(side) for j in range(side)]
+        return torch.stack(moved).to(device=device, dtype=dtype)
 
 
 @lru_cache(maxsize=32)

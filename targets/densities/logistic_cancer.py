@@ -30,8 +30,20 @@ class LogisticCancer(Referenced):
     test_value = -345.623730191436
 
     def log_rho(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
-        prior = x.square().sum(-1) / 2 + self.dim / 2 * math.log(2 * math.pi)
-        return _log_likelihood(x) - prior
+        return _log_likelihood(x) - self._prior(x)
+
+    def log_rho_and_grad(
+        self, x: Float[Tensor, "*b d"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+        x = x.detach()
+        rows = table("logistic_cancer", x)
+        z = x @ rows.T
+        value = logsigmoid(z).sum(-1) - self._prior(x)
+        return value, z.neg_().sigmoid_() @ rows - x
+
+    def _prior(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
+        """- log N(x; 0, I)."""
+        return x.square().sum(-1) / 2 + self.dim / 2 * math.log(2 * math.pi)
 
     def statistics(self) -> Mapping[str, Statistic]:
         return {

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from tiltbench.targets.constants import constant
 from tiltbench.targets.densities._line import Line, tabulate
 from tiltbench.targets.target import Density, Observable, Truth
 
@@ -33,7 +34,24 @@ class ManyWell(Density):
             raise ValueError(f"dim is {self.dim}; it must be even and positive")
 
     def log_rho(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
-        return _well(x[..., 0::2]).sum(-1) - x[..., 1::2].square().sum(-1) / 2
+        push, fourth, fall = self._parts(x)
+        return (x.square() * fall + push * x).sum(-1)
+
+    def log_rho_and_grad(
+        self, x: Float[Tensor, "*b d"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+        x = x.detach()
+        push, fourth, fall = self._parts(x)
+        grad = (fall - fourth) * x * 2 + push
+        return (x.square() * fall + push * x).sum(-1), grad
+
+    def _parts(self, x: Float[Tensor, "*b d"]) -> tuple[Tensor, Tensor, Tensor]:
+        """(a, b x^2, c - b x^2) with log rho = sum -b x^4 + c x^2 + a x, coordinate by coordinate:
+        all of them in one pass is faster than every other one twice."""
+        blocks = self.dim // 2
+        fourth, square = constant((1.0, 0.0) * blocks, x), constant((6.0, -0.5) * blocks, x)
+        bent = fourth * x * x  # in this order: 0 where b is, however large x
+        return constant((0.5, 0.0) * blocks, x), bent, square - bent
 
     def truth(self) -> Truth:
         line, blocks = _line(), self.dim // 2

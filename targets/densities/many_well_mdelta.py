@@ -42,7 +42,17 @@ class ManyWellMDelta(Density):
         return float(f"{math.sqrt(square):.2g}")
 
     def log_rho(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
+        return self._from(x.square())
+
+    def log_rho_and_grad(
+        self, x: Float[Tensor, "*b d"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+        x = x.detach()
         square = x.square()
+        wells = x[..., : self.wells] * (square[..., : self.wells] - self.delta) * -4
+        return self._from(square), torch.cat([wells, -x[..., self.wells :]], -1)
+
+    def _from(self, square: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
         wells, rest = square[..., : self.wells], square[..., self.wells :]
         return -(wells - self.delta).square().sum(-1) - rest.sum(-1) / 2
 

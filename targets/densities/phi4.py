@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from tiltbench.targets.densities._neighbours import neighbours
 from tiltbench.targets.densities._transfer import bethe_rms, refuse_unbounded
 from tiltbench.targets.reference import Basins, Referenced, Statistic
 
@@ -48,10 +49,19 @@ class Phi4(Referenced):
         return float(f"{bethe_rms(4, self.m2, self.lam):.2g}")
 
     def log_rho(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
-        phi = self._square(x)
-        ahead = phi.roll(1, -1) + phi.roll(1, -2)
-        square = phi.square()
-        return (phi * ahead - square * (2 + self.m2 / 2 + self.lam * square)).sum((-2, -1))
+        return self._from(x, neighbours(x, self.lattice), self.lam * x.square())
+
+    def log_rho_and_grad(
+        self, x: Float[Tensor, "*b d"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+        x = x.detach()
+        beside, quartic = neighbours(x, self.lattice), self.lam * x.square()
+        grad = beside - x * (4 + self.m2 + 4 * quartic)
+        return self._from(x, beside, quartic), grad
+
+    def _from(self, x: Tensor, beside: Tensor, quartic: Tensor) -> Tensor:
+        """log rho from the sums over neighbours and lam x^2."""
+        return (x * (beside / 2 - x * (2 + self.m2 / 2 + quartic))).sum(-1)
 
     def statistics(self) -> Mapping[str, Statistic]:
         return {

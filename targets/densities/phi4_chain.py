@@ -49,6 +49,14 @@ class Phi4Chain(Density):
         step = x.roll(-1, -1) - x
         return -(step.square() / 2 + potential(x, self.m2, self.lam)).sum(-1)
 
+    def log_rho_and_grad(
+        self, x: Float[Tensor, "*b d"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+        x = x.detach()
+        square, step = x.square(), x.roll(-1, -1) - x
+        value = (step.square() / 2 + square * (self.m2 / 2 + self.lam * square)).sum(-1)
+        return -value, step - step.roll(1, -1) - x * (self.m2 + 4 * self.lam * square)
+
     def truth(self) -> Truth:
         """Exact but for rounding.  Draws: every other site on the grid of the transfer operator,
         then each site once given its neighbours, continuous and by rejection.  Sums over the grid

@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from tiltbench.targets.constants import constant
 from tiltbench.targets.densities._line import Line, tabulate
+from tiltbench.targets.log_sum import log_sum_exp
 from tiltbench.targets.target import Density, Modes, Observable, Truth
 
 RADII = (1.0, 2.0, 3.0, 4.0)
@@ -34,6 +36,17 @@ class Rings(Density):
 
     def log_rho(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
         return _profile(torch.linalg.vector_norm(x, dim=-1))
+
+    def log_rho_and_grad(
+        self, x: Float[Tensor, "*b d"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+        x = x.detach()
+        r = torch.linalg.vector_norm(x, dim=-1)
+        off = _off(r)
+        value, e, total = log_sum_exp(off.square() / (-2 * SD**2))
+        slope = (e * off).sum(0) / (total * SD**2)
+        outwards = x / r.clamp(min=torch.finfo(r.dtype).tiny)[..., None]  # 0 at the origin
+        return value, outwards * slope[..., None]
 
     def truth(self) -> Truth:
         line = _radius()
@@ -59,8 +72,13 @@ class Rings(Density):
 
 
 def _profile(r: Float[Tensor, " *b"]) -> Float[Tensor, " *b"]:
-    near = torch.stack([(r - radius).square() for radius in RADII], -1)
-    return torch.logsumexp(near / (-2 * SD**2), -1)
+    value, *_ = log_sum_exp(_off(r).square() / (-2 * SD**2))
+    return value
+
+
+def _off(r: Float[Tensor, " *b"]) -> Float[Tensor, 4 * b]:
+    """From the radius to that of every ring."""
+    return constant(RADII, r).reshape(-1, *[1] * r.ndim) - r
 
 
 @lru_cache(maxsize=1)
@@ -91,8 +109,7 @@ def _norm(x: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:
 
 def _ring(x: Float[Tensor, "*b d"]) -> Int[Tensor, " *b"]:
     """The ring of the nearest radius."""
-    borders = torch.tensor(BORDERS, dtype=x.dtype, device=x.device)
-    return torch.bucketize(torch.linalg.vector_norm(x, dim=-1), borders)
+    return torch.bucketize(torch.linalg.vector_norm(x, dim=-1), constant(BORDERS, x))
 
 
 def _in_first(x: Float[Tensor, "b d"]) -> Float[Tensor, " b"]:

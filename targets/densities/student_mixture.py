@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from tiltbench.targets.bases.components import square_distances
+from tiltbench.targets.densities._mixture import differences
 from tiltbench.targets.target import Density, Modes, Observable, Truth, table
 
 FREEDOM = 3
@@ -33,12 +35,20 @@ class StudentMixture(Density):
     test_value = -7.6034913367958605
 
     def log_rho(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
-        means = table("student_mixture", x)
-        near = torch.zeros_like(x[..., :1])
-        for i in range(self.dim):
-            near = near - 2 * torch.log1p((x[..., i : i + 1] - means[:, i]).square() / FREEDOM)
-        constant = math.log(len(means)) - self.dim * math.log(2 / (math.pi * math.sqrt(FREEDOM)))
-        return near.logsumexp(-1) - constant
+        _, _, log_top, share = _components(x)
+        return log_top + share.sum(0).log() - self._norm(len(share))
+
+    def log_rho_and_grad(
+        self, x: Float[Tensor, "*b d"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+        off, fall, log_top, share = _components(x.detach())
+        total = share.sum(0)
+        slope = (off * fall * share).sum(1) / total * (-4 / FREEDOM)
+        value = log_top + total.log() - self._norm(len(share))
+        return value, torch.stack(slope.unbind(), -1)
+
+    def _norm(self, components: int) -> float:
+        return math.log(components) - self.dim * math.log(2 / (math.pi * math.sqrt(FREEDOM)))
 
     def truth(self) -> Truth:
         cells = table("student_mixture_cells", torch.zeros((), dtype=torch.float64))
@@ -61,6 +71,18 @@ class StudentMixture(Density):
             modes=Modes(cells, _nearest),
             observables=observables,
         )
+
+
+def _components(x: Float[Tensor, "*b d"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(x_i - m_ji, 1 / (1 + that^2 / 3), both (d, m, *b); the logarithm of the largest conceivable
+    component, (*b); the components in units of it, (m, *b)).
+
+    The law is rational: no logarithm of every component, and no exponential, is needed."""
+    off = differences(x, table("student_mixture", x))
+    fall = 1 / (1 + off.square() / FREEDOM)
+    top = fall.detach().amax(1).clamp(min=torch.finfo(x.dtype).tiny)
+    share = reduce(torch.mul, (fall / top[:, None]).unbind()).square()
+    return off, fall, 2 * top.log().sum(0), share
 
 
 def _means() -> Float[Tensor, "m d"]:

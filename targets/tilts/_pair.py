@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -46,8 +45,3 @@ def halves(law: Components) -> Modes:
         return (x @ normal.to(x) > border).long()
 
     return Modes(torch.tensor([below, 1 - below], dtype=torch.float64), assign)
-
-
-@lru_cache(maxsize=32)
-def vector(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    return torch.tensor(values, device=device, dtype=dtype)

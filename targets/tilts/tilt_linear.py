@@ -13,9 +13,10 @@ from tiltbench.targets.bases.components import Components
 from tiltbench.targets.bases.interpolant import Ancestral, Stepping
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
 from tiltbench.targets.bases.schedules import RectifiedFlow, Schedule
+from tiltbench.targets.constants import constant
 from tiltbench.targets.target import Tilt, Truth
 from tiltbench.targets.tilts._mixture import mixture_truth, rms, share
-from tiltbench.targets.tilts._pair import VARIANCES, WEIGHTS, extended, halves, pair_means, vector
+from tiltbench.targets.tilts._pair import VARIANCES, WEIGHTS, extended, halves, pair_means
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,13 @@ class TiltLinear(Tilt):
         return extended((0.8, -0.5), 0.3, self.dim)
 
     def reward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
-        return x @ vector(self.slope, x.device, x.dtype)
+        return x @ constant(self.slope, x)
+
+    def reward_and_grad(
+        self, x: Float[Tensor, "*b d"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+        x = x.detach()
+        return self.reward(x), constant(self.slope, x).expand_as(x).clone()
 
     @cached_property
     def _tilted(self) -> tuple[float, Components]:

@@ -13,9 +13,10 @@ from tiltbench.targets.bases.components import Components
 from tiltbench.targets.bases.interpolant import Ancestral, Stepping
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
 from tiltbench.targets.bases.schedules import RectifiedFlow, Schedule
+from tiltbench.targets.constants import constant
 from tiltbench.targets.target import Tilt, Truth
 from tiltbench.targets.tilts._mixture import mixture_truth, rms, share
-from tiltbench.targets.tilts._pair import VARIANCES, WEIGHTS, extended, halves, pair_means, vector
+from tiltbench.targets.tilts._pair import VARIANCES, WEIGHTS, extended, halves, pair_means
 
 POWER = 1.0  # tau^2
 
@@ -50,7 +51,13 @@ class TiltQuadratic(Tilt):
         return extended((-0.3, 1.0), 0.5, self.dim)
 
     def reward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
-        return (x - vector(self.centre, x.device, x.dtype)).square().sum(-1) / (-2 * POWER)
+        return (x - constant(self.centre, x)).square().sum(-1) / (-2 * POWER)
+
+    def reward_and_grad(
+        self, x: Float[Tensor, "*b d"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+        off = x.detach() - constant(self.centre, x)
+        return off.square().sum(-1) / (-2 * POWER), off / -POWER
 
     @cached_property
     def _tilted(self) -> tuple[float, Components]:

@@ -14,6 +14,7 @@ from tiltbench.targets.bases.components import Components
 from tiltbench.targets.bases.interpolant import Ancestral, Stepping
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
 from tiltbench.targets.bases.schedules import RectifiedFlow, Schedule
+from tiltbench.targets.log_sum import log_sum_exp
 from tiltbench.targets.target import Modes, Tilt, Truth
 from tiltbench.targets.tilts._mixture import mixture_truth, rms, share
 
@@ -61,9 +62,34 @@ class TiltShapes(Tilt):
 
     def reward(self, x: Float[Tensor, "*b 2"]) -> Float[Tensor, " *b"]:
         """The base is a product, so that P(j | x) is one of the rows and columns: 5 + 5, not 25."""
+        _, factor = _constants(self.shape, x.device, x.dtype)
+        first, second = self._shares(x).unbind(-1)
+        return (first * torch.tensordot(factor, second, 1)).sum(0).log()
+
+    def reward_and_grad(
+        self, x: Float[Tensor, "*b 2"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b 2"]]:
+        """Along either coordinate the gradient is what the tilt moves the mean centre by, over the
+        variance."""
+        x = x.detach()
         row, factor = _constants(self.shape, x.device, x.dtype)
-        share = torch.softmax((x[..., None] - row).square() / (-2 * VARIANCE), -1)
-        return ((share[..., 0, :] @ factor) * share[..., 1, :]).sum(-1).log()
+        share = self._shares(x)
+        first, second = share.unbind(-1)
+        given = torch.stack(
+            [torch.tensordot(factor, second, 1), torch.tensordot(factor.T, first, 1)], -1
+        )
+        tilted = share * given
+        total = tilted.sum(0)  # the same for both coordinates
+        off = row.reshape(-1, *[1] * x.ndim) - torch.tensordot(row, share, 1)
+        grad = ((tilted / total - share) * off).sum(0) / VARIANCE
+        return total[..., 0].log(), grad
+
+    def _shares(self, x: Float[Tensor, "*b 2"]) -> Float[Tensor, "5 *b 2"]:
+        """P(row or column j | x_i)."""
+        row, _ = _constants(self.shape, x.device, x.dtype)
+        off = row.reshape(-1, *[1] * x.ndim) - x
+        _, e, total = log_sum_exp(off.square() / (-2 * VARIANCE))
+        return e / total
 
     @cached_property
     def _tilted(self) -> tuple[float, Components]:

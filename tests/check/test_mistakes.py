@@ -202,6 +202,43 @@ def test_a_mistake_in_the_truth_is_named(tmp_path, case):
     one_sentence(findings(tmp_path / "mine.py", text), said, remedy)
 
 
+# The same of a gradient that the target states: what `log_rho_and_grad` does.
+AND_GRAD = """
+    def log_rho_and_grad(self, x):
+        return WRITTEN
+
+    def truth(self):"""
+SLOPE = "x.detach() / -4"
+GRADIENTS = {
+    "right": (f"self.log_rho(x.detach()), {SLOPE}", None, None),
+    "the sign": ("self.log_rho(x.detach()), x.detach() / 4", "is minus the gradient", "mend it"),
+    "a factor": ("self.log_rho(x.detach()), -x.detach() / 8", "not the gradient .* 0.5 of", "mend"),
+    "far out": (f"self.log_rho(x.detach()), ({SLOPE}).clamp(-3, 3)", "not the gradient", "mend it"),
+    "the value": (f"self.log_rho(x.detach()) + 1, {SLOPE}", "value .* is off log_rho", "share"),
+    "one tensor": (SLOPE, "returns Tensor, not a value and a gradient", "return .value"),
+    "summed": (f"self.log_rho(x.detach()), ({SLOPE}).sum(-1)", r"\(5,\) and \(5,\)", "dim"),
+    "a graph": ("self.log_rho(x), x / -4", "tensors with a graph", "x.detach"),
+    "in place": (f"self.log_rho(x.detach()), {SLOPE} + 0 * x.data.mul_(2)",
+                 "changes x in place", "new tensors"),
+    "float64": (f"self.log_rho(x.detach()), ({SLOPE}).double()", "torch.float64", "dtype"),
+    "the CPU": (f"self.log_rho(x.detach()), {SLOPE} * torch.ones(2, device='cpu').to(x.dtype)",
+                "log_rho_and_grad fails for x on another device", "dtype and device of x"),
+    "raises": ("self.missing", "log_rho_and_grad raises AttributeError", "mend"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", GRADIENTS)
+def test_a_mistake_in_a_stated_gradient_is_named(tmp_path, case):
+    written, said, remedy = GRADIENTS[case]
+    known = TARGET if said is None else UNKNOWN
+    text = known.replace("\n    def truth(self):", AND_GRAD.replace("WRITTEN", written))
+    found = findings(tmp_path / "mine.py", target(text))
+    if said is None:
+        assert found == []
+    else:
+        one_sentence(found, said, remedy)
+
+
 HEAVY = """
 def student(n, generator):
     u = torch.rand(n, 2, generator=generator, device=generator.device, dtype=torch.float64)

@@ -1,0 +1,157 @@
+"""Gradients that targets state: those of autograd, at every point where log rho is finite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from tiltbench.targets.densities.gaussian import Gaussian
+from tiltbench.targets.gradient import value_and_grad
+from tiltbench.targets.registry import TARGETS
+from tiltbench.targets.target import Density, Tilt
+from tiltbench.targets.tilts.tilt_linear import TiltLinear
+
+
+def stated(target):
+    kind, name = (Density, "log_rho") if isinstance(target, Density) else (Tilt, "reward")
+    own, default = (getattr(c, f"{name}_and_grad") for c in (type(target), kind))
+    return own is not default
+
+
+def parts(target):
+    """(log rho or the reward, the value and gradient that the target states)."""
+    if isinstance(target, Density):
+        return target.log_rho, target.log_rho_and_grad
+    return target.reward, target.reward_and_grad
+
+
+OTHERS = [
+    TARGETS.load(name)(**params)
+    for name, params in [
+        ("gaussian", {"dim": 1, "mean": 0.0, "std": 3.0}),
+        ("gmm_weighted", {"dim": 1}),
+        ("gmm_weighted", {"dim": 2}),
+        ("ising_hs", {"side": 3, "beta": 0.2}),
+        ("ising_hs", {"side": 17}),
+        ("many_well", {"dim": 2}),
+        ("many_well_mdelta", {"wells": 3, "dim": 3}),
+        ("phi4", {"side": 2}),
+        ("phi4", {"side": 9, "m2": -1.0, "lam": 0.3}),
+        ("phi4_chain", {"side": 2}),
+        ("phi4_chain", {"side": 3, "m2": 0.5, "lam": 0.0}),
+        ("tilt_linear", {"dim": 10}),
+        ("tilt_quadratic", {"dim": 10}),
+        ("tilt_shapes", {"shape": "diagonal"}),
+    ]
+]
+ALL = [TARGETS.load(name)() for name in sorted(TARGETS.entries)]
+OWN = [target for target in ALL if stated(target)]
+each = pytest.mark.parametrize("target", [*OWN, *OTHERS], ids=lambda t: f"{t.name}-{t.dim}")
+
+
+def points(target, *shape, spread=1.0, dtype=torch.float64):
+    g = torch.Generator().manual_seed(3)
+    return (spread * target.scale * torch.randn(*shape, target.dim, generator=g).double()).to(dtype)
+
+
+def apart(target, a, b):
+    """By what gradients differ, relative to the largest entry at the point, or to 1 / scale."""
+    return ((a - b).abs().amax(-1) / b.abs().amax(-1).clamp(min=1 / target.scale)).max()
+
+
+def test_those_who_gain_state_a_gradient():
+    assert {t.name for t in ALL if not stated(t)} <= {
+        "digits_class",
+        "digits_even",
+        "digits_superresolution",
+    }
+
+
+@each
+@pytest.mark.parametrize("spread", [0.1, 1.0, 30.0, 1e4])
+def test_it_is_that_of_autograd(target, spread):
+    f, both = parts(target)
+    x = points(target, 40, spread=spread)
+    value, grad = both(x)
+    expected, slope = value_and_grad(f, x)
+    assert torch.allclose(value, expected, rtol=1e-12, atol=1e-12)
+    finite = expected.isfinite()
+    assert apart(target, grad[finite], slope[finite]) < 1e-10
+
+
+@each
+def test_any_batch(target):
+    f, both = parts(target)
+    x = points(target, 2, 3)
+    value, grad = both(x)
+    for shape in ((), (6,), (1, 6), (2, 3), (2, 1, 3), (0,)):
+        some = x.reshape(-1, target.dim)[: torch.Size(shape).numel()]
+        y, g = both(some.reshape(*shape, target.dim))
+        assert y.shape == shape and g.shape == (*shape, target.dim)
+        assert torch.allclose(y.flatten(), value.flatten()[: len(some)], rtol=1e-12)
+        assert torch.allclose(g.reshape(-1, target.dim), grad.reshape(-1, target.dim)[: len(some)])
+    y, g = both(x.flatten(0, 1).T.contiguous().T)  # batch innermost in memory
+    assert torch.allclose(y, value.flatten()) and torch.allclose(g, grad.flatten(0, 1))
+
+
+@each
+def test_the_middle_and_beyond_all_numbers(target):
+    """0, where norms have no gradient, and points whose log rho is -inf or not a number."""
+    f, both = parts(target)
+    x = torch.stack([points(target, 1)[0] * scale for scale in (0.0, 1e100, 1e200)])
+    value, grad = both(x)
+    expected, slope = value_and_grad(f, x)
+    assert torch.allclose(value, expected, rtol=1e-12, equal_nan=True)
+    assert not target.name == "many_well" or value[2] == -torch.inf
+    if expected[0].isfinite():
+        assert torch.allclose(grad[0], slope[0], rtol=1e-10, atol=1e-12)
+
+
+@each
+@pytest.mark.parametrize("spread", [1.0, 30.0])
+def test_single_precision_is_as_good_as_before(target, spread):
+    f, both = parts(target)
+    x = points(target, 200, spread=spread, dtype=torch.float32)
+    value, grad = both(x)
+    assert value.dtype == grad.dtype == torch.float32
+    best, right = value_and_grad(f, x.double())
+    former, before = value_and_grad(f, x)
+    fine = former.isfinite() & value.isfinite()
+    assert torch.equal(value.isfinite(), former.isfinite())
+    scale = best[fine].abs().clamp(min=1)
+    assert ((value - best)[fine].abs() / scale).max() < max(
+        2 * float(((former - best)[fine].abs() / scale).max()), 2e-6
+    )
+    error = apart(target, grad[fine].double(), right[fine])
+    assert error < max(2 * apart(target, before[fine].double(), right[fine]), 2e-6)
+
+
+@each
+def test_no_graph_no_writing_and_nothing_shared(target):
+    _, both = parts(target)
+    x = points(target, 5)
+    kept = x.clone()
+    value, grad = both(x.requires_grad_())
+    assert not value.requires_grad and not grad.requires_grad
+    assert torch.equal(x, kept)
+    again = grad.clone()
+    value.zero_(), grad.zero_()
+    assert torch.equal(x, kept) and torch.equal(both(x)[1], again)
+
+
+def test_another_log_rho_does_not_inherit_a_gradient():
+    @dataclass(frozen=True)
+    class Bent(Gaussian):
+        def log_rho(self, x):
+            return -x.pow(4).sum(-1)
+
+    @dataclass(frozen=True)
+    class Curved(TiltLinear):
+        def reward(self, x):
+            return -x.pow(4).sum(-1)
+
+    x = torch.tensor([[1.0, -2.0]])
+    for target in (Bent(), Curved()):
+        assert torch.equal(parts(target)[1](x)[1], -4 * x**3)
