@@ -30,21 +30,20 @@ def log_mean_exp(log_w: Float[Tensor, " n"]) -> float:
 def ess(log_w: Float[Tensor, " n"]) -> float:
     """(sum w)^2 / (n sum w^2), in [1/n, 1]; 0 where every weight is zero."""
     log_w = log_w.double()
-    if not bool((log_w > -torch.inf).any()):
-        return 0.0
-    twice = 2 * torch.logsumexp(log_w, 0) - torch.logsumexp(2 * log_w, 0)
-    return math.exp(float(twice)) / len(log_w)
+    size = torch.where(log_w.max() == -torch.inf, 0.0, _log_size(log_w).exp())
+    return float(size) / len(log_w)
+
+
+def _log_size(log_w: Float[Tensor, "*b n"]) -> Float[Tensor, " *b"]:
+    """log (sum w)^2 / sum w^2; NaN where every weight is zero."""
+    return 2 * torch.logsumexp(log_w, -1) - torch.logsumexp(2 * log_w, -1)
 
 
 def temper(log_w: Float[Tensor, " n"], least: float, most: float = 1.0) -> Float[Tensor, ""]:
     """The largest exponent beta in [0, most] with ess(beta log_w) >= least."""
-    log_w = log_w.double()
-
-    def enough(betas: Tensor) -> Tensor:
-        twice = 2 * torch.logsumexp(betas * log_w, -1) - torch.logsumexp(2 * betas * log_w, -1)
-        return twice >= math.log(least * len(log_w))  # NaN where every weight is zero: not enough
-
-    return largest(enough, most, log_w)
+    log_w, wanted = log_w.double(), math.log(least * len(log_w))
+    # NaN, where every weight is zero, is not enough
+    return largest(lambda betas: _log_size(betas * log_w) >= wanted, most, log_w)
 
 
 def largest(

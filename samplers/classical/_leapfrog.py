@@ -60,8 +60,8 @@ def evaluate(problem: Problem, x: Float[Tensor, "b d"]) -> Points:
 
 def score(base: Known, at: Points, beta: float | Tensor) -> Float[Tensor, "b d"]:
     """grad log (p_base exp(beta r)); one beta, or one a point (B,)."""
-    beta = torch.as_tensor(beta, dtype=at.g.dtype, device=at.g.device)
-    return beta[..., None] * at.g + base.score(at.x, base.steps)
+    tilt = beta[..., None] * at.g if isinstance(beta, Tensor) else beta * at.g
+    return tilt + base.score(at.x, base.steps)
 
 
 def move(
@@ -85,7 +85,8 @@ def move(
     mean, which is NaN where there are no others.
     """
     new, chance = move_each(problem, at, beta, size, leaps, generator)
-    return new, chance[at.r > -torch.inf].mean()
+    inside = at.r > -torch.inf
+    return new, torch.where(inside, chance, 0.0).sum() / inside.sum()
 
 
 def move_each(
@@ -105,15 +106,17 @@ def move_each(
     inside = at.r > -torch.inf
     start = _energy(base, at, v, torch.where(inside, beta * at.r, 0.0))
     lost = torch.zeros_like(at.r, dtype=torch.bool)
-    new = at
-    for _ in range(leaps):
-        v = v + size / 2 * score(base, new, beta)
-        x = new.x + size * v
-        # A trajectory that leaves the ball is lost for good, there and back, so the kernel stays
-        # reversible; it is evaluated where it started, where nothing can overflow.
-        lost = lost | ~(x.square().mean(-1).sqrt() < FAR * base.spread)
-        new = evaluate(problem, torch.where(lost[:, None], at.x, x))
-        v = v + size / 2 * score(base, new, beta)
+    new, half, pull = at, size / 2, score(base, at, beta)
+    with problem.checks.together():
+        for _ in range(leaps):
+            v = v + half * pull
+            x = new.x + size * v
+            # A trajectory that leaves the ball is lost for good, there and back, so the kernel
+            # stays reversible; it is evaluated where it started, where nothing can overflow.
+            lost = lost | ~(x.square().mean(-1) < (FAR * base.spread) ** 2)
+            new = evaluate(problem, torch.where(lost[:, None], at.x, x))
+            pull = score(base, new, beta)
+            v = v + half * pull
     change = _energy(base, new, v, torch.where(inside, beta * new.r, 0.0)) - start
     chance = torch.where(lost, 0.0, (-change).clamp(max=0).exp())
     coin = torch.rand(chance.shape, generator=generator, device=chance.device, dtype=DTYPE)

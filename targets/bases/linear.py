@@ -201,7 +201,7 @@ class Linear(Known):
     def pull(self, k: Tensor, g: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """What a control at step k (*b) is regressed on, given g = grad r(X_1): sigma c_t g of
         adjoint sampling in the discrete chain's own units (arXiv 2504.11713)."""
-        return torch.tensor(self.pulls, dtype=g.dtype, device=g.device)[k][..., None] * g
+        return pick(self.pulls, k, g) * g
 
     def bridge(
         self,
@@ -211,18 +211,18 @@ class Linear(Known):
         generator: Generator,
     ) -> Float[Tensor, "b d"]:
         """X_{t_k} given both ends, under the base; k (B,) are indices of the grid."""
-        a, b, sd = self.bridges.to(device=x1.device, dtype=x1.dtype)[:, k, None]
+        a, b, sd = (pick(column, k, x1) for column in self.bridges)
         return a * x0 + b * x1 + sd * self.normal(x1.shape, generator, x1.dtype)
 
     @cached_property
-    def bridges(self) -> Float[Tensor, "3 k1"]:
-        """(weight of X_0, weight of X_1, sd) of X_{t_k} | X_0, X_1."""
+    def bridges(self) -> list[tuple[float, ...]]:
+        """The weights of X_0, those of X_1, and the sds of X_{t_k} | X_0, X_1, at every time."""
         rows = []
         _, total = self.between(0.0, 1.0)
         for t in self.times:
             (g0, v0), (g1, v1) = self.between(0.0, t), self.between(t, 1.0)
             rows.append((g0 * v1 / total, g1 * v0 / total, math.sqrt(max(v0 * v1 / total, 0.0))))
-        return torch.tensor(rows, dtype=torch.float64).T
+        return list(zip(*rows, strict=True))
 
 
 def _rate(f: Callable[[float], float], t: float) -> float:
