@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from tiltbench.targets.gradient import value_and_grad
+from tiltbench.targets.gradient import Ungraded, value_and_grad
 
 if TYPE_CHECKING:
     from tiltbench.targets.bases.process import Process
@@ -134,8 +134,12 @@ class Density(Target):
         """log rho and its gradient, neither with a graph.
 
         A target may write its own, where that is faster than autograd: equal to it up to rounding
-        wherever log rho is finite.  A subclass with another `log_rho` does not inherit it."""
-        return value_and_grad(self.log_rho, x)
+        wherever log rho is finite.  A subclass with another `log_rho` does not inherit it.  The
+        gradient is 0 where log rho records none: on a box it is constant."""
+        try:
+            return value_and_grad(self.log_rho, x)
+        except Ungraded:
+            return self.log_rho(x.detach()), torch.zeros_like(x)
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -155,8 +159,15 @@ class Tilt(Target):
     def reward_and_grad(
         self, x: Float[Tensor, "*b d"]
     ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
-        """r and its gradient, neither with a graph; see `Density.log_rho_and_grad`."""
-        return value_and_grad(self.reward, x)
+        """r and its gradient, neither with a graph; see `Density.log_rho_and_grad`.
+
+        Raises Ungraded where r records no graph: a loss of gradients would learn nothing."""
+        try:
+            return value_and_grad(self.reward, x)
+        except Ungraded as error:
+            raise Ungraded(
+                f"the reward of {self.name} is of no use to this loss: {error}"
+            ) from None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

@@ -146,10 +146,12 @@ class _Perceptron(Pushed):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Float[Tensor, "*b d"], embedding: Tensor) -> Float[Tensor, "*b o"]:
-        h = nn.functional.silu(self.state(x * self.inverse_spread) + embedding)
+        h = nn.functional.linear(x, self.state.weight * self.inverse_spread)
+        h = nn.functional.silu(h + (embedding + self.state.bias))
+        each = h.flatten(0, -2)  # a layer is faster, backward by a third, on a matrix than on more
         for layer in self.hidden:
-            h = nn.functional.silu(layer(h))
-        return MOST * torch.tanh(self.out(h) / MOST)
+            each = nn.functional.silu(layer(each))
+        return MOST * torch.tanh(self.out(each) / MOST).reshape(*h.shape[:-1], -1)
 
     def along(self, embedding: Float[Tensor, "k w"]) -> Along:
         """The scales of x and of the output taken into the layers, the embedding into a bias."""

@@ -13,9 +13,10 @@ from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.process import Controlled, Path, Process, along, retrace, simulate
 from tiltbench.targets.bases.references import Brownian, Stationary
 from tiltbench.targets.checks import Diverged
+from tiltbench.targets.gradient import Ungraded
 from tiltbench.targets.problem import checked, pose
 from tiltbench.targets.registry import REFERENCES
-from tiltbench.targets.target import Density, Truth
+from tiltbench.targets.target import Density, Tilt, Truth
 
 STEPS = 4
 BASES = [REFERENCES.load(name)(steps=STEPS, scale=1.7) for name in REFERENCES.entries]
@@ -197,6 +198,31 @@ def test_pose_widens_the_reference_and_checks_the_density():
     torch.testing.assert_close(g[:1], slope)
     with pytest.raises(Diverged, match=r"log rho of half is nan at 1 of 3 points.*\(200, 0\)"):
         problem.reward.value_and_grad(torch.tensor([[1.0, 0], [200.0, 0], [1, 1]]))
+
+
+class _Steps(Tilt):
+    name, dim, base = "", 2, Stationary()
+
+    def reward(self, x):
+        return (x[..., 0] > 0).to(x.dtype)
+
+    def truth(self):
+        return Truth("unknown")
+
+
+class _Box(_Half):
+    def log_rho(self, x):
+        return torch.where((x.abs() < 1).all(-1), 0.0, -torch.inf)
+
+
+def test_what_records_no_graph_has_no_gradient_as_a_density_and_is_refused_as_a_reward():
+    x = torch.tensor([[0.5, 0.5], [2.0, 0.0]])
+    box = pose(_Box(), Stationary())
+    r, g = box.reward.value_and_grad(x)
+    assert torch.equal(g[0], -box.base.score(x, box.base.steps)[0]) and not g[1].any()
+    assert r[1] == -torch.inf
+    with pytest.raises(Ungraded, match="records none.*loss of values alone"):
+        pose(_Steps(), Stationary()).reward.value_and_grad(x)
 
 
 def test_a_density_of_the_wrong_shape_is_named():
