@@ -122,8 +122,8 @@ class Diffusion(Sampler[Trained]):
         value.backward()
         norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.clip)
         value, iteration = value.detach(), state.iteration
-        posed.checks.never(
-            ~norm.isfinite(),
+        posed.checks.finite(
+            norm,
             lambda: Diverged(
                 f"the loss is {float(value):.4g} and its gradient norm {float(norm):.4g} "
                 f"at iteration {iteration}; a smaller lr than {self.lr:g} may help"

@@ -50,9 +50,10 @@ class Evaluated(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """Something that must not be the case, and what to raise where it is."""
+    """A number of the device, when it is wrong, and what to raise where it is."""
 
-    wrong: Bool[Tensor, ""]
+    number: Tensor
+    wrong: Callable[[float], bool]
     error: Callable[[], Exception]
 
 
@@ -74,7 +75,14 @@ class Checks:
 
     def never(self, wrong: Bool[Tensor, ""], error: Callable[[], Exception]) -> None:
         """Raises error() where `wrong` is true."""
-        self._conditions.append(Condition(wrong, error))
+        self._expect(Condition(wrong, bool, error))
+
+    def finite(self, number: Float[Tensor, ""], error: Callable[[], Exception]) -> None:
+        """Raises error() where the number is not finite."""
+        self._expect(Condition(number.detach(), lambda v: not math.isfinite(v), error))
+
+    def _expect(self, condition: Condition) -> None:
+        self._conditions.append(condition)
         if not self._depth:
             self._read()
 
@@ -117,8 +125,8 @@ class Checks:
         ]
         # a sum is finite only where every term is; one that overflows is looked at term by term
         totals = [torch.cat(flags).sum()] if flags else []
-        totals += [condition.wrong.to(torch.float64) for condition in conditions]
-        totals += [numbers.reshape(-1) for numbers, _ in also]
+        totals += [condition.number for condition in conditions]
+        totals += [numbers for numbers, _ in also]
         if not totals:
             return
         read = torch.cat([total.reshape(-1).double() for total in totals]).tolist()
@@ -126,7 +134,7 @@ class Checks:
             for seen in evaluated:
                 seen.raise_where_wrong()
         for condition in conditions:
-            if read.pop(0):
+            if condition.wrong(read.pop(0)):
                 raise condition.error()
         for numbers, found in also:
             found += [int(read.pop(0)) for _ in range(numbers.numel())]

@@ -75,7 +75,7 @@ def pose(
                 base = Confined(base, target)
             what = f"log rho of {target.name}"
             sound = checked(target.log_rho, what, target.dim, checks)
-            both = checked_both(target.log_rho_and_grad, what, target.dim, checks)
+            both = of_points(target.log_rho_and_grad, what, target.dim)
 
             def reward(x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
                 x = project(x)  # so that the gradient lies on the subspace too
@@ -83,18 +83,23 @@ def pose(
 
             def with_grad(x: Float[Tensor, "*b d"]) -> tuple[Tensor, Tensor]:
                 x = project(x.detach())
-                (y, g), (end, slope) = both(x), base.log_end_and_grad(x)
-                return y - end, alive(y, project(g) - slope)
+                y, g = both(x)
+                r, g = base.less_log_end(x, y, project(g))
+                checks.values(what, x, r, g)  # finite where log rho and its gradient are
+                return r, alive(r, g)
 
             return Problem(target.dim, base, watch(Graded(reward, with_grad, checks)), checks)
         case Tilt():
             what = f"the reward of {target.name}"
             sound = checked(target.reward, what, target.dim, checks)
-            both = checked_both(target.reward_and_grad, what, target.dim, checks)
+            both = of_points(target.reward_and_grad, what, target.dim)
 
             def tilted(x: Float[Tensor, "*b d"]) -> tuple[Tensor, Tensor]:
-                r, g = both(project(x.detach()))
-                return r, alive(r, project(g))
+                x = project(x.detach())
+                r, g = both(x)
+                r, g = r.clone(), project(g)  # it may be written to again
+                checks.values(what, x, r, g)
+                return r, alive(r, g)
 
             plain = Graded(lambda x: sound(project(x)), tilted, checks)
             return Problem(target.dim, target.base, watch(plain), checks)
@@ -118,7 +123,7 @@ def graded(reward: Reward, checks: Checks | None = None) -> Graded:
 
 def alive(y: Float[Tensor, " *b"], g: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
     """The gradient g of y, 0 where y = -inf."""
-    return torch.where(y[..., None] > -torch.inf, g, 0.0)
+    return g.masked_fill((y == -torch.inf)[..., None], 0.0)
 
 
 class Misfit(NamedTuple):
@@ -171,8 +176,9 @@ def checked(f: Function, what: str, dim: int, checks: Checks | None = None) -> F
     return sound
 
 
-def checked_both(f: Both, what: str, dim: int, checks: Checks) -> Both:
-    """The same of a function that returns its gradient too, of the shape of x."""
+def of_points(f: Both, what: str, dim: int) -> Both:
+    """f, raising Impure where it changes its argument, and ValueError where it is not (*b, dim) ->
+    (*b) and (*b, dim); its answers are detached."""
     f = pure(f, what)
 
     def sound(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,9 +190,7 @@ def checked_both(f: Both, what: str, dim: int, checks: Checks) -> Both:
                 f"the gradient of {what} has shape {tuple(g.shape)} at x of shape {tuple(x.shape)};"
                 " it must be that of x"
             )
-        y, g = y.detach().clone(), g.detach()
-        checks.values(what, x, y, g)
-        return y, g
+        return y.detach(), g.detach()
 
     return sound
 

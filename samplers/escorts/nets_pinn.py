@@ -48,17 +48,16 @@ def value(model: Model, process: Process, batch: Batch, generator: Generator) ->
     points = len(batch["t"])
     some = torch.randint(points, (TIMES,), generator=generator, device=generator.device)
     t, x, still, up = (batch[name][some] for name in ("t", "x", "rate", "slope"))
-    d = x.shape[-1]
+    d, known = x.shape[-1], still + model.free_energy_rate(t)[:, None]
     if d <= EXACT:
         u, each = model.stretched(x, t[:, None], torch.eye(d, dtype=x.dtype, device=x.device))
-        growths = [each.sum(-1)] * 2
-    else:
-        shape = (*x.shape[:-1], 2, d)
-        coins = torch.randint(2, shape, generator=generator, device=generator.device)
-        u, each = model.stretched(x, t[:, None], (2 * coins - 1).to(x))
-        growths = list(each.unbind(-1))
-    known = still + process.spread * (u * up).sum(-1) + model.free_energy_rate(t)[:, None]
-    one, other = (known + process.spread * growth for growth in growths)
+        carried = (u * up).sum(-1) + each.sum(-1)
+        return torch.add(known, carried, alpha=process.spread).square().mean()
+    shape = (*x.shape[:-1], 2, d)
+    coins = torch.randint(2, shape, generator=generator, device=generator.device)
+    u, each = model.stretched(x, t[:, None], (2 * coins - 1).to(x))
+    carried = (u * up).sum(-1, keepdim=True) + each
+    one, other = torch.add(known[..., None], carried, alpha=process.spread).unbind(-1)
     return (one * other).mean()
 
 

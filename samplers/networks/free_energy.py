@@ -9,8 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tiltbench.samplers.least_squares import least_squares
+from tiltbench.targets.constants import constant
 
 BENDS = 8  # sines that bend the free energy away from a straight line
+WAVES = tuple(j * math.pi for j in range(1, BENDS + 1))
 
 
 class FreeEnergy(nn.Module):
@@ -25,21 +27,21 @@ class FreeEnergy(nn.Module):
 
     def at(self, t: Tensor) -> Tensor:
         """F at every t, differentiable in t."""
-        waves = torch.arange(1, BENDS + 1, device=t.device) * math.pi
+        waves = constant(WAVES, self.bend)
         bends = (self.bend / waves * torch.sin(t.double()[..., None] * waves)).sum(-1)
         return -t * self.log_Z + bends.to(t)
 
     def rate(self, t: Tensor) -> Tensor:
         """dF/dt, in closed form."""
-        waves = torch.arange(1, BENDS + 1, device=t.device) * math.pi
+        waves = constant(WAVES, self.bend)
         bends = (self.bend * torch.cos(t.double()[..., None] * waves)).sum(-1)
-        return bends.to(t) - self.log_Z.to(t)
+        return (bends - self.log_Z).to(t)
 
     @torch.no_grad()
     def fit(self, t: Float[Tensor, " k"], rate: Float[Tensor, " k"]) -> None:
         """log_Z and bend such that dF/dt is nearest to `rate`, in the mean square; the shortest of
         them where there are fewer times than numbers."""
-        waves = torch.arange(1, BENDS + 1, device=t.device) * math.pi
+        waves = constant(WAVES, self.bend)
         slopes = torch.cos(t.double()[:, None] * waves)
         basis = torch.cat([torch.full_like(slopes[:, :1], -1.0), slopes], 1)
         found = least_squares(basis, rate[:, None])[:, 0]

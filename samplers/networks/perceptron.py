@@ -203,4 +203,4 @@ def _silu(x: Tensor) -> tuple[Tensor, Tensor]:
     """x sigmoid(x) and its derivative."""
     share = torch.sigmoid(x)
     value = x * share
-    return value, share + value * (1 - share)
+    return value, torch.addcmul(share, value, 1 - share)

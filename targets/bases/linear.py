@@ -138,10 +138,14 @@ class Linear(Known):
         d, s = x.shape[-1] - self.removed, self.spread
         return x.square().sum(-1) / (-2 * s * s) - d * math.log(s * math.sqrt(2 * math.pi))
 
-    def log_end_and_grad(
-        self, x: Float[Tensor, "*b d"]
+    def less_log_end(
+        self, x: Float[Tensor, "*b d"], y: Float[Tensor, " *b"], g: Float[Tensor, "*b d"]
     ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
-        return self.log_end(x), x / -(self.spread**2)
+        """(y - log_end(x), g - grad log_end(x))."""
+        d, precision = x.shape[-1] - self.removed, 1 / self.spread**2
+        above = torch.add(y, x.square().sum(-1), alpha=precision / 2)
+        whole = above + d * math.log(self.spread * math.sqrt(2 * math.pi))
+        return whole, torch.add(g, x, alpha=precision)
 
     def end(
         self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype = torch.float32

@@ -152,12 +152,6 @@ class Known(Noising):
     def log_end(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
         """log p_base, normalised."""
 
-    def log_end_and_grad(
-        self, x: Float[Tensor, "*b d"]
-    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
-        """log p_base and its gradient."""
-        return self.log_end(x), self.score(x, self.steps)
-
     @abstractmethod
     def end(
         self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype = torch.float32
