@@ -258,7 +258,7 @@ def clipped(g: Float[Tensor, "*b d"], most: float) -> Float[Tensor, "*b d"]:
     """g shortened to length `most` at each point."""
     # in float64, or the squares of g may overflow
     length = torch.linalg.vector_norm(g, dim=-1, keepdim=True, dtype=torch.float64)
-    return g * (most / length.clamp(min=most)).to(g)
+    return g / (length / most).clamp(min=1).to(g)
 
 
 def _lost() -> Diverged:

@@ -75,7 +75,7 @@ def pose(
                 base = Confined(base, target)
             what = f"log rho of {target.name}"
             sound = checked(target.log_rho, what, target.dim, checks)
-            both = of_points(target.log_rho_and_grad, what, target.dim)
+            both = of_points(target.log_rho_and_grad, target.log_rho, what, target.dim)
 
             def reward(x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
                 x = project(x)  # so that the gradient lies on the subspace too
@@ -92,7 +92,7 @@ def pose(
         case Tilt():
             what = f"the reward of {target.name}"
             sound = checked(target.reward, what, target.dim, checks)
-            both = of_points(target.reward_and_grad, what, target.dim)
+            both = of_points(target.reward_and_grad, target.reward, what, target.dim)
 
             def tilted(x: Float[Tensor, "*b d"]) -> tuple[Tensor, Tensor]:
                 x = project(x.detach())
@@ -176,10 +176,12 @@ def checked(f: Function, what: str, dim: int, checks: Checks | None = None) -> F
     return sound
 
 
-def of_points(f: Both, what: str, dim: int) -> Both:
-    """f, raising Impure where it changes its argument, and ValueError where it is not (*b, dim) ->
-    (*b) and (*b, dim); its answers are detached."""
-    f = pure(f, what)
+def of_points(f: Both, value: Function, what: str, dim: int) -> Both:
+    """f, which returns `value` and its gradient, both to be detached.
+
+    Raises Impure where f changes its argument, and ValueError where it is not (*b, dim) -> (*b) and
+    (*b, dim)."""
+    f = pure(f, what, value)
 
     def sound(x: Tensor) -> tuple[Tensor, Tensor]:
         _of_points(x, what, dim)

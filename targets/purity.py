@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,8 +17,9 @@ class Impure(ValueError):
     """A function that changes its argument in place; the message names it and the remedy."""
 
 
-def pure(f: Function[T], what: str) -> Function[T]:
+def pure(f: Function[T], what: str, plain: Function[Any] | None = None) -> Function[T]:
     """f, raising Impure where it changes its argument x in place; `what` names f in the message.
+    `plain` is what f is made of, where f takes derivatives of it.
 
     PyTorch counts the changes of a tensor, which costs nothing to read.  What goes past that count
     (`x.data`, `x.detach().numpy()`) is seen by its values, at calls 1, 2, 4, 8, ... only."""
@@ -36,7 +37,7 @@ def pure(f: Function[T], what: str) -> Function[T]:
             y = f(x)
         except RuntimeError as error:  # PyTorch refuses some changes itself, in words of its own
             refused = any(word in str(error) for word in ("in-place", "inplace", ".item()"))
-            if refused and changes(f, points):
+            if refused and changes(plain or f, points):
                 raise Impure(sentence(what)) from error
             raise
         if version(points) != before or (copy is not None and differs(points, copy)):

@@ -148,10 +148,14 @@ class _Perceptron(Pushed):
     def forward(self, x: Float[Tensor, "*b d"], embedding: Tensor) -> Float[Tensor, "*b o"]:
         h = nn.functional.linear(x, self.state.weight * self.inverse_spread)
         h = nn.functional.silu(h + (embedding + self.state.bias))
-        each = h.flatten(0, -2)  # a layer is faster, backward by a third, on a matrix than on more
+        each = h.reshape(
+            -1, h.shape[-1]
+        )  # a layer is faster, backward by a third, on a matrix than on more
         for layer in self.hidden:
             each = nn.functional.silu(layer(each))
-        return MOST * torch.tanh(self.out(each) / MOST).reshape(*h.shape[:-1], -1)
+        return MOST * torch.tanh(self.out(each) / MOST).reshape(
+            *h.shape[:-1], self.out.out_features
+        )
 
     def along(self, embedding: Float[Tensor, "k w"]) -> Along:
         """The scales of x and of the output taken into the layers, the embedding into a bias."""

@@ -11,15 +11,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tiltbench.targets.bases.noising import Noising
+from tiltbench.targets.constants import constant
 from tiltbench.targets.problem import Reward, graded
 
 
 class Annealed(NamedTuple):
-    """What one value and one gradient of r tell of r_t at x."""
+    """What one value and one gradient of r tell of r_t at x, where r_t = share(t) r(y)."""
 
-    height: Float[Tensor, " *b"]  # r_t
+    r: Float[Tensor, " *b"]  # r(y)
     pull: Float[Tensor, "*b d"]  # grad r_t
-    change: Float[Tensor, " *b"]  # d/dt r_t, x held fixed
+    moved: Float[Tensor, " *b"] | None = None  # d/dt r(y), where y is not x itself
 
 
 class Annealing(ABC):
@@ -29,9 +30,24 @@ class Annealing(ABC):
 
     @abstractmethod
     def at(self, base: Noising, reward: Reward, x: Float[Tensor, "*b d"], k: int) -> Annealed:
-        """r_t at time t_k of the base's grid, for a value and a gradient a point.
+        """The tilt at time t_k of the base's grid, for a value and a gradient a point.
 
         Differentiable in an x that requires a gradient while gradients are recorded."""
+
+    def along(
+        self, base: Noising, met: list[Annealed]
+    ) -> tuple[Float[Tensor, " k1 *b"], Float[Tensor, " k1 *b"]]:
+        """(r_t, d/dt r_t with x held fixed) at all the times of the grid."""
+        r = torch.stack([here.r for here in met])
+        lead = (-1, *[1] * (r.dim() - 1))
+        share, rate = (
+            constant(part, r).reshape(lead) for part in zip(*map(_ramp, base.times), strict=True)
+        )
+        change = _times(rate, r)
+        moved = [here.moved for here in met if here.moved is not None]
+        if moved:
+            change = change + share * torch.stack(moved)
+        return _times(share, r), change
 
 
 @dataclass(frozen=True)
@@ -41,9 +57,8 @@ class Ramp(Annealing):
     name: ClassVar[str] = "Ramp"
 
     def at(self, base: Noising, reward: Reward, x: Float[Tensor, "*b d"], k: int) -> Annealed:
-        share, rate = _ramp(base.times[k])
         r, g = _with_grad(reward, x)
-        return Annealed(_times(share, r), share * g, _times(rate, r))
+        return Annealed(r, _ramp(base.times[k])[0] * g)
 
 
 @dataclass(frozen=True)
@@ -55,7 +70,6 @@ class ThroughDenoiser(Annealing):
     name: ClassVar[str] = "ThroughDenoiser"
 
     def at(self, base: Noising, reward: Reward, x: Float[Tensor, "*b d"], k: int) -> Annealed:
-        share, rate = _ramp(base.times[k])
         keep = _kept(x)
         with torch.enable_grad():
             y = x if keep else x.detach().requires_grad_()
@@ -63,7 +77,7 @@ class ThroughDenoiser(Annealing):
             r, slope = _with_grad(reward, end if keep else end.detach())
             (g,) = torch.autograd.grad(end, y, slope, create_graph=keep)
         moved = (slope * base.denoise_rate(x, k)).sum(-1)
-        return Annealed(_times(share, r), share * g, _times(rate, r) + share * moved)
+        return Annealed(r, _ramp(base.times[k])[0] * g, moved)
 
 
 def _ramp(t: float) -> tuple[float, float]:
@@ -71,9 +85,9 @@ def _ramp(t: float) -> tuple[float, float]:
     return t * t * (3 - 2 * t), 6 * t * (1 - t)
 
 
-def _times(number: float, r: Tensor) -> Tensor:
-    """number r, with 0 times -inf = 0: no tilt, no wall."""
-    return number * r if number else torch.zeros_like(r)
+def _times(numbers: Tensor, r: Tensor) -> Tensor:
+    """numbers r, with 0 times -inf = 0: no tilt, no wall."""
+    return (numbers * r).where(numbers != 0, 0.0)
 
 
 def _kept(x: Tensor) -> bool:

@@ -239,6 +239,7 @@ class Escort(Process):
     ) -> EscortPath:
         x, pull = torch.stack(xs), torch.stack([p.tilt.pull for p in seen])
         velocity, score = (torch.stack(part) for part in list(zip(*seen, strict=True))[:2])
+        height, change = self.annealing.along(self.flow, [p.tilt for p in seen])
         t = self.grid(x)
         dt = t.diff().reshape(-1, *[1] * (x.dim() - 1))
         climb = constant(self.diffusion, x).reshape(dt.shape) * dt
@@ -253,8 +254,8 @@ class Escort(Process):
             velocity=velocity,
             score=score,
             pull=pull,
-            height=torch.stack([p.tilt.height for p in seen]),
-            change=torch.stack([p.tilt.change for p in seen]),
+            height=height,
+            change=change,
         )
 
     def _at(self, x: Tensor, k: int) -> _Point:

@@ -121,10 +121,11 @@ class Linear(Known):
         eps: Float[Tensor, " k"],
     ) -> Float[Tensor, " k1 *b"]:
         """Exact, from the Gaussian density of X_t."""
-        var = constant([self.variance(t) for t in self.times], dt.double())
-        var = var.reshape(-1, *[1] * (x.dim() - 2))
-        rank = x.shape[-1] - self.removed
-        log_p = -x.square().sum(-1).double() / (2 * var) - rank / 2 * var.log()
+        rank, variances = x.shape[-1] - self.removed, [self.variance(t) for t in self.times]
+        lead, here = (-1, *[1] * (x.dim() - 2)), dt.double()
+        bend = constant([-0.5 / v for v in variances], here).reshape(lead)
+        log_norm = constant([-rank / 2 * math.log(v) for v in variances], here).reshape(lead)
+        log_p = torch.addcmul(log_norm, x.square().sum(-1).double(), bend)
         return log_p - log_p[:1]
 
     def posterior(
