@@ -1,5 +1,6 @@
 """The digits base: data, checkpoints, what they are worth, and the tilts that stand on them."""
 
+import copy
 import json
 import math
 
@@ -180,3 +181,14 @@ def test_the_command_trains_and_measures(tmp_path, capsys):
     note = json.loads((tmp_path / "digits_ddpm.json").read_text())
     assert len(note["doubt"]) == 101 and "--kind ddpm" in note["command"]
     assert main(["base", "digits", "--out", str(tmp_path / "digits_flow.png")]) == 2
+
+
+def test_a_field_told_the_times_beforehand_says_the_same():
+    base = digits(steps=4)
+    network = copy.deepcopy(base.network).double()
+    t, k = torch.tensor(base.times, dtype=torch.float64), torch.tensor([0, 3, 4, 3])
+    told = network.on_grid(t)
+    x = torch.randn(4, 64, generator=rng(3), dtype=torch.float64)
+    assert torch.allclose(told(x, k), network(x, t[k]), rtol=1e-12)
+    for i in range(5):
+        assert torch.allclose(told(x, i), network(x, t[i].expand(4)), rtol=1e-12)
