@@ -12,6 +12,7 @@ from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import build_target, parse
 from tiltbench.pretrain.quality import quality, sheet
 from tiltbench.pretrain.train import PART, store, train_field
+from tiltbench.samplers.networks.adapter import Adapter
 from tiltbench.samplers.redraw import by_ode
 from tiltbench.targets.bases import checkpoint as stored
 from tiltbench.targets.bases.pretrained import doubts
@@ -192,3 +193,12 @@ def test_a_field_told_the_times_beforehand_says_the_same():
     assert torch.allclose(told(x, k), network(x, t[k]), rtol=1e-12)
     for i in range(5):
         assert torch.allclose(told(x, i), network(x, t[i].expand(4)), rtol=1e-12)
+
+
+def test_an_adapter_of_the_digits_is_exactly_nothing_at_first():
+    """Though the base is told its times beforehand and the copy that trains is not."""
+    base = digits(steps=4)
+    model = Adapter().build(DIM, base, rng(1))
+    x = torch.randn(3, DIM, generator=rng(2))
+    assert not model.control(x, torch.tensor(0.25)).any()
+    assert not model.on_grid(torch.tensor(base.times[:-1]))(x, 2, None).any()
