@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
@@ -150,6 +150,8 @@ class Diffusion(Sampler[Trained]):
 
     def bought(self, posed: Problem, model: Model, share: float, generator: Generator) -> Batch:
         """The same on a problem that is `posed` already."""
+        if self.loss.pulls_back:
+            posed = replace(posed, base=posed.base.remembering())
         with torch.set_grad_enabled(self.loss.through_path):
             behaviour = self.loss.behaviour(model)
             path = self.recipe.simulate(posed, behaviour, self.paths, generator)

@@ -38,6 +38,7 @@ class Loss(NamedTuple):
     value: Callable[[Model, Process, Batch, Generator], Tensor]
     price: Callable[[int, int, bool], Cost]
     through_path: bool = False  # value needs the simulation's graph
+    pulls_back: bool = False  # label pulls gradients back along the path it is given
     learns_log_Z: bool = False  # value trains the model's log Z, the method's own estimate
     staged: bool = False  # its fixed point depends on a frozen stage of the model, Model.earlier
     behaviour: Callable[[Model], Model] = lambda model: model

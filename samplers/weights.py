@@ -41,9 +41,14 @@ def _log_size(log_w: Float[Tensor, "*b n"]) -> Float[Tensor, " *b"]:
 
 def temper(log_w: Float[Tensor, " n"], least: float, most: float = 1.0) -> Float[Tensor, ""]:
     """The largest exponent beta in [0, most] with ess(beta log_w) >= least."""
-    log_w, wanted = log_w.double(), math.log(least * len(log_w))
-    # NaN, where every weight is zero, is not enough
-    return largest(lambda betas: _log_size(betas * log_w) >= wanted, most, log_w)
+    log_w = log_w.double()
+    below = log_w - log_w.max()  # NaN, where every weight is zero, is not enough
+
+    def enough(betas: Tensor) -> Tensor:
+        w = (betas * below).exp()
+        return w.sum(-1).square() >= least * len(log_w) * w.square().sum(-1)
+
+    return largest(enough, most, log_w)
 
 
 def largest(

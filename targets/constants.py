@@ -18,6 +18,13 @@ def constant(values: Sequence[float], like: Tensor) -> Float[Tensor, " n"]:
     return _constant(tuple(values), like.dtype, like.device)
 
 
+def settled(device: torch.device) -> torch.device:
+    """The device as tensors on it say it: a generator's "cuda" is their "cuda:0"."""
+    if device.type == "cpu" or device.index is not None:
+        return device
+    return torch.empty(0, device=device).device
+
+
 @lru_cache(maxsize=1024)
 def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # or whoever records a graph later could not use it

@@ -67,7 +67,7 @@ def price(paths: int, steps: int, guided: bool) -> Cost:
     return Cost(paths, paths).plus(hints(paths, steps, guided))
 
 
-adjoint_matching = Loss("adjoint_matching", label, value, price)
+adjoint_matching = Loss("adjoint_matching", label, value, price, pulls_back=True)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,9 @@ class Tricks(Options):
 
     def loss(self) -> Loss:
         noiseless = partial(label, last_noise=self.last_noise)
-        return Loss("adjoint_matching_tricks", noiseless, self.value, price, options=self)
+        return Loss(
+            "adjoint_matching_tricks", noiseless, self.value, price, pulls_back=True, options=self
+        )
 
     def chosen(self, steps: int, generator: Generator) -> Int[Tensor, " n"]:
         """The steps that are regressed, ascending; at least one."""

@@ -42,4 +42,4 @@ def label(problem: Problem, model: Model, path: Path, share: float, generator: G
     return batch if path.hint is None else {**batch, "hint": path.hint}
 
 
-adjoint_matching_full = Loss("adjoint_matching_full", label, value, price)
+adjoint_matching_full = Loss("adjoint_matching_full", label, value, price, pulls_back=True)

@@ -40,8 +40,9 @@ class Control(nn.Module, Controlled):
 
     def count(self, x: Float[Tensor, "*b d"]) -> None:
         points = math.prod(x.shape[:-1])
-        self.forward_points += points
-        self.backward_points += points * torch.is_grad_enabled()
+        own = self.__dict__  # a module's own way to set an attribute costs as much as a layer
+        own["forward_points"] = self.forward_points + points
+        own["backward_points"] = self.backward_points + points * torch.is_grad_enabled()
 
 
 class Sloped(Control):

@@ -14,9 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from tiltbench.targets.bases.interpolant import Ancestral, Interpolant, Stepping
+from tiltbench.targets.bases.interpolant import Ancestral, Interpolant, Mix, Stepping
 from tiltbench.targets.bases.noising import Step, pick
+from tiltbench.targets.bases.process import Kernel
 from tiltbench.targets.bases.schedules import RectifiedFlow, Schedule
+from tiltbench.targets.constants import constant, settled
 
 EDGE = 1e-3  # the levels at t = 1 are those of t = 1 - EDGE where the noise there is none
 
@@ -33,9 +35,18 @@ class Levels(NamedTuple):
 Reading = Callable[[Tensor, Tensor, Levels], tuple[Tensor, Tensor]]
 # (what the network says, x, levels) -> (E[X_1 | x], E[xi | x]), where x = alpha X_1 + beta xi
 
+
+def linear(reading: Reading) -> Reading:
+    """Marks a reading that is linear in what the network says and x, without a constant: its two
+    coefficients are then all that is needed of it at a level."""
+    reading.linear = True  # type: ignore[attr-defined]
+    return reading
+
+
 Doubt = Sequence[tuple[float, float]]  # (t, sqrt(E tr Cov(X_1 | X_t) / d)), to t = 1
 
 
+@linear
 def velocity(said: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
     """v = alpha' E[X_1|x] + beta' E[xi|x]: flow matching (arXiv 2210.02747)."""
     turn = at.signal_rate * at.noise - at.signal * at.noise_rate
@@ -43,22 +54,26 @@ def velocity(said: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
     return end, at.signal_rate / turn * x - at.signal / turn * said
 
 
+@linear
 def epsilon(said: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
     """E[xi|x]: DDPM (arXiv 2006.11239)."""
     return (x - at.noise * said) / at.signal, said
 
 
+@linear
 def score(said: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
     """grad log p_t(x) = -E[xi|x] / beta."""
     return epsilon(-at.noise * said, x, at)
 
 
+@linear
 def v_prediction(said: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
     """alpha E[xi|x] - beta E[X_1|x]: progressive distillation (arXiv 2202.00512)."""
     power = at.signal**2 + at.noise**2
     return (at.signal * x - at.noise * said) / power, (at.noise * x + at.signal * said) / power
 
 
+@linear
 def sample(said: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
     """E[X_1|x]: the denoiser itself."""
     return said, (x - at.signal * said) / at.noise
@@ -70,13 +85,44 @@ def answer(
     """network(x, t) in the dtype of its parameters.  Raises ValueError where it is no tensor of the
     shape of x."""
     first = next(network.parameters(), x)
-    said = network(x.to(first.dtype), t.to(first.dtype))
+    return _shaped(network(x.to(first.dtype), t.to(first.dtype)), x)
+
+
+def _shaped(said: Any, x: Tensor) -> Tensor:
     shape = tuple(said.shape) if isinstance(said, Tensor) else type(said).__name__
     if shape != tuple(x.shape):
         raise ValueError(
             f"the network maps {tuple(x.shape)} to {shape}: it must answer a tensor of that shape"
         )
     return said.to(x)
+
+
+class Frozen(NamedTuple):
+    """The network on a device: as it is, and asked at the times of the grid.
+
+    A network may offer `on_grid(t) -> ((x, k) -> what it says at t_k)`, k an int or indices: what
+    depends on time alone is then worked out once, as its parameters do not change."""
+
+    network: nn.Module
+    dtype: torch.dtype | None  # of its parameters, where it has any
+    ask: Callable[[Tensor, Step], Tensor]
+
+
+def _frozen(network: nn.Module, times: tuple[float, ...]) -> Frozen:
+    first = next(network.parameters(), None)
+    dtype = None if first is None else first.dtype
+    if first is not None and hasattr(network, "on_grid"):
+        with torch.inference_mode(False), torch.no_grad():
+            offered: Any = network
+            return Frozen(network, dtype, offered.on_grid(constant(times, first)))
+
+    def ask(x: Tensor, k: Step) -> Tensor:
+        return network(x, _time(times, k, x))
+
+    return Frozen(network, dtype, ask)
+
+
+KEPT = 2**28  # bytes of the graphs that one batch of paths may hold
 
 
 def levels(schedule: Schedule, t: float) -> Levels:
@@ -116,7 +162,8 @@ class Pretrained(Interpolant):
     stepping: Stepping = Ancestral()
     steps: int = 50
     trainable: Callable[[nn.Module, Generator], nn.Module] = trainable_copy
-    _placed: dict[torch.device, nn.Module] = field(default_factory=dict, init=False, repr=False)
+    _placed: dict[torch.device, Frozen] = field(default_factory=dict, init=False, repr=False)
+    _memory: Memory | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not (isinstance(self.steps, int) and self.steps >= 1):
@@ -167,26 +214,40 @@ class Pretrained(Interpolant):
     ) -> tuple[Tensor, Tensor, Levels]:
         """(E[X_1|x], E[xi|x], levels) by `network`, this base's or a fine-tuned one, at t_k +
         shift, within [0, 1]."""
-        times, rows = self.times, self._levels
+        times, rows = self.times, self._rows
         if shift:
             times = tuple(min(max(t + shift, 0.0), 1.0) for t in times)
-            rows = [levels(self.schedule, t) for t in times]
-        at = Levels(*(pick(column, k, x) for column in zip(*rows, strict=True)))
-        t = pick(times, k, x)
-        if not isinstance(t, Tensor):
-            t = x.new_tensor([t])
-        said = answer(network, x, t[..., 0].expand(x.shape[:-1]))
-        return *self.reading(said, x, at), at
+            rows = _numbers([levels(self.schedule, t) for t in times])
+        at = _at(rows, k, x)
+        return *self.reading(answer(network, x, _time(times, k, x)), x, at), at
+
+    @cached_property
+    def _rows(self) -> tuple[float, ...]:
+        return _numbers(self._levels)
 
     def placed(self, device: torch.device) -> nn.Module:
         """The frozen network on that device."""
-        if device not in self._placed:
-            here = {p.device for p in self.network.parameters()} <= {device}
-            self._placed[device] = self.network if here else copy.deepcopy(self.network).to(device)
-        return self._placed[device]
+        return self._on(device).network
+
+    def _on(self, device: torch.device) -> Frozen:
+        found = self._placed.get(device)
+        if found is None:
+            device = settled(device)
+            if device not in self._placed:
+                here = {p.device for p in self.network.parameters()} <= {device}
+                network = self.network if here else copy.deepcopy(self.network).to(device)
+                self._placed[device] = _frozen(network, self.times)
+            found = self._placed[device]
+        return found
+
+    def _said(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        here = self._on(x.device)
+        return _shaped(here.ask(x if here.dtype is None else x.to(here.dtype), k), x)
 
     def denoise(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
-        return self.read(self.placed(x.device), x, k)[0]
+        if isinstance(k, int):
+            return self.mixed(x, k, Mix(0.0, end=1.0))
+        return self.reading(self._said(x, k), x, _at(self._rows, k, x))[0]
 
     def score(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
         return self.current(x, k)[1]
@@ -195,15 +256,112 @@ class Pretrained(Interpolant):
         self, x: Float[Tensor, "*b d"], k: Step
     ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
         """(velocity, score), by one call of the network; those of 1 - EDGE at t = 1."""
-        end, noise, at = self.read(self.placed(x.device), x, k)
+        at = self._levels[k] if isinstance(k, int) else _at(self._rows, k, x)
+        end, noise = self.reading(self._said(x, k), x, at)
         return at.signal_rate * end + at.noise_rate * noise, -noise / at.noise
+
+    def mixed(self, x: Float[Tensor, "*b d"], k: int, mix: Mix) -> Float[Tensor, "*b d"]:
+        """By one call of the network."""
+        at, said = self._levels[k], self._said(x, k)
+        end, noise = mix.end, 0.0  # the parts of E[X_1 | x] and E[xi | x]
+        if mix.velocity or mix.score:
+            end += mix.velocity * float(at.signal_rate)
+            noise = mix.velocity * float(at.noise_rate) - mix.score / float(at.noise)
+        if getattr(self.reading, "linear", False):
+            reading: Any = self.reading  # of numbers, too
+            said_1, x_1 = reading(1.0, 0.0, at), reading(0.0, 1.0, at)
+            of_said, of_x = (end * e + (noise * n if noise else 0.0) for e, n in (said_1, x_1))
+            return torch.add((mix.x + of_x) * x, said, alpha=of_said)
+        ends, noises = self.reading(said, x, at)
+        return mix.x * x + end * ends + (noise * noises if noise else 0.0)
+
+    def remembering(self) -> Pretrained:
+        """It keeps the graph of the network's call at every step of the last path simulated, if all
+        fit into KEPT bytes: a `pull_back` then costs no call of its own."""
+        twin = copy.copy(self)  # with what is cached
+        object.__setattr__(twin, "_memory", Memory(self.steps))
+        return twin
+
+    def base(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
+        if self._memory is None or self._memory.full:
+            return super().base(x, k)
+        mean = self._memory.keep(k, x, lambda y: self.mixed(y, k, self.mixes[k]))
+        return Kernel(mean, self.stds[k])
+
+    def pull_backs(self, x: Float[Tensor, "k1 *b d"]) -> Callable[[int, Tensor], Tensor]:
+        memory = self._memory or Memory(0)
+        return lambda k, a: memory.recall(k, a) if k in memory.held else self.pull_back(x[k], k, a)
+
+    def pull_back(self, x: Float[Tensor, "*b d"], k: int, a: Tensor) -> Tensor:
+        with torch.enable_grad():
+            y = x.detach().requires_grad_()
+            return torch.autograd.grad(self.mixed(y, k, self.mixes[k]), y, a)[0]
 
     def denoise_rate(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
         """By a difference of 2 EDGE in the network's time, one-sided at the ends."""
         here = self.placed(x.device)
         ahead, behind = (self.read(here, x, k, shift)[0] for shift in (EDGE, -EDGE))
-        width = [min(t + EDGE, 1.0) - max(t - EDGE, 0.0) for t in self.times]
-        return (ahead - behind) / pick(width, k, x)
+        return (ahead - behind) / pick(self._widths, k, x)
+
+    @cached_property
+    def _widths(self) -> tuple[float, ...]:
+        return tuple(min(t + EDGE, 1.0) - max(t - EDGE, 0.0) for t in self.times)
+
+
+def _numbers(rows: Sequence[Levels]) -> tuple[float, ...]:
+    return tuple(float(number) for row in rows for number in row)
+
+
+def _time(times: tuple[float, ...], k: Step, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
+    t = constant(times, x)
+    return (t.unbind(0)[k] if isinstance(k, int) else t[k]).expand(x.shape[:-1])
+
+
+def _at(rows: tuple[float, ...], k: Step, x: Tensor) -> Levels:
+    """The levels, of which `rows` holds one after the other, at step k or at one for each point."""
+    if isinstance(k, int):
+        return Levels(*rows[4 * k : 4 * k + 4])
+    return Levels(*constant(rows, x).reshape(-1, 4)[k].split(1, -1))
+
+
+class Memory:
+    """The graphs of the steps of one batch of paths, each from x_k to the mean of its kernel."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.held = steps, dict[int, tuple[Tensor, Tensor]]()
+        self.full = False  # a first step has shown that all of them would not fit
+
+    def keep(
+        self, k: int, x: Float[Tensor, "*b d"], f: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "*b d"]:
+        """f(x), without a graph for whoever asked."""
+        with torch.enable_grad():
+            y = x.detach().requires_grad_()
+            mean, size = (f(y), 0) if self.held else _sized(f, y)
+        self.full = size * self.steps > KEPT
+        if not self.full:
+            self.held[k] = y, mean
+        return mean.detach()
+
+    def recall(self, k: int, a: Tensor) -> Tensor:
+        """(df_k/dx)^T a; the graph of step k is gone afterwards."""
+        y, mean = self.held.pop(k)
+        return torch.autograd.grad(mean, y, a)[0]
+
+
+def _sized(f: Callable[[Tensor], Tensor], y: Tensor) -> tuple[Tensor, int]:
+    """f(y) and the bytes that its graph holds, parameters left out."""
+    found: dict[int, Tensor] = {}
+
+    def seen(t: Tensor) -> Tensor:
+        whole = t if t._base is None else t._base
+        if not isinstance(whole, nn.Parameter):
+            found[id(whole)] = whole
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(seen, lambda t: t):
+        value = f(y)
+    return value, sum(t.numel() * t.element_size() for t in found.values())
 
 
 @torch.no_grad()

@@ -145,6 +145,11 @@ class Process(ABC):
             x = x.detach().requires_grad_()
             return torch.autograd.grad(self.base(x, k).mean, x, a)[0]
 
+    def remembering(self) -> Process:
+        """This process for one batch of paths: of what it works out while they are simulated it
+        keeps, as far as memory allows, what their `pull_backs` will ask for."""
+        return self
+
     def pull_backs(self, x: Float[Tensor, "k1 *b d"]) -> Callable[[int, Tensor], Tensor]:
         """(k, a) -> pull_back(x_k, k, a) along paths: what does not depend on a may be worked out
         for all points at once."""

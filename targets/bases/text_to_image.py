@@ -12,11 +12,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tiltbench.targets.bases.pretrained import Levels
+from tiltbench.targets.bases.pretrained import Levels, linear
 from tiltbench.targets.bases.schedules import Schedule
 
 
@@ -77,6 +76,7 @@ class ShiftedFlow(Schedule):
         return 2 * math.sqrt(self.noise_power(t)) * self._rate(t)
 
 
+@linear
 def difference(said: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
     """E[xi - X_1|x] where alpha + beta = 1: a rectified flow that runs from data to noise."""
     return x - at.noise * said, x + at.signal * said
@@ -117,11 +117,13 @@ class Prompted(nn.Module, ABC):
 
     def forward(self, x: Float[Tensor, "*b d"], t: Float[Tensor, "*b"]) -> Float[Tensor, "*b d"]:
         latents, t = x.reshape(-1, *self.shape), t.expand(x.shape[:-1]).reshape(-1)
-        n, rows = len(latents), [1] if self.guidance == 1 else [0, 1]
-        of = torch.tensor(rows, device=x.device).repeat_interleave(n)
-        pooled = None if self.pooled is None else self.pooled[of]
-        many = len(rows)
-        said = self.ask(latents.repeat(many, 1, 1, 1), t.repeat(many), self.text[of], pooled)
+        n, many = len(latents), 1 if self.guidance == 1 else 2
+        text, pooled = (
+            None if rows is None else rows[-many:].repeat_interleave(n, 0)
+            for rows in (self.text, self.pooled)
+        )
+        assert text is not None
+        said = self.ask(latents.repeat(many, 1, 1, 1), t.repeat(many), text, pooled)
         parts = said.chunk(many)
         whole = parts[0] + self.guidance * (parts[1] - parts[0]) if many == 2 else parts[0]
         return whole.reshape(x.shape)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from tiltbench.targets.bases.checkpoint import checkpoint
 from tiltbench.targets.bases.interpolant import Ancestral, Stepping
+from tiltbench.targets.bases.noising import Step
 from tiltbench.targets.bases.pretrained import Doubt, Pretrained, Reading, epsilon, velocity
 from tiltbench.targets.bases.schedules import RectifiedFlow, Schedule, VariancePreserving
 from tiltbench.targets.target import table
@@ -64,15 +66,36 @@ class Field(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, DIM)
 
-    def forward(self, x: Float[Tensor, "*b 64"], t: Float[Tensor, "*b"]) -> Tensor:
+    def _time(self, t: Float[Tensor, "*b"]) -> Float[Tensor, "*b w"]:
         angle = t[..., None] * self.rate
-        time = nn.functional.silu(self.time(torch.cat([angle.sin(), angle.cos()], -1)))
-        h = self.into(x)
+        return nn.functional.silu(self.time(torch.cat([angle.sin(), angle.cos()], -1)))
+
+    def forward(self, x: Float[Tensor, "*b 64"], t: Float[Tensor, "*b"]) -> Tensor:
+        time, h = self._time(t), self.into(x)
         for norm, tell, first, second in zip(
             self.norms, self.tell, self.first, self.second, strict=True
         ):
             h = h + second(nn.functional.silu(first(norm(h)) + tell(time)))
         return self.out(nn.functional.silu(self.norm(h)))
+
+    def on_grid(self, t: Float[Tensor, " k"]) -> Callable[[Tensor, Step], Tensor]:
+        """(x, k) -> forward(x, t_k), k an int or indices (*b), for parameters that stay as they
+        are: what a block is told of the time is part of the bias of its first layer."""
+        time = self._time(t)
+        blocks: Any = list(zip(self.norms, self.first, self.tell, self.second, strict=True))
+        told = [first.bias + tell(time) for _, first, tell, _ in blocks]
+
+        def said(x: Tensor, k: Step) -> Tensor:
+            h = self.into(x)
+            for (norm, first, _, second), bias in zip(blocks, told, strict=True):
+                if isinstance(k, int):
+                    inner = nn.functional.linear(norm(h), first.weight, bias[k])
+                else:
+                    inner = nn.functional.linear(norm(h), first.weight) + bias[k]
+                h = h + second(nn.functional.silu(inner))
+            return self.out(nn.functional.silu(self.norm(h)))
+
+        return said
 
 
 class Classifier(nn.Module):

@@ -38,8 +38,24 @@ def likelihood(
 ) -> Float[Tensor, " *b"]:
     """log N(y; A x, noise^2 I), nats: with it as the reward p* is the posterior of an image seen at
     half resolution and Z the evidence of y."""
-    far = (pooled(x) - y.to(x)).square().sum(-1) / (2 * noise * noise)
-    return -far - len(y) / 2 * math.log(2 * math.pi * noise * noise)
+    return _normal(pooled(x) - y.to(x), noise)
+
+
+def likelihood_and_grad(
+    x: Float[Tensor, "*b d"], y: Float[Tensor, " d4"], noise: float
+) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+    """`likelihood` and its gradient A^T (y - A x) / noise^2, neither with a graph."""
+    away = pooled(x.detach()) - y.to(x)
+    each = square(away / (-4 * noise * noise))[..., :, None, :, None]
+    half = each.shape[-2]
+    grad = each.expand(*each.shape[:-4], half, 2, half, 2).reshape(x.shape)
+    return _normal(away, noise), grad
+
+
+def _normal(away: Float[Tensor, "*b d"], noise: float) -> Float[Tensor, " *b"]:
+    """log N(away; 0, noise^2 I)."""
+    far = away.square().sum(-1) / (2 * noise * noise)
+    return -far - away.shape[-1] / 2 * math.log(2 * math.pi * noise * noise)
 
 
 def ink(x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:

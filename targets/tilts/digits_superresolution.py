@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tiltbench.targets.constants import constant
 from tiltbench.targets.digits.digits import split
-from tiltbench.targets.digits.images import likelihood, pooled
+from tiltbench.targets.digits.images import likelihood, likelihood_and_grad, pooled
 from tiltbench.targets.tilts._digits import DigitsTilt
 
 HELD_OUT = 359
@@ -47,4 +48,16 @@ class DigitsSuperresolution(DigitsTilt):
         return pooled(x) + self.noise * torch.from_numpy(xi)
 
     def reward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
-        return likelihood(x, self.y, self.noise)
+        return likelihood(x, self._seen(x), self.noise)
+
+    def reward_and_grad(
+        self, x: Float[Tensor, "*b d"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+        return likelihood_and_grad(x, self._seen(x), self.noise)
+
+    def _seen(self, like: Tensor) -> Float[Tensor, " 16"]:
+        return constant(self._numbers, like)
+
+    @cached_property
+    def _numbers(self) -> tuple[float, ...]:
+        return tuple(self.y.tolist())

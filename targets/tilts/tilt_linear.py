@@ -43,7 +43,7 @@ class TiltLinear(Tilt):
         means = pair_means(self.dim)
         return MixtureFlow(WEIGHTS, means, VARIANCES, self.schedule, self.stepping, self.steps)
 
-    @property
+    @cached_property
     def slope(self) -> tuple[float, ...]:
         return extended((0.8, -0.5), 0.3, self.dim)
 

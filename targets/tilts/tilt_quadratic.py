@@ -45,7 +45,7 @@ class TiltQuadratic(Tilt):
         means = pair_means(self.dim)
         return MixtureFlow(WEIGHTS, means, VARIANCES, self.schedule, self.stepping, self.steps)
 
-    @property
+    @cached_property
     def centre(self) -> tuple[float, ...]:
         """y."""
         return extended((-0.3, 1.0), 0.5, self.dim)

@@ -1,5 +1,6 @@
 """The digits base: data, checkpoints, what they are worth, and the tilts that stand on them."""
 
+import copy
 import json
 import math
 
@@ -11,6 +12,7 @@ from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import build_target, parse
 from tiltbench.pretrain.quality import quality, sheet
 from tiltbench.pretrain.train import PART, store, train_field
+from tiltbench.samplers.networks.adapter import Adapter
 from tiltbench.samplers.redraw import by_ode
 from tiltbench.targets.bases import checkpoint as stored
 from tiltbench.targets.bases.pretrained import doubts
@@ -180,3 +182,23 @@ def test_the_command_trains_and_measures(tmp_path, capsys):
     note = json.loads((tmp_path / "digits_ddpm.json").read_text())
     assert len(note["doubt"]) == 101 and "--kind ddpm" in note["command"]
     assert main(["base", "digits", "--out", str(tmp_path / "digits_flow.png")]) == 2
+
+
+def test_a_field_told_the_times_beforehand_says_the_same():
+    base = digits(steps=4)
+    network = copy.deepcopy(base.network).double()
+    t, k = torch.tensor(base.times, dtype=torch.float64), torch.tensor([0, 3, 4, 3])
+    told = network.on_grid(t)
+    x = torch.randn(4, 64, generator=rng(3), dtype=torch.float64)
+    assert torch.allclose(told(x, k), network(x, t[k]), rtol=1e-12)
+    for i in range(5):
+        assert torch.allclose(told(x, i), network(x, t[i].expand(4)), rtol=1e-12)
+
+
+def test_an_adapter_of_the_digits_is_exactly_nothing_at_first():
+    """Though the base is told its times beforehand and the copy that trains is not."""
+    base = digits(steps=4)
+    model = Adapter().build(DIM, base, rng(1))
+    x = torch.randn(3, DIM, generator=rng(2))
+    assert not model.control(x, torch.tensor(0.25)).any()
+    assert not model.on_grid(torch.tensor(base.times[:-1]))(x, 2, None).any()

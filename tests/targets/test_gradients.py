@@ -65,7 +65,6 @@ def test_those_who_gain_state_a_gradient():
     assert {t.name for t in ALL if not stated(t)} <= {
         "digits_class",
         "digits_even",
-        "digits_superresolution",
     }
 
 

@@ -12,13 +12,24 @@ from tests.tools.worlds import Tilted, rng, weights_of, z_score
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.losses.adjoint_matching import adjoint_matching
 from tiltbench.samplers.networks.adapter import Adapter
+from tiltbench.samplers.networks.perceptron import Mlp
 from tiltbench.samplers.redraw import by_noise, by_ode
 from tiltbench.samplers.sampler import Unsupported
-from tiltbench.targets.bases.interpolant import Constant, Regularised
+from tiltbench.targets.bases import pretrained
+from tiltbench.targets.bases.interpolant import Ancestral, Constant, Regularised
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
 from tiltbench.targets.bases.optimal import Optimal
-from tiltbench.targets.bases.pretrained import Pretrained, doubts, epsilon, levels, score, velocity
-from tiltbench.targets.bases.process import Controlled, Uncontrolled, simulate
+from tiltbench.targets.bases.pretrained import (
+    Pretrained,
+    doubts,
+    epsilon,
+    levels,
+    sample,
+    score,
+    v_prediction,
+    velocity,
+)
+from tiltbench.targets.bases.process import Controlled, Process, Uncontrolled, simulate
 from tiltbench.targets.bases.references import Brownian, Stationary
 from tiltbench.targets.bases.schedules import (
     Foellmer,
@@ -26,6 +37,7 @@ from tiltbench.targets.bases.schedules import (
     Trigonometric,
     VariancePreserving,
 )
+from tiltbench.targets.bases.text_to_image import difference
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
 
@@ -93,6 +105,65 @@ class Net(nn.Module):
 def random_base(steps=4, **more):
     doubt = [(0.0, 1.0), (1.0, 0.3)]
     return Pretrained(Net(), velocity, 1.0, doubt, steps=steps, **more)
+
+
+class Counted(Net):
+    calls = 0
+
+    def forward(self, x, t):
+        self.calls += 1
+        return super().forward(x, t)
+
+
+def labelled(base, n=9):
+    """What adjoint matching regresses a first control on."""
+    problem = Problem(2, base, lambda x: torch.sin(x).sum(-1))
+    sampler = Diffusion(adjoint_matching, paths=n, model=Mlp(width=8, layers=1))
+    model = sampler.model.build(2, base, rng(1))
+    return sampler.batch(problem, model, 0.0, rng(2))["y"]
+
+
+@pytest.mark.parametrize("stepping", [Ancestral(), Regularised(h=0.1)], ids=lambda s: s.name)
+def test_a_network_is_asked_once_a_step_where_its_graphs_fit(stepping, monkeypatch):
+    doubt = [(0.0, 1.0), (1.0, 0.3)]
+    base = Pretrained(Counted(), velocity, 1.0, doubt, steps=4, stepping=stepping)
+    kept = labelled(base)
+    assert base.network.calls == base.steps
+    monkeypatch.setattr(pretrained, "KEPT", 8)
+    again = labelled(base)
+    assert base.network.calls == base.steps + 2 * base.steps - 1  # a_0 is asked for by nobody
+    assert torch.equal(kept, again)
+
+
+def test_a_step_that_is_not_held_is_worked_out_anew():
+    base = random_base()
+    memory = base.remembering()
+    x, a = torch.randn(5, 3, 2, generator=rng(3)), torch.randn(3, 2, generator=rng(4))
+    assert torch.equal(memory.base(x[1], 1).mean, base.base(x[1], 1).mean)
+    back = memory.pull_backs(x)
+    for k in (1, 1, 2):  # held, gone after its use, never seen
+        assert torch.allclose(back(k, a), Process.pull_back(base, x[k], k, a))
+    assert not base.base(x[1], 1).mean.requires_grad and not memory.base(x[1], 1).mean.requires_grad
+
+
+@pytest.mark.parametrize("reading", [velocity, epsilon, score, v_prediction, sample, difference])
+@pytest.mark.parametrize("stepping", [Ancestral(), Constant()], ids=lambda s: s.name)
+def test_a_linear_reading_is_its_two_coefficients(reading, stepping):
+    doubt, schedule = [(0.0, 1.0), (1.0, 0.3)], VariancePreserving()
+    base = Pretrained(Net(), reading, 1.0, doubt, schedule, stepping, 4)
+
+    def plain(said, x, at):
+        return reading(said, x, at)
+
+    other = Pretrained(Net(), plain, 1.0, doubt, schedule, stepping, 4)
+    x, at = torch.randn(3, 2, generator=rng(5)), torch.arange(5)
+    for k in range(4):
+        assert torch.allclose(base.base(x, k).mean, other.base(x, k).mean, atol=1e-5)
+        assert torch.allclose(base.denoise(x, k), other.denoise(x, k), atol=1e-5)
+        steps = base.backward(x, k).mean, other.backward(x, k).mean
+        assert torch.allclose(*steps, atol=1e-5)
+        same = base.denoise(x, k), base.denoise(x, at[k : k + 1].expand(3))
+        assert torch.allclose(*same, atol=1e-5)
 
 
 @wrapped
