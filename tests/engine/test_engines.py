@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -405,3 +406,34 @@ def test_what_no_task_could_write_is_a_row(tmp_path):
     record = cluster._given_up(order)
     assert record.status is Status.FAILED and record.cost["deaths"] == 4
     assert record.reason == "its worker or node died 4 times"
+
+
+def test_a_task_that_lacked_memory_on_a_part_of_a_gpu_gets_the_whole_of_one(tmp_path, monkeypatch):
+    """On a cluster that is pretended.  Who was ended by Ray's memory monitor lacked a node's."""
+    asked = []
+
+    def submit(order, mark, need):
+        asked.append((order.cell.seed, need["GPU"]))
+        return len(asked)
+
+    def answer(tasks):
+        stream, order = next(iter(tasks.items()))
+        lacks = order.cell.seed < 2 and asked[stream - 1][1] < 1 or order.cell.seed == 3
+        status = Status.OUT_OF_MEMORY if lacks else Status.SPENT
+        env = {} if order.cell.seed == 1 else {"device": "cuda"}
+        record = Record(order.cell.spec, order.cell.labels, status, env=env)
+        assert order.before == stamp(order.folder, record.id)  # or it would not be run
+        write_record(order.folder, record)
+        return stream, record
+
+    nodes = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}]
+    monkeypatch.setattr(cluster, "_ray", lambda: SimpleNamespace(nodes=lambda: nodes))
+    monkeypatch.setattr(cluster, "_connected", lambda address: nullcontext())
+    monkeypatch.setattr(cluster, "_submit", submit)
+    monkeypatch.setattr(cluster, "_next", answer)
+    cells = [replace(c, device="cuda") for c in few(seeds=range(4))]
+    ray = cluster.Ray("auto", Limits(), 0.25)
+    found = {c.seed: r.status for c, r in ray.run(cells, tmp_path, code_identity())}
+    out, spent = Status.OUT_OF_MEMORY, Status.SPENT
+    assert found == {0: spent, 1: out, 2: spent, 3: out}
+    assert sorted(asked) == [(0, 0.25), (0, 1.0), (1, 0.25), (2, 0.25), (3, 0.25), (3, 1.0)]
