@@ -4,13 +4,12 @@ Engines go by name here and nowhere else."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tiltbench.cli.options import Device, Names, Tf32, names, option
 from tiltbench.cli.words import automatic, share
-from tiltbench.engine.gpus import fitting, memory, picked, places, visible
+from tiltbench.engine.gpus import evenly, fitting, memory, picked, places, visible
 from tiltbench.plan.cell import Limits
 from tiltbench.plan.errors import Refused
 
@@ -72,7 +71,7 @@ def _local(options: Where, device: str, limits: Limits, peak: float | None) -> E
     if options.gpu_share is not None:
         there = places(devices, options.gpu_share)
     elif options.jobs is not None:  # as many as are asked for, evenly
-        there = devices * math.ceil(options.jobs / len(devices))
+        there = evenly(devices, options.jobs)
     else:
         room = memory(devices, visible())
         there = devices * fitting(cores(), len(devices), limits.threads, room, peak)

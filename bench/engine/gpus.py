@@ -66,6 +66,11 @@ def places(devices: Sequence[str], share: float) -> tuple[str, ...]:
     return tuple(devices) * int(1 / share + 1e-6)  # six cells of .1666666667
 
 
+def evenly(devices: Sequence[str], jobs: int) -> tuple[str, ...]:
+    """`jobs` places, none of the devices with two more than another."""
+    return (tuple(devices) * math.ceil(jobs / len(devices)))[:jobs]
+
+
 def share_of(parts: int) -> float:
     """The share of one of `parts` cells, rounded down to the ten thousandths that Ray counts in."""
     return math.floor(10_000 / parts) / 10_000
