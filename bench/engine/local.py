@@ -14,7 +14,7 @@ from tiltbench.engine.gpus import roomiest
 from tiltbench.engine.hold import Hold
 from tiltbench.engine.supervisor import Order, Supervisor, stamp, wait
 from tiltbench.plan.cell import Cell, Limits
-from tiltbench.records.record import Record, Status
+from tiltbench.records.record import Record, Status, forget
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,7 @@ class Local(Engine):
                     running.remove(one)
                     free += one.places
                     if one.company and lacked_memory(record):
-                        order = one.supervisor.order
-                        crowded.append(order._replace(before=stamp(folder, one.supervisor.cell.id)))
+                        crowded.append(undone(one.supervisor.order))
                     else:
                         yield one.supervisor.cell, record
                 if running and not (waiting and free):  # else there is a place to fill at once
@@ -98,6 +97,13 @@ def lacked_memory(record: Record) -> bool:
     """Whether the cell itself says so; what says nothing of its environment was killed, and lacked
     memory of the machine."""
     return record.status is Status.OUT_OF_MEMORY and bool(record.env)
+
+
+def undone(order: Order) -> Order:
+    """To be run again, as if it had not been: whoever stops now leaves no record of it."""
+    again = order._replace(before=stamp(order.folder, order.cell.id), alone=True)
+    forget(order.folder, order.cell.id)
+    return again
 
 
 def sweep(folder: Path) -> None:

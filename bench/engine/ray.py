@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from tiltbench.engine.base import Engine, Event, Watch, unwatched
 from tiltbench.engine.gpus import fitting, memory, share_of, visible
 from tiltbench.engine.hold import Hold
-from tiltbench.engine.local import lacked_memory, sweep
+from tiltbench.engine.local import lacked_memory, sweep, undone
 from tiltbench.engine.supervisor import Order, Supervisor, stamp, wait
 from tiltbench.plan.cell import Cell, Limits
 from tiltbench.plan.errors import Refused
@@ -78,8 +78,7 @@ class Ray(Engine):
                         order = order._replace(deaths=order.deaths + 1)
                         said = _given_up(order) if order.deaths > RETRIES else None
                     elif need.get("GPU", 1) < 1 and lacked_memory(said) and not order.alone:
-                        before = stamp(folder, order.cell.id)
-                        order, said = order._replace(before=before, alone=True), None
+                        order, said = undone(order), None
                     if said is None:
                         alone = {**need, "GPU": 1.0} if order.alone else need
                         tasks[_submit(order, mark, alone)] = order
