@@ -308,6 +308,25 @@ def test_the_peak_of_a_folder_is_the_largest_of_its_runs_on_a_gpu(tmp_path):
     assert gpu_peak(tmp_path) == 500.0
 
 
+def test_a_run_takes_as_many_places_as_its_folder_has_seen_to_fit(
+    machine, tmp_path, monkeypatch, capsys
+):
+    machine(16, 24, 24)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.chdir(tmp_path)
+    words = "run --targets gmm9 --samplers mala --seeds 1 --device cuda --dry-run --out here"
+    assert main(words.split()) == 0
+    assert "16 at a time on 2 GPU" in capsys.readouterr().out
+    (one,) = (replace(c, device="cuda") for c in few())
+    held = Record(one.spec, one.labels, Status.SPENT, cost={"peak_memory_mb": 5000.0})
+    write_record(tmp_path / "here/runs", held)
+    assert main([*words.split(), "--tf32"]) == 0
+    said = capsys.readouterr().out
+    assert "6 at a time on 2 GPU" in said and "gmm9 · mala, TF32 · seed 0  to run" in said
+    assert main([*words.split(), "--gpu-share", "0.5"]) == 0
+    assert "4 at a time on 2 GPU" in capsys.readouterr().out
+
+
 class Card:
     """In the place of a supervisor: a cell whose seed is its GB, on cards of 10 GB, three polls
     long.  What does not fit beside the others at its second poll is out of memory."""
