@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiltbench.engine.base import Event
+from tiltbench.engine.gpus import evenly, picked, visible
 from tiltbench.engine.local import Local
 from tiltbench.engine.lock import alone
 from tiltbench.engine.progress import Display, display
@@ -143,7 +144,9 @@ def run(todo: Cell | Iterable[Cell], folder: str | Path = FOLDER, jobs: int = 1)
             ended = (
                 _one_by_one(due, folder / "runs", code, shown)
                 if jobs == 1
-                else Local(("",) * jobs, Limits()).run(due, folder / "runs", code, shown.watch)
+                else Local(_places(due, jobs), Limits()).run(
+                    due, folder / "runs", code, shown.watch
+                )
             )
             for done, record in ended:
                 shown.ended(done, record)
@@ -156,6 +159,12 @@ def _current(wanted: Cell, folder: Path, code: dict[str, Any]) -> bool:
     record = undamaged(folder / "runs" / f"{wanted.id}.json")
     mine = record is not None and same_code(record.code, code_of(wanted, code))
     return mine and record is not None and record.status.finished
+
+
+def _places(due: Iterable[Cell], jobs: int) -> tuple[str, ...]:
+    """On the GPUs in turns, where there are cells for them."""
+    on_gpu = any(c.device == "cuda" for c in due)
+    return evenly(picked((), visible()), jobs) if on_gpu else ("",) * jobs
 
 
 def _one_by_one(

@@ -21,9 +21,7 @@ CPU = ("mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
 class Precision(NamedTuple):
     """What a process has."""
 
-    matmul: (
-        str | None
-    )  # of all products: "highest", "high" or "medium"; None where it cannot be read
+    matmul: str | None  # "highest", "high" or "medium" of products; None where reading it raises
     cudnn: bool | None  # whether cuDNN may use TF32; likewise
     words: tuple[str, ...]  # of GPU and CPU; none before PyTorch 2.9
 

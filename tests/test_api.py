@@ -14,6 +14,7 @@ from tiltbench import api
 from tiltbench.api import cell, cells, inference_data, run, score
 from tiltbench.cli.main import main
 from tiltbench.engine.base import Event
+from tiltbench.engine.local import Local
 from tiltbench.engine.progress import Forecast, Notebook, display
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import build_target
@@ -310,3 +311,26 @@ def test_one_target_one_loss_and_a_number_of_seeds_need_no_list():
         ("gmm9", "log_variance", 0),
         ("gmm9", "log_variance", 1),
     ]
+
+
+def test_cells_for_gpus_are_spread_over_them(tmp_path, monkeypatch):
+    asked = []
+
+    def here(engine, cells, runs, code, watch):
+        asked.append(engine.places)
+        return iter(())
+
+    monkeypatch.setattr(Local, "run", here)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    for device in ("cuda", "cpu"):
+        run(cells("gaussian", "mala", budget=50, draws=5, device=device), tmp_path, jobs=3)
+    assert asked == [("2", "3", "2"), ("", "", "")]
+
+
+def test_tf32_is_part_of_a_cell():
+    """Another run under another name; a CPU has none."""
+    plain, rounded = (cell("gaussian", "mala", device="cuda", tf32=tf32) for tf32 in (False, True))
+    assert plain.id != rounded.id and rounded.spec == {**plain.spec, "tf32": True}
+    assert rounded.title == "gaussian · mala, TF32 · seed 0"
+    with pytest.raises(BadSpec, match="choose cuda, or leave tf32 out"):
+        cell("gaussian", "mala", tf32=True)

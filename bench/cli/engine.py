@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tiltbench.cli.options import Device, Names, Tf32, names, option
 from tiltbench.cli.words import automatic, share
-from tiltbench.engine.gpus import picked, places, visible
+from tiltbench.engine.gpus import evenly, fitting, memory, picked, places, visible
 from tiltbench.plan.cell import Limits
 from tiltbench.plan.errors import Refused
 
@@ -40,20 +40,26 @@ class Where:
     gpus: Annotated[Names, names("the GPUs to use (default: all visible)", "0,1")] = ()
     gpu_share: Annotated[
         float | None,
-        option("of a GPU that a cell gets (default 1: one cell at a time)", "F", share),
+        option(
+            "of a GPU that a cell gets: 1 is one cell at a time, 0.5 two (default auto: a cell for "
+            "every core a GPU, as its memory holds)",
+            "F|auto",
+            share,
+        ),
     ] = None
 
 
 HERE = Where()
 
 
-def engine(options: Where, device: str, limits: Limits) -> Engine:
-    """The engine that the options describe.  Raises Refused for those that do not go together."""
-    return {"local": _local, "ray": _ray}[options.engine](options, device, limits)
+def engine(options: Where, device: str, limits: Limits, peak: float | None = None) -> Engine:
+    """The engine that the options describe; `peak` is the memory in MB that a cell of the folder
+    has held on a GPU, where one has run.  Raises Refused for options that do not go together."""
+    return {"local": _local, "ray": _ray}[options.engine](options, device, limits, peak)
 
 
-def _local(options: Where, device: str, limits: Limits) -> Engine:
-    from tiltbench.engine.local import Local, jobs_for
+def _local(options: Where, device: str, limits: Limits, peak: float | None) -> Engine:
+    from tiltbench.engine.local import Local, cores, jobs_for
 
     if options.ray_address:
         raise Refused("--ray-address is of the other engine; add --engine ray")
@@ -61,19 +67,24 @@ def _local(options: Where, device: str, limits: Limits) -> Engine:
         if options.gpus or options.gpu_share:
             raise Refused("--gpus and --gpu-share are for cells on a GPU; add --device cuda")
         return Local(("",) * jobs_for(options.jobs, device, limits), limits)
-    share = options.gpu_share or 1.0
     devices = picked(options.gpus, visible())
-    there = places(devices, share)
+    if options.gpu_share is not None:
+        there = places(devices, options.gpu_share)
+    elif options.jobs is not None:  # as many as are asked for, evenly
+        there = evenly(devices, options.jobs)
+    else:
+        room = memory(devices, visible())
+        there = devices * fitting(cores(), len(devices), limits.threads, room, peak)
     jobs = options.jobs or len(there)
     if jobs > len(there):
         raise Refused(
-            f"--jobs {jobs} do not fit on {len(devices)} GPU at --gpu-share {share:g}; write a "
-            f"smaller share, such as {len(devices) / jobs:.2g}"
+            f"--jobs {jobs} do not fit on {len(devices)} GPU at --gpu-share {options.gpu_share:g}; "
+            f"write a smaller share, such as {len(devices) / jobs:.2g}, or auto"
         )
     return Local(there[:jobs], limits)
 
 
-def _ray(options: Where, device: str, limits: Limits) -> Engine:
+def _ray(options: Where, device: str, limits: Limits, peak: float | None) -> Engine:
     if options.jobs or options.gpus:
         raise Refused(
             "--jobs and --gpus are of the local engine; a Ray cluster runs what its CPUs and GPUs "
@@ -81,4 +92,4 @@ def _ray(options: Where, device: str, limits: Limits) -> Engine:
         )
     from tiltbench.engine.ray import Ray
 
-    return Ray(options.ray_address or "auto", limits, options.gpu_share or 1.0)
+    return Ray(options.ray_address or "auto", limits, options.gpu_share, peak)

@@ -22,7 +22,13 @@ from tiltbench.plan.errors import Refused
 from tiltbench.plan.suite import Choice, Suite
 from tiltbench.plan.toml import load_suite
 from tiltbench.records.command import command
-from tiltbench.records.recorded import counts_as_good, is_stale, namesakes, recorded_cells
+from tiltbench.records.recorded import (
+    counts_as_good,
+    gpu_peak,
+    is_stale,
+    namesakes,
+    recorded_cells,
+)
 
 if TYPE_CHECKING:
     from tiltbench.engine.base import Engine
@@ -154,7 +160,8 @@ def run(
         folder = Path(out) if out else RESULTS / suite.name
         elsewhere = where.engine != "local" and where.device == "cuda"
         device = "cuda" if elsewhere else chosen_device(where.device)
-        chosen = engine(where, device, suite.limits)
+        peak = gpu_peak(folder / "runs") if device == "cuda" else None
+        chosen = engine(where, device, suite.limits, peak)
         cells = suite.cells(device, where.tf32)
         with nullcontext() if dry_run else alone(folder, part):
             return _run(suite, cells, part, chosen, device, folder, again, dry_run, typed)

@@ -16,7 +16,7 @@ from tiltbench.plan.errors import Refused
 from tiltbench.plan.suite import Suite
 from tiltbench.plan.toml import SUITES, load_suite, suite_path
 from tiltbench.records.command import command
-from tiltbench.records.recorded import is_stale, recorded_cells
+from tiltbench.records.recorded import gpu_peak, is_stale, recorded_cells
 from tiltbench.tune.choose import judge, plan, report
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ def tune(
         goal = _goal(write, source)
         _untouched(part, source)
         device = chosen_device(where.device)
-        chosen = engine(where, device, part.limits)
         folder = Path(out) if out else RESULTS / f"{part.name}-tuning"
+        peak = gpu_peak(folder / "runs") if device == "cuda" else None
+        chosen = engine(where, device, part.limits, peak)
         cells, plans = plan(part, trials, seed, device, where.tf32)
         with alone(folder):
             if not _run(part, cells, folder, chosen, device, typed):

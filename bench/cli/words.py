@@ -76,8 +76,10 @@ def automatic(text: str, what: str) -> int | None:
         raise Refused(f"{error}, or auto") from error
 
 
-def share(text: str, what: str) -> float:
-    """`0.5` of a GPU.  Raises Refused for what is no share from 0.01 to 1."""
+def share(text: str, what: str) -> float | None:
+    """`0.5` of a GPU, or None for `auto`.  Raises Refused for what is no share from 0.01 to 1."""
+    if text == "auto":
+        return None
     try:
         number = float(text)
     except ValueError:
@@ -85,7 +87,7 @@ def share(text: str, what: str) -> float:
     if not 0.01 <= number <= 1:
         raise Refused(
             f"{what} {_shown(text)} is not a share of a GPU; write 1 for one cell at a time, 0.5 "
-            "for two on each"
+            "for two on each, or auto"
         )
     return number
 

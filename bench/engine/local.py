@@ -14,12 +14,15 @@ from tiltbench.engine.gpus import roomiest
 from tiltbench.engine.hold import Hold
 from tiltbench.engine.supervisor import Order, Supervisor, stamp, wait
 from tiltbench.plan.cell import Cell, Limits
-from tiltbench.records.record import Record
+from tiltbench.records.record import Record, Status, forget
 
 
 @dataclass(frozen=True)
 class Local(Engine):
-    """One cell at a time in each of the `places`: names of GPUs, or "" for a place on the CPU."""
+    """One cell at a time in each of the `places`: names of GPUs, or "" for a place on the CPU.
+
+    A cell that ran out of a GPU's memory while others held part of it is no cell out of memory: it
+    is run once more, alone on a device, when no other is waiting."""
 
     places: tuple[str, ...]
     limits: Limits
@@ -34,27 +37,73 @@ class Local(Engine):
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
         waiting = [Order(c, folder, self.limits, code, stamp(folder, c.id)) for c in cells[::-1]]
-        free, running = list(self.places), list[Supervisor]()
+        crowded = list[Order]()  # to be run alone
+        free, running = list(self.places), list[_Placed]()
         try:
-            while waiting or running:
+            while waiting or crowded or running:
                 while waiting and free:
                     place = roomiest(free)
                     free.remove(place)
-                    running.append(Supervisor(waiting.pop(), place))
-                for supervisor in list(running):
-                    record = supervisor.poll(watch)
-                    if record is not None:
-                        running.remove(supervisor)
-                        free.append(supervisor.gpu)
-                        yield supervisor.cell, record
+                    running.append(_Placed.begin(waiting.pop(), (place,), running))
+                while crowded and not waiting and (whole := self._whole(free)):
+                    free = [place for place in free if place not in whole]
+                    running.append(_Placed.begin(crowded.pop(), whole, running))
+                for one in list(running):
+                    record = one.supervisor.poll(watch)
+                    if record is None:
+                        continue
+                    running.remove(one)
+                    free += one.places
+                    if one.company and lacked_memory(record):
+                        crowded.append(undone(one.supervisor.order))
+                    else:
+                        yield one.supervisor.cell, record
                 if running and not (waiting and free):  # else there is a place to fill at once
-                    wait(running)
+                    wait([one.supervisor for one in running])
         finally:
-            for supervisor in running:
-                supervisor.kill()
+            for one in running:
+                one.supervisor.kill()
+
+    def _whole(self, free: Sequence[str]) -> tuple[str, ...]:
+        """All the places of a device that nobody is on; none where there is no such device."""
+        for place in free:
+            if free.count(place) == self.places.count(place):
+                return (place,) * free.count(place)
+        return ()
 
     def __str__(self) -> str:
-        return f"{len(self.places)} at a time"
+        gpus = len(set(self.places) - {""})
+        return f"{len(self.places)} at a time" + (f" on {gpus} GPU" if gpus else "")
+
+
+@dataclass(eq=False)
+class _Placed:
+    """A cell at work, and the places that it has."""
+
+    supervisor: Supervisor
+    places: tuple[str, ...]
+    company: bool = False  # whether another cell has been on its GPU at any time
+
+    @staticmethod
+    def begin(order: Order, places: tuple[str, ...], beside: Sequence[_Placed]) -> _Placed:
+        made = _Placed(Supervisor(order, places[0]), places)
+        for other in beside:
+            if places[0] and other.places[0] == places[0]:
+                made.company = other.company = True
+        return made
+
+
+def lacked_memory(record: Record) -> bool:
+    """Whether the cell itself says so; what says nothing of its environment was killed, and lacked
+    memory of the machine."""
+    return record.status is Status.OUT_OF_MEMORY and bool(record.env)
+
+
+def undone(order: Order) -> Order:
+    """To be run again, as if it had not been: whoever stops now leaves no record of it."""
+    again = order._replace(before=stamp(order.folder, order.cell.id), alone=True)
+    forget(order.folder, order.cell.id)
+    return again
 
 
 def sweep(folder: Path) -> None:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tiltbench.engine.base import Engine, Event, Watch, unwatched
+from tiltbench.engine.gpus import fitting, memory, share_of, visible
 from tiltbench.engine.hold import Hold
-from tiltbench.engine.local import sweep
+from tiltbench.engine.local import lacked_memory, sweep, undone
 from tiltbench.engine.supervisor import Order, Supervisor, stamp, wait
 from tiltbench.plan.cell import Cell, Limits
 from tiltbench.plan.errors import Refused
@@ -35,12 +36,17 @@ class Ray(Engine):
     """`address`: HOST:PORT of a cluster, "auto" for that of this machine, "local" for a new one of
     this machine only.  A cell takes `limits.threads` CPUs and, on cuda, `gpu_share` of a GPU.
 
+    A share of None is that of `fitting`, on the node that has the fewest CPUs a GPU and with the
+    memory of this machine's GPUs; `peak` is the MB that a recorded cell has held.  A cell that ran
+    out of the memory of a GPU of which it had a part is run once more with the whole of one.
+
     `run` raises Refused where there is no Ray, no cluster, nothing there that a cell would fit on,
     or a node that lacks the package, the folder or a plug-in's file."""
 
     address: str
     limits: Limits
-    gpu_share: float = 1.0
+    gpu_share: float | None = None
+    peak: float | None = None
 
     def run(
         self,
@@ -67,11 +73,15 @@ class Ray(Engine):
                         watch(said)
                         continue
                     order = tasks.pop(stream)
+                    need = needs[order.cell.device]
                     if said is None:
                         order = order._replace(deaths=order.deaths + 1)
                         said = _given_up(order) if order.deaths > RETRIES else None
+                    elif need.get("GPU", 1) < 1 and lacked_memory(said) and not order.alone:
+                        order, said = undone(order), None
                     if said is None:
-                        tasks[_submit(order, mark, needs[order.cell.device])] = order
+                        alone = {**need, "GPU": 1.0} if order.alone else need
+                        tasks[_submit(order, mark, alone)] = order
                     else:
                         yield order.cell, said
             finally:
@@ -81,9 +91,9 @@ class Ray(Engine):
         """What Ray is to set aside for a cell.  Raises Refused where no node has it: the task would
         wait for ever."""
         need = {"CPU": float(self.limits.threads)}
-        if device == "cuda":
-            need["GPU"] = self.gpu_share
         nodes = [node["Resources"] for node in _ray().nodes() if node["Alive"]]
+        if device == "cuda":
+            need["GPU"] = self.gpu_share or self._share(nodes)
         if not any(all(node.get(k, 0) >= n for k, n in need.items()) for node in nodes):
             asked = " and ".join(f"{number:g} {kind}" for kind, number in need.items())
             raise Refused(
@@ -91,6 +101,15 @@ class Ray(Engine):
                 "one, or ask for fewer threads in the suite, or --device cpu"
             )
         return need
+
+    def _share(self, nodes: Sequence[Mapping[str, float]]) -> float:
+        """`--gpu-share auto`."""
+        with_gpus = [node for node in nodes if node.get("GPU", 0) >= 1]
+        room, threads = memory(visible(), visible()), self.limits.threads
+        parts = [
+            fitting(node.get("CPU", 0), node["GPU"], threads, room, self.peak) for node in with_gpus
+        ]
+        return share_of(min(parts, default=1))
 
     def __str__(self) -> str:
         return f"as tasks of the Ray cluster at {self.address}"

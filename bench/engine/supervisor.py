@@ -38,6 +38,7 @@ class Order(NamedTuple):
     code: Mapping[str, Any]
     before: str  # stamp of the record that is to be replaced
     deaths: int = 0  # of workers and nodes that had this cell
+    alone: bool = False  # on its GPU, because it ran out of memory beside others
 
 
 def stamp(folder: Path, run: str) -> str:

@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -163,17 +164,21 @@ def _processor() -> str:
 
 
 def forget_peak(device: str) -> None:
-    """From here on `peak_memory` of a GPU is that of one cell, not of all that this process ran."""
+    """From here on `peak_memory` is that of one cell, not of all that this process ran; on a CPU
+    where the system can forget it, as Linux does."""
     if device == "cuda":
         import torch
 
         if torch.cuda.is_initialized():
             torch.cuda.reset_peak_memory_stats()
+        return
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak_memory(device: str) -> float:
-    """MB: the process's largest resident size, or what torch held on the GPU at most since
-    `forget_peak`."""
+    """MB since `forget_peak`: the process's largest resident size, or what torch held at most on
+    the GPU."""
     if device == "cuda":
         import torch
 

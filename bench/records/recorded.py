@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,21 @@ def recorded_cells(cells: Sequence[Cell], runs: Path) -> dict[str, Record]:
 
     found = {cell.id: undamaged(runs / f"{cell.id}.json") for cell in cells}
     return {run: record for run, record in found.items() if record is not None}
+
+
+def gpu_peak(runs: Path) -> float | None:
+    """MB: the most that a recorded run held on a GPU; None where none has run on one."""
+    from tiltbench.records.record import read_record
+
+    most = 0.0
+    for path in runs.glob("*.json"):
+        if path.name.count(".") > 1:
+            continue
+        with suppress(ValueError):  # it is named where records are asked for
+            record = read_record(path)
+            if record.spec.get("device") == "cuda":
+                most = max(most, float(record.cost.get("peak_memory_mb") or 0.0))
+    return most or None
 
 
 def namesakes(cells: Sequence[Cell], runs: Path) -> list[Record]:

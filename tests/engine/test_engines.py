@@ -3,10 +3,14 @@
 import os
 import shutil
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,17 +18,19 @@ from tests.waiting import HANG
 from tiltbench.cli.engine import Where, engine
 from tiltbench.cli.main import main
 from tiltbench.cli.run import alone
+from tiltbench.cli.words import share
 from tiltbench.engine import ray as cluster
-from tiltbench.engine.gpus import picked, places, roomiest, visible
+from tiltbench.engine.gpus import memory, picked, places, roomiest, visible
 from tiltbench.engine.hold import Hold
 from tiltbench.engine.local import Local
 from tiltbench.engine.shard import WHOLE, Shard, shard
-from tiltbench.engine.supervisor import Order
+from tiltbench.engine.supervisor import Order, stamp
 from tiltbench.plan.errors import Refused
 from tiltbench.plan.toml import Choice, Limits, Suite
 from tiltbench.processes import Workers
 from tiltbench.records.provenance import code_identity, code_of
-from tiltbench.records.record import Status
+from tiltbench.records.record import Record, Status, write_record
+from tiltbench.records.recorded import gpu_peak
 from tiltbench.records.store import records
 from tiltbench.run.phases import run_cell
 
@@ -206,7 +212,11 @@ def test_shards_of_two_machines_are_joined_by_copying(tmp_path, monkeypatch, cap
         ({"gpus": ("0",)}, "cpu", "add --device cuda"),
         ({"gpu_share": 0.5}, "cpu", "add --device cuda"),
         ({"gpus": ("7",)}, "cuda", "none of the devices"),
-        ({"jobs": 5}, "cuda", r"--jobs 5 do not fit on 2 GPU at --gpu-share 1.* such as 0\.4"),
+        (
+            {"jobs": 5, "gpu_share": 1.0},
+            "cuda",
+            r"--jobs 5 do not fit on 2 GPU at --gpu-share 1.* such as 0\.4, or auto",
+        ),
         ({"engine": "ray", "jobs": 3}, "cpu", "of the local engine"),
         ({"engine": "ray", "gpus": ("0",)}, "cuda", "of the local engine"),
     ],
@@ -222,8 +232,164 @@ def test_engines_by_name(monkeypatch):
     limits = Limits(threads=2)
     assert engine(Where(jobs=3), "cpu", limits) == Local(("",) * 3, limits)
     assert engine(Where(gpu_share=0.5), "cuda", limits) == Local(("0", "1") * 2, limits)
-    assert engine(Where(gpus=("1",)), "cuda", limits) == Local(("1",), limits)
-    assert engine(Where(engine="ray"), "cpu", limits) == cluster.Ray("auto", limits, 1.0)
+    assert engine(Where(gpus=("1",), gpu_share=1.0), "cuda", limits) == Local(("1",), limits)
+    assert engine(Where(engine="ray"), "cpu", limits) == cluster.Ray("auto", limits, None, None)
+    assert engine(Where(engine="ray", gpu_share=0.2), "cuda", limits, 9.0) == cluster.Ray(
+        "auto", limits, 0.2, 9.0
+    )
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Of so many cores and GPUs of so many GB, pretended."""
+
+    def pretend(cores, *gigabytes):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(len(gigabytes)))))
+        monkeypatch.setattr("tiltbench.engine.local.cores", lambda: cores)
+        cards = [SimpleNamespace(total_memory=g * 2**30) for g in gigabytes]
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: cards[index])
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    "cores, cards, threads, peak, each",
+    [
+        (16, (141,), 1, None, 16),  # a core each
+        (16, (141, 141), 1, None, 8),
+        (16, (141,), 4, None, 4),
+        (2, (80, 80, 80, 80), 1, None, 1),  # one at least
+        (64, (24,), 1, None, 12),  # as guessed
+        (64, (24, 8), 1, None, 4),  # by the smaller card
+        (64, (24,), 1, 100.0, 33),  # as measured, with what a process has beside
+        (64, (24,), 1, 30_000.0, 1),
+    ],
+)
+def test_auto_is_a_cell_a_core_as_memory_holds(machine, cores, cards, threads, peak, each):
+    machine(cores, *cards)
+    names = tuple(str(k) for k in range(len(cards)))
+    made = engine(Where(), "cuda", Limits(threads=threads), peak)
+    assert made == Local(names * each, Limits(threads=threads))
+    assert str(made) == f"{each * len(cards)} at a time on {len(cards)} GPU"
+    assert Where() == Where(gpu_share=share("auto", "--gpu-share"))
+
+
+def test_auto_beside_what_is_said(machine):
+    machine(8, 80, 80)
+    assert engine(Where(jobs=3), "cuda", Limits()) == Local(("0", "1", "0"), Limits())
+    assert engine(Where(jobs=64), "cuda", Limits()) == Local(("0", "1") * 32, Limits())
+    assert engine(Where(gpus=("1",)), "cuda", Limits()) == Local(("1",) * 8, Limits())
+    machine(8)
+    with pytest.raises(Refused, match="no GPU is visible here; see CUDA_VISIBLE_DEVICES, or"):
+        engine(Where(), "cuda", Limits())
+
+
+def test_a_gpu_that_cannot_be_asked_is_taken_for_a_small_one(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8a")
+    assert memory(("GPU-8a",), visible()) == 16_384
+
+
+def test_auto_on_a_cluster_is_that_of_the_node_with_the_fewest_cpus_a_gpu(machine):
+    machine(4, 141)
+    ray = cluster.Ray("auto", Limits(threads=2))
+    nodes = [{"CPU": 64.0, "GPU": 4.0}, {"CPU": 42.0, "GPU": 3.0}, {"CPU": 1.0}]
+    assert ray._share(nodes) == 0.1428  # a seventh, such that seven fit in Ray's ten thousandths
+    assert ray._share([{"CPU": 8.0}]) == 1.0
+
+
+def test_the_peak_of_a_folder_is_the_largest_of_its_runs_on_a_gpu(tmp_path):
+    (one, two, three) = few(seeds=range(3))
+    assert gpu_peak(tmp_path) is None
+    for c, device, peak in ((one, "cuda", 300.0), (two, "cuda", 500.0), (three, "cpu", 900.0)):
+        c = replace(c, device=device)
+        cost = {"peak_memory_mb": peak}
+        write_record(tmp_path, Record(c.spec, c.labels, Status.SPENT, cost=cost))
+    (tmp_path / "broken.json").write_text("{")
+    assert gpu_peak(tmp_path) == 500.0
+
+
+def test_a_run_takes_as_many_places_as_its_folder_has_seen_to_fit(
+    machine, tmp_path, monkeypatch, capsys
+):
+    machine(16, 24, 24)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.chdir(tmp_path)
+    words = "run --targets gmm9 --samplers mala --seeds 1 --device cuda --dry-run --out here"
+    assert main(words.split()) == 0
+    assert "16 at a time on 2 GPU" in capsys.readouterr().out
+    (one,) = (replace(c, device="cuda") for c in few())
+    held = Record(one.spec, one.labels, Status.SPENT, cost={"peak_memory_mb": 5000.0})
+    write_record(tmp_path / "here/runs", held)
+    assert main([*words.split(), "--tf32"]) == 0
+    said = capsys.readouterr().out
+    assert "6 at a time on 2 GPU" in said and "gmm9 · mala, TF32 · seed 0  to run" in said
+    assert main([*words.split(), "--gpu-share", "0.5"]) == 0
+    assert "4 at a time on 2 GPU" in capsys.readouterr().out
+
+
+class Card:
+    """In the place of a supervisor: a cell whose seed is its GB, on cards of 10 GB, three polls
+    long.  What does not fit beside the others at its second poll is out of memory."""
+
+    on: list["Card"] = []
+    seen: list[tuple[int, tuple[int, ...]]] = []  # the size of a cell, and of those beside it
+    life = None
+
+    def __init__(self, order, gpu):
+        self.order, self.cell, self.gpu, self.polls = order, order.cell, gpu, 0
+        # or it would not be run; and whoever stops here has no record of it
+        assert stamp(order.folder, order.cell.id) == "" and (order.before != "") == order.alone
+        Card.on.append(self)
+
+    def poll(self, watch):
+        self.polls += 1
+        if self.polls == 2:
+            beside = sorted(c.cell.seed for c in Card.on if c.gpu == self.gpu and c is not self)
+            if self.cell.seed + sum(beside) > 10:
+                return self.end(Status.OUT_OF_MEMORY)
+        return self.end(Status.SPENT) if self.polls == 3 else None
+
+    def end(self, status):
+        beside = tuple(sorted(c.cell.seed for c in Card.on if c.gpu == self.gpu and c is not self))
+        Card.seen.append((self.cell.seed, beside))
+        Card.on.remove(self)
+        record = Record(self.cell.spec, self.cell.labels, status, env={"device": "cuda"})
+        write_record(self.order.folder, record)
+        return record
+
+    def kill(self):
+        Card.on.clear()
+
+
+def test_a_cell_that_others_left_no_memory_is_run_again_alone(tmp_path, monkeypatch):
+    """8 GB beside 12 lack memory, and have it alone; 12 GB have it nowhere: that is recorded."""
+    monkeypatch.setattr("tiltbench.engine.local.Supervisor", Card)
+    monkeypatch.setattr("tiltbench.engine.local.wait", lambda supervisors: None)
+    monkeypatch.setattr(Card, "on", [])
+    monkeypatch.setattr(Card, "seen", [])
+    sizes = (8, 4, 12, 3, 2, 1)
+    local = Local(("0", "1") * 2, Limits())
+    found = [(c.seed, r.status) for c, r in local.run(few(seeds=sizes), tmp_path, code_identity())]
+    assert sorted(seed for seed, _ in found) == sorted(sizes)  # each once
+    failed = {seed for seed, status in found if status is Status.OUT_OF_MEMORY}
+    assert failed == {12}
+    assert not Card.on
+    again = [k for k, (size, _) in enumerate(Card.seen) if size in dict(Card.seen[:k])]
+    assert {Card.seen[k] for k in again} == {(8, ()), (12, ())} and len(again) == 2
+
+
+def test_a_cell_that_was_alone_is_not_run_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("tiltbench.engine.local.Supervisor", Card)
+    monkeypatch.setattr("tiltbench.engine.local.wait", lambda supervisors: None)
+    monkeypatch.setattr(Card, "on", [])
+    monkeypatch.setattr(Card, "seen", [])
+    ways = {("0",): (12,), ("0", "0"): (12,), ("", ""): (12, 13)}
+    for k, (on, seeds) in enumerate(ways.items()):
+        Card.seen.clear()
+        local = Local(on, Limits())
+        found = list(local.run(few(seeds=seeds), tmp_path / str(k), code_identity()))
+        assert [r.status for _, r in found] == [Status.OUT_OF_MEMORY] * len(seeds)
+        assert len(Card.seen) == len(seeds)
 
 
 # a cluster, as far as it goes without one
@@ -260,3 +426,34 @@ def test_what_no_task_could_write_is_a_row(tmp_path):
     record = cluster._given_up(order)
     assert record.status is Status.FAILED and record.cost["deaths"] == 4
     assert record.reason == "its worker or node died 4 times"
+
+
+def test_a_task_that_lacked_memory_on_a_part_of_a_gpu_gets_the_whole_of_one(tmp_path, monkeypatch):
+    """On a cluster that is pretended.  Who was ended by Ray's memory monitor lacked a node's."""
+    asked = []
+
+    def submit(order, mark, need):
+        asked.append((order.cell.seed, need["GPU"]))
+        return len(asked)
+
+    def answer(tasks):
+        stream, order = next(iter(tasks.items()))
+        lacks = order.cell.seed < 2 and asked[stream - 1][1] < 1 or order.cell.seed == 3
+        status = Status.OUT_OF_MEMORY if lacks else Status.SPENT
+        env = {} if order.cell.seed == 1 else {"device": "cuda"}
+        record = Record(order.cell.spec, order.cell.labels, status, env=env)
+        assert stamp(order.folder, record.id) == "" and (order.before != "") == order.alone
+        write_record(order.folder, record)
+        return stream, record
+
+    nodes = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}]
+    monkeypatch.setattr(cluster, "_ray", lambda: SimpleNamespace(nodes=lambda: nodes))
+    monkeypatch.setattr(cluster, "_connected", lambda address: nullcontext())
+    monkeypatch.setattr(cluster, "_submit", submit)
+    monkeypatch.setattr(cluster, "_next", answer)
+    cells = [replace(c, device="cuda") for c in few(seeds=range(4))]
+    ray = cluster.Ray("auto", Limits(), 0.25)
+    found = {c.seed: r.status for c, r in ray.run(cells, tmp_path, code_identity())}
+    out, spent = Status.OUT_OF_MEMORY, Status.SPENT
+    assert found == {0: spent, 1: out, 2: spent, 3: out}
+    assert sorted(asked) == [(0, 0.25), (0, 1.0), (1, 0.25), (2, 0.25), (3, 0.25), (3, 1.0)]

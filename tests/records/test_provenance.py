@@ -1,6 +1,7 @@
 """What a record says of the machine; a GPU is pretended."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,6 +79,19 @@ def test_the_peak_of_one_cell_is_not_that_of_another(monkeypatch, tmp_path):
     monkeypatch.setattr("tiltbench.run.phases.forget_peak", forgotten.append)
     run_cell(cell("gaussian", "mala", budget=50, draws=5), tmp_path, code={})
     assert forgotten == ["cpu"]  # of every cell, before it starts
+
+
+def test_nor_is_it_on_a_cpu_where_the_system_can_forget():
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError as why:
+        pytest.skip(f"this system remembers the peak of a process: {why}")
+    before = peak_memory("cpu")
+    held = bytearray(200 * 2**20)
+    assert peak_memory("cpu") > before + 150
+    del held
+    forget_peak("cpu")
+    assert peak_memory("cpu") < before + 150
 
 
 class Asks(Gaussian):

@@ -388,7 +388,9 @@ function originList({ code, env }) {
     item("tiltbench", `${code.version ?? "?"}, source hash ${code.hash ?? "?"}`),
     item("plug-ins", Object.entries(code.plugins ?? {}).map(([path, hash]) => `${path} ${hash}`).join(", ")),
     item("libraries", ["torch", "numpy", "python"].filter((k) => env[k]).map((k) => `${k} ${env[k]}`).join(", ")),
-    item("machine", [env.device_name ?? env.device, env.cores ? `${env.cores} cores` : null, env.threads ? `${env.threads} thread(s) a run` : null, env.os].filter(Boolean).join(", ")));
+    item("machine", [env.device_name ?? env.device, env.cores ? `${env.cores} cores` : null, env.threads ? `${env.threads} thread(s) a run` : null, env.os,
+      ...["CUDA", "cuDNN", "driver"].map((k) => (env[k.toLowerCase()] ? `${k} ${env[k.toLowerCase()]}` : null)),
+      "tf32" in env ? (env.tf32 ? "TF32 allowed" : "no TF32") : null].filter(Boolean).join(", ")));
 }
 
 function openRow(board, sampler) {
