@@ -6,11 +6,13 @@
 #   make bench TORCH_INDEX=URL                an extra package index for the set-up, such as one with
 #                                             CPU-only builds of torch (plain torch for Linux is a
 #                                             CUDA download of about 3 GB)
+#   make perf BASE=COMMIT                     speed beside that of another commit, in one run
 
 SUITE ?= quick
 DEVICE ?= auto
 PYTHON ?= python3
 TORCH_INDEX ?=
+BASE ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -39,8 +41,9 @@ report: $(READY)
 	$(BIN)/tiltbench score $(SUITE)
 	$(BIN)/tiltbench report $(SUITE)
 
+# BASE=COMMIT times the iterations of that commit as well, in turns with those of this tree.
 perf: $(READY)
-	$(PYTEST) -m perf -q --benchmark-timer=time.process_time \
+	BASE=$(BASE) $(PYTEST) -m perf -q --benchmark-timer=time.process_time \
 	  --benchmark-columns=min,median,max,rounds
 
 # Four hard targets, about 90 CPU-seconds of training each; one at a time, so that they do not fight.

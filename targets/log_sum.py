@@ -16,7 +16,8 @@ def log_sum_exp(
     dimension, which long batches want to be that of few terms.  -inf where all terms are.
 
     Terms fainter than FAINT count as e^FAINT: their exponentials would not be normal numbers, over
-    which a CPU takes twenty times as long.  Derivatives of all orders are right to rounding."""
+    which a CPU takes ten times as long and more.  Derivatives of all orders are right up to
+    rounding."""
     top = near.detach().amax(0)
     e = (near - top.clamp(min=torch.finfo(near.dtype).min)).clamp(min=FAINT).exp()
     total = e.sum(0)

@@ -166,8 +166,8 @@ def _fill(
     if slope is not None:
         near[:, :half] += pull[:, n:]
         torch.mul(near.permute(2, 1, 0), law.unit, out=slope.view(len(x), n, d))
-    if void.any():
-        _empty(x, law, void, value, slope)
+    if x.device.type != "cpu" or void.any():  # to ask a GPU costs more than to do it for nothing
+        _empty(x, y, law, void, rows, value, slope)
 
 
 def _pairs(
@@ -195,21 +195,21 @@ def _pairs(
 
 def _empty(
     x: Float[Tensor, "b D"],
+    y: Float[Tensor, "d n b"],
     law: Particles,
     void: Tensor,
+    rows: int,
     value: Float[Tensor, " b"],
     slope: Float[Tensor, "b D"] | None,
 ) -> None:
-    """Zero density at the points of `void` that have a pair in the core or no finite energy."""
-    at = void.nonzero()[:, 0]
-    n, d = law.particles
-    y = x[at].reshape(len(at), n, d).permute(2, 1, 0).contiguous()
-    nearest = torch.stack([s.amin((0, 1)) for _, _, s in _pairs(y, 1)]).amin(0)
-    inside = (nearest < law.core**2) | ~value[at].isfinite()
-    at, broken = at[inside], x[at[inside]].isnan().any(-1)
-    value[at] = torch.where(broken, torch.nan, -torch.inf).to(x.dtype)
+    """Zero density at the points of `void` that have a pair in the core or no finite energy; y are
+    the points x with the batch innermost."""
+    nearest = torch.stack([s.amin((0, 1)) for _, _, s in _pairs(y, rows)]).amin(0)
+    inside = void & ((nearest < law.core**2) | ~value.isfinite())
+    broken = x.isnan().any(-1)
+    value.masked_fill_(inside, -torch.inf).masked_fill_(inside & broken, torch.nan)
     if slope is not None:
-        slope[at] = 0
+        slope.masked_fill_(inside[:, None], 0)
 
 
 def _bent(x: Tensor, v: Tensor, alive: Tensor, law: Particles) -> Float[Tensor, "*b D"]:

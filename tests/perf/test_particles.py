@@ -6,13 +6,12 @@ the table and writes it to results/published/throughput.md.
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.tools.perf_page import high_water, publish
+from tests.tools.perf_page import beside, high_water, publish
 from tiltbench.plan.spec import build_target
 
 pytestmark = pytest.mark.perf
@@ -61,26 +60,6 @@ def product(f, x, v):
     y = x.detach().requires_grad_()
     (g,) = torch.autograd.grad(f(y).sum(), y, create_graph=True)
     return torch.autograd.grad(g, y, v)[0]
-
-
-def cpu_seconds(f, least=0.03):
-    count, start = 0, time.process_time()
-    while time.process_time() - start < least:
-        f()
-        count += 1
-    return (time.process_time() - start) / count
-
-
-def beside(f, g, times=9):
-    """(median seconds of f, of g, median ratio g / f), measured in turns."""
-    f(), g()
-    pairs = sorted((cpu_seconds(f), cpu_seconds(g)) for _ in range(times))
-    middle = times // 2
-    return (
-        sorted(a for a, _ in pairs)[middle],
-        sorted(b for _, b in pairs)[middle],
-        sorted(b / a for a, b in pairs)[middle],
-    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["single", "double"])

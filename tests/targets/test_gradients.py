@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 
 import pytest
 import torch
 
+from tiltbench.targets.densities._neighbours import neighbours
 from tiltbench.targets.densities.gaussian import Gaussian
 from tiltbench.targets.gradient import value_and_grad
+from tiltbench.targets.log_sum import log_sum_exp
 from tiltbench.targets.registry import TARGETS
 from tiltbench.targets.target import Density, Tilt
 from tiltbench.targets.tilts.tilt_linear import TiltLinear
@@ -138,6 +142,50 @@ def test_no_graph_no_writing_and_nothing_shared(target):
     again = grad.clone()
     value.zero_(), grad.zero_()
     assert torch.equal(x, kept) and torch.equal(both(x)[1], again)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_log_sum_exp(dtype):
+    """Against PyTorch's, with terms that differ by up to thousands of nats, and none at all."""
+    g = torch.Generator().manual_seed(0)
+    wide = torch.tensor([0.1, 10.0, 40.0, 1e4], dtype=dtype)
+    near = (torch.randn(7, 50, 1, generator=g).to(dtype) * wide).requires_grad_()
+    value, e, total = log_sum_exp(near)
+    expected, share = near.logsumexp(0), near.softmax(0)
+    tight = {"rtol": 4 * torch.finfo(dtype).eps, "atol": 4 * torch.finfo(dtype).eps}
+    assert torch.allclose(value, expected, **tight)
+    assert torch.allclose(e / total, share, **tight)
+    (slope,) = torch.autograd.grad(value.sum(), near, create_graph=True)
+    assert torch.allclose(slope, share, **tight)
+    (bent,) = torch.autograd.grad(slope[0].sum(), near)
+    (right,) = torch.autograd.grad(share[0].sum(), near)
+    assert torch.allclose(bent, right, **tight)
+    none = torch.full((3, 2), -torch.inf, dtype=dtype)
+    assert torch.equal(log_sum_exp(none)[0], none[0])
+    assert log_sum_exp(none * 0)[0].isnan().all()
+
+
+@pytest.mark.parametrize("sides", [(2,), (3,), (65,), (2, 2), (8, 8), (3, 5), (9, 9)])
+def test_sums_over_neighbours(sides):
+    """Site by site, on lattices above and below the size up to which it is a matrix."""
+    x = torch.randn(2, math.prod(sides), dtype=torch.float64)
+    field = x.unflatten(-1, sides)
+    total = torch.zeros_like(field)
+    for site in itertools.product(*map(range, sides)):
+        for axis, step in itertools.product(range(len(sides)), (1, -1)):
+            other = list(site)
+            other[axis] = (site[axis] + step) % sides[axis]
+            total[(..., *site)] += field[(..., *other)]
+    assert torch.allclose(neighbours(x, sides), total.flatten(1))
+
+
+@pytest.mark.parametrize("side", [3, 16, 17])
+def test_the_inverse_of_the_coupling(side):
+    """K^-1 undoes beta A + c, as a matrix and by FFT."""
+    target = TARGETS.load("ising_hs")(side=side)
+    x = torch.randn(2, side**2, dtype=torch.float64)
+    k = target.beta * neighbours(x, (side, side)) + target.shift * x
+    assert torch.allclose(target._solve(k), x)
 
 
 def test_another_log_rho_does_not_inherit_a_gradient():

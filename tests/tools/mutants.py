@@ -115,9 +115,30 @@ MUTANTS = [
     Mutant(
         "the funnel's normalising term k x0 / 2",
         "targets/densities/funnel.py",
-        "inner + k * x0)",
+        "inner + (self.dim - 1) * x0)",
         "inner + self.dim * x0)",
         "targets/test_targets.py",
+    ),
+    Mutant(
+        "the same term's slope in the gradient that the funnel states",
+        "targets/densities/funnel.py",
+        "(inner - (self.dim - 1)) / 2",
+        "(inner - self.dim) / 2",
+        "targets/test_gradients.py",
+    ),
+    Mutant(
+        "faint terms of a sum of exponentials that are not faint",
+        "targets/log_sum.py",
+        "FAINT = -80.0",
+        "FAINT = -30.0",
+        "targets/test_gradients.py",
+    ),
+    Mutant(
+        "a stated gradient that check does not look at far out",
+        "bench/check/stated_gradient.py",
+        "10.0: 100, ",
+        "",
+        "check/test_mistakes.py",
     ),
     Mutant(
         "the funnel's variance 9 drawn as 1",

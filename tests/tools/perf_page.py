@@ -1,4 +1,6 @@
-"""What the speed tests share: the page they publish, and the peak of memory."""
+"""What the speed tests share: times in turns, the page they publish, and the peak of memory."""
+
+import time
 
 from tiltbench.records.provenance import code_identity, environment
 
@@ -12,6 +14,26 @@ def publish(page, lines, capsys):
         print("\n\n" + text)
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(text + "\n", encoding="utf-8")
+
+
+def cpu_seconds(f, least=0.03):
+    count, start = 0, time.process_time()
+    while time.process_time() - start < least:
+        f()
+        count += 1
+    return (time.process_time() - start) / count
+
+
+def beside(f, g, times=9):
+    """(median seconds of f, of g, median ratio g / f), measured in turns."""
+    f(), g()
+    pairs = sorted((cpu_seconds(f), cpu_seconds(g)) for _ in range(times))
+    middle = times // 2
+    return (
+        sorted(a for a, _ in pairs)[middle],
+        sorted(b for _, b in pairs)[middle],
+        sorted(b / a for a, b in pairs)[middle],
+    )
 
 
 def high_water():
