@@ -42,7 +42,7 @@ def _visit(asked: argparse.Namespace, lacking: tuple[str, ...], began: float) ->
         if name not in known:
             return _refused(f"no section is called {name!r}; they are: {', '.join(known)}")
     for name in lacking:
-        print(f"{name} is not installed ({PACKAGES[name]}): `make gpu-wheels` fetches it")
+        print(f"{name} is not installed: {PACKAGES[name]}")
     published = asked.device == "cuda" and not asked.sections
     folder = asked.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)

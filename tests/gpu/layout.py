@@ -15,10 +15,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = ("targets", "samplers")  # folders beside bench/, and links inside it
 PACKAGES = {  # what a machine with PyTorch often lacks: import name -> what needs it
-    "cyclopts": "the command line",
-    "msgspec": "records of runs, and the tests",
-    "arviz_stats": "R-hat",
-    "ot": "the metric w2, which is a dash without it",
+    "cyclopts": "the command needs it; `make gpu-wheels`",
+    "msgspec": "records of runs and the tests need it; `make gpu-wheels`",
+    "arviz_stats": "R-hat needs it; `make gpu-wheels`",
+    "ot": "w2 is a dash without it; its wheel, of 33 MB, is not fetched",
 }
 
 

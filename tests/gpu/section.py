@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,9 +102,12 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the visit."""
+    """One part of the visit: `run(visit, notes)` of a module of this folder."""
 
     name: str
+    module: str
     title: str
-    seconds: int  # it is stopped after so many
-    run: Callable[[Visit, Notes], None]
+    seconds: float  # it is stopped after so many
+
+    def run(self, visit: Visit, notes: Notes) -> None:
+        importlib.import_module(f"tests.gpu.{self.module}").run(visit, notes)

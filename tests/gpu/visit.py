@@ -15,19 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.gpu import batch, cuda_tests, environment, graphs, packing, parity, quick, times
 from tests.gpu.section import Notes, Section, Visit, read, shown
 from tiltbench.processes import Workers
 
 SECTIONS = (
-    Section("environment", "The machine, and what one call costs", 30, environment.run),
-    Section("tests", "Tests marked for CUDA", 60, cuda_tests.run),
-    Section("parity", "CPU and GPU on the same noise, float32", 100, parity.run),
-    Section("times", "A training iteration and drawing beside the CPU's", 80, times.run),
-    Section("graphs", "A CUDA graph of a training iteration against eager steps", 60, graphs.run),
-    Section("quick", "The quick suite, cells side by side", 130, quick.run),
-    Section("packing", "Processes side by side on one device", 60, packing.run),
-    Section("batch", "Largest batch, and memory", 60, batch.run),
+    Section("environment", "environment", "The machine, and what one call costs", 30),
+    Section("tests", "cuda_tests", "Tests marked for CUDA", 60),
+    Section("parity", "parity", "CPU and GPU on the same noise, float32", 100),
+    Section("times", "times", "A training iteration and drawing beside the CPU's", 80),
+    Section("graphs", "graphs", "A CUDA graph of a training iteration against eager steps", 60),
+    Section("quick", "quick", "The quick suite, cells side by side", 130),
+    Section("packing", "packing", "Processes side by side on one device", 60),
+    Section("batch", "batch", "Largest batch, and memory", 60),
 )
 GRACE = 5.0  # seconds between the request to stop and the end
 
