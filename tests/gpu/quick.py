@@ -45,7 +45,7 @@ def run(visit: Visit, notes: Notes) -> None:
 def words(visit: Visit) -> list[str]:
     """The suite at one seed; the smoke suite in the dry run."""
     if not visit.on_gpu:
-        return ["--suite", "smoke", "--seeds", "1", "--device", "cpu", "--jobs", "1"]
+        return ["--suite", "smoke", "--targets", "gmm9", *"--seeds 1 --device cpu --jobs 1".split()]
     many = max(min(MOST, (os.cpu_count() or 1) - 2), 1)
     share = ["--gpu-share", f"{1 / many:.6f}"]
     return ["--suite", "quick", "--seeds", "1", "--budget", str(BUDGET), "--device", "cuda", *share]
@@ -61,7 +61,7 @@ def records(folder: Path, seconds: float, notes: Notes) -> None:
     """How the cells ended, and what they took together."""
     from tiltbench.records.store import records as kept
 
-    made = list(kept(folder))
+    made = list(kept(folder / "runs"))
     ends = Counter(str(record.status) for record in made)
     spent = sum(record.cost["seconds"] for record in made)
     notes.row(
