@@ -64,6 +64,4 @@ def training(
     problem = pose(target, sampler.reference, meter.watch)
     generator = Generator(device).manual_seed(seed)
     allowance = PLENTY if isinstance(sampler, Diffusion) else Cost(10**6, 10**6)
-    return Training(
-        sampler, problem, meter, generator, sampler.init(problem, allowance, generator)
-    )
+    return Training(sampler, problem, meter, generator, sampler.init(problem, allowance, generator))

@@ -55,7 +55,9 @@ def unpack_wheels(wheels: Path, scratch: Path) -> Path | None:
     found = sorted(wheels.glob("*.whl"))
     if not found:
         return None
-    words = "install -q --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check"
+    words = (
+        "install -q --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check"
+    )
     subprocess.run(
         [sys.executable, "-m", "pip", *words.split(), "--root-user-action=ignore"]
         + ["--target", str(scratch), *map(str, found)],

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from tests.gpu.apart import answer
 from tests.gpu.cases import training
 from tests.gpu.environment import finish
 from tests.gpu.section import Notes, Visit
@@ -67,16 +68,6 @@ def beside(many: int, visit: Visit) -> list[Counted]:
     return [Counted(rate, first) for rate, first in zip(rates, firsts, strict=True)]
 
 
-def answer(pipe: Connection, seconds: float) -> float:
-    """Raises TimeoutError where none comes, RuntimeError with what the process raised."""
-    if not pipe.poll(seconds):
-        raise TimeoutError(f"a process on the device said nothing for {seconds:.0f} s")
-    said = pipe.recv()
-    if isinstance(said, str):
-        raise RuntimeError(said)
-    return float(said)
-
-
 def iterate(pipe: Connection, device: str, window: float) -> None:
     """In a process of its own: says when it is warm, then counts iterations in `window` seconds."""
     try:
@@ -89,13 +80,13 @@ def iterate(pipe: Connection, device: str, window: float) -> None:
         for _ in range(WARM):
             run.step()
         finish(device)
-        pipe.send(first)
+        pipe.send(("value", first))
         pipe.recv()
         start, done = time.perf_counter(), 0
         while time.perf_counter() - start < window:
             run.step()
             done += 1
         finish(device)
-        pipe.send(done / (time.perf_counter() - start))
+        pipe.send(("value", done / (time.perf_counter() - start)))
     except Exception as error:
-        pipe.send(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        pipe.send(("error", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"))

@@ -196,28 +196,32 @@ def stated(target: Target, n: int, generator: Generator) -> Made:
 
 
 def compared(story: Story, visit: Visit) -> dict[str, Any]:
-    """The worst tensor of a story: its difference on the device, and of the moved CPU's run."""
+    """The tensor of a story that is worst for what it may be: its difference on the device, the
+    difference that rounding makes, and on a GPU what TF32 makes of the one that it moves most."""
     here, moved = told(story, visit, "cpu"), told(story, visit, "cpu", MOVED)
+    rounding = {name: difference(here[name], moved.get(name, here[name])) for name in here}
+    allowed = {name: max(SLACK * rounding[name], FLOOR) for name in here}
+
+    def worst(there: Made) -> tuple[str, float]:
+        if set(here) != set(there):
+            odd = ", ".join(sorted(set(here) ^ set(there))[:5])
+            raise AssertionError(f"the two devices make different things: {odd}")
+        off = {name: difference(here[name], there[name]) for name in here}
+        name = max(off, key=lambda name: off[name] / allowed[name])
+        return name, off[name]
+
     with tf32(False):
-        there = told(story, visit, visit.device)
-    if set(here) != set(there):
-        odd = ", ".join(sorted(set(here) ^ set(there))[:5])
-        raise AssertionError(f"the two devices make different things: {odd}")
-    off = {name: difference(here[name], there[name]) for name in here}
-    usual = {name: difference(here[name], moved.get(name, here[name])) for name in here}
-    allowed = {name: max(SLACK * usual[name], FLOOR) for name in here}
-    worst = max(off, key=lambda name: off[name] / allowed[name])
-    made: dict[str, Any] = {
-        "tensor": worst,
-        "GPU": off[worst],
-        "rounding": usual[worst],
-        "verdict": "alike" if off[worst] <= allowed[worst] else "DIFFERS",
+        name, off = worst(told(story, visit, visit.device))
+    found: dict[str, Any] = {
+        "tensor": name,
+        "GPU": off,
+        "rounding": rounding[name],
+        "verdict": "alike" if off <= allowed[name] else "DIFFERS",
     }
     if visit.on_gpu:
         with tf32(True):
-            coarse = told(story, visit, visit.device)
-        made["with TF32"] = max(difference(here[name], coarse[name]) for name in here)
-    return made
+            found["with TF32"] = worst(told(story, visit, visit.device))[1]
+    return found
 
 
 def told(story: Story, visit: Visit, device: str, move: float = 0.0) -> Made:

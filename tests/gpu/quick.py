@@ -20,9 +20,8 @@ MOST = 14  # cells at a time; one core each, and two for what starts and scores 
 def run(visit: Visit, notes: Notes) -> None:
     lacking = {"cyclopts", "msgspec", "arviz_stats"} & set(visit.missing)
     if lacking:
-        notes.say(
-            f"Not run: the command needs {', '.join(sorted(lacking))}; `make gpu-wheels` fetches it."
-        )
+        names = ", ".join(sorted(lacking))
+        notes.say(f"Not run: the command needs {names}; `make gpu-wheels` fetches it.")
         return
     out = ROOT / "results" / "gpu" if visit.on_gpu else visit.folder / "quick"
     start = time.monotonic()
@@ -39,7 +38,9 @@ def run(visit: Visit, notes: Notes) -> None:
         notes.fault(f"`tiltbench run` ended with exit code {done.returncode}: see quick.log")
     if visit.on_gpu:
         told = command(["publish", str(out)])
-        (notes.say if not told.returncode else notes.fault)(told.stdout.strip() or told.stderr[-300:])
+        (notes.say if not told.returncode else notes.fault)(
+            told.stdout.strip() or told.stderr[-300:]
+        )
 
 
 def words(visit: Visit) -> list[str]:
@@ -47,7 +48,7 @@ def words(visit: Visit) -> list[str]:
     if not visit.on_gpu:
         return ["--suite", "smoke", "--targets", "gmm9", *"--seeds 1 --device cpu --jobs 1".split()]
     many = max(min(MOST, (os.cpu_count() or 1) - 2), 1)
-    share = ["--gpu-share", f"{1 / many:.6f}"]
+    share = ["--gpu-share", f"{int(1e6 / many) / 1e6}"]  # rounded down: `many` must fit
     return ["--suite", "quick", "--seeds", "1", "--budget", str(BUDGET), "--device", "cuda", *share]
 
 

@@ -11,6 +11,7 @@ import signal
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,10 @@ def work(section: Section, visit: Visit, path: Path) -> None:
         notes.fault(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
-def supervised(section: Section, visit: Visit, left: float) -> Finding:
-    """One section in a child of its own, for `left` seconds at most."""
+def supervised(section: Section, visit: Visit, left: float, processes: Any = None) -> Finding:
+    """One section in a child of its own, for `left` seconds at most.
+
+    `processes` is where children come from, a context of multiprocessing."""
     path, began = visit.folder / f"{section.name}.jsonl", time.monotonic()
     path.unlink(missing_ok=True)
     print(f"== {section.name}: {section.title}", flush=True)
@@ -69,7 +72,7 @@ def supervised(section: Section, visit: Visit, left: float) -> Finding:
     if limit <= 0:
         notes.fault("not begun: the time of the whole visit is spent")
         return Finding(section, notes.lines, 0.0)
-    child = Workers().Process(target=work, args=(section, visit, path))
+    child = (processes or Workers()).Process(target=work, args=(section, visit, path))
     child.start()
     try:
         child.join(limit)
@@ -90,11 +93,8 @@ def _end(child: Any) -> None:
     if child.is_alive():
         child.terminate()
         child.join(GRACE)
-    try:
-        if os.getpgid(child.pid) == child.pid:  # never our own group
-            os.killpg(child.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
+    with suppress(ProcessLookupError):  # its own group, also when it has left that already
+        os.killpg(child.pid, signal.SIGKILL)
     if child.is_alive():
         child.kill()
         child.join()
