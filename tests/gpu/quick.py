@@ -21,7 +21,7 @@ def run(visit: Visit, notes: Notes) -> None:
     lacking = {"cyclopts", "msgspec", "arviz_stats"} & set(visit.missing)
     if lacking:
         names = ", ".join(sorted(lacking))
-        notes.say(f"Not run: the command needs {names}; `make gpu-wheels` fetches it.")
+        notes.say(f"Not run: the command needs {names}; `make gpu-wheels` fetches what is missing.")
         return
     out = ROOT / "results" / "gpu" if visit.on_gpu else visit.folder / "quick"
     start = time.monotonic()

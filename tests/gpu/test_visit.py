@@ -38,7 +38,7 @@ class Sure(Section):
 
 def ran(tmp_path, does, left=100.0, seconds=100.0):
     section = Sure(does, "none", f"It {does}", seconds, does=does)
-    return supervised(section, Visit("cpu", TINY, tmp_path), left, FORK)
+    return supervised(section, Visit("cuda", TINY, tmp_path), left, FORK)
 
 
 def test_a_section_that_works(tmp_path):
@@ -84,7 +84,7 @@ def test_the_time_of_the_whole_is_a_limit_too(tmp_path):
 
 
 def test_the_sections_fit_into_eight_minutes_and_are_there():
-    assert command._parser().parse_args([]).limit + visiting.GRACE <= 480
+    assert command.LIMITS["cuda"] + visiting.GRACE <= 480
     for section in SECTIONS:
         assert (ROOT / "tests" / "gpu" / f"{section.module}.py").exists()
 

@@ -61,13 +61,14 @@ def work(section: Section, visit: Visit, path: Path) -> None:
 
 
 def supervised(section: Section, visit: Visit, left: float, processes: Any = None) -> Finding:
-    """One section in a child of its own, for `left` seconds at most.
+    """One section in a child of its own, for `left` seconds at most, and on a GPU, where the time
+    is to be shared out, for its own.
 
     `processes` is where children come from, a context of multiprocessing."""
     path, began = visit.folder / f"{section.name}.jsonl", time.monotonic()
     path.unlink(missing_ok=True)
     print(f"== {section.name}: {section.title}", flush=True)
-    limit = min(float(section.seconds), left)
+    limit = min(section.seconds, left) if visit.on_gpu else left
     notes = Notes(path)
     if limit <= 0:
         notes.fault("not begun: the time of the whole visit is spent")
