@@ -30,9 +30,12 @@ def tell(pipe: Connection, work: Callable[..., Any], given: tuple[Any, ...]) -> 
     """In the child."""
     import torch
 
+    from tiltbench.targets.settings import standard
+
     torch.set_num_threads(1)
     try:
-        pipe.send(("value", work(*given)))
+        with standard():
+            pipe.send(("value", work(*given)))
     except Exception as error:
         pipe.send(("error", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"))
 

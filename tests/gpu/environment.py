@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -13,8 +11,9 @@ import torch
 
 from tests.gpu.layout import PACKAGES
 from tests.gpu.section import Notes, Visit
+from tiltbench.records.provenance import environment
 
-OTHERS = ("numpy", "scipy", "pandas", "pyarrow", "matplotlib", "jaxtyping", "hypothesis", "pytest")
+OTHERS = ("scipy", "pandas", "pyarrow", "matplotlib", "jaxtyping", "hypothesis", "pytest")
 
 
 def run(visit: Visit, notes: Notes) -> None:
@@ -29,23 +28,17 @@ def run(visit: Visit, notes: Notes) -> None:
 
 
 def facts(visit: Visit) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cores": os.cpu_count(),
+    """What the record of a cell says of its machine, and a little more."""
+    made = {
+        **environment(visit.device),
         "device of a generator": str(torch.Generator(visit.device).device),
     }
     if not visit.on_gpu:
         return made | {"GPU": "none is used: this is the dry run"}
     properties = torch.cuda.get_device_properties(0)
     return made | {
-        "GPU": properties.name,
         "memory, GB": properties.total_memory / 2**30,
         "multiprocessors": properties.multi_processor_count,
-        "CUDA": torch.version.cuda,
-        "cuDNN": torch.backends.cudnn.version(),
-        "TF32 in cuDNN, as PyTorch starts": torch.backends.cudnn.allow_tf32,
-        "TF32 in products, as PyTorch starts": torch.backends.cuda.matmul.allow_tf32,
     }
 
 

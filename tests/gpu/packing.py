@@ -13,10 +13,11 @@ from typing import NamedTuple
 import torch
 
 from tests.gpu.apart import answer
-from tests.gpu.cases import training
+from tests.gpu.cases import Training, training
 from tests.gpu.environment import finish
 from tests.gpu.section import Notes, Visit
 from tiltbench.processes import Workers
+from tiltbench.targets.settings import standard
 
 TARGET, SAMPLER = "gmm9", "log_variance"
 READY_WITHIN = 60.0  # seconds for one process to start and step
@@ -70,23 +71,30 @@ def beside(many: int, visit: Visit) -> list[Counted]:
 
 def iterate(pipe: Connection, device: str, window: float) -> None:
     """In a process of its own: says when it is warm, then counts iterations in `window` seconds."""
+    torch.set_num_threads(1)
     try:
-        torch.set_num_threads(1)
-        start = time.perf_counter()
-        run = training(TARGET, SAMPLER, device)
-        run.step()
-        finish(device)
-        first = time.perf_counter() - start
-        for _ in range(WARM):
-            run.step()
-        finish(device)
-        pipe.send(("value", first))
-        pipe.recv()
-        start, done = time.perf_counter(), 0
-        while time.perf_counter() - start < window:
-            run.step()
-            done += 1
-        finish(device)
-        pipe.send(("value", done / (time.perf_counter() - start)))
+        with standard():
+            run, first = warmed(device)
+            pipe.send(("value", first))
+            pipe.recv()
+            start, done = time.perf_counter(), 0
+            while time.perf_counter() - start < window:
+                run.step()
+                done += 1
+            finish(device)
+            pipe.send(("value", done / (time.perf_counter() - start)))
     except Exception as error:
         pipe.send(("error", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"))
+
+
+def warmed(device: str) -> tuple[Training, float]:
+    """A run that has stepped, and the seconds until its first iteration was done."""
+    start = time.perf_counter()
+    run = training(TARGET, SAMPLER, device)
+    run.step()
+    finish(device)
+    first = time.perf_counter() - start
+    for _ in range(WARM):
+        run.step()
+    finish(device)
+    return run, first

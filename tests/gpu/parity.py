@@ -27,6 +27,7 @@ from tiltbench.run.states import modules
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.registry import NETWORKS, SAMPLERS
 from tiltbench.samplers.sampler import Unsupported
+from tiltbench.targets import precision
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import pose
 from tiltbench.targets.registry import TARGETS
@@ -275,10 +276,9 @@ def difference(a: Tensor, b: Tensor) -> float:
 @contextmanager
 def tf32(on: bool) -> Iterator[None]:
     """Whether products and convolutions on a GPU may round their factors to 10 bits."""
-    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = products.allow_tf32, convolutions.allow_tf32
-    products.allow_tf32, convolutions.allow_tf32 = on, on
+    before = precision.read()
+    precision.write(precision.TF32 if on else precision.FULL)
     try:
         yield
     finally:
-        products.allow_tf32, convolutions.allow_tf32 = before
+        precision.write(before)

@@ -49,12 +49,15 @@ def work(section: Section, visit: Visit, path: Path) -> None:
     """Runs in the child: whatever the section raises becomes a fault in its notes."""
     import torch
 
+    from tiltbench.targets.settings import standard
+
     os.setsid()  # it and all that it starts can be ended together
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     torch.set_num_threads(1)
     notes = Notes(path)
     try:
-        section.run(visit, notes)
+        with standard():  # those that a cell has
+            section.run(visit, notes)
     except Exception as error:
         (visit.folder / f"{section.name}.traceback.txt").write_text(traceback.format_exc())
         notes.fault(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
