@@ -23,8 +23,13 @@ KEPT := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.venv/compiled
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --root-user-action=ignore
 EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: bench test shapes report smoke oracle finetune studies tuning perf quality slow cluster pipelines \
-  mutants readme docs docs-test outputs lint fmt clean
+# make gpu takes a GPU unless told otherwise, and there the Python that is named, as it is: a machine
+# with PyTorch for its GPU needs no .venv.
+VISIT_DEVICE := $(if $(filter cpu,$(DEVICE)),cpu,cuda)
+VISIT_PYTHON := $(if $(and $(filter cuda,$(VISIT_DEVICE)),$(filter-out file,$(origin PYTHON))),$(PYTHON),$(BIN)/python)
+
+.PHONY: bench test shapes report smoke oracle finetune studies tuning perf gpu gpu-wheels quality slow \
+  cluster pipelines mutants readme docs docs-test outputs lint fmt clean
 
 bench: $(READY)
 	$(BIN)/tiltbench run --suite $(SUITE) --device $(DEVICE)
@@ -45,6 +50,23 @@ report: $(READY)
 perf: $(READY)
 	BASE=$(BASE) $(PYTEST) -m perf -q --benchmark-timer=time.process_time \
 	  --benchmark-columns=min,median,max,rounds
+
+# One visit to a GPU, 8 minutes at most and no network: docs/gpu.md.
+#   make gpu                                  with what .venv has
+#   make gpu PYTHON=python3 COMMIT=abc123     with a Python that has PyTorch for the GPU; no .venv
+#   make gpu DEVICE=cpu                       the dry run: tiny sizes, nothing is published
+COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
+SECTIONS ?=
+gpu: $(if $(filter $(BIN)/python,$(VISIT_PYTHON)),$(READY))
+	$(VISIT_PYTHON) -m tests.gpu --device $(VISIT_DEVICE) --commit "$(COMMIT)" $(SECTIONS)
+
+# What such a machine may lack, into .wheels/, which travels with the tree.
+WHEELS_FOR ?= 3.12
+gpu-wheels: $(READY)
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check $(EXTRA_INDEX) --no-deps \
+	  --only-binary=:all: --implementation cp --python-version $(WHEELS_FOR) \
+	  $(foreach glibc,17 24 27 28,--platform manylinux_2_$(glibc)_x86_64) --platform manylinux2014_x86_64 \
+	  -d .wheels -c constraints.txt $(shell sed 's/ *#.*//' tests/gpu/wheels.txt)
 
 # Four hard targets, about 90 CPU-seconds of training each; one at a time, so that they do not fight.
 quality: $(READY)

@@ -8,6 +8,7 @@ START (or that follows a line that does), and of that the rows that begin with P
 `<!-- leaders: FOLDER -->` the leaderboard that `tiltbench report` prints of published results;
 `<!-- claims: FOLDER -->` one table of what all the studies in the folder claim, by study;
 `<!-- references: FOLDER -->` one of the certified references in the folder;
+`<!-- visit: FILE -->` the page of `make gpu`, or that there is none so far;
 `<!-- tree: FOLDER ... -->` these folders and those below, each with its first line;
 everything up to `<!-- end -->` is replaced.
 Run by `make readme`; a test keeps the two in step.
@@ -28,6 +29,7 @@ PAGES = (
     "docs/reading.md",
     "docs/quality.md",
     "docs/performance.md",
+    "docs/gpu.md",
     "docs/oracle.md",
     "docs/studies.md",
     "docs/physics.md",
@@ -37,7 +39,8 @@ PAGES = (
     "docs/walk.md",
 )
 PART = re.compile(
-    r"(<!-- (?P<kind>show|rows|leaders|claims|references|tree): (?P<file>\S+)(?P<titles>.*?) -->\n)"
+    r"(<!-- (?P<kind>show|rows|leaders|claims|references|tree|visit): (?P<file>\S+)"
+    r"(?P<titles>.*?) -->\n)"
     r".*?(<!-- end -->)",
     re.S,
 )
@@ -55,6 +58,8 @@ def filled(page: str) -> str:
                 made = _leaders(part["file"])
             case "references":
                 made = _references(part["file"])
+            case "visit":
+                made = _visit(part["file"])
             case "tree":
                 made = _tree([part["file"], *part["titles"].split()])
             case "rows":
@@ -77,6 +82,12 @@ def _claims(folder: str) -> str:
                     "| " + " | ".join(c.replace("|", "\\|") for c in cells) + f" | {link} |"
                 )
     return "\n".join(lines) + "\n"
+
+
+def _visit(file: str) -> str:
+    if not (ROOT / file).exists():
+        return "\n**It has never been run on a GPU so far**, on CPUs and a pretended GPU only.\n\n"
+    return re.sub(r"^#", "##", (ROOT / file).read_text(encoding="utf-8"), flags=re.M)
 
 
 def _tree(roots: list[str]) -> str:

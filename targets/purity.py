@@ -22,7 +22,8 @@ def pure(f: Function[T], what: str, plain: Function[Any] | None = None) -> Funct
     `plain` is what f is made of, where f takes derivatives of it.
 
     PyTorch counts the changes of a tensor, which costs nothing to read.  What goes past that count
-    (`x.data`, `x.detach().numpy()`) is seen by its values, at calls 1, 2, 4, 8, ... only."""
+    (`x.data`, `x.detach().numpy()`) is seen by its values, at calls 1, 2, 4, 8, ... only, and not
+    while a CUDA graph is recorded, when there are no values."""
     calls, next_look = 0, 1
 
     def watched(x: Tensor) -> T:
@@ -30,8 +31,8 @@ def pure(f: Function[T], what: str, plain: Function[Any] | None = None) -> Funct
         calls += 1
         points = bare(x)
         before, copy = version(points), None
-        if calls == next_look:
-            next_look *= 2
+        if calls >= next_look and not recording(points):
+            next_look = 2 * calls
             copy = points.clone()
         try:
             y = f(x)
@@ -70,6 +71,11 @@ def bare(x: Tensor) -> Tensor:
     while torch._C._functorch.is_functorch_wrapped_tensor(x):
         x = torch._C._functorch.get_unwrapped(x)
     return x.detach()  # shares storage and count with x
+
+
+def recording(x: Tensor) -> bool:
+    """Whether what is done to x is recorded as a CUDA graph, and not done."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def version(x: Tensor) -> int:

@@ -31,6 +31,12 @@ settings.register_profile("shared", deadline=None, suppress_health_check=[Health
 settings.load_profile("shared")
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a GPU: make gpu runs it on one"))
+
+
 @pytest.fixture(scope="session")
 def fabricated(tmp_path_factory):
     """A scored folder of runs of known quality, five seeds each, and of runs that failed; to be

@@ -223,9 +223,8 @@ def test_cost_arithmetic(numbers):
     assert a.calls == max(a)
 
 
+@pytest.mark.cuda
 def test_the_meter_lets_no_point_through_on_the_gpu():
-    if not torch.cuda.is_available():
-        pytest.skip("needs CUDA")
     meter, f = watched()
     grad(f, points(7, 3).cuda())
     assert meter.spent == Cost(7, 7)

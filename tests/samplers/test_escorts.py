@@ -353,12 +353,12 @@ def test_the_error_of_a_weighted_mean():
 @pytest.mark.parametrize("base", [PAIR, Stationary(steps=50)], ids=lambda b: b.name)
 def test_annealings_know_their_slopes(base, annealing):
     x = torch.randn(40, 2, generator=rng(), dtype=torch.float64)
-    base = replace(base, steps=500)
-    met = [annealing.at(base, bend, x, k) for k in range(501)]
+    base = replace(base, steps=300)
+    met = [annealing.at(base, bend, x, k) for k in range(301)]
     height, change = annealing.along(base, met)
-    centred = (height[2:] - height[:-2]) * 250
+    centred = (height[2:] - height[:-2]) * 150
     assert torch.allclose(change[1:-1], centred, atol=2e-3)
-    for k in (1, 150, 350, 499):
+    for k in (1, 90, 210, 299):
         y = x.clone().requires_grad_()
         again, _ = annealing.along(base, [*met[:k], annealing.at(base, bend, y, k), *met[k + 1 :]])
         assert torch.allclose(torch.autograd.grad(again.sum(), y)[0], met[k].pull)

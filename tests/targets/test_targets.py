@@ -443,7 +443,7 @@ def test_gradients_are_those_of_finite_differences(target):
 
 
 @each(KNOWN)
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 def test_on_a_gpu(target):
     truth = target.truth()
     x = truth.sample(2000, torch.Generator("cuda").manual_seed(0))

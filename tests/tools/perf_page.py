@@ -7,9 +7,7 @@ from tiltbench.records.provenance import code_identity, environment
 
 def publish(page, lines, capsys):
     """Prints the lines and writes them to `page`, with machine and commit."""
-    where, code = environment("cpu"), code_identity()
-    machine = ", ".join(f"{where[key]}" for key in ("machine", "device_name", "os", "torch"))
-    text = "\n".join([*lines, "", f"`make perf` on {machine}; commit {code['commit'][:12]}."])
+    text = "\n".join([*lines, "", signature("cpu", "make perf")])
     with capsys.disabled():
         print("\n\n" + text)
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -34,6 +32,15 @@ def beside(f, g, times=9):
         sorted(b for _, b in pairs)[middle],
         sorted(b / a for a, b in pairs)[middle],
     )
+
+
+def signature(device, command, commit=""):
+    """The last line of a page: what made it, on which machine, of which commit; `commit` is for a
+    tree that came without its git."""
+    where = environment(device)
+    machine = ", ".join(f"{where[key]}" for key in ("machine", "device_name", "os", "torch"))
+    commit = code_identity()["commit"] or commit or "unknown"
+    return f"`{command}` on {machine}; commit {commit[:12]}."
 
 
 def high_water():
