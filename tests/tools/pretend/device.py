@@ -240,7 +240,7 @@ class Gpu:
         self.launches = 0
         self.syncs: Counter[str] = Counter()  # "file:line to host (operation)" -> how often
         self.faults: list[str] = []  # what CUDA would have raised, even where somebody caught it
-        self.calls: list[str] | None = None  # made a list: launches with their shapes, in order
+        self.calls: list[str] | None = None  # made a list: launches, shapes and lines, in order
 
     def wait(self, way: str, op: str) -> None:
         self.syncs[f"{next(iter(lines()), '?')} {way} ({op.removeprefix('aten.')})"] += 1
@@ -249,7 +249,7 @@ class Gpu:
         self.launches += SEVERAL.get(op, 1)
         if self.calls is not None:
             shapes = [str(tuple(x.shape)) for x in _flat(args, []) if isinstance(x, torch.Tensor)]
-            self.calls.append(f"{op}({', '.join(shapes)})")
+            self.calls.append(f"{op}({', '.join(shapes)}) at {next(iter(lines()), '?')}")
 
     def refuse(self, sentence: str) -> None:
         self.faults.append(f"{sentence} at {' < '.join(lines())}")
