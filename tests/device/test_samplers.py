@@ -12,7 +12,7 @@ from tiltbench.api import cell
 from tiltbench.plan.spec import build_sampler
 from tiltbench.run.phases import run_cell
 from tiltbench.samplers.diffusion import Diffusion
-from tiltbench.samplers.registry import NETWORKS, SAMPLERS
+from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.score.evaluate import evaluate
 
 CODE = {"syntax": "the code of this test", "plugins": {}}

@@ -6,10 +6,10 @@ import torch
 from tiltbench.plan.spec import build_target
 from tiltbench.run.streams import generator
 from tiltbench.targets.bases.process import Uncontrolled, retrace, simulate
-from tiltbench.targets.problem import pose
-from tiltbench.targets.registry import REFERENCES, SCHEDULES, STEPPINGS, TARGETS
-from tiltbench.targets.target import Density
 from tiltbench.targets.bases.references import Brownian
+from tiltbench.targets.problem import pose
+from tiltbench.targets.registry import TARGETS
+from tiltbench.targets.target import Density
 
 SHORT = {"steps": 3}
 

@@ -218,6 +218,7 @@ NUMBERS_PASS = {  # beside what torch calls pointwise
     "aten.masked_fill_.Tensor",
 }
 
+
 def lines(most: int = 3) -> list[str]:
     """The innermost frames of the project, as file:line."""
     found, frame = [], sys._getframe(2)
@@ -240,7 +241,7 @@ class Gpu:
         self.launches = 0
         self.syncs: Counter[str] = Counter()  # "file:line to host (operation)" -> how often
         self.faults: list[str] = []  # what CUDA would have raised, even where somebody caught it
-        self.calls: list[str] | None = None  # made a list: launches, shapes and lines, in order
+        self.calls: list[str] | None = None  # made a list: launches with shapes, numbers and lines
 
     def wait(self, way: str, op: str) -> None:
         self.syncs[f"{next(iter(lines()), '?')} {way} ({op.removeprefix('aten.')})"] += 1
@@ -248,8 +249,8 @@ class Gpu:
     def launch(self, op: str, args: Any) -> None:
         self.launches += SEVERAL.get(op, 1)
         if self.calls is not None:
-            shapes = [str(tuple(x.shape)) for x in _flat(args, []) if isinstance(x, torch.Tensor)]
-            self.calls.append(f"{op}({', '.join(shapes)}) at {next(iter(lines()), '?')}")
+            given = [str(tuple(getattr(x, "shape", [x]))) for x in _flat(args, [])]
+            self.calls.append(f"{op}({', '.join(given)}) at {next(iter(lines()), '?')}")
 
     def refuse(self, sentence: str) -> None:
         self.faults.append(f"{sentence} at {' < '.join(lines())}")
@@ -384,3 +385,12 @@ def pretended() -> Iterator[Gpu]:
     gpu.forget()
     with _Mode():
         yield gpu
+
+
+@contextmanager
+def unmixed() -> Iterator[Gpu]:
+    """`pretended`, raising AssertionError at the end where devices were mixed, even where somebody
+    has caught what was raised then, as the harness does."""
+    with pretended() as device:
+        yield device
+    assert not device.faults, "\n".join(device.faults)
