@@ -116,7 +116,7 @@ GRAPHS = {  # iterations that are to become CUDA graphs
     "a tilt": (f"tilt_linear[steps={STEPS}]", "adjoint_matching[paths=8]"),
     "digits": (f"digits_even[steps={STEPS}]", "adjoint_matching[paths=8]"),
 }
-RATE = "aten.fill_.Scalar((), "  # the learning rate, which is set before a graph is replayed
+RATE = "fill_.Scalar((), "  # the learning rate, which is set before a graph is replayed
 
 
 def same(found):

@@ -16,9 +16,9 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.tools.pretend import build
 
@@ -86,6 +86,11 @@ class Generator(torch._C.Generator):
     @property
     def device(self) -> torch.device:
         return self.ours[self._cdata]
+
+    @classmethod
+    def on_gpu(cls, x: Any) -> bool:
+        """Whether x is a generator of the device."""
+        return isinstance(x, torch._C.Generator) and cls.ours.get(x._cdata, CPU).type == "cuda"
 
     def clone_state(self) -> "Generator":
         return Generator(self.device).set_state(self.get_state())
@@ -163,59 +168,61 @@ for _place in (_foreach_utils, optimizer):  # as on CUDA: norms and optimisers t
 # ---- rules
 
 UNLAUNCHED = {
-    "aten.empty.memory_format",
-    "aten.empty_like.default",
-    "aten.empty_strided.default",
-    "aten.new_empty.default",
-    "aten.new_empty_strided.default",
-    "aten._unsafe_view.default",
-    "aten._reshape_alias.default",
-    "aten.detach_.default",
-    "aten.is_same_size.default",
-    "aten.result_type.Tensor",
-    "aten.is_pinned.default",
-    "aten._local_scalar_dense.default",
-    "aten.is_nonzero.default",
+    "empty.memory_format",
+    "empty_like.default",
+    "empty_strided.default",
+    "new_empty.default",
+    "new_empty_strided.default",
+    "_unsafe_view.default",
+    "_reshape_alias.default",
+    "detach_.default",
+    "is_same_size.default",
+    "result_type.Tensor",
+    "is_pinned.default",
+    "_local_scalar_dense.default",
+    "is_nonzero.default",
 }  # beside views
 SEVERAL = {  # launches, where it is far from one
-    "aten.logsumexp.default": 9,
-    "aten.linalg_qr.default": 6,
-    "aten.randperm.generator": 4,
-    "aten._foreach_norm.Scalar": 3,
-    "aten._linalg_eigh.default": 30,
-    "aten.linalg_lstsq.default": 10,
-    "aten.nonzero.default": 3,
-    "aten.multinomial.default": 6,
-    "aten.convolution_backward.default": 2,
-    "aten.sort.default": 2,
+    "logsumexp.default": 9,
+    "linalg_qr.default": 6,
+    "randperm.generator": 4,
+    "_foreach_norm.Scalar": 3,
+    "_linalg_eigh.default": 30,
+    "linalg_lstsq.default": 10,
+    "nonzero.default": 3,
+    "multinomial.default": 6,
+    "convolution_backward.default": 2,
+    "sort.default": 2,
 }
 WAITS = {  # whose result, or its size, the host has to know
-    "aten._local_scalar_dense.default",
-    "aten.is_nonzero.default",
-    "aten.nonzero.default",
-    "aten.equal.default",
-    "aten.masked_select.default",
-    "aten._unique2.default",
-    "aten.unique_dim.default",
-    "aten.unique_consecutive.default",
-    "aten.bincount.default",
-    "aten.repeat_interleave.Tensor",
-    "aten._linalg_check_errors.default",
-    "aten._linalg_eigh.default",
-    "aten._linalg_svd.default",
+    "_local_scalar_dense.default",
+    "is_nonzero.default",
+    "nonzero.default",
+    "equal.default",
+    "allclose.default",
+    "multinomial.default",  # without replacement, or of one: the weights are looked at
+    "masked_select.default",
+    "_unique2.default",
+    "unique_dim.default",
+    "unique_consecutive.default",
+    "bincount.default",
+    "repeat_interleave.Tensor",
+    "_linalg_check_errors.default",
+    "_linalg_eigh.default",
+    "_linalg_svd.default",
 }
 INDEXING = {
-    "aten.index.Tensor",
-    "aten._unsafe_index.Tensor",
-    "aten.index_put.default",
-    "aten.index_put_.default",
-    "aten._index_put_impl_.default",
+    "index.Tensor",
+    "_unsafe_index.Tensor",
+    "index_put.default",
+    "index_put_.default",
+    "_index_put_impl_.default",
 }
 NUMBERS_PASS = {  # beside what torch calls pointwise
-    "aten.where.self",
-    "aten.fill_.Tensor",
-    "aten.masked_fill.Tensor",
-    "aten.masked_fill_.Tensor",
+    "where.self",
+    "fill_.Tensor",
+    "masked_fill.Tensor",
+    "masked_fill_.Tensor",
 }
 
 
@@ -231,6 +238,35 @@ def lines(most: int = 3) -> list[str]:
     return found
 
 
+class Operation(NamedTuple):
+    """What is known of one, whatever its arguments."""
+
+    name: str
+    launches: int
+    copies: bool
+    indexes: bool
+    waits: bool
+    mutable: bool
+    numbers: bool  # pass beside tensors of the device
+    lists: bool  # takes many tensors at once, with the CPU's counts of steps
+
+
+@cache
+def known(func: Any) -> Operation:
+    name = str(func).removeprefix("aten.")
+    lists = name.startswith(("_fused_", "_foreach_"))
+    return Operation(
+        name,
+        launches=0 if func.is_view or name in UNLAUNCHED else SEVERAL.get(name, 1),
+        copies=name in ("_to_copy.default", "copy_.default"),
+        indexes=name in INDEXING,
+        waits=name in WAITS,
+        mutable=func._schema.is_mutable,
+        numbers=torch.Tag.pointwise in func.tags or name in NUMBERS_PASS or lists,
+        lists=lists,
+    )
+
+
 class Gpu:
     """What happened on the device since `forget`."""
 
@@ -243,14 +279,14 @@ class Gpu:
         self.faults: list[str] = []  # what CUDA would have raised, even where somebody caught it
         self.calls: list[str] | None = None  # made a list: launches with shapes, numbers and lines
 
-    def wait(self, way: str, op: str) -> None:
-        self.syncs[f"{next(iter(lines()), '?')} {way} ({op.removeprefix('aten.')})"] += 1
+    def wait(self, way: str, what: str) -> None:
+        self.syncs[f"{next(iter(lines()), '?')} {way} ({what})"] += 1
 
-    def launch(self, op: str, args: Any) -> None:
-        self.launches += SEVERAL.get(op, 1)
-        if self.calls is not None:
-            given = [str(tuple(getattr(x, "shape", [x]))) for x in _flat(args, [])]
-            self.calls.append(f"{op}({', '.join(given)}) at {next(iter(lines()), '?')}")
+    def launch(self, op: Operation, args: Any) -> None:
+        self.launches += op.launches
+        if self.calls is not None and op.launches:
+            given = ", ".join(_shown(args))
+            self.calls.append(f"{op.name}({given}) at {next(iter(lines()), '?')}")
 
     def refuse(self, sentence: str) -> None:
         self.faults.append(f"{sentence} at {' < '.join(lines())}")
@@ -258,78 +294,94 @@ class Gpu:
 
     def run(self, func: Any, args: tuple, kwargs: dict) -> Any:
         """One operation of torch's core."""
-        op, given = _name(func), _flat([args, *kwargs.values()], [])
-        ours = [x for x in given if type(x) is Pretended]
-        theirs = [x for x in given if isinstance(x, torch.Tensor) and type(x) is not Pretended]
-        asked = kwargs.get("device")
-        here = bool(ours) if asked is None else torch.device(asked).type == "cuda"
-        if op in ("aten._to_copy.default", "aten.copy_.default"):
-            return self._copied(func, op, args, kwargs, here)
-        if ours and theirs:
-            self._meet(func, op, args, theirs)
-        for x in given:
-            if isinstance(x, torch._C.Generator):
-                at = Generator.ours.get(x._cdata, CPU).type
-                if at != ("cuda" if here else "cpu"):
-                    self.refuse(f"{op}: the generator is on {at} and the result is not")
+        op = known(func)
+        if op.copies:
+            return self._copied(func, op, args, kwargs)
+        ours: list[Pretended] = []
+        others: list[Any] = []  # tensors of the CPU, and generators
+        bare = _bare(args, ours, others)
+        options = {key: _bare(value, ours, others) for key, value in kwargs.items()}
+        here = bool(ours)
+        if kwargs.get("device") is not None:
+            here = torch.device(kwargs["device"]).type == "cuda"
+            options["device"] = CPU
+        if others and (ours or here):
+            self._meet(op, args, others, here, bool(ours))
+        elif others and any(Generator.on_gpu(x) for x in others):
+            self.refuse(f"{op.name}: a generator of cuda:0 for a tensor on the CPU")
         if not here and not ours:
             return func(*args, **kwargs)
-        self._count(func, op, args, kwargs)
-        out = func(*_bare(args), **_bare({**kwargs, "device": CPU} if asked else kwargs))
-        return self._wrapped(func, args, kwargs, out) if here else out
+        if op.waits or op.indexes:
+            self._wait_for(op, args, kwargs)
+        self.launch(op, args)
+        out = func(*bare, **options)
+        return self._wrapped(func, op, args, kwargs, out) if here else out
 
-    def _copied(self, func: Any, op: str, args: tuple, kwargs: dict, here: bool) -> Any:
-        to, source = (args[0], args[1]) if op == "aten.copy_.default" else (None, args[0])
-        goes = type(to) is Pretended if to is not None else here
-        comes = type(source) is Pretended
+    def _copied(self, func: Any, op: Operation, args: tuple, kwargs: dict) -> Any:
+        """A new tensor on the asked device, or numbers written into one that is there."""
+        written = op.name == "copy_.default"
+        source = args[1] if written else args[0]
+        comes, asked = type(source) is Pretended, kwargs.get("device")
+        goes = comes if asked is None else torch.device(asked).type == "cuda"
+        if written:
+            goes = type(args[0]) is Pretended
         if goes or comes:
             self.launch(op, args)
         if goes != comes:
-            self.wait("to device" if goes else "to host", op)
-        if to is not None:
-            func(_bare(to), _bare(source))
-            return to
-        out = func(_bare(source), **{**kwargs, "device": CPU, "non_blocking": False})
+            self.wait("to device" if goes else "to host", op.name)
+        bare = source.inner if comes else source
+        if written:
+            func(args[0].inner if goes else args[0], bare)
+            return args[0]
+        out = func(bare, **{**kwargs, "device": CPU, "non_blocking": False})
         return Pretended(out) if goes else out
 
-    def _meet(self, func: Any, op: str, args: tuple, theirs: list[torch.Tensor]) -> None:
-        """Raises unless CUDA lets these CPU tensors stand beside tensors of the device."""
-        big = [tuple(x.shape) for x in theirs if x.dim()]
-        if op in INDEXING:
+    def _meet(self, op: Operation, args: tuple, others: list, here: bool, ours: bool) -> None:
+        """Raises unless CUDA lets these tensors and generators of the CPU stand there."""
+        for x in others:
+            if isinstance(x, torch._C.Generator) and Generator.on_gpu(x) != here:
+                self.refuse(f"{op.name}: the generator is not on the device of the result")
+        theirs = [x for x in others if isinstance(x, torch.Tensor)]
+        if not theirs or not ours:
+            return
+        if op.indexes:
             inside = type(args[0]) is Pretended
             indices = [i for i in args[1] if i is not None]
             if not inside and any(type(i) is Pretended for i in indices):
-                self.refuse(f"{op}: indices on cuda:0 of a tensor on the CPU")
+                self.refuse(f"{op.name}: indices on cuda:0 of a tensor on the CPU")
             if len(args) > 2 and args[2].dim() and (type(args[2]) is Pretended) != inside:
-                self.refuse(f"{op}: values on another device than the tensor")
+                self.refuse(f"{op.name}: values on another device than the tensor")
             for i in indices:
-                if inside and type(i) is not Pretended:
-                    self.wait("to device", op)
+                if type(i) is not Pretended:
+                    self.wait("to device", op.name)
             return
+        big = [tuple(x.shape) for x in theirs if x.dim()]
         if big:
-            self.refuse(f"{op}: tensors on cuda:0 and on the CPU, the latter of shapes {big}")
-        optimises = op.startswith(("aten._fused_", "aten._foreach_"))  # their count of steps
-        if func._schema.is_mutable and type(args[0]) is not Pretended and not optimises:
-            self.refuse(f"{op}: a tensor on the CPU is to take what is on cuda:0")
-        if not (torch.Tag.pointwise in func.tags or op in NUMBERS_PASS or optimises):
-            self.refuse(f"{op}: a number on the CPU beside tensors on cuda:0")
+            self.refuse(f"{op.name}: tensors on cuda:0 and on the CPU, the latter of shapes {big}")
+        if op.mutable and not op.lists and type(args[0]) is not Pretended:
+            self.refuse(f"{op.name}: a tensor on the CPU is to take what is on cuda:0")
+        if not op.numbers:
+            self.refuse(f"{op.name}: a number on the CPU beside tensors on cuda:0")
 
-    def _count(self, func: Any, op: str, args: tuple, kwargs: dict) -> None:
-        if op in WAITS and kwargs.get("output_size") is None:
-            self.wait("to host", op)
-        if op == "aten.multinomial.default" and (args[1] == 1 or not any(args[2:3])):
-            self.wait("to host", op)  # the weights are looked at
-        if op in INDEXING and any(i is not None and i.dtype == torch.bool for i in args[1]):
+    def _wait_for(self, op: Operation, args: tuple, kwargs: dict) -> None:
+        if op.waits and kwargs.get("output_size") is None:
+            if op.name != "multinomial.default" or args[1] == 1 or not any(args[2:3]):
+                self.wait("to host", op.name)
+        if op.indexes and any(i is not None and i.dtype == torch.bool for i in args[1]):
             if len(args) < 3 or args[2].numel() > 1:  # one value: masked_fill, which needs no size
-                self.wait("to host", f"{op}, a boolean mask")
-                self.launch("aten.nonzero.default", args)
-        if not func.is_view and op not in UNLAUNCHED:
-            self.launch(op, args)
+                self.wait("to host", f"{op.name}, a boolean mask")
+                self.launches += SEVERAL["nonzero.default"]
 
-    def _wrapped(self, func: Any, args: tuple, kwargs: dict, out: Any) -> Any:
+    def _wrapped(self, func: Any, op: Operation, args: tuple, kwargs: dict, out: Any) -> Any:
         """What is written in place comes back as the very tensor that was given."""
-        if type(out) is torch.Tensor and not func._schema.is_mutable:
-            return Pretended(out)
+        if not op.mutable:
+            if type(out) is torch.Tensor:
+                return Pretended(out)
+            return tree_map_only(torch.Tensor, Pretended, out)
+        if type(args[0]) is Pretended and args[0].shape != args[0].inner.shape:
+            raise NotImplementedError(
+                f"{op.name} changes a shape in place: see `Pretended.quantile`"
+            )
         written = {}
         for i, slot in enumerate(func._schema.arguments):
             if slot.alias_info is not None and slot.alias_info.is_write:
@@ -337,10 +389,8 @@ class Gpu:
                     written[name] = args[i] if i < len(args) else kwargs.get(slot.name)
 
         def one(value: Any, slot: Any) -> Any:
-            names = slot.alias_info.before_set if slot.alias_info is not None else ()
-            for name in names:
-                if name in written:
-                    return written[name]
+            for name in slot.alias_info.before_set if slot.alias_info is not None else ():
+                return written[name]
             return tree_map_only(torch.Tensor, Pretended, value)
 
         slots = func._schema.returns
@@ -349,25 +399,28 @@ class Gpu:
         return tuple(one(value, slot) for value, slot in zip(out, slots, strict=True))
 
 
-_name = lru_cache(maxsize=None)(str)  # of an operation
-
-
-def _flat(x: Any, found: list[Any]) -> list[Any]:
-    """What stands in nested lists and tuples."""
-    for inner in x:
-        if isinstance(inner, list | tuple):
-            _flat(inner, found)
-        else:
-            found.append(inner)
-    return found
-
-
-def _bare(x: Any) -> Any:
-    if type(x) is Pretended:
+def _bare(x: Any, ours: list[Pretended], others: list[Any]) -> Any:
+    """The tensors inside of those that are ours; these and others are noted on the way."""
+    kind = type(x)
+    if kind is Pretended:
+        ours.append(x)
         return x.inner
-    if isinstance(x, list | tuple):
-        return type(x)(_bare(v) for v in x)
-    return {key: _bare(v) for key, v in x.items()} if isinstance(x, dict) else x
+    if kind is list or kind is tuple:
+        return kind([_bare(inner, ours, others) for inner in x])
+    if kind not in NUMBERS and isinstance(x, torch.Tensor | torch._C.Generator):
+        others.append(x)
+    return x
+
+
+NUMBERS = (int, float, bool, type(None), str, torch.dtype, torch.device)
+
+
+def _shown(args: Any) -> Iterator[str]:
+    for x in args:
+        if isinstance(x, list | tuple):
+            yield from _shown(x)
+        else:
+            yield str(tuple(x.shape)) if isinstance(x, torch.Tensor) else str(x)
 
 
 gpu = Gpu()
