@@ -10,7 +10,8 @@ import pytest
 from tests.tools.pretend.build import Unavailable, library
 
 HERE = Path(__file__).parent
-FILES = sorted(path.name for path in HERE.glob("test_*.py") if path != Path(__file__))
+STUDIES = HERE / "test_studies.py"
+OTHERS = sorted(path for path in HERE.glob("test_*.py") if path not in (STUDIES, Path(__file__)))
 
 
 @pytest.fixture(scope="session")
@@ -21,9 +22,17 @@ def compiled():
         pytest.skip(str(why))
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_on_the_pretended_gpu(compiled, file):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.tools.pretend.device"]
-    command += ["--no-header", "--tb=short", "-p", "no:cacheprovider", str(HERE / file)]
+@pytest.mark.parametrize("files", [OTHERS, [STUDIES]], ids=["all but studies", "studies"])
+def test_on_the_pretended_gpu(compiled, files):
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "tests.tools.pretend.device",
+        "-q",
+        "--tb=short",
+    ]
+    command += ["-p", "no:cacheprovider", "-W", "ignore", *map(str, files)]
     done = subprocess.run(command, cwd=HERE.parents[1], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]

@@ -6,6 +6,7 @@ import pytest
 from tests.studies.test_studies import RUN, SHRUNK
 from tiltbench.plan.spec import STUDIES
 from tiltbench.report.pictures import style
+from tiltbench.studies.digits_log_Z import study as digits_log_Z
 from tiltbench.studies.estimators import study as estimators
 from tiltbench.study import conduct
 
@@ -20,12 +21,16 @@ def shorter(setting):
     )
 
 
+def unguided(*given, made=digits_log_Z.controls):
+    return ((name, control) for name, control in made(*given) if name != "guidance")
+
+
 SMALLEST = {
     "adjoint_norms": {"STEPS": 5},
     "bias": {"STEPS": 5},
     "calibration": {"REPLICATES": 1},
     "convergence": {"STEPS": (2, 3), "PATHS": 20, "CHUNK": 20, "POINTS": 64},
-    "digits_log_Z": {"POINTS": (), "PATHS": 4, "CHUNK": 100, "MOST": 100},
+    "digits_log_Z": {"PATHS": 4, "CHUNK": 100, "MOST": 100, "controls": unguided},
     "estimators": {
         "SETTINGS": tuple(shorter(setting) for setting in estimators.SETTINGS),
         "TRAINING": 200,

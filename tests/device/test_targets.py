@@ -5,11 +5,14 @@ import torch
 
 from tiltbench.plan.spec import build_target
 from tiltbench.run.streams import generator
-from tiltbench.targets.bases.process import Uncontrolled, retrace, simulate
+from tiltbench.targets.bases.noising import Noising
+from tiltbench.targets.bases.process import Additive, Uncontrolled, retrace, simulate
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.problem import pose
-from tiltbench.targets.registry import TARGETS
+from tiltbench.targets.registry import REFERENCES, SCHEDULES, STEPPINGS, TARGETS
 from tiltbench.targets.target import Density
+from tiltbench.targets.tilts.digits_even import DigitsEven
+from tiltbench.targets.tilts.tilt_linear import TiltLinear
 
 SHORT = {"steps": 3}
 
@@ -48,15 +51,14 @@ def test_its_law(gpu, name):
 
 @pytest.mark.parametrize("name", sorted(TARGETS.entries))
 def test_its_truth(gpu, name):
-    target = built(name)
+    target = build_target({"name": name, "params": {}})
     truth = target.truth()
     x = torch.randn(4, target.dim, device="cuda", dtype=torch.float64) * target.scale
     if truth.sample is not None:
         x = truth.sample(4, generator(0, "truth", "cuda"))
         assert on_gpu(x) and x.dtype == torch.float64
     if truth.modes is not None:
-        cell = truth.modes.assign(x)
-        assert on_gpu(cell)
+        assert on_gpu(truth.modes.assign(x))
     for seen in truth.observables.values():
         assert on_gpu(seen.f(x))
     if truth.noised_score is not None:
@@ -64,15 +66,36 @@ def test_its_truth(gpu, name):
         assert on_gpu(truth.noised_score(x, signal, noise))
 
 
+def runs(base, dim):
+    """Simulated, traced back, weighed and pulled back, all on the device."""
+    source = generator(0, "train", "cuda")
+    path = simulate(base, Uncontrolled(), (4, dim), source)
+    for one in (path, retrace(base, Uncontrolled(), path.x[-1], source)):
+        assert on_gpu(one.x, one.u, base.log_ratio(one), base.running_cost(one))
+    if isinstance(base, Additive):
+        assert on_gpu(base.pull_back(path.x[1], 1, path.x[1]))
+    if isinstance(base, Noising):
+        assert on_gpu(base.denoise(path.x[1], 1))
+
+
 @pytest.mark.parametrize("name", sorted(TARGETS.entries))
 def test_its_base(gpu, name):
-    """Simulated, traced back, weighed and pulled back."""
-    problem = pose(built(name), Brownian(steps=3))
-    source = generator(0, "train", "cuda")
-    path = simulate(problem.base, Uncontrolled(), (4, problem.dim), source)
-    back = retrace(problem.base, Uncontrolled(), path.x[-1], source)
-    for one in (path, back):
-        assert on_gpu(one.x, one.u, problem.base.log_ratio(one), problem.base.running_cost(one))
-    assert on_gpu(problem.base.pull_back(path.x[1], 1, path.x[1]))
-    if hasattr(problem.base, "denoise"):
-        assert on_gpu(problem.base.denoise(path.x[1], 1))
+    target = built(name)
+    runs(pose(target, Brownian(steps=3)).base, target.dim)
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCES.entries))
+def test_references(gpu, name):
+    runs(REFERENCES.load(name)(steps=3), 2)
+
+
+@pytest.mark.parametrize("stepping", sorted(STEPPINGS.entries))
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES.entries))
+def test_interpolants(gpu, schedule, stepping):
+    asked = {"schedule": SCHEDULES.load(schedule)(), "stepping": STEPPINGS.load(stepping)()}
+    for kind in (TiltLinear, DigitsEven):
+        try:
+            target = kind(steps=3, **asked)
+        except ValueError:  # no such noise on this schedule, or no network trained on it
+            continue
+        runs(target.base, target.dim)
