@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
 Node = Any  # what `json` writes
+PLAIN: tuple[type, ...] = (Tensor, nn.Parameter)  # a tensor of another class would lose what it adds
 # What torch's fused kernels read without a look at its size.
 MOMENTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "sum"}
 
@@ -38,7 +39,7 @@ class Packer:
         """Raises Unsaved.  A tensor inside a graph is written without it."""
         if x is None or type(x) in (bool, int, float, str):
             return x
-        if type(x) in (Tensor, nn.Parameter):
+        if type(x) in PLAIN:
             return {"tensor": self._tensor(x)}
         if type(x) is list:
             return [self.node(v, f"{place}[{i}]") for i, v in enumerate(x)]

@@ -1,0 +1,98 @@
+"""Every registered sampler through a whole cell on the pretended GPU: trained, saved, killed and
+resumed, drawn from, traced back, probed and scored."""
+
+import re
+from contextlib import suppress
+from dataclasses import fields
+
+import pytest
+
+from tests.tools.registered import first_of_its_file
+from tiltbench.api import cell
+from tiltbench.plan.spec import METRICS, build_sampler, build_target, parse
+from tiltbench.run.phases import run_cell
+from tiltbench.run.streams import generator
+from tiltbench.samplers.diffusion import Diffusion
+from tiltbench.samplers.registry import NETWORKS, SAMPLERS
+from tiltbench.samplers.sampler import Unsupported
+from tiltbench.score.evaluate import evaluate
+from tiltbench.targets.bases.references import Brownian
+from tiltbench.targets.problem import pose
+
+CODE = {"syntax": "the code of this test", "plugins": {}}
+FEW = {"paths": 8, "repeats": 2, "memory": 2, "chains": 10, "ladders": 2, "islands": 2, "leaps": 2}
+
+
+def small(name, steps=3, **changed):
+    """The name with few of everything that the sampler has a number of, as it is written."""
+    sampler = build_sampler({"name": name, "params": {}})
+    here = {part.name for part in fields(sampler)}
+    few = {key: min(n, getattr(sampler, key)) for key, n in FEW.items() if key in here}
+    if any(part.name == "steps" for part in fields(sampler.reference)):
+        few["reference"] = f"{type(sampler.reference).__name__}[steps={steps}]"
+    if isinstance(sampler, Diffusion):
+        few["batches"] = 2
+        if hasattr(sampler.model, "width"):
+            few["model"] = f"{type(sampler.model).__name__}[width=8]"
+    return name + "[" + ",".join(f"{key}={value}" for key, value in (few | changed).items()) + "]"
+
+
+def lived(target, sampler, folder):
+    """The record of a run that was killed in its second step and resumed."""
+    todo, asked = cell(target, sampler, budget=500, draws=12, device="cuda"), []
+
+    def kill(phase, share):
+        asked.append(phase)
+        if asked.count("training") == 2:
+            raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt):
+        run_cell(todo, folder, kill, code=CODE, checkpoint=0.0)
+    record = run_cell(todo, folder, code=CODE, checkpoint=1e9)
+    assert record.status.finished, f"{record.status}: {record.reason}\n{record.traceback}"
+    assert asked.count("training") < 2 or record.cost["resumed"] == 1
+    assert not [note for note in record.cost["notes"] if re.search(r"\w(Error|Mixed)\b", note)]
+    return todo, record
+
+
+def scored(folder, todo):
+    """Its scores by name, none of which was raised by a metric."""
+    made = evaluate(folder, todo.id, {})
+    assert not made.error
+    assert {name: score.reason for name, score in made.scores.items() if score.raised} == {}
+    return made.scores
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS.entries))
+def test_every_sampler(gpu, tmp_path, name):
+    todo, _ = lived("gmm9", small(name), tmp_path)
+    if first_of_its_file(name):
+        scored(tmp_path, todo)
+
+
+@pytest.mark.parametrize("name", ["adjoint_matching", "cmcd_lv", "guidance", "hmc", "best_of_n"])
+def test_on_a_tilt(gpu, tmp_path, name):
+    lived("tilt_shapes[steps=3]", small(name), tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS.entries))
+def test_every_network(gpu, tmp_path, name):
+    """On the first target that has a place for it."""
+    model = NETWORKS.load(name)
+    wide = "[width=8]" if hasattr(model, "width") else ""
+    sampler = small("log_variance", model=name + wide)
+    for target in ("gmm9", "dw4", "ising_hs[side=4]", "digits_even[steps=3]"):
+        with suppress(Unsupported):
+            problem = pose(build_target(parse(target)), Brownian(steps=3))
+            model().build(problem.dim, problem.base, generator(0, "train", "cuda"))
+            break
+    lived(target, sampler, tmp_path)
+
+
+def test_every_metric(gpu, tmp_path):
+    """Each has a value somewhere, or says in words why it has none."""
+    scores = {}
+    for target in ("gmm9", "dw4", "ising_hs[side=4]", "tilt_linear[steps=3]"):
+        todo, _ = lived(target, small("trajectory_balance"), tmp_path)
+        scores |= {k: s for k, s in scored(tmp_path, todo).items() if s.value is not None}
+    assert len(set(METRICS.entries) - set(scores)) < 3, set(METRICS.entries) - set(scores)
