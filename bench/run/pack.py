@@ -16,7 +16,8 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
 Node = Any  # what `json` writes
-PLAIN: tuple[type, ...] = (Tensor, nn.Parameter)  # a tensor of another class would lose what it adds
+# A tensor of another class would lose what it adds.
+PLAIN: tuple[type, ...] = (Tensor, nn.Parameter)
 # What torch's fused kernels read without a look at its size.
 MOMENTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "sum"}
 
