@@ -15,7 +15,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.recipes.annealing import Annealed, Annealing
 from tiltbench.samplers.sampler import Unsupported
-from tiltbench.targets.bases.noising import Noising, turn
+from tiltbench.targets.bases.noising import Current, Noising, turn
 from tiltbench.targets.bases.process import Controlled, Kernel, Path, Process
 from tiltbench.targets.constants import constant
 from tiltbench.targets.problem import Reward
@@ -179,10 +179,10 @@ class Escort(Process):
 
     def base(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
         """w = 0, for a value and a gradient of r."""
-        return Kernel(self._carried(x, self._at(x, k), k, k + 1), self.stds[k])
+        return Kernel(self._moved(x, self._tilt(x, k), k, k + 1)[0], self.stds[k])
 
     def backward(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
-        return Kernel(self._carried(x, self._at(x, k + 1), k + 1, k), self.stds[k])
+        return Kernel(self._moved(x, self._tilt(x, k + 1), k + 1, k)[0], self.stds[k])
 
     def log_ratio(self, path: Path) -> Float[Tensor, " *b"]:
         return self.weighing.log_ratio(self, escorted(path))
@@ -219,27 +219,34 @@ class Escort(Process):
         """Points of the grid in the given order, forward or backward in time."""
         control = model.on_grid(self.grid(x))
         noise = iter(self.normal((self.steps, *x.shape), generator, x.dtype).unbind(0))
-        xs, us, seen = [], [], []
+        xs, us, tilts, flows = [], [], [], []
         for k in order:
-            here = self._at(x, k)
-            u = control(x, k, here.tilt.pull if guided else None)
+            tilt = self._tilt(x, k)
+            u = control(x, k, tilt.pull if guided else None)
+            j = k if k == order[-1] else k + order.step
+            moved, flow = self._moved(x, tilt, k, j)
             xs.append(x)
             us.append(u)
-            seen.append(here)
-            if k != order[-1]:
-                j = k + order.step
-                dt, first = self.times[j] - self.times[k], min(j, k)
-                steered = torch.add(self._carried(x, here, k, j), u, alpha=dt * self.spread)
-                x = torch.add(steered, next(noise), alpha=self.stds[first])
+            tilts.append(tilt)
+            flows.append(flow)
+            if j != k:
+                dt = self.times[j] - self.times[k]
+                steered = torch.add(moved, u, alpha=dt * self.spread)
+                x = torch.add(steered, next(noise), alpha=self.stds[min(j, k)])
         in_time = slice(None, None, order.step)
-        return self._recorded(xs[in_time], us[in_time], seen[in_time], guided)
+        return self._recorded(xs[in_time], us[in_time], tilts[in_time], flows[in_time], guided)
 
     def _recorded(
-        self, xs: list[Tensor], us: list[Tensor], seen: list[_Point], guided: bool
+        self,
+        xs: list[Tensor],
+        us: list[Tensor],
+        tilts: list[Annealed],
+        flows: list[Current | None],
+        guided: bool,
     ) -> EscortPath:
-        x, pull = torch.stack(xs), torch.stack([p.tilt.pull for p in seen])
-        velocity, score = (torch.stack(part) for part in list(zip(*seen, strict=True))[:2])
-        height, change = self.annealing.along(self.flow, [p.tilt for p in seen])
+        x, pull = torch.stack(xs), torch.stack([tilt.pull for tilt in tilts])
+        velocity, score = self.flow.currents(x, flows)
+        height, change = self.annealing.along(self.flow, tilts)
         t = self.grid(x)
         dt = t.diff().reshape(-1, *[1] * (x.dim() - 1))
         climb = constant(self.diffusion, x).reshape(dt.shape) * dt
@@ -258,20 +265,12 @@ class Escort(Process):
             change=change,
         )
 
-    def _at(self, x: Tensor, k: int) -> _Point:
-        velocity, score = self.flow.current(x, k)
-        return _Point(velocity, score, self.annealing.at(self.flow, self.reward, x, k))
+    def _tilt(self, x: Tensor, k: int) -> Annealed:
+        return self.annealing.at(self.flow, self.reward, x, k)
 
-    def _carried(self, x: Tensor, here: _Point, k: int, j: int) -> Tensor:
-        """The mean from t_k to its neighbour t_j: with the flow, and uphill whichever way time
-        runs."""
-        dt = self.times[j] - self.times[k]
-        climb = self.diffusion[min(j, k)] * abs(dt)
-        moved = torch.add(x, here.velocity, alpha=dt)
-        return torch.add(torch.add(moved, here.score, alpha=climb), here.tilt.pull, alpha=climb)
-
-
-class _Point(NamedTuple):
-    velocity: Tensor
-    score: Tensor
-    tilt: Annealed
+    def _moved(self, x: Tensor, tilt: Annealed, k: int, j: int) -> tuple[Tensor, Current | None]:
+        """The mean from t_k to its neighbour t_j, with the flow, and uphill whichever way time
+        runs; and what was met of the flow."""
+        dt, eps = self.times[j] - self.times[k], self.diffusion[min(j, k, self.steps - 1)]
+        carried, flow = self.flow.carried(x, k, dt, eps * abs(dt))
+        return torch.add(carried, tilt.pull, alpha=eps * abs(dt)), flow

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from tiltbench.targets.bases.noising import Known, Step, pick
+from tiltbench.targets.bases.noising import Current, Known, Step, pick
 from tiltbench.targets.bases.process import Kernel
 from tiltbench.targets.constants import constant
 
@@ -87,6 +87,18 @@ class Linear(Known):
         self, x: Float[Tensor, "*b d"], k: Step
     ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
         return pick(self.drifts, k, x) * x, self.score(x, k)
+
+    def carried(
+        self, x: Float[Tensor, "*b d"], k: int, dt: float, climb: float
+    ) -> tuple[Float[Tensor, "*b d"], Current | None]:
+        return (1 + dt * self.drifts[k] + climb * self.slopes[k]) * x, None
+
+    def currents(
+        self, x: Float[Tensor, " k1 *b d"], met: list[Current | None]
+    ) -> tuple[Float[Tensor, " k1 *b d"], Float[Tensor, " k1 *b d"]]:
+        lead = (-1, *[1] * (x.dim() - 1))
+        drift, slope = (constant(each, x).reshape(lead) for each in (self.drifts, self.slopes))
+        return drift * x, slope * x
 
     @cached_property
     def drifts(self) -> list[float]:

@@ -20,6 +20,7 @@ from tiltbench.targets.bases.process import Additive
 from tiltbench.targets.constants import constant
 
 Step = int | Int[Tensor, "*b"]
+Current = tuple[Tensor, Tensor]  # (velocity, score), (*b, d) each
 
 
 def pick(values: Sequence[float], k: Step, like: Tensor) -> float | Tensor:
@@ -88,6 +89,20 @@ class Noising(Additive):
         second = pick([rate for _, rate in self.rates], k, x)
         score = self.score(x, k)
         return first * self.denoise(x, k) - second / 2 * score, score
+
+    def carried(
+        self, x: Float[Tensor, "*b d"], k: int, dt: float, climb: float
+    ) -> tuple[Float[Tensor, "*b d"], Current | None]:
+        """x + dt velocity + climb score, and the two where they were worked out for it."""
+        now = self.current(x, k)
+        return torch.add(torch.add(x, now[0], alpha=dt), now[1], alpha=climb), now
+
+    def currents(
+        self, x: Float[Tensor, " k1 *b d"], met: list[Current | None]
+    ) -> tuple[Float[Tensor, " k1 *b d"], Float[Tensor, " k1 *b d"]]:
+        """(velocity, score) at all points of a path, of what `carried` has answered along it."""
+        velocity, score = zip(*(now for now in met if now is not None), strict=True)
+        return torch.stack(velocity), torch.stack(score)
 
     def renoise(
         self, x1: Float[Tensor, "*b d"], k: Step, generator: Generator

@@ -206,6 +206,46 @@ def test_the_check_of_the_reward_sees_points_under_vmap():
     f(torch.tensor([[0.0, 1.0]]))  # -inf is zero density and passes
 
 
+def test_a_value_with_its_gradient_is_charged_for_both_before_it_is_made():
+    meter, f = watched(Cost(10, 9))
+    r, g = f.value_and_grad(points(6, 3))
+    assert meter.spent == Cost(6, 6)
+    torch.testing.assert_close((r, g), (reward(points(6, 3)), grad(reward, points(6, 3))))
+    with pytest.raises(BudgetExceeded, match="4 values and 4 gradients asked for"):
+        Meter(Cost(10, 3)).watch(f.value).value_and_grad(points(4, 3))
+    with pytest.raises(BudgetExceeded):
+        f.value_and_grad(points(4, 3))  # four values are left, and three gradients
+    assert meter.spent == Cost(6, 6)
+    with pytest.raises(RuntimeError, match="torch.func.grad"):
+        torch.func.vmap(f.value_and_grad)(points(2, 3))
+
+
+def test_a_captured_computation_is_charged_before_every_replay_and_refused_when_it_is_dear():
+    meter, f = watched(Cost(20, 20))
+    f(points(2, 3))  # spent before
+    static, made = points(5, 3), []
+
+    def capture():  # as a CUDA graph: what is recorded is launched at replays only
+        f.value_and_grad(static)
+        f(static)
+        return lambda: made.append(reward(static))
+
+    replay = meter.captured(capture)
+    assert meter.spent == Cost(2, 0) and made == []
+    replay()
+    assert meter.spent == Cost(12, 5) and len(made) == 1
+    with pytest.raises(BudgetExceeded, match="10 values and 5 gradients asked for, 8"):
+        replay()
+    assert meter.spent == Cost(12, 5) and len(made) == 1
+
+
+def test_a_capture_that_cannot_be_paid_once_is_refused():
+    meter, f = watched(Cost(4, 4))
+    with pytest.raises(BudgetExceeded):
+        meter.captured(lambda: f(points(5, 3)))
+    assert meter.spent == Cost(0, 0)
+
+
 def test_budgets_are_separate():
     budget = Budget.of(40_000, 1_000, Cost(7, 9))
     assert budget.train == Cost(40_000, 40_000)

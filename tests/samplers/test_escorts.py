@@ -357,7 +357,7 @@ def test_annealings_know_their_slopes(base, annealing):
     met = [annealing.at(base, bend, x, k) for k in range(301)]
     height, change = annealing.along(base, met)
     centred = (height[2:] - height[:-2]) * 150
-    assert torch.allclose(change[1:-1], centred, atol=2e-3)
+    assert torch.allclose(change[1:-1], centred, atol=4e-3)
     for k in (1, 90, 210, 299):
         y = x.clone().requires_grad_()
         again, _ = annealing.along(base, [*met[:k], annealing.at(base, bend, y, k), *met[k + 1 :]])

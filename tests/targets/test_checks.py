@@ -1,0 +1,90 @@
+"""Checks that wait: what was evaluated is read once, and what is wrong is told as if at once."""
+
+import pytest
+import torch
+
+from tiltbench.targets.bases.references import Brownian
+from tiltbench.targets.checks import Checks, Diverged
+from tiltbench.targets.problem import Problem, graded
+
+X = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+GOOD = torch.tensor([0.0, -torch.inf, 1.0])
+SLOPES = torch.tensor([[1.0, 1.0], [torch.nan, 0.0], [0.0, 1.0]])  # NaN where the density is zero
+
+
+def bad(i, what):
+    y, g = torch.zeros(3), torch.zeros(3, 2)
+    (y if what == "value" else g)[i] = torch.nan
+    return y, g
+
+
+def test_zero_density_and_its_gradient_pass():
+    Checks().values("log rho", X, GOOD, SLOPES)
+    Checks().values("log rho", X, GOOD)
+
+
+@pytest.mark.parametrize(
+    "what, said",
+    [
+        ("value", r"^log rho is nan at 1 of 3 points, first at x = \(3, 4\)$"),
+        ("gradient", r"^the gradient of log rho is not finite at 1 of 3 points.*\(3, 4\)$"),
+    ],
+)
+def test_what_is_not_finite_is_told_at_once_or_at_the_end(what, said):
+    with pytest.raises(Diverged, match=said):
+        Checks().values("log rho", X, *bad(1, what))
+    checks, reached = Checks(), []
+    with pytest.raises(Diverged, match=said), checks.together():
+        with checks.together():  # the inner end reads nothing
+            checks.values("log rho", X, *bad(1, what))
+        checks.values("later", X, *bad(2, what))  # the first is told
+        reached.append(True)
+    assert reached
+    checks.values("log rho", X, GOOD)  # and nothing is left of it
+
+
+def test_finite_numbers_whose_sum_overflows_pass():
+    top = torch.finfo(torch.float32).max
+    Checks().values("log rho", X, torch.full((3,), top))
+    with pytest.raises(Diverged, match="is inf at 1 of 3"):
+        Checks().values("log rho", X, torch.tensor([top, top, torch.inf]))
+
+
+def test_conditions_and_numbers_are_read_with_it():
+    checks = Checks()
+    with checks.together():
+        checks.values("log rho", X, GOOD)
+        checks.never(torch.tensor(False), lambda: KeyError("never"))
+        checks.finite(torch.tensor(2.0), lambda: KeyError("finite"))
+        few, more = checks.also(torch.tensor([3, 1, 2])), checks.also(torch.tensor([7]))
+        assert few == [] == more
+    assert few == [3, 1, 2] and more == [7]
+    with pytest.raises(KeyError, match="never"), checks.together():
+        checks.never(torch.tensor(True), lambda: KeyError("never"))
+    for value in (torch.nan, torch.inf):
+        with pytest.raises(KeyError, match="finite"):
+            checks.finite(torch.tensor(value), lambda: KeyError("finite"))
+
+
+def test_what_was_wrong_first_is_told_rather_than_what_it_led_to():
+    checks = Checks()
+    with pytest.raises(Diverged, match="log rho is nan"), checks.together():
+        checks.values("log rho", X, *bad(0, "value"))
+        raise ZeroDivisionError("of the points that came out of it")
+    with pytest.raises(ZeroDivisionError), checks.together():
+        checks.values("log rho", X, GOOD)
+        raise ZeroDivisionError("of its own")
+    with pytest.raises(KeyboardInterrupt), checks.together():
+        checks.values("log rho", X, *bad(0, "value"))
+        raise KeyboardInterrupt
+    checks.values("log rho", X, GOOD)  # forgotten with the interrupted work
+
+
+def test_a_plain_reward_gets_its_gradient_and_the_check_of_its_problem():
+    problem = Problem(2, Brownian(), lambda x: x.square().sum(-1).sqrt())
+    r, g = graded(problem.reward, problem.checks).value_and_grad(X)
+    torch.testing.assert_close(g, X / r[:, None])
+    assert not r.requires_grad and not g.requires_grad
+    steep = graded(lambda x: x[..., 0].abs().sqrt(), problem.checks)
+    with pytest.raises(Diverged, match="gradient of the reward is not finite at 1 of 1"):
+        steep.value_and_grad(torch.zeros(1, 2))
