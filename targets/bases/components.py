@@ -98,11 +98,12 @@ class Components:
 
     def sample(self, n: int, generator: Generator) -> Float[Tensor, "n d"]:
         """n i.i.d. draws, float64, on the generator's device."""
-        device = generator.device
-        j = torch.multinomial(self.weight.to(device), n, True, generator=generator)
+        like = torch.empty(0, device=generator.device, dtype=torch.float64)
+        law = self.on(like)
+        j = torch.multinomial(law.weight, n, True, generator=generator)
         shape = (n, self.mean.shape[-1])
-        xi = torch.randn(shape, generator=generator, device=device, dtype=torch.float64)
-        return self.mean.to(device)[j] + self.var.to(device)[j].sqrt()[:, None] * xi
+        xi = torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+        return law.mean[j] + law.var[j].sqrt()[:, None] * xi
 
     def assign(self, x: Float[Tensor, "*b d"]) -> Int[Tensor, " *b"]:
         """The component of the largest responsibility."""

@@ -148,7 +148,7 @@ class Pretrained(Interpolant):
     interpolated between (see `doubts`): the step's noise for what the denoiser cannot know.  The
     chain ends in a law of its own, off p_base by the network's error and O(1/K); weights are exact
     for that chain.  `network` is frozen here, in evaluation mode; `trainable` makes of it what an
-    `Adapter` trains.
+    `Adapter` trains.  Of a network that offers `on_grid` the time is told once (see `Frozen`).
 
     Raises ValueError where the model says nothing of X_1 at t = 0 (an epsilon or score model needs
     a signal there), the last step would have no noise, or a number cannot be what it stands for.
