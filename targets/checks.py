@@ -129,7 +129,7 @@ class Checks:
         totals += [numbers for numbers, _ in also]
         if not totals:
             return
-        read = torch.cat([total.reshape(-1).double() for total in totals]).tolist()
+        read = torch.cat([total.reshape(-1) for total in totals]).tolist()
         if flags and not math.isfinite(read.pop(0)):
             for seen in evaluated:
                 seen.raise_where_wrong()
