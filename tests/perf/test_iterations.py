@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools.iterations import iteration, times
 from tests.tools.perf_page import publish
 from tiltbench.plan.spec import build_sampler, build_target
 from tiltbench.plan.text import parse
@@ -144,8 +145,6 @@ def test_a_base_that_is_no_commit_is_named(tmp_path):
         files_of("nowhere", tmp_path)
 
 
-def test_a_version_answers_with_times_of_its_own_tree(tmp_path):
-    """A worker of a tree that is no package says so, and one of this tree measures."""
-    version = Version(ROOT)
-    assert all(t > 0 for t in version.times("gaussian", sized("log_variance", 2, 2), 0.0))
-    version.close()
+def test_an_iteration_is_timed():
+    step = iteration("gaussian", sized("log_variance", 2, 2))
+    assert len(times(step, 0.0)) == 1 and all(t > 0 for t in times(step, 1e-4))

@@ -43,7 +43,7 @@ def iteration(target: str, sampler: str) -> Callable[[], None]:
 def times(f: Callable[[], None], seconds: float) -> list[float]:
     """At least one."""
     found: list[float] = []
-    while sum(found) < seconds:
+    while not found or sum(found) < seconds:
         start = time.process_time()
         f()
         found.append(time.process_time() - start)
