@@ -14,7 +14,7 @@ from tests.gpu.section import TINY, Visit
 VISIT = Visit("cuda", replace(TINY, steps=1, points=4, replays=1), Path())
 
 
-@pytest.mark.parametrize("what", ["pis", "gmm9"])
+@pytest.mark.parametrize("what", ["best_of_n", "pis", "gmm9"])
 def test_devices_are_alike_on_the_same_noise(gpu, what):
     found = parity.row(what, VISIT)
     assert found["verdict"] == "alike" and "with TF32" in found

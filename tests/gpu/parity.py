@@ -24,6 +24,7 @@ from tests.gpu.section import Notes, Visit
 from tiltbench.plan.spec import build_sampler, build_target, parse
 from tiltbench.processes import pool
 from tiltbench.run.states import modules
+from tiltbench.samplers import at_once
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.registry import NETWORKS, SAMPLERS
 from tiltbench.samplers.sampler import Unsupported
@@ -228,7 +229,7 @@ def compared(story: Story, visit: Visit) -> dict[str, Any]:
 def told(story: Story, visit: Visit, device: str, move: float = 0.0) -> Made:
     """The story on the CPU's random numbers; what it made, on the CPU in float64."""
     generator = Generator(device)
-    with SameNoise(generator, Generator().manual_seed(5), move):
+    with SameNoise(generator, Generator().manual_seed(5), move), same_parts():
         made = story(generator, visit)
     return {name: tensor.detach().cpu().double() for name, tensor in made.items()}
 
@@ -271,6 +272,17 @@ def difference(a: Tensor, b: Tensor) -> float:
     if off == 0:
         return 0.0
     return off / size if size > 0 else math.inf
+
+
+@contextmanager
+def same_parts() -> Iterator[None]:
+    """Parts as small on a GPU as on a CPU: in others the same noise goes to other draws."""
+    before = at_once.WIDER
+    at_once.WIDER = 1
+    try:
+        yield
+    finally:
+        at_once.WIDER = before
 
 
 @contextmanager
