@@ -19,7 +19,7 @@ STEPS = 4  # more than any budget of waits: one wait in the loop over steps brea
 
 PLAIN = {name: build_sampler({"name": name, "params": {}}) for name in sorted(SAMPLERS.entries)}
 LEARNT = [name for name, sampler in PLAIN.items() if isinstance(sampler, Diffusion)]
-OTHERS = [name for name in PLAIN if name not in LEARNT]
+OTHERS = [name for name in PLAIN if name not in LEARNT and name != "guidance"]  # has no steps
 BRIDGES = {"adjoint_sampling", "adjoint_schroedinger_bridge"}  # not on the bases of tilts
 
 
@@ -28,7 +28,8 @@ def within(found, most):
     assert found
     for one in found:
         lines = "\n".join(f"{n} x {line}" for line, n in one.syncs.most_common())
-        assert one.syncs.total() <= most, f"{one.syncs.total()} waits, not {most}:\n{lines}"
+        waits = one.syncs.total()
+        assert waits <= most, f"{waits} waits, not {most}:\n{lines}"
 
 
 def learnt(name, **changed):
@@ -61,9 +62,10 @@ def test_networks_of_their_own_wait_no_more(gpu, target, sampler):
     within(iterations(gpu, target, sampler, n=1), 2)
 
 
-# Of samplers that learn nothing, a step: one question about the number of leaps, one about the
-# acceptance, and the check of the rewards.  AIS and SMC choose each temperature by its weights.
-MOVE, TEMPERATURE = 3, 3
+# Of samplers that learn nothing, whatever the number of leaps.  A move asks how many leaps it has,
+# whether points were accepted, and whether rewards were sound; a round of replicas swaps them on
+# the host; an island of AIS or SMC is resampled, or not, by its weights at each temperature.
+MOVE, ROUND, TEMPERATURE = 3, 8, 3
 
 
 @pytest.mark.parametrize("target", ["gmm9", "tilt_linear[steps=3]"])
@@ -74,16 +76,20 @@ def test_a_move_waits_no_longer_for_more_leaps(gpu, name, target):
     if name in ("ais", "smc"):
         (one,) = iterations(gpu, target, sampler, n=1, warm=1, allowance=Cost(500, 500))
         within([one], TEMPERATURE * len(one.state.schedule.betas))
-    elif not PLAIN[name].done(None) if name == "guidance" else True:
-        within(iterations(gpu, target, sampler, allowance=Cost(10**5, 10**5)), MOVE)
+    else:
+        most = ROUND if name == "parallel_tempering" else MOVE
+        within(iterations(gpu, target, sampler, allowance=Cost(10**5, 10**5)), most)
 
 
 SIMULATED = 14  # launches a step of the chain, of an unguided control on a density's base
-LAUNCHES = {  # an iteration at the default steps: of commit c5d0156 over these, or fewer
-    "cmcd_lv": ("gmm9", "cmcd_lv[paths=8]", 4232 // 2),
-    "nets_pinn": ("gmm9", "nets_pinn[paths=8]", 4981 // 2),
-    "a tilt": ("tilt_linear", "adjoint_matching[paths=8]", 6048 // 3),
-    "digits": ("digits_even", "adjoint_matching[paths=8]", 7841 // 3),
+# An iteration at the default steps.  The numbers divided are those of commit c5d0156, before
+# launches were looked at; the count here takes the backward pass of SiLU for one launch, as CUDA
+# does, where the first table of them (4232, 4981, 6048, 7841) took it for six.
+LAUNCHES = {
+    "cmcd_lv": ("gmm9", "cmcd_lv[paths=8]", 4112 // 2),
+    "nets_pinn": ("gmm9", "nets_pinn[paths=8]", 4933 // 2),
+    "a tilt": ("tilt_linear", "adjoint_matching[paths=8]", 6018 // 3),
+    "digits": ("digits_even", "adjoint_matching[paths=8]", 6599 // 3),
 }
 
 
@@ -97,7 +103,8 @@ def test_launches_a_simulation_step(gpu, name):
 def test_launches_an_iteration(gpu, what):
     target, sampler, most = LAUNCHES[what]
     (one,) = iterations(gpu, target, sampler, n=1, warm=1)
-    assert one.launches <= most
+    launches = one.launches
+    assert launches <= most
 
 
 GRAPHS = {  # iterations that are to become CUDA graphs

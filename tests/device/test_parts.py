@@ -1,7 +1,5 @@
 """What depends on the device by itself: the size of parts, and where numbers of two kinds meet."""
 
-import sys
-
 import pytest
 import torch
 from torch import Generator
@@ -18,9 +16,6 @@ from tiltbench.studies.memoryless_digits.coupled import Siblings, memory
 from tiltbench.targets.bases.schedules import RectifiedFlow
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import pose
-
-if "tests.tools.pretend.device" not in sys.modules:
-    pytest.skip("it needs the pretended GPU, see test_pretended.py", allow_module_level=True)
 
 
 def randn(*shape):

@@ -1,5 +1,5 @@
-"""Everything through a pretended GPU: each file of this folder in a process of its own, for the
-device must be there before torch."""
+"""Everything through a pretended GPU: the other files of this folder in two processes of their own,
+for the device must be there before torch."""
 
 import subprocess
 import sys
@@ -24,15 +24,7 @@ def compiled():
 
 @pytest.mark.parametrize("files", [OTHERS, [STUDIES]], ids=["all but studies", "studies"])
 def test_on_the_pretended_gpu(compiled, files):
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "tests.tools.pretend.device",
-        "-q",
-        "--tb=short",
-    ]
-    command += ["-p", "no:cacheprovider", "-W", "ignore", *map(str, files)]
+    options = ["-q", "--tb=short", "-p", "no:cacheprovider", "-p", "tests.tools.pretend.device"]
+    command = [sys.executable, "-m", "pytest", *options, *map(str, files)]
     done = subprocess.run(command, cwd=HERE.parents[1], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]

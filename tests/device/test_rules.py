@@ -104,6 +104,10 @@ def test_launches_are_counted_and_views_are_not(device):
     assert device.launches == 0
     x.exp_().add(1.0)
     assert device.launches == 2
+    y = nn.functional.silu(x.requires_grad_())
+    device.forget()
+    torch.autograd.grad(y, x, torch.ones_like(y))
+    assert device.launches == 2  # the ones, and one kernel of CUDA's
 
 
 def test_training_is_that_of_the_cpu(device):

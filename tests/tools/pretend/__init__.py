@@ -5,8 +5,8 @@ the places where the host waits for the device.  It is blind to CUDA's arithmeti
 kernels, its memory and its nondeterminism: what passes here may still fail on a GPU, but what fails
 here fails there.
 
-    python -m tests.tools.pretend.run samplers log_variance     one kind of cases, and which of them
+    python -m pytest -p tests.tools.pretend.device tests/device/test_samplers.py -k log_variance
 
 `guard.cpp`, compiled by `build`, is what a CPU-only torch lacks for tensors that call themselves
-CUDA; `device` has the tensors, the rules and the counts; `cases` what is run on them.
+CUDA; `device` has the tensors, the rules and the counts; `measure` runs iterations of a sampler.
 """

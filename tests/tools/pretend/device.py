@@ -70,6 +70,11 @@ for _name, _answer in {
 torch.cuda.get_rng_state = lambda device=None: torch.get_rng_state()
 torch.cuda.get_rng_state_all = lambda: [torch.get_rng_state()]
 
+# CUDA has kernels of its own for these; without one torch would take them apart before they arrive.
+_kernels = torch.library.Library("aten", "IMPL")
+for _name in ("silu_backward", "mish_backward", "native_channel_shuffle"):
+    _kernels.impl(_name, lambda *given: NotImplemented, "CUDA")
+
 
 class Generator(torch._C.Generator):
     """A CPU generator that says where it was asked to be: `Generator("cuda")` names no index."""
