@@ -10,12 +10,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def constant(values: Sequence[float], like: Tensor) -> Float[Tensor, " n"]:
-    """The numbers on the device and in the dtype of `like`, cached: do not write to it.
+def constant(
+    values: Sequence[float], like: Tensor, dtype: torch.dtype | None = None
+) -> Float[Tensor, " n"]:
+    """The numbers on the device of `like`, in its dtype or the given one, cached: do not write to
+    it.
 
     A copy to a GPU stops the host until it has arrived, which in a loop over steps costs more than
     the step itself."""
-    return _constant(tuple(values), like.dtype, like.device)
+    return _constant(tuple(values), dtype or like.dtype, like.device)
 
 
 def settled(device: torch.device) -> torch.device:

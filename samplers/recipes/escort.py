@@ -83,10 +83,11 @@ class KernelRatio(Weighing):
         return -self._gained(escort, path)[-1]
 
     def _gained(self, escort: Escort, path: EscortPath) -> Tensor:
-        eps = constant(escort.diffusion, path.dt.double())
+        eps = constant(escort.diffusion, path.t, torch.float64)
         w = escort.spread * path.u
         carried = path.velocity + w
-        push, up = eps.reshape(-1, *[1] * (path.x.dim() - 1)).to(path.x), slope(path)
+        lead = (-1, *[1] * (path.x.dim() - 1))
+        push, up = constant(escort.diffusion, path.x).reshape(lead), slope(path)
         ahead, behind = carried[:-1] + push * up[:-1], carried[1:] - push * up[1:]
         back = turn(path.x.diff(dim=0), ahead, behind, path.dt, eps)
         return back + escort.flow.log_change(path.x, path.velocity, path.score, w, path.dt, eps)

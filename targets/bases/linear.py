@@ -134,9 +134,13 @@ class Linear(Known):
     ) -> Float[Tensor, " k1 *b"]:
         """Exact, from the Gaussian density of X_t."""
         rank, variances = x.shape[-1] - self.removed, [self.variance(t) for t in self.times]
-        lead, here = (-1, *[1] * (x.dim() - 2)), dt.double()
-        bend = constant([-0.5 / v for v in variances], here).reshape(lead)
-        log_norm = constant([-rank / 2 * math.log(v) for v in variances], here).reshape(lead)
+        bend, log_norm = (
+            constant(each, x, torch.float64).reshape(-1, *[1] * (x.dim() - 2))
+            for each in (
+                [-0.5 / v for v in variances],
+                [-rank / 2 * math.log(v) for v in variances],
+            )
+        )
         log_p = torch.addcmul(log_norm, x.square().sum(-1).double(), bend)
         return log_p - log_p[:1]
 

@@ -14,6 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -41,8 +42,8 @@ class Path:
     u: Float[Tensor, "k *b d"]  # the control it was simulated (or retraced) with
     hint: Float[Tensor, "k *b d"] | None = None  # paid reward gradients, for guided controls
 
-    @property
-    def dt(self) -> Tensor:
+    @cached_property
+    def dt(self) -> Float[Tensor, " k"]:
         return self.t.diff()
 
 
