@@ -70,7 +70,8 @@ class _Towards(Controlled):
         self, x: Float[Tensor, "*b d"], t: Tensor, hint: Tensor | None = None
     ) -> Float[Tensor, "*b d"]:
         k = int((t * self.base.steps).round())  # `simulate` asks for one time at once
-        far = self.stepping.mean(self.steered, x, k) - self.base.base(x, k).mean
+        mix = self.stepping.mix(self.steered, k)
+        far = self.steered.mixed(x, k, mix) - self.base.base(x, k).mean
         return far / (self.base.stds[k] * math.sqrt(self.base.times[k + 1] - self.base.times[k]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -56,22 +57,24 @@ class Condition(NamedTuple):
     wrong: Callable[[float], bool]
     error: Callable[[], Exception]
 
+    def raise_where_wrong(self) -> None:
+        if self.wrong(float(self.number)):
+            raise self.error()
 
-class Checks:
-    """What a problem has still to be asked.  Reading a flag from a GPU stops the host until all
-    that was launched before is done, so inside `together` nothing is read before its end."""
+
+class Checks(threading.local):
+    """What a problem has still to be asked, by each thread for itself.  Reading a flag from a GPU
+    stops the host until all that was launched before is done, so inside `together` nothing is read
+    before its end.  What waits must not be changed in place by whoever gets it as well."""
 
     def __init__(self) -> None:
-        self._evaluated: list[Evaluated] = []
-        self._conditions: list[Condition] = []
+        self._waiting: list[Evaluated | Condition] = []  # in the order in which they were made
         self._also: list[tuple[Tensor, list[int]]] = []
         self._depth = 0
 
     def values(self, what: str, x: Tensor, y: Tensor, g: Tensor | None = None) -> None:
         """y (and g) of `what` at x must be finite, but for y = -inf: raises Diverged."""
-        self._evaluated.append(Evaluated(what, x, y, g))
-        if not self._depth:
-            self._read()
+        self._expect(Evaluated(what, x, y, g))
 
     def never(self, wrong: Bool[Tensor, ""], error: Callable[[], Exception]) -> None:
         """Raises error() where `wrong` is true."""
@@ -81,11 +84,6 @@ class Checks:
         """Raises error() where the number is not finite."""
         self._expect(Condition(number.detach(), lambda v: not math.isfinite(v), error))
 
-    def _expect(self, condition: Condition) -> None:
-        self._conditions.append(condition)
-        if not self._depth:
-            self._read()
-
     def also(self, numbers: Tensor) -> list[int]:
         """Whole numbers (n,) of the device, read with the next flags: the list is filled then."""
         found: list[int] = []
@@ -93,6 +91,11 @@ class Checks:
         if not self._depth:
             self._read()
         return found
+
+    def _expect(self, one: Evaluated | Condition) -> None:
+        self._waiting.append(one)
+        if not self._depth:
+            self._read()
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -115,29 +118,44 @@ class Checks:
             self._read()
 
     def _read(self) -> None:
-        evaluated, conditions, also = self._evaluated, self._conditions, self._also
+        waiting, also = self._waiting, self._also
         self._forget()
-        flags = [
-            part.detach().reshape(-1)
-            for seen in evaluated
-            for part in (seen.y, seen.g)
-            if part is not None
-        ]
-        # a sum is finite only where every term is; one that overflows is looked at term by term
-        totals = [torch.cat(flags).sum()] if flags else []
-        totals += [condition.number for condition in conditions]
-        totals += [numbers for numbers, _ in also]
-        if not totals:
+        conditions = [one for one in waiting if isinstance(one, Condition)]
+        flags = _total([one for one in waiting if isinstance(one, Evaluated)])
+        numbers = [*flags, *(one.number for one in conditions), *(some for some, _ in also)]
+        if not numbers:
             return
-        read = torch.cat([total.reshape(-1) for total in totals]).tolist()
-        if flags and not math.isfinite(read.pop(0)):
-            for seen in evaluated:
-                seen.raise_where_wrong()
-        for condition in conditions:
-            if condition.wrong(read.pop(0)):
-                raise condition.error()
-        for numbers, found in also:
-            found += [int(read.pop(0)) for _ in range(numbers.numel())]
+        read = torch.cat([some.reshape(-1) for some in numbers]).tolist()
+        wrong = bool(flags) and not math.isfinite(read.pop(0))
+        wrong |= any([one.wrong(read.pop(0)) for one in conditions])
+        if wrong:  # the first is told
+            for one in waiting:
+                one.raise_where_wrong()
+        for some, found in also:
+            found += [int(read.pop(0)) for _ in range(some.numel())]
 
     def _forget(self) -> None:
-        self._evaluated, self._conditions, self._also = [], [], []
+        self._waiting, self._also = [], []
+
+
+def _total(evaluated: list[Evaluated]) -> list[Float[Tensor, ""]]:
+    """A number that is finite only where nothing is wrong; none where there is nothing.
+
+    A sum is finite only where every term is, and 0 g is 0 only where g is finite.  A sum that
+    overflows is looked at term by term, like one that is wrong."""
+    parts = []
+    for seen in _joined(evaluated):
+        total = seen.y if seen.g is None else seen.y + (0 * seen.g).sum(-1)
+        parts.append(total.masked_fill(seen.y == -torch.inf, 0.0).sum())
+    return [torch.stack(parts).sum()] if len(parts) > 1 else parts
+
+
+def _joined(evaluated: list[Evaluated]) -> Iterator[Evaluated]:
+    """Those with gradients as one, and those without."""
+    for with_g in (True, False):
+        some = [seen for seen in evaluated if (seen.g is not None) == with_g]
+        if not some:
+            continue
+        y = torch.cat([seen.y.reshape(-1) for seen in some])
+        gs = [seen.g.reshape(-1, seen.g.shape[-1]) for seen in some if seen.g is not None]
+        yield Evaluated("", y, y, torch.cat(gs) if gs else None)

@@ -15,6 +15,7 @@ from tiltbench.targets.bases.confined import Confined
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.process import Process
 from tiltbench.targets.checks import Checks
+from tiltbench.targets.checks import Diverged as Diverged  # met where the problem is
 from tiltbench.targets.gradient import value_and_grad
 from tiltbench.targets.purity import pure
 from tiltbench.targets.target import Density, Target, Tilt
@@ -85,7 +86,7 @@ def pose(
                 x = project(x.detach())
                 y, g = both(x)
                 r, g = base.less_log_end(x, y, project(g))
-                checks.values(what, x, r, g)  # finite where log rho and its gradient are
+                checks.values(what, x, y, g)  # g is finite where the gradient of log rho is
                 return r, alive(r, g)
 
             return Problem(target.dim, base, watch(Graded(reward, with_grad, checks)), checks)
@@ -97,9 +98,8 @@ def pose(
             def tilted(x: Float[Tensor, "*b d"]) -> tuple[Tensor, Tensor]:
                 x = project(x.detach())
                 r, g = both(x)
-                r, g = r.clone(), project(g)  # it may be written to again
                 checks.values(what, x, r, g)
-                return r, alive(r, g)
+                return r.clone(), alive(r, project(g))
 
             plain = Graded(lambda x: sound(project(x)), tilted, checks)
             return Problem(target.dim, target.base, watch(plain), checks)
@@ -116,7 +116,7 @@ def graded(reward: Reward, checks: Checks | None = None) -> Graded:
     def both(x: Tensor) -> tuple[Tensor, Tensor]:
         r, g = value_and_grad(bare, x)
         seen.values("the reward", x.detach(), r, g)
-        return r, alive(r, g)
+        return r.clone(), alive(r, g)
 
     return Graded(bare, both, seen)
 
@@ -169,9 +169,8 @@ def checked(f: Function, what: str, dim: int, checks: Checks | None = None) -> F
         _one_a_point(y, x, what)
         if torch._C._functorch.is_functorch_wrapped_tensor(y):
             return _Checked.apply(y, x.detach(), what, seen)
-        y = y.clone()
         seen.values(what, x.detach(), y.detach())
-        return y
+        return y.clone()
 
     return sound
 

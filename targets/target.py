@@ -143,7 +143,7 @@ class Density(Target):
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        if "log_rho" in vars(cls) and "log_rho_and_grad" not in vars(cls):
+        if _nearer(cls, "log_rho", "log_rho_and_grad"):
             cls.log_rho_and_grad = Density.log_rho_and_grad  # type: ignore[method-assign]
 
 
@@ -171,13 +171,19 @@ class Tilt(Target):
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        if "reward" in vars(cls) and "reward_and_grad" not in vars(cls):
+        if _nearer(cls, "reward", "reward_and_grad"):
             cls.reward_and_grad = Tilt.reward_and_grad  # type: ignore[method-assign]
 
     def features(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b f"]:
         """What the diversity of draws is measured in: x itself, or say a classifier's last layer.
         Euclidean distances between features are to mean something."""
         return x
+
+
+def _nearer(cls: type, name: str, other: str) -> bool:
+    """Whether the class writes `name` itself, or inherits it from nearer by than `other`."""
+    places = [[part in vars(one) for one in cls.__mro__].index(True) for part in (name, other)]
+    return places[0] < places[1]
 
 
 def centred(x: Float[Tensor, "*b D"], space: int) -> Float[Tensor, "*b D"]:

@@ -54,12 +54,9 @@ def _pair(target: Target, both: Both, name: str) -> Iterator[Finding]:
             f"{tuple(grad.shape)}",
             remedy,
         )
-        yield expect(
-            not kept.changed,
-            f"{name} leaves x as it is",
-            f"{name} changes x in place, which corrupts the draws",
-            "make new tensors: no +=, no x[...] = and no functions that end in _",
-        )
+        if kept.changed:
+            what = f"{name} changes x in place, which corrupts the draws"
+            yield Finding(False, what, "make new tensors: no +=, and no functions that end in _")
     for dtype in (torch.float32, torch.float64):
         value, grad = both(points(target, 4).to(dtype))
         yield expect(
@@ -84,6 +81,17 @@ def _as_autograd(
     x = torch.cat([points(target, n, spread=spread) for spread, n in spreads.items()])
     value, grad = both(x)
     expected, slope = f(x).detach(), gradient(f, x)
+    single, alone = x.float(), f(x.float()).detach()
+    fine = alone.isfinite() & gradient(f, single).isfinite().all(-1)
+    told = [part.isfinite().reshape(len(x), -1).all(-1) for part in both(single)]
+    lost = fine & ~(told[0] & told[1])
+    yield expect(
+        not lost.any(),
+        f"{name} is finite in float32 wherever {called} and autograd are",
+        f"{name} is not finite at {int(lost.sum())} of {len(x)} points in float32, where {called} "
+        "and its gradient by autograd are",
+        f"avoid exponentials and powers of large numbers, or leave {name} out",
+    )
     gap = (value - expected).abs() / expected.abs().clamp(min=1)
     gap = torch.where(value == expected, 0.0, gap)  # -inf is -inf
     yield expect(

@@ -84,8 +84,11 @@ class Meter:
 
         Recording a CUDA graph launches nothing, so what it charged is given back."""
         before = self.spent
-        replay = capture()
-        cost, self.spent = self.spent.minus(before), before
+        try:
+            replay = capture()
+        finally:
+            with self.lock:
+                cost, self.spent = self.spent.minus(before), before
 
         def run() -> None:
             self.charge(cost)

@@ -87,7 +87,7 @@ def _ramp(t: float) -> tuple[float, float]:
 
 def _times(numbers: Tensor, r: Tensor) -> Tensor:
     """numbers r, with 0 times -inf = 0: no tilt, no wall."""
-    return (numbers * r).where(numbers != 0, 0.0)
+    return (numbers * r).masked_fill(numbers == 0, 0.0)
 
 
 def _kept(x: Tensor) -> bool:

@@ -248,7 +248,7 @@ class Escort(Process):
         x, pull = torch.stack(xs), torch.stack([tilt.pull for tilt in tilts])
         velocity, score = self.flow.currents(x, flows)
         height, change = self.annealing.along(self.flow, tilts)
-        t = self.grid(x)
+        t = self.grid(x).clone()
         dt = t.diff().reshape(-1, *[1] * (x.dim() - 1))
         climb = constant(self.diffusion, x).reshape(dt.shape) * dt
         mean = x[:-1] + dt * velocity[:-1] + climb * (score[:-1] + pull[:-1])
@@ -256,7 +256,7 @@ class Escort(Process):
             t,
             x,
             mean,
-            constant(self.stds, x),
+            constant(self.stds, x).clone(),
             u=torch.stack(us),
             hint=pull if guided else None,
             velocity=velocity,

@@ -108,11 +108,7 @@ class Stepping(ABC):
 
     @abstractmethod
     def mix(self, base: Interpolant, k: int) -> Mix:
-        """What E[X_{k+1} | X_k = x] adds up from."""
-
-    def mean(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
-        """E[X_{k+1} | X_k = x]."""
-        return base.mixed(x, k, self.mix(base, k))
+        """What E[X_{k+1} | X_k = x] adds up from: see `Interpolant.mixed`."""
 
     @abstractmethod
     def std(self, base: Interpolant, k: int) -> float: ...

@@ -25,9 +25,7 @@ from torch import Tensor
 
 from tiltbench.targets.bases.components import Components, square_distances
 
-AT_ONCE = (
-    2**22
-)  # numbers of a temporary of `pull_backs`; paths beyond it are worked through in parts
+AT_ONCE = 2**22  # numbers of a temporary of `pull_backs`; longer paths are done in parts
 Step = int | Int[Tensor, "*b"]
 
 

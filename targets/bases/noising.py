@@ -155,8 +155,7 @@ def turn(
     The difference of the squares is taken as a product, which does not cancel in float32."""
     step = dt.reshape(-1, *[1] * (moved.dim() - 1)).to(moved)
     product = (behind - ahead) * (2 * moved - (ahead + behind) * step)
-    weight = 1 / (4 * eps.double())
-    each = weight.reshape(-1, *[1] * (moved.dim() - 2)) * product.sum(-1).double()
+    each = product.sum(-1).double() / (4 * eps.double()).reshape(-1, *[1] * (moved.dim() - 2))
     return torch.cat([torch.zeros_like(each[:1]), each.cumsum(0)])
 
 

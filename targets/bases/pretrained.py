@@ -334,7 +334,13 @@ class Memory:
     def keep(
         self, k: int, x: Float[Tensor, "*b d"], f: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, "*b d"]:
-        """f(x), without a graph for whoever asked."""
+        """f(x), without a graph for whoever asked.  Points that are not the next of a path end it:
+        nothing is kept any more."""
+        if k != len(self.held):
+            self.full = True
+            self.held.clear()
+        if self.full:
+            return f(x)
         with torch.enable_grad():
             y = x.detach().requires_grad_()
             mean, size = (f(y), 0) if self.held else _sized(f, y)

@@ -207,7 +207,7 @@ def simulate(
     Differentiable in the model unless called under `torch.no_grad`; `guide` is charged K points a
     path and its hints are detached."""
     x = process.start(shape, generator, dtype)
-    t = process.grid(x)
+    t = process.grid(x).clone()  # a path is its owner's
     noise = process.normal((process.steps, *shape), generator, dtype).unbind(0)
     control = model.on_grid(t[:-1])
     xs, means, us, stds, hints = [x], [], [], [], []
@@ -226,7 +226,7 @@ def simulate(
         t,
         torch.stack(xs),
         torch.stack(means),
-        constant(stds, x),
+        constant(stds, x).clone(),
         torch.stack(us),
         torch.stack(hints) if hints else None,
     )
@@ -248,10 +248,10 @@ def retrace(
     x = torch.stack(xs[::-1])
     kernels = [process.base(x[k], k) for k in range(process.steps)]
     path = Path(
-        process.grid(x),
+        process.grid(x).clone(),
         x,
         torch.stack([kernel.mean for kernel in kernels]),
-        constant([kernel.std for kernel in kernels], x),
+        constant([kernel.std for kernel in kernels], x).clone(),
         x[:-1],
         guide(x[:-1]) if guide else None,
     )

@@ -56,6 +56,8 @@ def test_an_iteration_on_a_tilt_waits_at_most_twice(gpu, name):
         ("dw4", learnt("log_variance", model="EquivariantGuided[width=8]")),
         ("ising_hs[side=4]", learnt("log_variance", model="ConvolutionalGuided[width=8]")),
         ("gmm9", learnt("adjoint_sampling", model="Guided[width=8]")),
+        ("lj13", learnt("log_variance", model="EquivariantGuided[width=8]")),  # r = -inf at most
+        ("lj13", learnt("cmcd_lv")),
     ],
 )
 def test_networks_of_their_own_wait_no_more(gpu, target, sampler):
@@ -96,7 +98,16 @@ LAUNCHES = {
 }
 
 
-@pytest.mark.parametrize("name", ["log_variance", "trajectory_balance", "relative_entropy"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "log_variance",
+        "trajectory_balance",
+        "relative_entropy",
+        "adjoint_matching",
+        "adjoint_sampling",
+    ],
+)
 def test_launches_a_simulation_step(gpu, name):
     short, long = (simulated(gpu, "gmm9", small(name, steps=k)) for k in (4, 12))
     assert (long - short) / 8 <= SIMULATED

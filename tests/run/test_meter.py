@@ -239,10 +239,10 @@ def test_a_captured_computation_is_charged_before_every_replay_and_refused_when_
     assert meter.spent == Cost(12, 5) and len(made) == 1
 
 
-def test_a_capture_that_cannot_be_paid_once_is_refused():
-    meter, f = watched(Cost(4, 4))
+def test_a_capture_that_cannot_be_paid_once_is_refused_and_costs_nothing():
+    meter, f = watched(Cost(8, 8))
     with pytest.raises(BudgetExceeded):
-        meter.captured(lambda: f(points(5, 3)))
+        meter.captured(lambda: (f(points(5, 3)), f(points(5, 3))))
     assert meter.spent == Cost(0, 0)
 
 

@@ -1,11 +1,15 @@
 """Checks that wait: what was evaluated is read once, and what is wrong is told as if at once."""
 
+import threading
+from contextlib import nullcontext
+
 import pytest
 import torch
 
-from tiltbench.targets.bases.references import Brownian
+from tiltbench.targets.bases.references import Brownian, Stationary
 from tiltbench.targets.checks import Checks, Diverged
-from tiltbench.targets.problem import Problem, graded
+from tiltbench.targets.functions import from_torch
+from tiltbench.targets.problem import Problem, graded, pose
 
 X = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
 GOOD = torch.tensor([0.0, -torch.inf, 1.0])
@@ -88,3 +92,37 @@ def test_a_plain_reward_gets_its_gradient_and_the_check_of_its_problem():
     steep = graded(lambda x: x[..., 0].abs().sqrt(), problem.checks)
     with pytest.raises(Diverged, match="gradient of the reward is not finite at 1 of 1"):
         steep.value_and_grad(torch.zeros(1, 2))
+
+
+def test_what_a_caller_writes_into_its_rewards_is_not_what_is_checked():
+    for reward in (lambda x: x[..., 0].log(), lambda x: x.sum(-1)):
+        posed = pose(from_torch("given", reward, 2, scale=2.0)(), Stationary())
+        x = torch.tensor([[-1.0, 1.0]])
+        for ask in (posed.reward, lambda y, p=posed: p.reward.value_and_grad(y)[0]):
+            wrong = bool(reward(x).isnan().any())
+            with pytest.raises(Diverged) if wrong else nullcontext(), posed.checks.together():
+                with torch.no_grad():
+                    ask(x).nan_to_num_(0.0).mul_(torch.inf)
+
+
+def test_what_came_first_is_told_whatever_its_kind():
+    checks = Checks()
+    with pytest.raises(KeyError, match="control"), checks.together():
+        checks.never(torch.tensor(True), lambda: KeyError("control"))
+        checks.values("log rho", X, *bad(0, "value"))
+
+
+def test_a_thread_waits_for_its_own():
+    checks, found = Checks(), []
+
+    def other():
+        try:
+            checks.values("log rho", X, *bad(0, "value"))
+        except Diverged as error:
+            found.append(error)
+
+    with checks.together():
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert len(found) == 1

@@ -199,6 +199,20 @@ def test_another_log_rho_does_not_inherit_a_gradient():
         def reward(self, x):
             return -x.pow(4).sum(-1)
 
+    class Mixin:
+        def log_rho(self, x):
+            return -x.pow(4).sum(-1)
+
+    @dataclass(frozen=True)
+    class Mixed(Mixin, Gaussian):
+        pass
+
+    @dataclass(frozen=True)
+    class Faster(Gaussian):
+        def log_rho_and_grad(self, x):
+            return super().log_rho(x), 7 * x
+
     x = torch.tensor([[1.0, -2.0]])
-    for target in (Bent(), Curved()):
+    for target in (Bent(), Curved(), Mixed()):
         assert torch.equal(parts(target)[1](x)[1], -4 * x**3)
+    assert torch.equal(Faster().log_rho_and_grad(x)[1], 7 * x)

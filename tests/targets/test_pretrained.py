@@ -146,6 +146,17 @@ def test_a_step_that_is_not_held_is_worked_out_anew():
     assert not base.base(x[1], 1).mean.requires_grad and not memory.base(x[1], 1).mean.requires_grad
 
 
+def test_a_step_of_other_points_meanwhile_is_not_taken_for_the_path():
+    base, x = random_base(), torch.randn(5, 3, 2, generator=rng(3))
+    memory, a = base.remembering(), torch.randn(3, 2, generator=rng(4))
+    for k in range(4):
+        memory.base(x[k], k)
+    memory.base(x[2] + 1, 2)
+    back = memory.pull_backs(x)
+    for k in range(4):
+        assert torch.allclose(back(k, a), Process.pull_back(base, x[k], k, a))
+
+
 @pytest.mark.parametrize("reading", [velocity, epsilon, score, v_prediction, sample, difference])
 @pytest.mark.parametrize("stepping", [Ancestral(), Constant()], ids=lambda s: s.name)
 def test_a_linear_reading_is_its_two_coefficients(reading, stepping):
