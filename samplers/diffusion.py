@@ -101,13 +101,13 @@ class Diffusion(Sampler[Trained]):
         with posed.checks.together():  # raises before anything changes
             batch = self.bought(posed, state.model, share, generator)
             choices = posed.checks.also(self._choices(kept, generator)) if kept > 1 else None
-        state.paid = state.paid.plus(self.price(problem, state.model))
-        state.ring = [*state.ring, batch][-self.memory :]
+        ring = [*state.ring, batch][-self.memory :]
         for group, lr in zip(state.optimizer.param_groups, (self.lr, self.lr_log_Z), strict=True):
             group["lr"].fill_(lr * math.cos(math.pi / 2 * share))
         with posed.checks.together():
             for choice in choices or [0] * self.repeats:
-                self._improve(state, posed, state.ring[choice], generator)
+                self._improve(state, posed, ring[choice], generator)
+        state.ring, state.paid = ring, state.paid.plus(self.price(problem, state.model))
         return state
 
     def _choices(self, kept: int, generator: Generator) -> Int[Tensor, " r"]:

@@ -97,7 +97,7 @@ def pose(
 
             def tilted(x: Float[Tensor, "*b d"]) -> tuple[Tensor, Tensor]:
                 x = project(x.detach())
-                r, g = both(x)
+                r, g = (part.clone() for part in both(x))  # a target may write to its own again
                 checks.values(what, x, r, g)
                 return r.clone(), alive(r, project(g))
 
@@ -184,8 +184,18 @@ def of_points(f: Both, value: Function, what: str, dim: int) -> Both:
 
     def sound(x: Tensor) -> tuple[Tensor, Tensor]:
         _of_points(x, what, dim)
-        y, g = f(x)
+        found = f(x)
+        if not (isinstance(found, tuple) and [isinstance(t, Tensor) for t in found] == [True] * 2):
+            raise ValueError(
+                f"{what} with its gradient must be two tensors, a value and a gradient"
+            )
+        y, g = found
         _one_a_point(y, x, what)
+        if (g.dtype, g.device) != (x.dtype, x.device):
+            raise ValueError(
+                f"the gradient of {what} is of {g.dtype} on {g.device}; it must be like x, of "
+                f"{x.dtype} on {x.device}"
+            )
         if g.shape != x.shape:
             raise ValueError(
                 f"the gradient of {what} has shape {tuple(g.shape)} at x of shape {tuple(x.shape)};"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ def visible() -> tuple[str, ...]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
         return tuple(str(index) for index in range(torch.cuda.device_count()))
-    return tuple(name.strip() for name in named.split(",") if name.strip())
+    names = (name.strip() for name in named.split(","))
+    return tuple(itertools.takewhile(lambda name: name and name != "-1", names))  # as CUDA reads it
 
 
 def picked(names: Sequence[str], there: Sequence[str]) -> tuple[str, ...]:
@@ -57,7 +59,7 @@ def fitting(cores: float, gpus: float, threads: int, megabytes: float, peak: flo
     A cell of small tensors is bound by the core that launches its kernels, which leaves the GPU
     idle most of the time.  `peak` is what a recorded cell held at most, in MB; None: no one knows.
     """
-    need = GUESS if peak is None else PROCESS + SLACK * peak
+    need = GUESS if peak is None or math.isnan(peak) else PROCESS + SLACK * peak
     return max(min(int(cores / (threads * gpus)), int(megabytes / need)), 1)
 
 
