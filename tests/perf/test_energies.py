@@ -41,14 +41,6 @@ STATED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def batch(target, points):
     generator = torch.Generator().manual_seed(0)
     return target.scale * torch.randn(points, target.dim, generator=generator)

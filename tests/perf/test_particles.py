@@ -22,14 +22,6 @@ SPEED: list[str] = []
 MEMORY: list[str] = []
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def target_of(name):
     return build_target({"name": name, "params": {}})
 

@@ -77,14 +77,6 @@ def cpu_seconds(f, rounds=5):
     return (time.process_time() - start) / rounds
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_training_iteration(benchmark, case):
     sampler, problem, state, generator, _ = prepared(case)
