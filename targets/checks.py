@@ -72,6 +72,9 @@ class Checks(threading.local):
         self._also: list[tuple[Tensor, list[int]]] = []
         self._depth = 0
 
+    def __reduce__(self) -> tuple[type[Checks], tuple[()]]:
+        return Checks, ()  # a copy has nothing to ask
+
     def values(self, what: str, x: Tensor, y: Tensor, g: Tensor | None = None) -> None:
         """y (and g) of `what` at x must be finite, but for y = -inf: raises Diverged."""
         self._expect(Evaluated(what, x, y, g))

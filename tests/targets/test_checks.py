@@ -1,5 +1,6 @@
 """Checks that wait: what was evaluated is read once, and what is wrong is told as if at once."""
 
+import copy
 import threading
 from contextlib import nullcontext
 
@@ -110,6 +111,16 @@ def test_what_came_first_is_told_whatever_its_kind():
     with pytest.raises(KeyError, match="control"), checks.together():
         checks.never(torch.tensor(True), lambda: KeyError("control"))
         checks.values("log rho", X, *bad(0, "value"))
+
+
+def test_a_problem_is_copied_as_it_was_before_it_had_checks():
+    posed = pose(from_torch("given", lambda x: -x.square().sum(-1), 2)(), Stationary())
+    with posed.checks.together():
+        twin = copy.deepcopy(posed)
+        posed.checks.values("log rho", X, GOOD)
+    assert torch.equal(twin.reward(X), posed.reward(X))
+    with pytest.raises(Diverged):
+        twin.checks.values("log rho", X, *bad(0, "value"))
 
 
 def test_a_thread_waits_for_its_own():
