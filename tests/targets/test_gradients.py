@@ -112,6 +112,18 @@ def test_the_middle_and_beyond_all_numbers(target):
         assert torch.allclose(grad[0], slope[0], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_slope_of_the_rings_near_their_cone(dtype):
+    """Of one length all around the origin, down to the smallest numbers; 0 at it."""
+    rings = TARGETS.load("rings")()
+    way = torch.tensor([[0.6, 0.8], [-1.0, 0.0]], dtype=dtype)
+    for radius in (1e-2, 1e-4, 1e-8):
+        grad = rings.log_rho_and_grad(radius * way)[1]
+        assert torch.allclose(grad, value_and_grad(rings.log_rho, radius * way)[1], rtol=1e-4)
+        assert torch.allclose(grad.norm(dim=-1), torch.tensor(1 / 0.15**2).to(dtype), rtol=0.02)
+    assert not rings.log_rho_and_grad(0 * way)[1].any()
+
+
 @each
 @pytest.mark.parametrize("spread", [1.0, 30.0])
 def test_single_precision_is_as_good_as_before(target, spread):
