@@ -210,9 +210,9 @@ def test_a_wrapped_network_is_the_process(reading, schedule):
         assert torch.allclose(
             base.denoise_rate(x, k), exact.denoise_rate(x, k), rtol=1e-3, atol=1e-3
         )
-    for k, off in ((0, 0.02), (base.steps, 0.35)):  # one-sided; where the noise ends it bends much
+    for k, rtol, atol in ((0, 0.02, 0.02), (base.steps, 0.35, 0.15)):  # one-sided: rough at the end
         ours, theirs = base.denoise_rate(x, k), exact.denoise_rate(x, k)
-        assert torch.allclose(ours, theirs, rtol=off, atol=0.05), k
+        assert torch.allclose(ours, theirs, rtol=rtol, atol=atol), k
     at_end = torch.full((40,), base.steps)
     assert torch.allclose(base.denoise(x, at_end), x, atol=0.05)
     assert base.score(x, base.steps).isfinite().all()
