@@ -213,10 +213,10 @@ class Pretrained(Interpolant):
         self, network: nn.Module, x: Float[Tensor, "*b d"], k: Step, shift: float = 0.0
     ) -> tuple[Tensor, Tensor, Levels]:
         """(E[X_1|x], E[xi|x], levels) by `network`, this base's or a fine-tuned one, at t_k +
-        shift, within [0, 1]."""
+        shift, within [0, 1], or [0, 1 - EDGE] where the noise at t = 1 is none."""
         times, rows = self.times, self._rows
         if shift:
-            times = tuple(min(max(t + shift, 0.0), 1.0) for t in times)
+            times = self._shifted(shift)
             rows = _numbers([levels(self.schedule, t) for t in times])
         at = _at(rows, k, x)
         return *self.reading(answer(network, x, _time(times, k, x)), x, at), at
@@ -305,7 +305,13 @@ class Pretrained(Interpolant):
 
     @cached_property
     def _widths(self) -> tuple[float, ...]:
-        return tuple(min(t + EDGE, 1.0) - max(t - EDGE, 0.0) for t in self.times)
+        ahead, behind = self._shifted(EDGE), self._shifted(-EDGE)
+        return tuple(t - s for s, t in zip(behind, ahead, strict=True))
+
+    def _shifted(self, shift: float) -> tuple[float, ...]:
+        # t = 1 has the levels of 1 - EDGE: a difference between the two would be none
+        last = 1.0 if self.schedule.noise_power(1.0) else 1.0 - EDGE
+        return tuple(min(max(min(t, last) + shift, 0.0), last) for t in self.times)
 
 
 def _numbers(rows: Sequence[Levels]) -> tuple[float, ...]:

@@ -20,7 +20,7 @@ from tiltbench.cli.main import main
 from tiltbench.cli.run import alone
 from tiltbench.cli.words import share
 from tiltbench.engine import ray as cluster
-from tiltbench.engine.gpus import memory, picked, places, roomiest, visible
+from tiltbench.engine.gpus import fitting, memory, picked, places, roomiest, visible
 from tiltbench.engine.hold import Hold
 from tiltbench.engine.local import Local
 from tiltbench.engine.shard import WHOLE, Shard, shard
@@ -86,6 +86,22 @@ def test_devices_are_those_that_this_process_may_use(monkeypatch):
     assert picked(["GPU-8a"], visible()) == ("GPU-8a",)
     with pytest.raises(Refused, match=r"--gpus 0 is none of the devices here \(2, GPU-8a\)"):
         picked(["0"], visible())
+    for said, seen in (("-1", ()), ("", ()), ("0,-1,1", ("0",)), (" 3 , 1", ("3", "1"))):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)  # as CUDA reads it
+        assert visible() == seen
+
+
+def test_a_cell_goes_where_most_is_free():
+    assert roomiest(("0", "1", "1")) == "1"
+    assert roomiest(("0", "0", "1")) == "0" == roomiest(("0", "1"))
+
+
+def test_what_fits_into_the_memory_of_a_gpu():
+    """What was measured and what a process has beside it; a guess where nothing was."""
+    assert fitting(16, 1, 1, 8000, 100.0) == 11 == int(8000 / (600 + 1.25 * 100))
+    assert fitting(16, 1, 1, 8000, float("nan")) == 3 == fitting(16, 1, 1, 8000, None)
+    assert fitting(16, 2, 1, 80_000, 100.0) == 8 and fitting(16, 1, 3, 80_000, 100.0) == 5
+    assert fitting(1, 2, 1, 100, 100.0) == 1
 
 
 def test_cells_see_their_device_and_wait_for_one_that_is_run_elsewhere(tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ from tiltbench.samplers.loss import path_space
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.functions import from_numpy, from_torch
-from tiltbench.targets.problem import checked
+from tiltbench.targets.gradient import value_and_grad
+from tiltbench.targets.problem import checked, of_points
 from tiltbench.targets.purity import Impure
 from tiltbench.targets.registry import TARGETS
 
@@ -72,6 +73,16 @@ def test_a_change_of_the_argument_is_named(f, way):
         return
     with pytest.raises(Impure, match=r"log rho of odd changes .* `x = x.clone\(\)`"):
         CALLS[way](watched, torch.ones(5, 2))
+
+
+@pytest.mark.parametrize("f", [doubled, shifted, detached, data, shared, honest])
+def test_a_change_of_the_argument_is_named_with_its_gradient(f):
+    both = of_points(lambda x: value_and_grad(f, x), f, "log rho of odd", 2)
+    if f is honest:
+        assert torch.equal(both(torch.ones(5, 2))[1], torch.full((5, 2), 2.0))
+        return
+    with pytest.raises(Impure, match="log rho of odd changes its argument x in place"):
+        both(torch.ones(5, 2))
 
 
 def test_a_rare_change_by_another_way_is_seen_later():

@@ -9,9 +9,10 @@ import torch
 from torch import Generator, Tensor
 
 from tiltbench.run.meter import BudgetExceeded, Meter
+from tiltbench.samplers.classical import _leapfrog
 from tiltbench.samplers.classical._anneal import Schedule, log_mean_weight, refined
 from tiltbench.samplers.classical._chains import rescued
-from tiltbench.samplers.classical._leapfrog import evaluate, move, score, spread_out
+from tiltbench.samplers.classical._leapfrog import evaluate, move, move_each, score, spread_out
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.samplers.sampler import Draws, Unsupported
 from tiltbench.samplers.weights import log_mean_exp
@@ -355,6 +356,29 @@ def test_a_trajectory_that_overflows_is_refused():
     after, chance = move(problem, at, 1.0, 1e3, 12, generator)
     assert chance == 0
     assert torch.equal(after.x, at.x) and torch.equal(after.g, at.g)
+
+
+def test_a_trajectory_that_leaves_is_lost_though_it_comes_back(monkeypatch):
+    """Or the kernel would not be reversible: the way back leaves the ball as well."""
+    monkeypatch.setattr(_leapfrog, "FAR", 1.0)
+    problem = posed(Oval())
+    base, x = problem.base, Oval().sample(400, seeded(1))
+    x = x[x.square().mean(-1) < base.spread**2]
+    at = here = evaluate(problem, x)
+    after, chance = move_each(problem, at, 1.0, 0.5, 8, seeded(2))
+    generator = seeded(2)
+    v = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    h = 0.5 * (2 * torch.rand((len(x), 1), generator=generator, dtype=x.dtype) - 1).exp()
+    left = torch.zeros(len(x), dtype=torch.bool)
+    for _ in range(8):  # as if there were no ball
+        v = v + h / 2 * score(base, here, 1.0)
+        here = evaluate(problem, here.x + h * v)
+        v = v + h / 2 * score(base, here, 1.0)
+        out = here.x.square().mean(-1) >= base.spread**2
+        left |= out
+    assert (left & ~out).sum() > 20 and (left & out).sum() > 20 and (~left).sum() > 20
+    assert not chance[left].any() and (chance[~left] > 0).all()
+    assert torch.equal(after.x[left], x[left])
 
 
 def test_lost_points_find_the_support():

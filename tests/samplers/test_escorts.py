@@ -10,7 +10,7 @@ import torch
 from tests.tools.worlds import Mixture, rng, z_score
 from tiltbench.estimators import bar
 from tiltbench.plan.spec import build_sampler, spec
-from tiltbench.run.meter import Meter
+from tiltbench.run.meter import BudgetExceeded, Meter
 from tiltbench.samplers.diffusion import Preset
 from tiltbench.samplers.escorts import nets_pinn as pinn
 from tiltbench.samplers.networks.control import Control, Sloped, by_products
@@ -236,6 +236,26 @@ def test_noise_falls_with_the_ratio(recipe):
     )
 
 
+def test_both_ways_a_step_climbs_by_its_own_noise():
+    """eps_t of a step's earlier end, also from its later end; and what a path records of it."""
+    problem = tilted(4)
+    escort = Escorted(eps=0.2, ratio=3.0).process(problem, problem.reward)
+    for path in (
+        escort.simulate(STILL, (3, 2), rng(1), dtype=torch.float64),
+        escort.retrace(STILL, torch.randn(3, 2, generator=rng(2), dtype=torch.float64), rng(3)),
+    ):
+        for k, t in enumerate(escort.times[:-1]):
+            eps, dt = 0.2 * PAIR.spread**2 * 3 ** (-2 * t), 0.25
+            for j, way, kernel in ((k, 1, escort.base), (k + 1, -1, escort.backward)):
+                x, s = path.x[j], escort.times[j]
+                velocity, score = problem.base.current(x, j)
+                pull = s * s * (3 - 2 * s) * SLOPE.double()
+                mean = x + dt * (way * velocity + eps * (score + pull))
+                assert torch.allclose(kernel(x, k).mean, mean, rtol=1e-6)
+                assert kernel(x, k).std == pytest.approx(math.sqrt(2 * eps * dt))
+            assert torch.allclose(path.mean[k], escort.base(path.x[k], k).mean, rtol=1e-6)
+
+
 def bend(x):
     return 0.5 * torch.sin(2 * x).sum(-1) - 0.3 * x[..., 0] ** 2
 
@@ -275,6 +295,8 @@ def test_zero_density_is_zero_weight():
     path = escort.simulate(Random(), (40_000, 1), rng(1))
     log_w = problem.reward(path.x[-1]).double() - escort.log_ratio(path)
     assert bool((log_w == -torch.inf).any()) and not bool(log_w.isnan().any())
+    at_start = path.x[0, :, 0] <= 0  # where r is -inf, and r_0 is 0 all the same
+    assert at_start.any() and not escort.log_w_along(path)[0].any() and not path.change[0].any()
     truth = math.exp(0.5) * 0.5 * math.erfc(1 / math.sqrt(2))
     assert abs(z_score(log_w.exp(), truth)) < 4
     other = Transported(eps=0.2).process(problem, problem.reward)
@@ -502,6 +524,25 @@ def test_price_is_what_a_step_pays(name, guided):
     meter.spent = Cost()
     sampler.draw(problem, state, 3, rng())
     assert meter.spent == Cost(3 * 7, 3 * 6)
+
+
+def test_a_step_refused_in_its_backward_pass_has_paid_for_nothing():
+    """One gradient short of a second step, which finds out when its batch is there already."""
+    base = Stationary(steps=5, scale=2.0)
+    sampler = replace(PRESETS["cmcd_kl"], reference=base, paths=7, model=Mlp(width=8))
+    price = sampler.recipe.price(sampler.loss, 7, 5, False)
+    meter = Meter(price.times(2).minus(Cost(grads=1)))
+    problem = Problem(2, base, meter.watch(Mixture(base).problem().reward))
+    state = sampler.init(problem, meter.budget, rng())
+    state = sampler.step(problem, state, rng())
+    before = {key: value.clone() for key, value in sampler.tensors(state).items()}
+    ring, (batch,) = state.ring, state.ring
+    with pytest.raises(BudgetExceeded):
+        sampler.step(problem, state, rng())
+    assert meter.spent.values == 2 * price.values  # the batch was simulated
+    assert state.paid == price and state.iteration == 1
+    assert state.ring is ring and len(ring) == 1 and ring[0] is batch
+    assert all(torch.equal(before[key], value) for key, value in sampler.tensors(state).items())
 
 
 @presets

@@ -41,6 +41,12 @@ def test_of_many_solutions_it_is_the_shortest(m, n, rank):
     assert (found - usual).norm() <= 1e-10 * (1 + usual.norm())
 
 
+def test_columns_that_are_nearly_alike_are_told_apart():
+    a = torch.tensor([[1.0, 1.0], [0.0, 1e-7], [1.0, 1.0]], dtype=torch.float64)  # condition 2e7
+    x = torch.tensor([[3.0], [-2.0]], dtype=torch.float64)
+    assert torch.allclose(least_squares(a, a @ x), x, rtol=1e-6)
+
+
 def test_scale_does_not_matter():
     a, b = matrix(40, 9, 8)
     for size in (1e-30, 1e30):

@@ -10,8 +10,8 @@ from tests.tools.worlds import Mixture, Shifted, Tilted, narrow, rng, z_score
 from tiltbench.plan.spec import build_sampler, parse
 from tiltbench.run.meter import Meter
 from tiltbench.samplers import diffusion
-from tiltbench.samplers.diffusion import Diffusion, Preset
-from tiltbench.samplers.loss import Loss, grounded, reward_and_grad
+from tiltbench.samplers.diffusion import Diffusion, Preset, clipped
+from tiltbench.samplers.loss import Loss, batch_path, grounded, reward_and_grad
 from tiltbench.samplers.networks.control import Control
 from tiltbench.samplers.networks.model import Earlier, Model
 from tiltbench.samplers.networks.perceptron import Corrected, Guided, Mlp
@@ -22,7 +22,8 @@ from tiltbench.samplers.weights import ess
 from tiltbench.targets.bases.references import Brownian, Stationary
 from tiltbench.targets.checks import Diverged
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Problem
+from tiltbench.targets.densities.gaussian import Gaussian
+from tiltbench.targets.problem import Problem, pose
 
 PLUGINS = [SAMPLERS.load(name) for name in SAMPLERS.entries]
 PRESETS = [
@@ -179,6 +180,21 @@ def test_a_learned_log_Z_is_drawn_to_log_Z(loss):
     assert pulls[0] < -0.1 and abs(pulls[1]) < 1e-3 and pulls[2] > 0.1
 
 
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss.learns_log_Z], ids=repr)
+def test_log_Z_starts_at_the_mean_weight_of_the_first_batch(loss):
+    """Of paths that a control has steered, whose weights are not their rewards."""
+    world = Shifted(Stationary(steps=8))
+    sampler, model = Diffusion(loss, paths=16), perturbed(world, 0.7, guided=False)
+    for share in (0.0, 0.5):  # later on it is trained
+        batch = sampler.batch(world.problem(), model, share, rng(1))
+        log_w = batch["r"] - world.base.log_ratio(batch_path(world.base, batch))
+        expected = float(log_w.mean()) if share == 0 else 7.0
+        assert abs(float(log_w.mean() - batch["r"].mean())) > 0.1
+        assert float(model.log_Z.detach()) == pytest.approx(expected, abs=1e-5)
+        with torch.no_grad():
+            model.log_Z.fill_(7.0)
+
+
 @pytest.mark.parametrize(
     ("loss", "network"),
     [
@@ -307,6 +323,22 @@ def test_guidance_is_clipped_in_length_only():
     assert torch.allclose(model.control(x, t, hint), expected, atol=1e-5)
 
 
+def test_a_steep_reward_is_clipped_wherever_it_is_seen():
+    """In the pair and by autograd alike; the reward itself is left as it is."""
+    problem = Shifted(Stationary(scale=2.0), (3e3, -4e3)).problem()
+    tamed = Diffusion(LOSSES[0], steepest=20.0).posed(problem).reward
+    x = torch.tensor([[0.5, 0.1], [0.0, 0.0]], requires_grad=True)
+    (slope,) = torch.autograd.grad(tamed(x).sum(), x)
+    r, g = tamed.value_and_grad(x)
+    most = 20 * math.sqrt(2) / 2
+    for seen in (g, slope, reward_and_grad(Diffusion(LOSSES[0]).posed(problem), x)[1]):
+        assert torch.allclose(seen, most * torch.tensor([0.6, -0.8]).expand(2, 2))
+    assert torch.equal(r, problem.reward(x))
+    far = torch.tensor([[1e25, 0.0], [3e30, 4e30], [0.3, 0.4], [0.0, 0.0]])  # its square overflows
+    near = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.3, 0.4], [0.0, 0.0]])
+    assert torch.allclose(clipped(far, 1.0), near)
+
+
 def test_reward_and_grad_at_the_edge_of_the_support():
     def reward(x):
         inside = x[..., 0] > 0
@@ -359,6 +391,17 @@ def test_divergence_is_an_error_with_a_cause(loss):
         sampler.step(problem, state, rng())
 
 
+def test_draws_of_an_undefined_control_are_refused_as_what_they_are():
+    """Not as points at which log rho is undefined."""
+    problem = pose(Gaussian(dim=2), Stationary(steps=4))
+    sampler = Diffusion(LOSSES[0], reference=problem.base, model=Mlp(width=8))
+    state = sampler.init(problem, Cost(1000, 1000), rng())
+    with torch.no_grad():
+        state.model.network.field.out.weight.fill_(float("nan"))
+    with pytest.raises(Diverged, match="the trained control leads to infinite or undefined points"):
+        sampler.draw(problem, state, 10, rng())
+
+
 def test_training_may_end_before_the_allowance():
     """`batches` of paths, the learning rate falling to zero over them; 0: the allowance decides."""
     problem = Mixture(Brownian(steps=4, scale=2.0)).problem()
@@ -367,7 +410,10 @@ def test_training_may_end_before_the_allowance():
     state, made = sampler.init(problem, Cost(10**9, 10**9), rng()), 0
     while not sampler.done(state):
         assert sampler.share(state) == pytest.approx(made / 5)
-        state, made = sampler.step(problem, state, rng(made)), made + 1
+        state, fall = sampler.step(problem, state, rng(made)), math.cos(math.pi / 2 * made / 5)
+        rates = [float(group["lr"]) for group in state.optimizer.param_groups]
+        assert rates == pytest.approx([fall * sampler.lr, fall * sampler.lr_log_Z], rel=1e-6)
+        made += 1
     assert made == 5 and sampler.share(state) == 1
     assert not Diffusion(LOSSES[0], reference=problem.base).done(state)
     with pytest.raises(ValueError, match="batches is -1"):

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from tiltbench.targets.bases.components import Components
+from tiltbench.targets.densities._mixture import Mixture
 from tiltbench.targets.densities._neighbours import neighbours
 from tiltbench.targets.densities.gaussian import Gaussian
 from tiltbench.targets.gradient import value_and_grad
 from tiltbench.targets.log_sum import log_sum_exp
+from tiltbench.targets.problem import graded
 from tiltbench.targets.registry import TARGETS
-from tiltbench.targets.target import Density, Tilt
+from tiltbench.targets.target import Density, Tilt, table
 from tiltbench.targets.tilts.tilt_linear import TiltLinear
 
 
@@ -112,6 +115,18 @@ def test_the_middle_and_beyond_all_numbers(target):
         assert torch.allclose(grad[0], slope[0], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_slope_of_the_rings_near_their_cone(dtype):
+    """Of one length all around the origin, down to the smallest numbers; 0 at it."""
+    rings = TARGETS.load("rings")()
+    way = torch.tensor([[0.6, 0.8], [-1.0, 0.0]], dtype=dtype)
+    for radius in (1e-2, 1e-4, 1e-8):
+        grad = rings.log_rho_and_grad(radius * way)[1]
+        assert torch.allclose(grad, value_and_grad(rings.log_rho, radius * way)[1], rtol=1e-4)
+        assert torch.allclose(grad.norm(dim=-1), torch.tensor(1 / 0.15**2).to(dtype), rtol=0.02)
+    assert not rings.log_rho_and_grad(0 * way)[1].any()
+
+
 @each
 @pytest.mark.parametrize("spread", [1.0, 30.0])
 def test_single_precision_is_as_good_as_before(target, spread):
@@ -142,6 +157,56 @@ def test_no_graph_no_writing_and_nothing_shared(target):
     again = grad.clone()
     value.zero_(), grad.zero_()
     assert torch.equal(x, kept) and torch.equal(both(x)[1], again)
+
+
+def test_a_mixture_of_students_far_out():
+    """Finite to where the squares overflow, and no density beyond: never undefined."""
+    target = TARGETS.load("student_mixture")()
+    means = table("student_mixture", torch.zeros((), dtype=torch.float64))
+    x = torch.tensor(
+        [[1e3, 2e3], [1e60, -1e60], [1e60, 0.0]], dtype=torch.float64, requires_grad=True
+    )
+    away = x[:, None] - means
+    log_t = math.log(2 / (math.pi * math.sqrt(3))) - 2 * (away.square() / 3).log1p()
+    expected = log_t.sum(-1).logsumexp(-1) - math.log(len(means))
+    (slope,) = torch.autograd.grad(expected.sum(), x)
+    value, grad = target.log_rho_and_grad(x)
+    assert torch.allclose(value, expected, rtol=1e-12)
+    assert torch.allclose(grad, slope, rtol=1e-10, atol=0)
+    beyond = torch.tensor([[1e200, 1.0], [1e200, 1e200]], dtype=torch.float64)
+    for values in (target.log_rho(beyond), target.log_rho_and_grad(beyond)[0]):
+        assert (values == -torch.inf).all()
+
+
+def test_by_autograd_neither_records_a_graph():
+    x = torch.randn(5, 2, requires_grad=True)
+    for mode in (torch.no_grad, torch.enable_grad):
+        with mode():
+            for both in (value_and_grad, lambda f, x: graded(f).value_and_grad(x)):
+                value, grad = both(lambda x: x.pow(3).sum(-1), x)
+                assert not value.requires_grad and not grad.requires_grad
+                assert torch.allclose(grad, 3 * x**2) and torch.allclose(value, (x**3).sum(-1))
+    assert x.grad is None
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        Mixture(torch.tensor([0.3, 0.7]).double(), torch.ones(2, 3).double(), 0.5),
+        Components(
+            torch.tensor([0.3, 0.7]).double(), torch.ones(2, 3).double(), torch.ones(2).double()
+        ),
+    ],
+    ids=["one variance", "several"],
+)
+def test_a_mixture_first_asked_in_inference_mode_serves_whoever_records(law):
+    score = law.noised_score if isinstance(law, Mixture) else law.score
+    x = torch.randn(4, 3, dtype=torch.float64)
+    with torch.inference_mode():
+        first = score(x, 0.7, 0.5)
+    again = score(x.requires_grad_(), 0.7, 0.5)
+    assert torch.equal(first, again.detach())
+    assert torch.autograd.grad(again.sum(), x)[0].any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

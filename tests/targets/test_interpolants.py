@@ -8,6 +8,7 @@ import torch
 from tests.tools.worlds import rng, weights_of, z_score
 from tiltbench.plan.spec import build_target, parse
 from tiltbench.targets.bases import noised_mixture
+from tiltbench.targets.bases.components import Components
 from tiltbench.targets.bases.interpolant import Ancestral, Constant, Interpolant, Regularised
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
 from tiltbench.targets.bases.optimal import Optimal
@@ -100,6 +101,21 @@ def test_a_mixture_along_its_grid_is_the_noised_mixture(world, schedule):
     whole = base.denoise(points, at[:, None])  # a level for many points at once
     assert torch.allclose(whole, torch.stack([end for end, _ in found]), rtol=1e-10)
     assert torch.allclose(base.denoise(points[2][0], 2), found[2][0][0], rtol=1e-10)
+
+
+@pytest.mark.parametrize("m, d", [(2, 5), (5, 2), (5, 6), (20, 30)])
+def test_a_mixture_is_noised_by_numbers_and_by_tensors_alike(m, d):
+    """Whichever way its distances are taken."""
+    mean = 2 * torch.randn(m, d, generator=rng(1), dtype=torch.float64)
+    law = Components(torch.full((m,), 1 / m).double(), mean, torch.linspace(0.2, 1, m).double())
+    x = torch.randn(7, d, generator=rng(2), dtype=torch.float64, requires_grad=True)
+    noised = law.noised(0.7, 0.5)
+    log_p = noised.log_density(x)
+    (slope,) = torch.autograd.grad(log_p.sum(), x)
+    assert torch.allclose(noised.score(x), slope)
+    for signal in (0.7, torch.tensor(0.7).double(), torch.full((7, 1), 0.7).double()):
+        assert torch.allclose(law.log_density(x, signal, 0.5), log_p)
+        assert torch.allclose(law.score(x, signal, 0.5), slope)
 
 
 @stepped

@@ -14,6 +14,12 @@ def operations(word):
     torch.backends.cuda.matmul.fp32_precision = word
 
 
+def against(flag, word):
+    """The flag of cuDNN first, and then all its words otherwise."""
+    torch.backends.cudnn.allow_tf32 = flag
+    torch.backends.cudnn.conv.fp32_precision = torch.backends.cudnn.rnn.fp32_precision = word
+
+
 SAID = {
     "nothing": lambda: None,
     "cuDNN off": lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
@@ -22,6 +28,8 @@ SAID = {
     "words on": lambda: operations("tf32"),
     "words off": lambda: operations("ieee"),
     "all on": lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+    "words on, flag off": lambda: against(False, "tf32"),
+    "words off, flag on": lambda: against(True, "ieee"),
     "the CPU's": lambda: setattr(torch.backends.mkldnn.matmul, "fp32_precision", "bf16"),
 }
 
@@ -46,7 +54,14 @@ def test_no_run_is_rounded_and_the_session_is_as_before(said, restored):
         write(TF32)
         assert allowed() and torch.backends.cudnn.allow_tf32
         assert torch.backends.cuda.matmul.allow_tf32
+        assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"  # the CPU's stay exact
     assert read() == before
+
+
+def test_what_a_CPU_may_do_is_no_matter_of_a_GPU(restored):
+    write(FULL)
+    torch.backends.mkldnn.matmul.fp32_precision = "tf32"
+    assert not allowed()
 
 
 def test_a_fresh_process_rounds_convolutions_and_recurrences():
@@ -72,5 +87,7 @@ def test_before_the_words_there_were_flags(monkeypatch):
         assert allowed()
         write(FULL._replace(words=()))
         assert not allowed() and not torch.backends.cudnn.allow_tf32
+        torch.set_float32_matmul_precision("high")
+        assert allowed()  # products are rounded, convolutions are not
         write(TF32._replace(words=()))
         assert allowed() and torch.backends.cuda.matmul.allow_tf32

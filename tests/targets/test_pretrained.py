@@ -16,7 +16,7 @@ from tiltbench.samplers.networks.perceptron import Mlp
 from tiltbench.samplers.redraw import by_noise, by_ode
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.bases import pretrained
-from tiltbench.targets.bases.interpolant import Ancestral, Constant, Regularised
+from tiltbench.targets.bases.interpolant import Ancestral, Constant, Interpolant, Regularised
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
 from tiltbench.targets.bases.optimal import Optimal
 from tiltbench.targets.bases.pretrained import (
@@ -135,6 +135,16 @@ def test_a_network_is_asked_once_a_step_where_its_graphs_fit(stepping, monkeypat
     assert torch.equal(kept, again)
 
 
+def test_graphs_are_held_where_those_of_all_steps_fit(monkeypatch):
+    base, x = random_base(), torch.randn(9, 2, generator=rng(3))
+    _, size = pretrained._sized(lambda y: base.mixed(y, 0, base.mixes[0]), x.requires_grad_())
+    for room, held in ((base.steps * size, 1), (base.steps * size - 1, 0)):
+        monkeypatch.setattr(pretrained, "KEPT", room)
+        memory = base.remembering()
+        memory.base(x, 0)
+        assert len(memory._memory.held) == held
+
+
 def test_a_step_that_is_not_held_is_worked_out_anew():
     base = random_base()
     memory = base.remembering()
@@ -170,6 +180,8 @@ def test_a_linear_reading_is_its_two_coefficients(reading, stepping):
     x, at = torch.randn(3, 2, generator=rng(5)), torch.arange(5)
     for k in range(4):
         assert torch.allclose(base.base(x, k).mean, other.base(x, k).mean, atol=1e-5)
+        by_parts = Interpolant.mixed(base, x, k, base.mixes[k])
+        assert torch.allclose(base.base(x, k).mean, by_parts, atol=1e-5)
         assert torch.allclose(base.denoise(x, k), other.denoise(x, k), atol=1e-5)
         steps = base.backward(x, k).mean, other.backward(x, k).mean
         assert torch.allclose(*steps, atol=1e-5)
@@ -198,6 +210,9 @@ def test_a_wrapped_network_is_the_process(reading, schedule):
         assert torch.allclose(
             base.denoise_rate(x, k), exact.denoise_rate(x, k), rtol=1e-3, atol=1e-3
         )
+    for k, rtol, atol in ((0, 0.02, 0.02), (base.steps, 0.35, 0.15)):  # one-sided: rough at the end
+        ours, theirs = base.denoise_rate(x, k), exact.denoise_rate(x, k)
+        assert torch.allclose(ours, theirs, rtol=rtol, atol=atol), k
     at_end = torch.full((40,), base.steps)
     assert torch.allclose(base.denoise(x, at_end), x, atol=0.05)
     assert base.score(x, base.steps).isfinite().all()

@@ -14,7 +14,7 @@ from tiltbench.targets.bases.process import Controlled, Path, Process, along, re
 from tiltbench.targets.bases.references import Brownian, Stationary
 from tiltbench.targets.checks import Diverged
 from tiltbench.targets.gradient import Ungraded
-from tiltbench.targets.problem import checked, pose
+from tiltbench.targets.problem import checked, of_points, pose
 from tiltbench.targets.registry import REFERENCES
 from tiltbench.targets.target import Density, Tilt, Truth
 
@@ -196,6 +196,8 @@ def test_pose_widens_the_reference_and_checks_the_density():
     (slope,) = torch.autograd.grad(problem.reward(x).sum(), x)
     assert torch.equal(r, problem.reward(inside)) and not g[1].any()  # no density, no gradient
     torch.testing.assert_close(g[:1], slope)
+    again = problem.reward.recorded(inside.clone().requires_grad_())
+    torch.testing.assert_close(again, (r, g))
     with pytest.raises(Diverged, match=r"log rho of half is nan at 1 of 3 points.*\(200, 0\)"):
         problem.reward.value_and_grad(torch.tensor([[1.0, 0], [200.0, 0], [1, 1]]))
 
@@ -230,6 +232,82 @@ def test_a_density_of_the_wrong_shape_is_named():
         checked(lambda x: x[..., :1], "log rho of wide", 2)(torch.zeros(3, 2))
     with pytest.raises(ValueError, match="points of 2 coordinates, not 6"):
         checked(lambda x: x.sum(-1), "log rho of long", 2)(torch.zeros(1, 6))
+
+
+@pytest.mark.parametrize(
+    "found, said",
+    [
+        (
+            lambda x: (x.sum(-1), x[:1]),
+            r"gradient of odd has shape \(1, 2\) at x of shape \(3, 2\)",
+        ),
+        (lambda x: (x.sum(-1), x.sum(-1)), r"gradient of odd has shape \(3,\) at x"),
+        (lambda x: (x, x), r"odd has shape \(3, 2\) .* must be \(3,\), one number a point"),
+        (
+            lambda x: (x.sum(-1), x.double()),
+            "gradient of odd is of torch.float64 on cpu; it must be like x, of torch.float32 on",
+        ),
+        (lambda x: x.sum(-1), "odd with its gradient must be two tensors, a value and a gradient"),
+        (lambda x: (x.sum(-1), x, x), "odd with its gradient must be two tensors"),
+        (lambda x: (x.sum(-1), 2.0), "odd with its gradient must be two tensors"),
+        (lambda x: (None, x), "odd with its gradient must be two tensors"),
+    ],
+)
+def test_a_stated_gradient_that_cannot_be_one_is_named(found, said):
+    with pytest.raises(ValueError, match=said):
+        of_points(found, lambda x: x.sum(-1), "odd", 2)(torch.zeros(3, 2))
+
+
+class _Overwriting(_Steps):
+    """Writes what it returns into one and the same two tensors."""
+
+    def __init__(self):
+        self.r, self.g = torch.zeros(3), torch.zeros(3, 2)
+
+    def reward(self, x):
+        return x.square().sum(-1)
+
+    def reward_and_grad(self, x):
+        self.r.copy_(self.reward(x))
+        self.g.copy_(2 * x)
+        return self.r, self.g
+
+
+def test_what_a_tilt_writes_again_stays_with_whoever_has_it():
+    problem, x = pose(_Overwriting(), Stationary()), torch.ones(3, 2)
+    with problem.checks.together():
+        first = problem.reward.value_and_grad(x)
+        second = problem.reward.value_and_grad(3 * x)
+        assert first[0].tolist() == [2.0] * 3 and torch.equal(first[1], 2 * x)
+        assert second[0].tolist() == [18.0] * 3 and torch.equal(second[1], 6 * x)
+        for part in first:
+            part.fill_(torch.nan)  # what is checked at the end is not what was handed out
+    with pytest.raises(Diverged, match="the reward of  is nan"), problem.checks.together():
+        problem.reward.value_and_grad(x * torch.nan)
+        problem.reward.value_and_grad(x)
+
+
+@dataclass(frozen=True)
+class _Leaning(_Half):
+    """Three particles on a line, whose stated gradient has a part that moves their centre."""
+
+    dim: int = 3
+    particles = (3, 1)
+
+    def log_rho(self, x):
+        return -x.square().sum(-1) / 2
+
+    def log_rho_and_grad(self, x):
+        return self.log_rho(x), 1 - x
+
+
+def test_a_stated_gradient_is_projected_onto_the_subspace():
+    problem = pose(_Leaning(), Brownian(steps=STEPS))
+    x = torch.randn(5, 3, generator=rng(1), requires_grad=True)
+    (slope,) = torch.autograd.grad(problem.reward(x).sum(), x)
+    r, g = problem.reward.value_and_grad(x)
+    assert torch.allclose(r, problem.reward(x)) and torch.allclose(g, slope, atol=1e-6)
+    assert g.abs().max() > 0.1 and g.sum(-1).abs().max() < 1e-6
 
 
 def test_references_refuse_nonsense():
