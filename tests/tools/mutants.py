@@ -66,8 +66,8 @@ MUTANTS = [
     Mutant(
         "adjoint matching regresses on -sigma a",
         "samplers/losses/adjoint_matching.py",
-        "y[k] = sigma[k] * a",
-        "y[k] = -sigma[k] * a",
+        "y = sigma * base.adjoints(path.x, a)",
+        "y = -sigma * base.adjoints(path.x, a)",
         "samplers/test_losses.py",
     ),
     Mutant(
@@ -94,8 +94,8 @@ MUTANTS = [
     Mutant(
         "ESS without the square",
         "samplers/weights.py",
-        "torch.logsumexp(2 * log_w, 0)",
-        "torch.logsumexp(log_w, 0)",
+        "- torch.logsumexp(2 * log_w, -1)",
+        "- torch.logsumexp(log_w, -1)",
         "metrics/test_metrics.py samplers/test_losses.py",
     ),
     Mutant(
@@ -171,8 +171,8 @@ MUTANTS = [
     Mutant(
         "leapfrog with a full first kick",
         "samplers/classical/_leapfrog.py",
-        "for _ in range(leaps):\n        v = v + size / 2 *",
-        "for _ in range(leaps):\n        v = v + size *",
+        "v = v + half * pull\n            x = ",
+        "v = v + size * pull\n            x = ",
         "samplers/test_classical.py",
     ),
     Mutant(
@@ -192,8 +192,8 @@ MUTANTS = [
     Mutant(
         "resampling by the inverse control",
         "samplers/losses/_matching.py",
-        "floored(r.double() - base.log_ratio(path))",
-        "floored(r.double() + base.log_ratio(path))",
+        "floored(r.double() - base.log_ratio(path), checks)",
+        "floored(r.double() + base.log_ratio(path), checks)",
         "samplers/test_matching.py",
     ),
     Mutant(
@@ -220,15 +220,15 @@ MUTANTS = [
     Mutant(
         "a trust region that ignores its radius",
         "samplers/losses/trust_region_log_variance.py",
-        "    if divergence(log_w) <= radius:\n        return 1.0",
-        "    return 1.0",
+        "divergence(betas * log_w) <= radius",
+        "divergence(betas * log_w) <= math.inf",
         "samplers/test_adjoint.py",
     ),
     Mutant(
-        "annealing through the denoiser without its rate",
+        "annealing through the denoiser, whose rate is not scaled",
         "samplers/recipes/annealing.py",
-        "_times(rate, r) + share * moved",
-        "_times(rate, r)",
+        "change = change + share * torch.stack(moved)",
+        "change = change + torch.stack(moved)",
         "samplers/test_escorts.py",
     ),
     Mutant(
@@ -297,7 +297,7 @@ MUTANTS = [
     Mutant(
         "guidance looks one step too late",
         "samplers/baselines/guidance.py",
-        "self.base.denoise(y, k + 1) if self.base.noises[k + 1] else y",
+        "self.base.denoise(y, k + 1) if self.base.noises[k + 1] else 1 * y",
         "self.base.denoise(y, k)",
         "samplers/test_finetuning.py",
     ),
