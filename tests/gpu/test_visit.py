@@ -155,7 +155,8 @@ def test_the_dry_run_publishes_nothing(laid_out, tmp_path, monkeypatch, faults, 
     ],
 )
 def test_make_takes_the_python_that_is_named_and_no_venv_then(words, line):
-    environ = {key: value for key, value in os.environ.items() if key not in ("PYTHON", "DEVICE")}
+    outer = ("PYTHON", "DEVICE", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")  # of `make test` itself
+    environ = {key: value for key, value in os.environ.items() if key not in outer}
     said = subprocess.run(
         ["make", "-n", "gpu", *words.split()], cwd=ROOT, env=environ, capture_output=True, text=True
     ).stdout
