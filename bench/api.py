@@ -10,6 +10,7 @@ or as objects: a target, a loss, a sampler, also of classes written in this sess
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,11 +61,14 @@ def cell(
     curve: int = 0,
     device: str = "cpu",
     tf32: bool = False,
+    flops: float = math.inf,
+    seconds: float = math.inf,
 ) -> Cell:
-    """One run: `budget` points to train, `draws` to score, `curve` draws at each of 8 points of the
-    learning curve (0: none).  `tf32` lets a GPU round factors of float32 (a run of another name).
-    Raises BadSpec or UnknownName for what cannot be built."""
-    return cells([target], [sampler], budget, [seed], draws, curve, device, tf32)[0]
+    """One run: training takes at most `budget` calls of the target, `flops` floating-point
+    operations and `seconds` of its clock; `draws` to score, `curve` draws at each of 8 points of
+    the learning curve (0: none).  `tf32` lets a GPU round factors of float32 (a run of another
+    name).  Raises BadSpec or UnknownName for what cannot be built."""
+    return cells([target], [sampler], budget, [seed], draws, curve, device, tf32, flops, seconds)[0]
 
 
 @standard()
@@ -77,6 +81,8 @@ def cells(
     curve: int = 0,
     device: str = "cpu",
     tf32: bool = False,
+    flops: float = math.inf,
+    seconds: float = math.inf,
 ) -> list[Cell]:
     """The product of targets, samplers and seeds, targets outermost; otherwise as `cell`.
 
@@ -90,6 +96,8 @@ def cells(
         tuple(_choice(target) for target in _listed(targets)),
         tuple(_choice(sampler) for sampler in _listed(samplers)),
         curve=curve,
+        flops=flops,
+        seconds=seconds,
     )
     return suite.cells(device, tf32)
 

@@ -47,9 +47,9 @@ class Diffusion(Sampler[Trained]):
     Every step simulates and labels `paths` paths (paying loss.price), keeps the last `memory`
     batches, and takes `repeats` optimiser steps, each on a batch drawn from the kept ones.  Adam,
     learning rate lr cos(pi/2 share) with `share` the part of the training done: of `batches`
-    steps, after which training ends; of the allowance where `batches` is 0.  Gradients are clipped
-    to norm `clip`.  grad r is clipped to length `steepest` sqrt(D) / spread wherever a loss or a
-    guided control sees it: one point far out must not throw the control out after it.
+    steps, after which training ends, or of the allowance, whichever is further.  Gradients are
+    clipped to norm `clip`.  grad r is clipped to length `steepest` sqrt(D) / spread wherever a loss
+    or a guided control sees it: one point far out must not throw the control out after it.
     """
 
     name: ClassVar[str] = "diffusion"
@@ -96,7 +96,7 @@ class Diffusion(Sampler[Trained]):
         return Trained(model, optimizer, allowance)
 
     def step(self, problem: Problem, state: Trained, generator: Generator) -> Trained:
-        share, posed = self.share(state), self.posed(problem)
+        share, posed = self.share(problem, state), self.posed(problem)
         kept = min(len(state.ring) + 1, self.memory)
         with posed.checks.together():  # raises before anything changes
             batch = self.bought(posed, state.model, share, generator)
@@ -132,11 +132,12 @@ class Diffusion(Sampler[Trained]):
         state.optimizer.step()
         state.iteration += 1
 
-    def share(self, state: Trained) -> float:
-        """The part of the training that is done, in [0, 1]."""
-        if self.batches:
-            return min(state.iteration / (self.repeats * self.batches), 1.0)
-        return min(state.paid.share(state.allowance), 1.0)
+    def share(self, problem: Problem, state: Trained) -> float:
+        """The part of the training that is done, in [0, 1]: by its steps where `batches` says how
+        many there are, or by what is spent, whichever is further."""
+        made = state.iteration / (self.repeats * self.batches) if self.batches else 0.0
+        paid = 0.0 if self.batches else state.paid.share(state.allowance)
+        return min(max(made, paid, problem.share()), 1.0)
 
     def done(self, state: Trained) -> bool:
         return self.batches > 0 and state.iteration >= self.repeats * self.batches

@@ -56,6 +56,8 @@ class Problem:
     base: Process
     reward: Reward
     checks: Checks = field(default_factory=Checks, compare=False, repr=False)
+    share: Callable[[], float] = field(default=lambda: 0.0, compare=False, repr=False)
+    # of the training allowance, that is spent: the most advanced of calls, operations and seconds
 
 
 def pose(

@@ -15,6 +15,7 @@ from typing import Any
 
 from tiltbench.cli.help import WIDEST, columns
 from tiltbench.cli.kinds import KINDS, registries
+from tiltbench.plan.budget import limits as allowed
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import (
     PARTS,
@@ -242,7 +243,7 @@ def _suite(name: str, width: int) -> str:
     suite = load_suite(name)
     limits = suite.limits
     rows = [
-        ("budget", f"{suite.budget:,} points in training"),
+        ("training", allowed(suite.calls, suite.flops, suite.seconds)),
         ("draws", f"{suite.draws:,} to score"),
         ("seeds", ", ".join(map(str, suite.seeds))),
         ("limits", f"{limits.seconds:g} s and {limits.megabytes:,} MB a cell"),

@@ -20,7 +20,10 @@ Reader = Callable[[str, str], Any]  # of (what was typed, which option it was ty
 
 
 def option(
-    help: str, metavar: str | None = None, read: Reader | None = None, name: str | None = None
+    help: str,
+    metavar: str | None = None,
+    read: Reader | None = None,
+    name: str | Sequence[str] | None = None,
 ) -> Parameter:
     """An option or argument; one given twice takes the last value."""
     return Parameter(

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tiltbench.cli.engine import HERE, Where, engine
 from tiltbench.cli.options import FLAT, Names, Out, Plugins, Typed, names, option, plugged, repeated
 from tiltbench.cli.score import score_and_report
-from tiltbench.cli.words import RESULTS, Setting, chosen_device, seeds, setting, whole
+from tiltbench.cli.words import RESULTS, Setting, chosen_device, positive, seeds, setting, whole
 from tiltbench.engine.lock import alone
 from tiltbench.engine.shard import WHOLE, Shard, shard
+from tiltbench.plan.budget import together
 from tiltbench.plan.cell import Cell
 from tiltbench.plan.errors import Refused
 from tiltbench.plan.suite import Choice, Suite
@@ -52,8 +53,33 @@ class Asked:
             "the same for samplers, e.g. log_variance[reference=Stationary,model=Guided],smc", "C,D"
         ),
     ] = ()
-    budget: Annotated[
-        int | None, option("training points, e.g. 1e6 (default 40,000)", "N", whole)
+    calls: Annotated[
+        int | None,
+        option(
+            "values, and gradients, of a target at a point that training may take, e.g. 1e6 "
+            "(default 40,000)",
+            "N",
+            whole,
+            ("--calls", "--budget"),
+        ),
+    ] = None
+    flops: Annotated[
+        float | None,
+        option(
+            "floating-point operations that training may take, networks and target together, e.g. "
+            "2e11 (default: no limit)",
+            "N",
+            positive,
+        ),
+    ] = None
+    seconds: Annotated[
+        float | None,
+        option(
+            "seconds of its clock that training may take; such runs differ in the last digits "
+            "from run to run (default: no limit)",
+            "S",
+            positive,
+        ),
     ] = None
     draws: Annotated[int | None, option("draws to score (default 1,000)", "N", whole)] = None
     seeds: Annotated[
@@ -99,9 +125,21 @@ class Asked:
             raise Refused(
                 "name a --suite, or both --targets and --samplers; `tiltbench list` shows them"
             )
+        targets = tuple(
+            replace(
+                choice,
+                calls=None if self.calls else choice.calls,
+                flops=None if self.flops else choice.flops,
+                seconds=None if self.seconds else choice.seconds,
+            )
+            for choice in suite.targets
+        )
         suite = replace(
             suite,
-            budget=self.budget or suite.budget,
+            targets=targets,
+            calls=self.calls or suite.calls,
+            flops=self.flops or suite.flops,
+            seconds=self.seconds or suite.seconds,
             draws=self.draws or suite.draws,
             seeds=self.seeds or suite.seeds,
         )
@@ -185,12 +223,12 @@ def _run(
     identity, cells = code_identity(), part.of(every)
     recorded = recorded_cells(cells, out / "runs")
     todo = [cell for cell in cells if again.wants(cell, recorded.get(cell.id), identity)]
-    points = sum(cell.budget.train.values for cell in todo)
+    allowed = together(cell.budget for cell in todo) or "nothing"
     ours = "" if part == WHOLE else f"{len(cells)} of them in shard {part}, "
     print(
         f"{suite.name}: {len(every)} cells ({len(suite.targets)} targets x {len(suite.samplers)} "
         f"samplers x {len(suite.seeds)} seeds), {ours}{len(todo)} to run on {device}, {chosen}, "
-        f"{points:,} training points in all; results in {out}"
+        f"training takes at most {allowed} in all; results in {out}"
     )
     other = sum(is_stale(cell, recorded.get(cell.id), identity) for cell in cells)
     if other and not (again.stale or again.force):

@@ -11,6 +11,7 @@ from tiltbench.cli.engine import HERE, Where, engine
 from tiltbench.cli.options import FLAT, Names, Plugins, Typed, names, option, plugged
 from tiltbench.cli.words import RESULTS, chosen_device, natural, whole
 from tiltbench.engine.lock import alone
+from tiltbench.plan.budget import together
 from tiltbench.plan.cell import Cell
 from tiltbench.plan.errors import Refused
 from tiltbench.plan.suite import Suite
@@ -112,10 +113,10 @@ def _run(
     identity = code_identity()
     recorded = recorded_cells(list(cells.values()), out / "runs")
     todo = [cell for run, cell in cells.items() if run not in recorded]
-    points = sum(cell.budget.train.values for cell in todo)
+    allowed = together(cell.budget for cell in todo) or "nothing"
     print(
         f"tuning {suite.name}: {len(cells)} trials, {len(todo)} to run on {device}, {chosen}, "
-        f"{points:,} training points in all; records in {out}"
+        f"training takes at most {allowed} in all; records in {out}"
     )
     other = sum(is_stale(cells[run], record, identity) for run, record in recorded.items())
     if other:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,19 @@ def whole(text: str, what: str, least: int = 1) -> int:
         )
         raise Refused(f"{what} {_shown(text)} is not a whole number {which}")
     return int(number)
+
+
+def positive(text: str, what: str) -> float:
+    """`60` or `2e11`.  Raises Refused for what is no number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise Refused(
+            f"{what} {_shown(text)} is not a number above 0; write one, such as 60 or 2e11"
+        )
+    return number
 
 
 def natural(text: str, what: str) -> int:

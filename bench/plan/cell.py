@@ -58,6 +58,7 @@ class Cell:
         """The `spec` of the cell's record; its hash is the cell's identity."""
         budget = self.budget
         rounding = {"tf32": True} if self.tf32 else {}  # no word of it in what was recorded before
+        compute = {} if budget.flops == float("inf") else {"flops": budget.flops}
         return {
             **rounding,
             "target": self.target,
@@ -71,6 +72,7 @@ class Cell:
                 "draw": list(budget.draw),
                 "measure": list(budget.measure),
                 "seconds": None if budget.seconds == float("inf") else budget.seconds,
+                **compute,
             },
         }
 

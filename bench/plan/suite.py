@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -32,7 +33,9 @@ class Choice:
 
     spec: Spec
     label: str
-    budget: int | None = None  # of a sampler; None: the suite's
+    calls: int | None = None  # of training; None: the suite's, of this and the next two
+    flops: float | None = None
+    seconds: float | None = None
 
     @staticmethod
     def of(text: str) -> Choice:
@@ -89,7 +92,7 @@ class Tuned:
 class Suite:
     name: str
     description: str
-    budget: int
+    calls: int  # of training; UNLIMITED where another limit is stated
     draws: int
     seeds: tuple[int, ...]
     targets: tuple[Choice, ...]
@@ -99,6 +102,8 @@ class Suite:
     curve: int = 0
     searches: tuple[Searched, ...] = ()
     tuned: tuple[Tuned, ...] = ()
+    flops: float = math.inf  # floating-point operations of training, networks and target together
+    seconds: float = math.inf  # of the training clock: such runs are never the same to the bit
 
     def varied(self, target: Choice, sampler: Choice) -> Spec:
         """The sampler as it is to run on the target.  Raises BadSpec."""
@@ -126,10 +131,10 @@ class Suite:
         holds too few draws, the sampler that would outspend its table, or TF32 on the CPU."""
         cells = []
         for sampler in self.samplers:
-            if sampler.budget and sampler.budget >= self.budget:  # --budget may have lowered that
+            if sampler.calls and sampler.calls >= self.calls:  # --calls may have lowered that
                 raise BadSpec(
-                    f"{sampler.label} has a budget of its own, {sampler.budget:,}, which is not "
-                    f"below the suite's {self.budget:,}: raise --budget, or leave it out by "
+                    f"{sampler.label} has calls of its own, {sampler.calls:,}, which are not "
+                    f"below the suite's {self.calls:,}: raise --calls, or leave it out by "
                     "--samplers"
                 )
         for target, sampler in itertools.product(self.targets, self.samplers):
@@ -137,10 +142,10 @@ class Suite:
             _holds(made, self.draws)
             target_spec = spec(made)
             sampler_spec = spec(build_sampler(self.varied(target, sampler)))
-            budget = self._allowance(sampler.budget or self.budget)
+            budget = self.budget(target, sampler)
             labels = {"target": target.label, "sampler": sampler.label}
-            if sampler.budget:
-                labels["budget"] = str(self.budget)
+            if sampler.calls:
+                labels["budget"] = str(self.calls)
             if trials := self.trials(target, sampler):
                 labels["tuned"] = f"{trials} trials"
             cells += [
@@ -160,14 +165,17 @@ class Suite:
         _distinct(cells)
         return [cell.rounded() for cell in cells] if tf32 else cells
 
-    def _allowance(self, points: int) -> Budget:
+    def budget(self, target: Choice, sampler: Choice) -> Budget:
         """Measuring: 200 a draw for reverse paths, 200 a draw for the learning curve, and for the
         probes as much as training or drawing cost.  None of it reaches the sampler."""
         from tiltbench.plan.budget import Budget
         from tiltbench.targets.cost import Cost
 
+        points = sampler.calls or target.calls or self.calls
         extra = 200 * self.curve * CURVE_POINTS + max(points, 200 * self.draws)
-        return Budget.of(points, self.draws, Cost(extra, extra))
+        made = Budget.of(points, self.draws, Cost(extra, extra))
+        seconds, flops = target.seconds or self.seconds, target.flops or self.flops
+        return replace(made, seconds=seconds, flops=flops)
 
     def only(self, targets: Iterable[str] = (), samplers: Iterable[str] = ()) -> Suite:
         """The part of the suite that these names or labels pick; none given: all."""

@@ -1,12 +1,15 @@
 """What to run: a suite is a TOML file, its cells the product of targets, samplers and seeds.
 
-    [suite]     description, budget, draws, seeds (a number or a list), threads, curve (draws at
-                each of 8 points), time_limit (s) and memory_limit (MB) of a cell, checkpoint
-                (s from one saved state of a cell to the next)
-    [[target]]  name = "gmm9" or "gmm_weighted[dim=16]"; params; label
-    [[sampler]] the same; parts as "Brownian[steps=32]" or { name = "Brownian", steps = 32 };
-                budget, where the sampler is to have a smaller one and yet stand beside the others
-                (the label is "NAME at BUDGET" where none is given)
+    [suite]     description; calls (of the target), flops (floating-point operations) and seconds
+                of training, one or more of them: the first that is spent ends it; draws, seeds (a
+                number or a list), threads, curve (draws at each of 8 points), time_limit (s) and
+                memory_limit (MB) of a cell, checkpoint (s from one saved state of a cell to the
+                next)
+    [[target]]  name = "gmm9" or "gmm_weighted[dim=16]"; params; label; calls, flops, seconds where
+                the target is to have limits of its own
+    [[sampler]] name, params, label; parts as "Brownian[steps=32]" or { name = "Brownian",
+                steps = 32 }; calls, where the sampler is to have fewer (the label is "NAME at
+                CALLS" where none is given)
     [[override]] target, sampler (labels or names, each one or a list; every one where left out);
                 params of the sampler for those cells
     [[search]]  sampler (as above); params = { lr = [1e-4, 1e-2, "log"], leaps = [1, 20, "linear"],
@@ -19,6 +22,7 @@ Reading a suite imports no torch; `Suite.cells` (suite.py) builds what it names.
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,10 +31,21 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from tiltbench.plan.budget import UNLIMITED
 from tiltbench.plan.cell import SAVED_EVERY, Cell, Limits
 from tiltbench.plan.errors import BadSpec
-from tiltbench.plan.spec import build_sampler, build_target, parse
-from tiltbench.plan.suite import Choice, Override, Searched, Suite, Tuned, nearest, overlaid, typed
+from tiltbench.plan.spec import Spec, build_sampler, build_target, parse
+from tiltbench.plan.suite import (
+    Builder,
+    Choice,
+    Override,
+    Searched,
+    Suite,
+    Tuned,
+    nearest,
+    overlaid,
+    typed,
+)
 from tiltbench.plan.validation import sentence
 from tiltbench.samplers.search import Among, Law, LogUniform, Uniform
 from tiltbench.targets.registry import UnknownName
@@ -75,14 +90,17 @@ def suite_path(name: str) -> Path:
 
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
+Operations = Annotated[float, Meta(ge=1, le=1e24)]
 Limit = Annotated[float, Meta(gt=0, le=1e12)]  # seconds
 Pause = Annotated[float, Meta(ge=0, le=1e12)]
 Labels = str | list[str]
 
 
 class Head(Struct, forbid_unknown_fields=True):
-    budget: Positive
     draws: Positive
+    calls: Positive | None = None
+    flops: Operations | None = None
+    seconds: Limit | None = None
     name: str = ""
     description: str = ""
     seeds: Positive | list[Count] = 3
@@ -93,14 +111,16 @@ class Head(Struct, forbid_unknown_fields=True):
     checkpoint: Pause = SAVED_EVERY
 
 
-class TargetRow(Struct, forbid_unknown_fields=True):
+class SamplerRow(Struct, forbid_unknown_fields=True):
     name: str
     label: str = ""
     params: dict[str, Any] = {}
+    calls: Positive | None = None
 
 
-class SamplerRow(TargetRow, forbid_unknown_fields=True):
-    budget: Positive | None = None
+class TargetRow(SamplerRow, forbid_unknown_fields=True):
+    flops: Operations | None = None
+    seconds: Limit | None = None
 
 
 class OverrideRow(Struct, forbid_unknown_fields=True):
@@ -142,13 +162,18 @@ def load_suite(name: str) -> Suite:
         raise BadSpec(f"{where} [suite] name is {head.name!r}; it names a folder, so it is no path")
     if not seeds or len(set(seeds)) < len(seeds):
         raise BadSpec(f"{where} [suite] seeds must be a number above 0 or a list of seeds")
-    targets = tuple(_choices(file.target, "target", head.budget, where))
-    samplers = tuple(_choices(file.sampler, "sampler", head.budget, where))
+    if head.calls is None and head.flops is None and head.seconds is None:
+        raise BadSpec(
+            f"{where} [suite] must state calls, flops or seconds: what a cell may spend on training"
+        )
+    calls = UNLIMITED if head.calls is None else head.calls
+    targets = tuple(_targets(file.target, where))
+    samplers = tuple(_samplers(file.sampler, calls, where))
     named = {"target": targets, "sampler": samplers}
     return Suite(
         head.name or path.stem,
         head.description,
-        head.budget,
+        calls,
         head.draws,
         tuple(seeds),
         targets,
@@ -158,6 +183,8 @@ def load_suite(name: str) -> Suite:
         head.curve,
         tuple(_searches(file.search, samplers, where)),
         tuple(_tuned(file.tuned, named, where)),
+        head.flops or math.inf,
+        head.seconds or math.inf,
     )
 
 
@@ -167,7 +194,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadSpec(f"{path} is not valid TOML: {error}") from error
     if not isinstance(data.get("suite"), dict):
-        raise BadSpec(f"{path} has no [suite] table; it must state budget and draws")
+        raise BadSpec(f"{path} has no [suite] table; it must state calls and draws")
     return data
 
 
@@ -179,21 +206,31 @@ def _checked(data: dict[str, Any], where: str) -> File:
         raise BadSpec(where + sentence(str(error), data, File)) from error
 
 
-def _choices(rows: Sequence[TargetRow], kind: str, most: int, where: str) -> Iterable[Choice]:
+def _targets(rows: Sequence[TargetRow], where: str) -> Iterable[Choice]:
     if not rows:
-        raise BadSpec(f"{where} names no {kind}: add a [[{kind}]] table with its name")
+        raise BadSpec(f"{where} names no target: add a [[target]] table with its name")
     for row in rows:
-        chosen = Choice.of(row.name)
-        given = {key: _parts(value) for key, value in row.params.items()}
-        full = overlaid(chosen.spec, given, build_target if kind == "target" else build_sampler)
-        points = row.budget if isinstance(row, SamplerRow) else None
-        if points is not None and points >= most:  # a row may not outspend its table
+        full = _full(row, build_target)
+        yield Choice(full, row.label or typed(full), row.calls, row.flops, row.seconds)
+
+
+def _samplers(rows: Sequence[SamplerRow], most: int, where: str) -> Iterable[Choice]:
+    if not rows:
+        raise BadSpec(f"{where} names no sampler: add a [[sampler]] table with its name")
+    for row in rows:
+        full = _full(row, build_sampler)
+        if row.calls is not None and row.calls >= most:
             raise BadSpec(
-                f"{where} [[sampler]] budget is {points}; it must be whole, positive and below the "
-                f"suite's, {most}"
+                f"{where} [[sampler]] calls is {row.calls}; it must be whole, positive and below "
+                f"the suite's, {most}"
             )
-        named = typed(full) + (f" at {points:,}" if points else "")
-        yield Choice(full, row.label or named, points)
+        named = typed(full) + (f" at {row.calls:,}" if row.calls else "")
+        yield Choice(full, row.label or named, row.calls)
+
+
+def _full(row: SamplerRow, build: Builder) -> Spec:
+    given = {key: _parts(value) for key, value in row.params.items()}
+    return overlaid(Choice.of(row.name).spec, given, build)
 
 
 Named = dict[str, tuple[Choice, ...]]  # "target", "sampler": those of the suite

@@ -23,13 +23,14 @@ from tiltbench.plan.cell import Cell
 from tiltbench.records.files import replacing
 from tiltbench.records.provenance import same_code
 from tiltbench.records.record import CHECKPOINT
-from tiltbench.run.curve import Kept
+from tiltbench.run.compute import Metered
+from tiltbench.run.curve import Kept, Spent
 from tiltbench.run.ledger import Attempts
 from tiltbench.run.pack import Packer, Unpacker, Unsaved
 from tiltbench.run.states import copied
 from tiltbench.targets.cost import Cost
 
-FORMAT = 1
+FORMAT = 2
 BROKEN = (
     ArithmeticError,
     AttributeError,
@@ -51,6 +52,7 @@ class Saved(NamedTuple):
     state: Any
     source: Generator  # of training
     spent: Cost
+    metered: Metered  # operations
     steps: int
     seconds: float  # of training
     kept: list[Kept]  # of the learning curve
@@ -135,17 +137,19 @@ class Checkpoints:
         nodes = json.loads(metadata["nodes"])
         unpacker = Unpacker(tensors, device)
         kept = [
-            Kept(int(calls), float(seconds), unpacker.fill(copied(init), node))
-            for calls, seconds, node in nodes["kept"]
+            Kept(Spent(int(calls), float(flops), float(seconds)), unpacker.fill(copied(init), node))
+            for (calls, flops, seconds), node in nodes["kept"]
         ]
         source = unpacker.fill(Generator(device), nodes["source"])
         seconds, cpu, memory, resumed = nodes["attempts"]
         attempts = Attempts(float(seconds), float(cpu), float(memory), int(resumed) + 1)
         spent, steps = Cost(*map(int, nodes["spent"])), int(nodes["steps"])
+        metered = Metered(*map(float, nodes["metered"]))
         state = unpacker.fill(copied(init), nodes["state"])
         if not isinstance(source, Generator) or type(state) is not type(init):
             raise TypeError("its state or generator is missing")
-        return Saved(state, source, spent, steps, float(nodes["seconds"]), kept, attempts)
+        seconds = float(nodes["seconds"])
+        return Saved(state, source, spent, metered, steps, seconds, kept, attempts)
 
     def due(self) -> bool:
         return self.places is not None and time.monotonic() - self.last >= self.every
@@ -167,11 +171,11 @@ class Checkpoints:
         packer = Packer()
         nodes: dict[str, Any] = {
             "state": packer.node(saved.state),
-            "kept": [[k.calls, k.seconds, packer.node(k.state)] for k in saved.kept],
+            "kept": [[list(k.spent), packer.node(k.state)] for k in saved.kept],
         }
         self._fillable(packer.places)
         nodes["source"] = packer.node(saved.source, "source")
-        for name in ("spent", "steps", "seconds", "attempts"):
+        for name in ("spent", "metered", "steps", "seconds", "attempts"):
             nodes[name] = getattr(saved, name)
         text = json.dumps(nodes)
         metadata = {

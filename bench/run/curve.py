@@ -19,11 +19,18 @@ from tiltbench.targets.cost import Cost
 from tiltbench.targets.target import Target
 
 
+class Spent(NamedTuple):
+    """What training has taken so far."""
+
+    calls: int
+    flops: float
+    seconds: float
+
+
 class Kept(NamedTuple):
     """A copy of the state on the way."""
 
-    calls: int
-    seconds: float  # of training
+    spent: Spent
     state: Any
 
 
@@ -46,19 +53,19 @@ class Curve:
         self.kept: list[Kept] = []
         self.source = generator(cell.seed, "curve", cell.device)
 
-    def due(self, spent: Cost) -> bool:
-        """Whether a share was passed since the last question."""
-        share = spent.share(self.ledger.cell.budget.train)
+    def due(self, share: float) -> bool:
+        """Whether one of the shares was passed since the last question."""
         passed = [s for s in self.shares if s <= share]
         self.shares = self.shares[len(passed) :]
         return bool(passed)
 
-    def keep(self, spent: Cost, seconds: float, state: Any) -> None:
+    def keep(self, spent: Spent, state: Any) -> None:
         if self.ledger.cell.curve:
-            self.kept.append(Kept(spent.calls, seconds, copied(state)))
+            self.kept.append(Kept(spent, copied(state)))
 
     def draw(self) -> dict[str, Tensor]:
-        """spend and seconds (P,), x (P, n, D) and log_w (P, n), NaN where there is none."""
+        """spend (calls), flops and seconds (P,), x (P, n, D) and log_w (P, n), NaN where there is
+        none."""
         made = [(kept, self.draws(kept.state)) for kept in self.kept]
         rows = [(kept, draws) for kept, draws in made if draws is not None]
         if not rows:
@@ -70,9 +77,11 @@ class Curve:
             x[row, : len(draws.x)] = draws.x.float().cpu()
             if draws.log_w is not None:
                 log_w[row, : len(draws.log_w)] = draws.log_w.double().cpu()
-        spend = torch.tensor([kept.calls for kept, _ in rows])
-        seconds = torch.tensor([kept.seconds for kept, _ in rows], dtype=torch.float64)
-        return {"spend": spend, "seconds": seconds, "x": x, "log_w": log_w}
+        spent = [kept.spent for kept, _ in rows]
+        spend = torch.tensor([each.calls for each in spent])
+        flops = torch.tensor([each.flops for each in spent], dtype=torch.float64)
+        seconds = torch.tensor([each.seconds for each in spent], dtype=torch.float64)
+        return {"spend": spend, "flops": flops, "seconds": seconds, "x": x, "log_w": log_w}
 
     def draws(self, state: Any) -> Draws | None:
         n = self.ledger.cell.curve

@@ -32,6 +32,8 @@ class Ledger:
     notes: list[str] = field(default_factory=list)
     parameters: int = 0
     network: dict[str, int] = field(default_factory=dict)  # points, forward and backward
+    flops: dict[str, float] = field(default_factory=dict)  # of "train" and "draw"
+    ended_by: str = ""  # what ended the training: a limit of the budget, or "steps"
     earlier: Attempts = Attempts()
     began: tuple[float, float] = field(
         default_factory=lambda: (time.monotonic(), time.process_time())
@@ -69,6 +71,8 @@ class Ledger:
             **{phase: list(cost) for phase, cost in spent.items()},
             **self.so_far()._asdict(),
             **{f"{phase}_seconds": value for phase, value in self.seconds.items()},
+            **{f"{phase}_flops": value for phase, value in self.flops.items()},
+            **({"ended_by": self.ended_by} if self.ended_by else {}),
             "parameters": self.parameters,
             **self.network,
             "notes": self.notes,

@@ -33,6 +33,7 @@ class Meter:
 
     budget: Cost
     spent: Cost = Cost()
+    refused: bool = False  # whether anything was
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
@@ -42,6 +43,7 @@ class Meter:
     def require(self, cost: Cost) -> None:
         """Raises BudgetExceeded unless `cost` is left."""
         if not self.left.covers(cost):
+            self.refused = True
             raise BudgetExceeded(
                 f"{cost.values} values and {cost.grads} gradients asked for, "
                 f"{self.left.values} and {self.left.grads} left of "

@@ -30,6 +30,7 @@ from tiltbench.run.curve import Curve, curve_cost
 from tiltbench.run.failures import explain
 from tiltbench.run.ledger import Ledger
 from tiltbench.run.meter import BudgetExceeded
+from tiltbench.run.operations import Operations
 from tiltbench.run.states import copied
 from tiltbench.run.streams import generator
 from tiltbench.run.training import Progress, Training
@@ -136,16 +137,18 @@ class _Run:
     def draw(self, target: Target, sampler: Sampler[Any], state: Any) -> Draws:
         cell = self.cell
         problem, meter = self.ledger.problem(target, sampler, "draw", self.cell.budget.draw)
-        clock = Clock(cell.device)
+        clock, counter = Clock(cell.device), Operations(cell.budget.flops)
         try:
-            made = sampler.draw(
-                problem, state, cell.draws, generator(cell.seed, "draw", cell.device)
-            )
+            with counter:
+                made = sampler.draw(
+                    problem, state, cell.draws, generator(cell.seed, "draw", cell.device)
+                )
         except BudgetExceeded as error:
             raise BudgetExceeded(f"drawing costs more than its allowance: {error}") from error
         finally:
             clock.stop()
             self.ledger.seconds["draw"] = clock.seconds
+            self.ledger.flops["draw"] = counter.flops
             meter.close()
         if len(made.x) < cell.draws:
             self.ledger.note(f"{len(made.x)} draws where {cell.draws} were asked for")

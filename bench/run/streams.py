@@ -16,6 +16,7 @@ STREAMS = {
     "reverse": 3,
     "probe": 4,
     "curve": 5,
+    "audit": 6,  # which steps' operations are counted: no sampler meets it
     # its scores
     "reference": 16,
     "score": 17,

@@ -1,5 +1,7 @@
 """The training phase: steps until the allowance is spent, saved on the way, and resumed.
 
+The allowance has up to three limits, calls of the target, floating-point operations and seconds;
+the first that is spent ends training, and what schedules follow is the share of the most advanced.
 The repeated `init` of a resumed run, and the steps that a killed one made after its last
 checkpoint, are the same calls made again from the same generator: they count once.
 """
@@ -7,17 +9,21 @@ checkpoint, are the same calls made again from the same generator: they count on
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Generator
 
+from tiltbench.plan.budget import Budget
 from tiltbench.records.record import Status
 from tiltbench.run.checkpoint import Checkpoints, Saved
 from tiltbench.run.clock import Clock
-from tiltbench.run.curve import Curve
+from tiltbench.run.compute import Compute
+from tiltbench.run.curve import Curve, Spent
 from tiltbench.run.ledger import Ledger
 from tiltbench.run.meter import BudgetExceeded, Meter
+from tiltbench.run.operations import ComputeExceeded
+from tiltbench.run.planned import planned
 from tiltbench.run.states import modules
 from tiltbench.run.streams import generator
 from tiltbench.samplers.networks.model import Model
@@ -25,6 +31,27 @@ from tiltbench.samplers.sampler import Sampler
 from tiltbench.targets.target import Target
 
 Progress = Callable[[str, float], None]  # (phase, share of the training allowance spent)
+
+
+@dataclass
+class Meters:
+    """What training is charged to: calls, operations, and the clock, which stands at first."""
+
+    budget: Budget
+    calls: Meter
+    compute: Compute
+    clock: Clock
+
+    @property
+    def share(self) -> float:
+        """Of the allowance, by the most advanced of its limits, in [0, 1]."""
+        by_calls = self.calls.spent.share(self.budget.train)
+        by_time = self.clock.seconds / self.budget.seconds
+        return min(max(by_calls, self.compute.share, by_time), 1.0)
+
+    @property
+    def spent(self) -> Spent:
+        return Spent(self.calls.spent.calls, self.compute.spent, self.clock.seconds)
 
 
 @dataclass
@@ -36,74 +63,98 @@ class Training:
     checkpoints: Checkpoints
     progress: Progress
     steps: int = 0
+    meters: Meters = field(init=False)
 
     def run(self, target: Target, sampler: Sampler[Any]) -> tuple[Any, Status]:
         """Raises ValueError where the allowance does not pay for `init`, and what `step` raises."""
         cell, ledger = self.ledger.cell, self.ledger
-        problem, meter = ledger.problem(target, sampler, "train", cell.budget.train)
+        problem, calls = ledger.problem(target, sampler, "train", cell.budget.train)
+        compute = Compute(cell.budget.flops, cell.seed)
+        allowance = planned(cell.budget, target, sampler, cell.device)
         source = generator(cell.seed, "train", cell.device)
         clock = Clock(cell.device)
+        self.meters = meters = Meters(cell.budget, calls, compute, clock)
+        problem = replace(problem, share=lambda: meters.share)
         try:
-            state = sampler.init(problem, cell.budget.train, source)
+            with compute.seen():
+                state = sampler.init(problem, allowance, source)
+                over = sampler.done(state)
         except BudgetExceeded as error:
             raise ValueError(f"the allowance does not pay for the start: {error}") from error
         ledger.parameters = sum(p.numel() for m in modules(state) for p in m.parameters())
-        state, source = self.resumed(state, source, meter, clock)
-        status = Status.SPENT
+        if resumed := self.resumed(state, source):
+            state, source = resumed
+            over = sampler.done(state)
+        status, ended = Status.SPENT, "seconds"
         try:
             while clock.seconds < cell.budget.seconds:
-                if sampler.done(state):
-                    status = Status.DONE
+                if over:
+                    status, ended = Status.DONE, "steps"
                     break
-                state = sampler.step(problem, state, source)
+                with compute.step(self.steps, calls):
+                    state = sampler.step(problem, state, source)
+                    over = sampler.done(state)
+                if calls.refused:  # the step has kept the refusal to itself
+                    raise BudgetExceeded("the calls are spent")
                 self.steps += 1
-                self.progress("training", meter.spent.share(cell.budget.train))
-                self.look(state, source, meter, clock)
+                self.progress("training", meters.share)
+                self.look(state, source)
+        except ComputeExceeded:
+            ended = "flops"
         except BudgetExceeded:
-            pass  # the ordinary end: the last step was not made, `state` is as it was before
+            ended = "calls"  # the last step was not made, `state` is as it was before
         finally:
             clock.stop()
-            ledger.seconds["train"] = clock.seconds
-            meter.close()  # a reward kept in the state is of no use in `draw`
+            ledger.seconds["train"], ledger.flops["train"] = clock.seconds, compute.spent
+            calls.close()  # a reward kept in the state is of no use in `draw`
         models = [m for m in modules(state) if isinstance(m, Model)]
         ledger.network = {
             "network_forward": sum(m.forward_points for m in models),
             "network_backward": sum(m.backward_points for m in models),
         }
+        ledger.ended_by = ended
         if self.steps == 0 and status is Status.SPENT:
             ledger.note("the allowance did not pay for a single step")
-        self.curve.keep(meter.spent, clock.seconds, state)
+        self.curve.keep(meters.spent, state)
         return state, status
 
-    def resumed(
-        self, init: Any, source: Generator, meter: Meter, clock: Clock
-    ) -> tuple[Any, Generator]:
-        """The state and generator of the checkpoint, where there is one that fits; else the given
-        ones, which `init` has left."""
+    def resumed(self, init: Any, source: Generator) -> tuple[Any, Generator] | None:
+        """The state and generator of the checkpoint, where there is one that fits what `init` has
+        made."""
         self.say(self.checkpoints.expect(init))
         saved, why = self.checkpoints.load(init, source.device)
         self.say(why)
         if saved is None:
-            return init, source
-        meter.spent, self.steps, self.ledger.earlier = saved.spent, saved.steps, saved.attempts
-        self.curve.kept = saved.kept
-        self.curve.due(saved.spent)  # these shares have their copies
-        clock.go_on_from(saved.seconds)
+            return None
+        self.meters.calls.spent, self.steps = saved.spent, saved.steps
+        self.meters.compute.go_on_from(saved.metered)
+        self.meters.clock.go_on_from(saved.seconds)
+        self.ledger.earlier, self.curve.kept = saved.attempts, saved.kept
+        self.curve.due(self.meters.share)  # these shares have their copies
         return saved.state, saved.source
 
-    def look(self, state: Any, source: Generator, meter: Meter, clock: Clock) -> None:
+    def look(self, state: Any, source: Generator) -> None:
         """What is done between two steps, off the training clock."""
-        curve, saving = self.curve.due(meter.spent), self.checkpoints.due()
+        meters = self.meters
+        curve, saving = self.curve.due(meters.share), self.checkpoints.due()
         if not curve and not saving:
             return
-        clock.stop()
+        meters.clock.stop()
         if curve:
-            self.curve.keep(meter.spent, clock.seconds, state)
+            self.curve.keep(meters.spent, state)
         if saving:
-            attempts, kept = self.ledger.so_far(), self.curve.kept
-            saved = Saved(state, source, meter.spent, self.steps, clock.seconds, kept, attempts)
-            self.say(self.checkpoints.save(saved, meter.spent.share(meter.budget)))
-        clock.start()
+            saved = Saved(
+                state,
+                source,
+                meters.calls.spent,
+                meters.compute.known,
+                self.steps,
+                meters.clock.seconds,
+                self.curve.kept,
+                self.ledger.so_far(),
+            )
+            self.say(self.checkpoints.save(saved, meters.share))
+        meters.clock.start()
 
     def say(self, sentence: str) -> None:
         if sentence:

@@ -42,8 +42,9 @@ def curve_scores(
     )
     here = floors.get(n, {})
     seconds = tuple(arrays["seconds"].tolist()) if "seconds" in arrays else ()
+    flops = tuple(arrays["flops"].tolist()) if "flops" in arrays else ()
     energy = ENERGY if target.particles else ""
-    return CurveScore(points, seconds, n, name, here.get(name), energy, here.get(ENERGY))
+    return CurveScore(points, flops, seconds, n, name, here.get(name), energy, here.get(ENERGY))
 
 
 def _point(spend: float, draws: Tensor, log_w: Tensor, target: Target, truth: Truth) -> CurvePoint:

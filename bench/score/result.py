@@ -68,7 +68,8 @@ class CurveScore:
     draws."""
 
     points: tuple[CurvePoint, ...]
-    seconds: tuple[float, ...]  # of training at each spend; () where they were not kept
+    flops: tuple[float, ...]  # of training at each spend; () where they were not kept
+    seconds: tuple[float, ...]  # the same
     n: int
     metric: str  # what `distance` is
     floor: Floor | None
@@ -77,8 +78,9 @@ class CurveScore:
 
     def json(self) -> dict[str, Any]:
         made: dict[str, Any] = {"spend": [point.spend for point in self.points]}
-        if self.seconds:
-            made["seconds"] = list(self.seconds)
+        for key in ("flops", "seconds"):
+            if each := getattr(self, key):
+                made[key] = list(each)
         made |= {"n": self.n, "metric": self.metric}
         for key in ("log_Z_err", "log_Z_se", "distance"):
             made[key] = [getattr(point, key) for point in self.points]

@@ -86,7 +86,8 @@ def trial_cell(
     made = build_target(target.spec)
     chosen = overlaid(suite.varied(target, sampler), nested(params), build_sampler)
     draws = max(suite.draws, DRAWS)
-    budget = replace(Budget.of(sampler.budget or suite.budget, draws), measure=Cost())
+    allowed = suite.budget(target, sampler)
+    budget = replace(allowed, draw=Budget.of(0, draws).draw, measure=Cost())
     labels = {"target": target.label, "sampler": f"{sampler.label} · trial {trial}"}
     own = next(n for n in range(SEED + seed, 2 * SEED) if n not in suite.seeds)
     cell = Cell(

@@ -289,7 +289,7 @@ def test_dry_run_shows_the_grid_and_runs_nothing(capsys, tmp_path, monkeypatch):
     assert main([*command, "--set", "mala.chains=5,10", "--budget", "3e3", "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "4 cells (1 targets x 2 samplers x 2 seeds), 4 to run on " in said
-    assert "12,000 training points in all" in said
+    assert "training takes at most 12,000 calls in all" in said
     for title in ("mala[chains=5] · seed 0", "mala[chains=10] · seed 1"):
         assert title in said
     assert not list(tmp_path.iterdir())

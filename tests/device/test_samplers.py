@@ -3,16 +3,15 @@ resumed, drawn from, traced back, probed and scored."""
 
 import re
 from contextlib import suppress
-from dataclasses import fields
 
 import pytest
 
 from tests.tools.registered import first_of_its_file
+from tests.tools.small import small
 from tiltbench.api import cell
-from tiltbench.plan.spec import METRICS, build_sampler, build_target, parse
+from tiltbench.plan.spec import METRICS, build_target, parse
 from tiltbench.run.phases import run_cell
 from tiltbench.run.streams import generator
-from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.registry import NETWORKS, SAMPLERS
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.score.evaluate import evaluate
@@ -20,21 +19,6 @@ from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.problem import pose
 
 CODE = {"syntax": "the code of this test", "plugins": {}}
-FEW = {"paths": 8, "repeats": 2, "memory": 2, "chains": 10, "ladders": 2, "islands": 2, "leaps": 2}
-
-
-def small(name, steps=3, **changed):
-    """The name with few of everything that the sampler has a number of, as it is written."""
-    sampler = build_sampler({"name": name, "params": {}})
-    here = {part.name for part in fields(sampler)}
-    few = {key: min(n, getattr(sampler, key)) for key, n in FEW.items() if key in here}
-    if any(part.name == "steps" for part in fields(sampler.reference)):
-        few["reference"] = f"{type(sampler.reference).__name__}[steps={steps}]"
-    if isinstance(sampler, Diffusion):
-        few["batches"] = 2
-        if hasattr(sampler.model, "width"):
-            few["model"] = f"{type(sampler.model).__name__}[width=8]"
-    return name + "[" + ",".join(f"{key}={value}" for key, value in (few | changed).items()) + "]"
 
 
 def lived(target, sampler, folder):

@@ -48,7 +48,7 @@ PartitionName=all Nodes=ALL Default=YES State=UP
 
 SUITE = """\
 [suite]
-budget = 2000
+calls = 2000
 draws = 50
 seeds = 3
 [[target]]

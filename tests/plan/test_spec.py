@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import re
 import typing
 from pathlib import Path
@@ -13,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tiltbench.plan import toml
+from tiltbench.plan.budget import UNLIMITED
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import build_sampler, build_target, label, parse, shorten, spec
 from tiltbench.plan.toml import Choice, load_suite, suite_names
 from tiltbench.samplers.registry import NETWORKS, SAMPLERS
+from tiltbench.targets.cost import Cost
 from tiltbench.targets.registry import REFERENCES, TARGETS, UnknownName
 
 BUILD = {"target": (TARGETS, build_target), "sampler": (SAMPLERS, build_sampler)}
@@ -201,7 +204,7 @@ def test_shipped_suites_are_sound(name):
     json.dumps([cell.spec for cell in cells])
 
 
-HEAD = "[suite]\nbudget = 1000\ndraws = 100\nseeds = 2\n"
+HEAD = "[suite]\ncalls = 1000\ndraws = 100\nseeds = 2\n"
 BODY = '[[target]]\nname = "gmm9"\n[[sampler]]\nname = "log_variance[paths=32]"\nlabel = "lv"\n'
 
 
@@ -246,7 +249,7 @@ def test_overrides_hit_their_cells_only(tmp_path, rule, targets, samplers):
 
 def test_a_sampler_with_a_smaller_budget_of_its_own(tmp_path):
     """Its cells are those of a suite of that budget; the others are what they were."""
-    text = HEAD + BODY + '[[sampler]]\nname = "log_variance[paths=32]"\nbudget = 400\n'
+    text = HEAD + BODY + '[[sampler]]\nname = "log_variance[paths=32]"\ncalls = 400\n'
     cells = suite_of(tmp_path, text).cells("cpu")
     few = [c for c in cells if c.labels["sampler"] == "log_variance[paths=32] at 400"]
     rest = [c for c in cells if c not in few]
@@ -255,13 +258,29 @@ def test_a_sampler_with_a_smaller_budget_of_its_own(tmp_path):
     assert [c.id for c in rest] == [c.id for c in suite_of(tmp_path, HEAD + BODY).cells("cpu")]
     assert {c.labels.get("budget") for c in few} == {"1000"}  # of the table it stands in
     assert all("budget" not in c.labels for c in rest)
-    low = dataclasses.replace(suite_of(tmp_path, text), budget=400)  # by --budget
-    with pytest.raises(BadSpec, match="budget of its own, 400, which is not below the suite's 400"):
+    low = dataclasses.replace(suite_of(tmp_path, text), calls=400)  # by --calls
+    with pytest.raises(BadSpec, match="calls of its own, 400, which are not below the suite's 400"):
         low.cells("cpu")
     grid = load_suite(str(tmp_path / "mine.toml")).only((), ["lv"]).spanned([("lv", "lr", [0.1])])
     assert len(grid.cells("cpu")) == 2
     own = suite_of(tmp_path, text).spanned([("log_variance", "lr", [0.1])])
-    assert [s.budget for s in own.samplers] == [None, 400]
+    assert [s.calls for s in own.samplers] == [None, 400]
+
+
+def test_limits_of_a_suite_and_of_its_targets(tmp_path):
+    """One is enough; a target's own come before the suite's; what is not limited, not written."""
+    text = HEAD.replace("calls = 1000", "flops = 2e9") + BODY
+    own = text + '[[target]]\nname = "gmm40"\ncalls = 500\nseconds = 3\n'
+    cells = suite_of(tmp_path, own).cells("cpu")
+    found = {c.labels["target"]: c.budget for c in cells}
+    here, there = found.pop("gmm40"), next(iter(found.values()))
+    assert (here.train, here.flops, here.seconds) == (Cost(500, 500), 2e9, 3)
+    assert (there.train.calls, there.flops, there.seconds) == (UNLIMITED, 2e9, math.inf)
+    assert [here.limits, there.limits] == ["500 calls, 2e+09 flops, 3 s", "2e+09 flops"]
+    assert {c.spec["budget"]["flops"] for c in cells} == {2e9}
+    assert all(
+        "flops" not in c.spec["budget"] for c in suite_of(tmp_path, HEAD + BODY).cells("cpu")
+    )
 
 
 @pytest.mark.parametrize(
@@ -269,10 +288,15 @@ def test_a_sampler_with_a_smaller_budget_of_its_own(tmp_path):
     [
         ("[suite\n", "not valid TOML"),
         (BODY, r"no \[suite\] table"),
-        (HEAD.replace("budget", "budgett") + BODY, "no key 'budgett'; did you mean 'budget'"),
-        (HEAD.replace("budget = 1000\n", "") + BODY, "must state budget"),
-        (HEAD.replace("1000", "0") + BODY, "budget is 0"),
-        (HEAD.replace("1000", "'x'") + BODY, "budget is 'x'"),
+        (HEAD.replace("calls", "callls") + BODY, "no key 'callls'; did you mean 'calls'"),
+        (HEAD.replace("calls", "budget") + BODY, "no key 'budget'; it is called 'calls'"),
+        (HEAD.replace("calls = 1000\n", "") + BODY, "must state calls, flops or seconds"),
+        (HEAD.replace("draws = 100\n", "") + BODY, "must state draws"),
+        (HEAD.replace("1000", "0") + BODY, "calls is 0"),
+        (HEAD.replace("1000", "'x'") + BODY, "calls is 'x'"),
+        (HEAD + "flops = 0\n" + BODY, "flops is 0; it must be a number >= 1"),
+        (HEAD + "flops = 'x'\n" + BODY, "flops is 'x'; it must be a number"),
+        (HEAD + "seconds = -1\n" + BODY, "seconds is -1; it must be a number > 0"),
         (HEAD.replace("seeds = 2", "seeds = [0, 0]") + BODY, "seeds"),
         (HEAD.replace("seeds = 2", "seeds = 'x'") + BODY, "seeds"),
         (HEAD.replace("seeds = 2", "seeds = true") + BODY, "seeds is True; it must be"),
@@ -291,9 +315,10 @@ def test_a_sampler_with_a_smaller_budget_of_its_own(tmp_path):
             HEAD + BODY + '[[override]]\ntarget = ["gmm9", "gmm8"]\nparams = { lr = 1 }\n',
             "target 'gmm8', not in the suite; did you mean 'gmm9'",
         ),
-        (HEAD + BODY + "budget = 2000\n", "budget is 2000; it must be .* below the suite's, 1000"),
-        (HEAD + BODY + "budget = 'x'\n", "budget is 'x'; it must be a whole number"),
-        (HEAD + "[[target]]\nname = 'gmm9'\nbudget = 9\n", "no key 'budget'"),
+        (HEAD + BODY + "calls = 2000\n", "calls is 2000; it must be .* below the suite's, 1000"),
+        (HEAD + BODY + "calls = 'x'\n", "calls is 'x'; it must be a whole number"),
+        (HEAD + BODY + "flops = 9\n", "no key 'flops'"),
+        (HEAD + "[[target]]\nname = 'gmm9'\ncalls = 0\n", "calls is 0; it must be a whole number"),
         (HEAD, "names no target"),
         (HEAD + BODY.replace("gmm9", "gmm99"), "did you mean 'gmm9'"),
         (HEAD + BODY.replace("paths", "path"), "did you mean 'paths'"),
@@ -338,7 +363,9 @@ def test_a_cell_is_named_by_everything_that_decides_it(tmp_path):
     others = [
         suite.cells("cuda")[0],
         suite.cells("cpu")[1],
-        dataclasses.replace(suite, budget=2000).cells("cpu")[0],
+        dataclasses.replace(suite, calls=2000).cells("cpu")[0],
+        dataclasses.replace(suite, flops=1e9).cells("cpu")[0],
+        dataclasses.replace(suite, seconds=9.0).cells("cpu")[0],
         dataclasses.replace(suite, draws=50).cells("cpu")[0],
         dataclasses.replace(suite, samplers=(Choice.of("log_variance[paths=33]"),)).cells("cpu")[0],
         dataclasses.replace(base, target_version=99),

@@ -89,7 +89,7 @@ def test_every_way_to_name_a_plug_in(here, folder, capsys):
     assert capsys.readouterr().out.count(" · smc · seed 0") == 3
     words = json.dumps(path, ensure_ascii=False)  # a basic string of TOML too
     Path("s.toml").write_text(
-        f"[suite]\nbudget = 9\ndraws = 9\n[[target]]\nname = {words}\n[[sampler]]\nname = 'smc'\n"
+        f"[suite]\ncalls = 9\ndraws = 9\n[[target]]\nname = {words}\n[[sampler]]\nname = 'smc'\n"
         f"[[override]]\ntarget = {words}\nparams = {{ islands = 2 }}\n"
     )
     suite = load_suite("s.toml")

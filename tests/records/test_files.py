@@ -10,6 +10,7 @@ from tiltbench.plan.toml import Choice, Suite
 from tiltbench.records.files import write_tensors
 from tiltbench.records.recorded import recorded_cells
 from tiltbench.run.checkpoint import Checkpoints, Saved
+from tiltbench.run.compute import Metered
 from tiltbench.run.ledger import Attempts
 from tiltbench.run.phases import run_cell
 from tiltbench.score.folder import score
@@ -23,7 +24,7 @@ def test_states_and_checkpoints_honour_the_umask(mask, mode, tmp_path):
         for _ in range(2):  # anew, and in the place of a file
             write_tensors(tmp_path / "state.safetensors", {"x": torch.zeros(2)})
             checkpoints = Checkpoints(tmp_path / "checkpoint.safetensors", {}, 0.0, places={})
-            saved = Saved(None, torch.Generator(), Cost(), 1, 1.0, [], Attempts())
+            saved = Saved(None, torch.Generator(), Cost(), Metered(), 1, 1.0, [], Attempts())
             assert checkpoints.save(saved, 0.1) == ""
     finally:
         os.umask(former)

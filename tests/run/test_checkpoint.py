@@ -25,6 +25,7 @@ from tiltbench.records.provenance import code_identity, code_of
 from tiltbench.records.record import Status, read_record
 from tiltbench.records.store import records
 from tiltbench.run.checkpoint import Checkpoints, Saved, _checksum, glance, identity
+from tiltbench.run.compute import Metered
 from tiltbench.run.ledger import Attempts
 from tiltbench.run.pack import Packer, Unpacker
 from tiltbench.run.phases import run_cell
@@ -123,7 +124,7 @@ def test_the_time_of_earlier_attempts_counts_against_the_limit(plugin):
     code = code_of(chosen, code_identity())
     checkpoints = Checkpoints(path, identity(chosen, code), 0.0, places={})
     source, used = torch.Generator(), Attempts(seconds=100.0)
-    assert checkpoints.save(Saved(None, source, Cost(9, 0), 9, 1.0, [], used), 0.1) == ""
+    assert checkpoints.save(Saved(None, source, Cost(9, 0), Metered(), 9, 1.0, [], used), 0.1) == ""
     ((_, record),) = Local(("",), Limits(50.0)).run([chosen], folder, code)
     assert record.status is Status.OUT_OF_TIME and 100 <= record.cost["seconds"] < 100 + HANG
     assert not path.exists()
@@ -189,7 +190,7 @@ def same_state(saved, data, path, load):
 def test_what_init_did_not_make_cannot_be_filled_in(tmp_path):
     checkpoints = Checkpoints(tmp_path / "x", {}, 0.0)
     assert checkpoints.expect([None]) == ""
-    saved = Saved([Attempts()], torch.Generator(), Cost(), 1, 0.0, [], Attempts())
+    saved = Saved([Attempts()], torch.Generator(), Cost(), Metered(), 1, 0.0, [], Attempts())
     assert "`init` made none there" in checkpoints.save(saved, 0.5)
     assert not checkpoints.due() and not list(tmp_path.iterdir())
 
@@ -430,7 +431,7 @@ def test_status_shows_what_can_be_resumed_and_force_begins_anew(plugin, here, ca
         source = torch.Generator()
         assert (
             checkpoints.save(
-                Saved(None, source, Cost(9, 0), 9, 1.0, [], Attempts(seconds=2.0)), share
+                Saved(None, source, Cost(9, 0), Metered(), 9, 1.0, [], Attempts(seconds=2.0)), share
             )
             == ""
         )

@@ -378,7 +378,7 @@ def killed(sampler, at, folder=Path("other"), **options):
 
 
 def same_run(one, other):
-    """Two runs of one cell, each a record and its folder: bitwise, all but the clocks."""
+    """Two runs of one cell, each a record and its folder: bitwise, but for what is clocked."""
     (first, here), (second, there) = one, other
     for key in ("train", "draw", "measure", "network_forward", "network_backward", "notes"):
         assert first.cost[key] == second.cost[key], key
@@ -386,6 +386,9 @@ def same_run(one, other):
     for end in ("", ".curve"):
         a, b = (read_arrays(f / f"{first.id}{end}.npz") for f in (here, there))
         a.pop("seconds", 0), b.pop("seconds", 0)
+        mine, others = a.pop("flops", torch.zeros(0)), b.pop("flops", torch.zeros(0))
+        # but for what is made once and checked at first only, which audits may meet or not
+        torch.testing.assert_close(mine, others, rtol=0.1, atol=0.0)
         assert list(a) == list(b)
         assert all(torch.equal(a[k].nan_to_num(), b[k].nan_to_num()) for k in a), end
 
@@ -510,7 +513,7 @@ def alive(pid):
 
 SUITE = """
 [suite]
-budget = 400
+calls = 400
 draws = 30
 curve = 8
 seeds = 2

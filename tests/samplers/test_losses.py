@@ -409,12 +409,12 @@ def test_training_may_end_before_the_allowance():
     sampler = sampler if not LOSSES[0].through_path else replace(sampler, repeats=1)
     state, made = sampler.init(problem, Cost(10**9, 10**9), rng()), 0
     while not sampler.done(state):
-        assert sampler.share(state) == pytest.approx(made / 5)
+        assert sampler.share(problem, state) == pytest.approx(made / 5)
         state, fall = sampler.step(problem, state, rng(made)), math.cos(math.pi / 2 * made / 5)
         rates = [float(group["lr"]) for group in state.optimizer.param_groups]
         assert rates == pytest.approx([fall * sampler.lr, fall * sampler.lr_log_Z], rel=1e-6)
         made += 1
-    assert made == 5 and sampler.share(state) == 1
+    assert made == 5 and sampler.share(problem, state) == 1
     assert not Diffusion(LOSSES[0], reference=problem.base).done(state)
     with pytest.raises(ValueError, match="batches is -1"):
         Diffusion(LOSSES[0], batches=-1)

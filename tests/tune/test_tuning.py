@@ -44,7 +44,7 @@ class Blind(Density):
 SUITE = """
 # Kept: what the author says.
 [suite]
-budget = 768
+calls = 768
 draws = 50
 seeds = 2
 
