@@ -35,10 +35,21 @@ class Operations(TorchDispatchMode):
         super().__init__()
         self.left, self.flops = left, 0.0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: nothing here is compiled, and torch would import its compiler, 1.4 CPU-seconds, to
+        make sure of it, and pass every call through it."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         named = kwargs or {}
+        if composed(func):  # of others, which torch takes apart itself but in inference mode
+            with self:
+                found = func.decompose(*args, **named)
+            if found is not NotImplemented:
+                return found
         out = func(*args, **named)
         self.flops += price(func)(args, named, out)
         if self.flops > self.left:
@@ -46,6 +57,18 @@ class Operations(TorchDispatchMode):
                 f"{self.flops:.3g} floating-point operations, where {self.left:.3g} are left"
             )
         return out
+
+
+@cache
+def composed(func: Any) -> bool:
+    """Whether an operation is made of others only, without a kernel of its own."""
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    if not isinstance(func, torch._ops.OpOverload) or not has(func.name(), COMPOSED):
+        return False
+    return not any(has(func.name(), key) for key in OWN)
+
+
+COMPOSED, OWN = "CompositeImplicitAutograd", ("CPU", "CUDA", "CompositeExplicitAutograd")
 
 
 @cache

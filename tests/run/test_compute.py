@@ -1,7 +1,10 @@
 """Compute is metered by audits: exact for samplers whose steps are alike, never overspent."""
 
+import functools
+import itertools
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -167,6 +170,8 @@ def test_schedules_follow_the_most_advanced_share(tmp_path, monkeypatch):
         return shares[-1][-1]
 
     monkeypatch.setattr(Diffusion, "share", noted)
+    ticks = SimpleNamespace(perf_counter=functools.partial(next, itertools.count(0.0, 0.001)))
+    monkeypatch.setattr("tiltbench.run.clock.time", ticks)
     for given in ({"budget": 32 * 40}, {"flops": 1.2e8}, {"seconds": 0.3}):
         shares.append([])
         asked = cell("gaussian", "pis[paths=32,model=Mlp[width=8]]", draws=20, **given)
