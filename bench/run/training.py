@@ -8,6 +8,7 @@ checkpoint, are the same calls made again from the same generator: they count on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -113,6 +114,8 @@ class Training:
             "network_backward": sum(m.backward_points for m in models),
         }
         ledger.ended_by = ended
+        if cell.budget.seconds < math.inf:  # schedules follow the clock, whatever ended training
+            ledger.note("its clock limits the training, so that it is not the same to the bit again")
         if self.steps == 0 and status is Status.SPENT:
             ledger.note("the allowance did not pay for a single step")
         self.curve.keep(meters.spent, state)

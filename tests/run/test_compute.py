@@ -158,6 +158,8 @@ def test_a_cell_ends_with_the_limit_that_is_spent_first(tmp_path):
         ends[name] = record.cost["ended_by"]
         assert record.status.finished and record.cost["draw_flops"] > 0, record.reason
         assert record.cost["train_flops"] <= asked.budget.flops
+        clocked = [note for note in record.cost["notes"] if "not the same to the bit" in note]
+        assert bool(clocked) == (name == "seconds")
         assert record.spec["budget"].get("flops") == given.get("flops")
     assert ends == {name: name for name in ends}
 
