@@ -115,7 +115,7 @@ class Training:
         }
         ledger.ended_by = ended
         if cell.budget.seconds < math.inf:  # schedules follow the clock, whatever ended training
-            ledger.note("its clock limits the training, so that it is not the same to the bit again")
+            ledger.note("a clock limits the training, so that it is not the same to the bit again")
         if self.steps == 0 and status is Status.SPENT:
             ledger.note("the allowance did not pay for a single step")
         self.curve.keep(meters.spent, state)
