@@ -193,3 +193,51 @@ def test_float32_weights_are_summed_in_float64():
     single = work(1.0, 5000, 3, -1).float()
     assert jarzynski(single) == jarzynski(single.double())
     assert elbo(single) == elbo(single.double())
+
+
+SMALL = torch.tensor([0.3, -1.2, 0.8, 0.1, -0.5], dtype=torch.float64)
+IN_GROUPS = torch.tensor([0, 0, 1, 2, 2])
+BY_HAND = {  # without independent groups of few: constants such as n - 1 are large there
+    "jarzynski": (jarzynski, lambda w: math.log(w.exp().mean()), None),
+    "reverse": (reverse, lambda w: -math.log((-w).exp().mean()), None),
+    "ess_model": (
+        ess_model,
+        lambda w: float(w.exp().sum() ** 2 / w.mul(2).exp().sum() / len(w)),
+        None,
+    ),
+    "ess_target": (
+        ess_target,
+        lambda w: float(1 / (w.exp().mean() * (-w).exp().mean())),
+        None,
+    ),
+    "jarzynski, grouped": (
+        jarzynski,
+        lambda w: math.log(w.exp().mean()),
+        IN_GROUPS,
+    ),
+    "ess_model, grouped": (
+        ess_model,
+        lambda w: float(w.exp().sum() ** 2 / w.mul(2).exp().sum() / len(w)),
+        IN_GROUPS,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_errors_of_few_weights_are_those_of_the_jackknife_by_hand(name):
+    estimate, value, group = BY_HAND[name]
+    found = estimate(SMALL) if group is None else estimate(SMALL, group)
+    index = torch.arange(5) if group is None else group
+    left = [value(SMALL[index != g]) for g in index.unique()]
+    n = len(left)
+    se = math.sqrt((n - 1) / n * sum((v - value(SMALL)) ** 2 for v in left))
+    assert found.value == pytest.approx(value(SMALL), abs=1e-12)
+    assert found.se == pytest.approx(se, rel=1e-9) and found.n == n
+
+
+def test_the_error_of_a_mean_of_few_is_that_of_a_sample():
+    found = average(SMALL)
+    assert found.se == pytest.approx(float(SMALL.std()) / math.sqrt(5))
+    grouped = average(SMALL, IN_GROUPS)
+    sums = [float((SMALL[IN_GROUPS == g] - SMALL.mean()).sum()) for g in range(3)]
+    assert grouped.se == pytest.approx(math.sqrt(3 / 2 * sum(s * s for s in sums)) / 5)

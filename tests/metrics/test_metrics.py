@@ -443,3 +443,35 @@ def test_weights_of_islands_are_not_taken_for_those_of_paths():
     alone = Outcome(Draws(x[:6], log_w, torch.arange(6)), None, {})
     for made, n in ((paths, 6), (alone, 6)):
         assert value("ess_model", made).n == n and value("elbo_gap", made).n == n
+
+
+def test_bennett_is_given_each_side_in_its_own_place():
+    """Work whose two laws are no mirror images: -A ~ Gamma(3) forward, Gamma(3) / 2 in reverse,
+    Z = 2^-3; and with other numbers of paths on the two sides."""
+    gamma = torch.distributions.Gamma(torch.tensor(3.0, dtype=torch.float64), 1.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        forward, reverse = -gamma.sample((6_000,)), -gamma.sample((2_000,)) / 2
+    known = Truth("closed form", log_Z=-3 * math.log(2))
+    outcome = Outcome(Draws(torch.zeros(6_000, 2), forward), reverse, {})
+    found = ALL["log_Z_bar_err"].fn(Plain(), known, outcome, source(0))
+    assert abs(found.value) < 4 * found.se < 0.2
+    swapped = Outcome(Draws(torch.zeros(2_000, 2), reverse), forward, {})
+    wrong = ALL["log_Z_bar_err"].fn(Plain(), known, swapped, source(0))
+    assert abs(wrong.value) > 0.3  # the test has power
+    for name, side in (("log_Z_err", forward), ("log_Z_rev_err", reverse)):
+        one = ALL[name].fn(Plain(), known, outcome, source(0))
+        assert one.n == len(side) and abs(one.value) < 5 * one.se
+
+
+def test_the_spread_of_a_floor_is_that_of_a_sample():
+    """The standard deviation over repetitions is divided by their number less one."""
+    values = iter(range(1, 1000))
+
+    def counted(target, truth, outcome, generator):
+        return Estimate(float(next(values)), math.nan, 1)
+
+    metric = ALL["energy_distance"]._replace(name="counted", fn=counted)
+    floor = measure(Plain(), {"counted": metric}, 20)["counted"]
+    assert floor.repetitions == 20 and floor.mean == 10.5
+    assert floor.sd == pytest.approx(math.sqrt(35))  # of 1 to 20

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import random
 import re
@@ -632,3 +633,31 @@ def grandchildren(pid):
         with contextlib.suppress(OSError):
             parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
     return [p for p, parent in parents.items() if parents.get(parent) == pid]
+
+
+def test_every_purpose_of_a_run_has_its_own_stream(plugin, monkeypatch):
+    """Each is asked for once, by its own name, so that none repeats or shifts another's numbers."""
+    asked = []
+
+    def noted(seed, purpose, device="cpu", part=None):
+        asked.append(purpose)
+        return generator(seed, purpose, device, part)
+
+    for room in ("phases", "training", "curve"):
+        monkeypatch.setattr(f"tiltbench.run.{room}.generator", noted)
+    record = run("honest", curve=20)
+    assert sorted(asked) == sorted(["train", "draw", "truth", "reverse", "probe", "curve"])
+    curve = read_arrays(Path(f"runs/{record.id}.curve.npz"))["x"]
+    draws = read_outcome(Path("runs"), record.id).draws.x.float()
+    rows = [*curve.unbind(0), draws[:20]]
+    for one, other in itertools.combinations(rows, 2):
+        assert not torch.isclose(one, other).any()  # no set has the noise of another
+
+
+def test_every_point_of_the_curve_is_paid_for(plugin):
+    """As measuring, by 20 values each; and none of it by training or drawing."""
+    one, other = (run("honest", curve=curve).cost for curve in (20, 0))
+    points = len(read_arrays(next(Path("runs").glob("*.curve.npz")))["spend"])
+    assert points > 4
+    assert one["measure"][0] - other["measure"][0] == 20 * points
+    assert one["train"] == other["train"] and one["draw"] == other["draw"]

@@ -1,5 +1,6 @@
 """Every loss in the registry: its price, and its behaviour at the closed-form optimum."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -10,11 +11,12 @@ from tests.tools.worlds import Mixture, Shifted, Tilted, narrow, rng, z_score
 from tiltbench.plan.spec import build_sampler, parse
 from tiltbench.run.meter import Meter
 from tiltbench.samplers import diffusion
-from tiltbench.samplers.diffusion import Diffusion, Preset, clipped
+from tiltbench.samplers.diffusion import Diffusion, Preset, _ClippedGrad, clipped
 from tiltbench.samplers.loss import Loss, batch_path, grounded, reward_and_grad
 from tiltbench.samplers.networks.control import Control
 from tiltbench.samplers.networks.model import Earlier, Model
 from tiltbench.samplers.networks.perceptron import Corrected, Guided, Mlp
+from tiltbench.samplers.networks.timed import Guidance
 from tiltbench.samplers.recipes.recipe import Base
 from tiltbench.samplers.registry import NETWORKS, SAMPLERS
 from tiltbench.samplers.sampler import Unsupported
@@ -440,3 +442,45 @@ def test_a_refused_step_leaves_the_state_as_it_was():
 def test_a_graph_cannot_be_used_twice(loss):
     with pytest.raises(ValueError, match="leave repeats and memory at 1"):
         Diffusion(loss, repeats=2)
+
+
+def test_every_kept_batch_serves_and_none_that_is_older():
+    """With memory M the optimiser's steps fall on the last M batches alike, whichever is oldest."""
+    problem = Mixture(Brownian(steps=2, scale=2.0)).problem()
+    seen, bought = [], itertools.count()
+
+    def label(problem, model, path, share, generator):
+        return {"number": torch.tensor(next(bought))}
+
+    def value(model, process, batch, generator):
+        seen.append(int(batch["number"]))
+        return sum(p.square().sum() for p in model.parameters())
+
+    noted = Loss("noted", label, value, lambda paths, steps, guided: Cost(1))
+    sampler = Diffusion(noted, reference=problem.base, paths=2, repeats=40, memory=4)
+    state = sampler.init(problem, Cost(10**6, 10**6), rng())
+    for number in range(40):
+        seen.clear()
+        state = sampler.step(problem, state, rng(number))
+        assert set(seen) <= set(range(max(number - 3, 0), number + 1))
+        assert len(seen) == 40 and len(state.ring) == min(number + 1, 4)
+        if number == 3:
+            ages = torch.zeros(4)
+        if number >= 3:
+            ages += torch.bincount(number - torch.tensor(seen), minlength=4)
+    share = ages / ages.sum()
+    assert (share - 0.25).abs().max() < 4 * math.sqrt(0.25 * 0.75 / float(ages.sum()))
+
+
+def test_clipping_is_by_length_and_keeps_the_direction():
+    """Of pulls and of hints: a long vector is shortened, none of its coordinates by itself."""
+    g = torch.tensor([[3.0, 4.0], [0.3, -0.4], [1e-30, 0.0], [0.0, 0.0], [3e30, -4e30]])
+    unit = torch.tensor([[0.6, 0.8], [0.6, -0.8], [1.0, 0.0], [0.0, 0.0], [0.6, -0.8]])
+    length = torch.tensor([5.0, 0.5, 1e-30, 0.0, 5e30]).clamp(max=2.0)
+    torch.testing.assert_close(clipped(g, 2.0), unit * length[:, None])
+    x = torch.ones(5, 2, requires_grad=True)
+    (_ClippedGrad.apply(x, 2.0) * g).sum().backward()
+    torch.testing.assert_close(x.grad, unit * length[:, None])
+    # gate h with h = spread grad r of length `clip` at most
+    term = Guidance(clip=6.0, spread=3.0).term(g[:4], torch.tensor([0.5]))
+    torch.testing.assert_close(term, 0.5 * 3.0 * (unit * length[:, None])[:4])

@@ -1,5 +1,6 @@
 """Interpolants: schedules, the mixture's closed forms, steppings, what the noise decides."""
 
+import itertools
 import math
 
 import pytest
@@ -9,8 +10,9 @@ from tests.tools.worlds import rng, weights_of, z_score
 from tiltbench.plan.spec import build_target, parse
 from tiltbench.targets.bases import noised_mixture
 from tiltbench.targets.bases.components import Components
-from tiltbench.targets.bases.interpolant import Ancestral, Constant, Interpolant, Regularised
+from tiltbench.targets.bases.interpolant import Ancestral, Constant, Euler, Interpolant, Regularised
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
+from tiltbench.targets.bases.noising import Noising
 from tiltbench.targets.bases.optimal import Optimal
 from tiltbench.targets.bases.process import Controlled, Process, retrace, simulate
 from tiltbench.targets.bases.schedules import RectifiedFlow, VariancePreserving
@@ -531,3 +533,86 @@ def test_fields_refuse_nonsense():
     with pytest.raises(ValueError, match="gamma_noise"):
         VariancePreserving(gamma_noise=0)
     assert RectifiedFlow() == MixtureFlow(**PLANE).schedule
+
+
+class Widening(Euler):
+    """A noise that changes fast, so that its two ends differ."""
+
+    name = "Widening"
+
+    def check(self, schedule):
+        pass
+
+    def sigma(self, t):
+        return 0.4 + 2 * t
+
+
+def test_both_kernels_of_an_euler_step_have_the_noise_of_its_earlier_end():
+    """Forward x + dt (v + sigma^2/2 s) at the earlier end, backward x - dt (v - sigma^2/2 s) at the
+    later, each with sigma at the earlier: on a Gaussian flow, by hand."""
+    base = MixtureFlow((1.0,), ((0.0,),), (0.7,), stepping=Widening(), steps=5)
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    for k in range(1, 4):
+        dt, sigma = base.times[k + 1] - base.times[k], 0.4 + 2 * base.times[k]
+        ahead, behind = base.base(x, k), base.backward(x, k)
+        assert ahead.std == pytest.approx(sigma * math.sqrt(dt))
+        assert behind.std == pytest.approx(ahead.std)
+        (v, s), (w, p) = base.current(x, k), base.current(x, k + 1)
+        torch.testing.assert_close(ahead.mean, x + dt * (v + sigma**2 / 2 * s))
+        torch.testing.assert_close(behind.mean, x - dt * (w - sigma**2 / 2 * p))
+
+
+def test_reversed_euler_steps_are_right_to_second_order_in_a_step():
+    """X_k given X_{k+1} of the continuous process, Gaussian: the variance that comes back from a
+    draw of p_{k+1} is that of p_k up to dt^2 a step; with sigma of the later end up to dt only."""
+    errors = []
+    for steps in (20, 40, 80):
+        base = MixtureFlow((1.0,), ((0.0,),), (0.7,), stepping=Widening(), steps=steps)
+        k, one = steps // 2, torch.ones(1, 1, dtype=torch.float64)
+
+        def var(k, base=base):
+            return (base.signals[k] ** 2) * 0.7 + base.noises[k] ** 2
+
+        kernel = base.backward(one, k)  # linear in x
+        back = float(kernel.mean) ** 2 * var(k + 1) + kernel.std**2
+        errors.append(abs(back - var(k)))
+    orders = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
+    assert min(orders) > 1.8
+
+
+def escorted_change(steps, eps=0.8):
+    """Paths of v + w + eps s with w = x / 2 on a Gaussian flow; what `log_change` is given of them,
+    and the exact change of log p_t."""
+    base = MixtureFlow((1.0,), ((0.0, 0.0),), (0.5,), steps=steps)
+    x, path = base.start((4_000, 2), rng(0), torch.float64), []
+    for k in range(steps + 1):
+        path.append(x)
+        v, s = base.current(x, k)
+        noise = torch.randn(x.shape, generator=rng(k + 1), dtype=torch.float64)
+        x = x + (v + x / 2 + eps * s) / steps + math.sqrt(2 * eps / steps) * noise
+    x, dt = torch.stack(path), torch.full((steps,), 1 / steps, dtype=torch.float64)
+    v, s = base.currents(x, [base.current(each, k) for k, each in enumerate(path)])
+    first, last = (base.signals[k] ** 2 / 2 + base.noises[k] ** 2 for k in (0, steps))
+    exact = x[0].square().sum(-1) / (2 * first) - x[-1].square().sum(-1) / (2 * last)
+    exact = exact - math.log(last / first)
+    return base, (x, v, s, x / 2, dt, torch.full_like(dt, eps)), exact
+
+
+def test_the_change_of_density_without_the_density_is_of_first_order():
+    """math.md 5.3: the mean error falls like dt."""
+    errors = []
+    for steps in (10, 20, 40, 80):
+        base, told, exact = escorted_change(steps)
+        errors.append(float((Noising.log_change(base, *told)[-1] - exact).mean()))
+    orders = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
+    assert max(abs(order - 1) for order in orders) < 0.3
+
+
+def test_the_change_along_a_reversed_path_is_the_opposite():
+    """Crooks' identity at any number of steps: it takes both ends of every step alike, the escort's
+    part included, which w at one end alone would not."""
+    base, (x, v, s, w, dt, eps), _ = escorted_change(6)
+    ahead = Noising.log_change(base, x, v, s, w, dt, eps)[-1]
+    back = Noising.log_change(base, x.flip(0), -v.flip(0), s.flip(0), -w.flip(0), dt, eps)[-1]
+    torch.testing.assert_close(back, -ahead, rtol=1e-9, atol=1e-9)
+    assert ahead.std() > 0.1

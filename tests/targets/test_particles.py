@@ -10,6 +10,10 @@ import pytest
 import torch
 from torch.func import grad, jacrev, vmap
 
+from tiltbench.plan.spec import build_target
+from tiltbench.plan.text import parse
+from tiltbench.targets.bases.confined import Confined
+from tiltbench.targets.bases.references import Brownian, Stationary
 from tiltbench.targets.densities import _particles
 from tiltbench.targets.densities._lennard_jones import LennardJones
 from tiltbench.targets.densities.dw4 import Dw4
@@ -353,3 +357,30 @@ def test_basins_of_dw4_cover_all_counts():
     line[1, :, 0] = torch.arange(4.0)  # six
     line[2, :, 0] = torch.tensor([0.0, 3, 6, 9])  # three
     assert Dw4().basins().assign(line.flatten(1)).tolist() == [0, 3, 1]
+
+
+@pytest.mark.parametrize("reference", [Stationary(steps=4), Brownian(steps=4)])
+def test_normalisers_count_the_rank_and_not_the_coordinates(reference):
+    """log p_t of a process without centre of mass has (n - 1) d dimensions: at its end, and in the
+    change along any path."""
+    target = build_target(parse("dw4"))
+    base = Confined(reference.widened(2.0), target)
+    rank, k = target.dim - 2, base.steps
+    assert target.rank == rank and base.removed == 2
+    x = base.project(torch.randn(k + 1, 50, target.dim, dtype=torch.float64))
+
+    def log_p(x, var):
+        return -x.square().sum(-1) / (2 * var) - rank / 2 * math.log(2 * math.pi * var)
+
+    last = base.variance(1.0)
+    torch.testing.assert_close(base.log_end(x[k]), log_p(x[k], last))
+    if not base.start_var:
+        return
+    none = torch.zeros_like(x)
+    change = base.log_change(x, none, none, none, torch.ones(k), torch.ones(k))
+    for j in range(k + 1):
+        here = log_p(x[j], base.variance(base.times[j])) - log_p(x[0], base.variance(0.0))
+        torch.testing.assert_close(change[j], here)
+    y, g = torch.zeros(50, dtype=torch.float64), torch.zeros_like(x[k])
+    less, _ = base.less_log_end(x[k], y, g)
+    torch.testing.assert_close(less, -log_p(x[k], last))

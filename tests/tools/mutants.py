@@ -2,7 +2,8 @@
 
 Every mutant is a copy of the tree with one text replaced, installed aside and tested; the working
 tree is never touched.  Prints a Markdown table; exits 1 where a mutant survives.  With names of
-test files, such as samplers/test_losses.py: the mutants that these must notice.
+test files, such as samplers/test_losses.py: the mutants that these must notice; with a part of a
+mutant's own description: that one.
 """
 
 from __future__ import annotations
@@ -371,6 +372,118 @@ MUTANTS = [
         "places = signal[..., None] * mean if isinstance(signal, Tensor) else mean",
         "targets/test_interpolants.py",
     ),
+    Mutant(
+        "Bennett's sides in each other's place",
+        "bench/metrics/log_Z.py",
+        "both = given(outcome.draws.log_w), given(outcome.log_w_reverse)",
+        "both = given(outcome.log_w_reverse), given(outcome.draws.log_w)",
+        "metrics/test_metrics.py",
+    ),
+    Mutant(
+        "the oldest batch of the ring, always",
+        "samplers/diffusion.py",
+        "self._improve(state, posed, ring[choice], generator)",
+        "self._improve(state, posed, ring[0], generator)",
+        "samplers/test_losses.py",
+    ),
+    Mutant(
+        "a guided hint clipped by coordinate",
+        "samplers/networks/timed.py",
+        "length = torch.linalg.vector_norm(hint, dim=-1, keepdim=True)",
+        "length = hint.abs()",
+        "samplers/test_losses.py",
+    ),
+    Mutant(
+        "pulls clipped by coordinate",
+        "samplers/diffusion.py",
+        "length = torch.linalg.vector_norm(g, dim=-1, keepdim=True, dtype=torch.float64)",
+        "length = g.abs().double()",
+        "samplers/test_losses.py",
+    ),
+    Mutant(
+        "the Euler reversal with the noise of the later end",
+        "targets/bases/interpolant.py",
+        "Mix(1.0, velocity=-dt, score=dt * self.sigma(base.times[k]) ** 2 / 2)",
+        "Mix(1.0, velocity=-dt, score=dt * self.sigma(base.times[k + 1]) ** 2 / 2)",
+        "targets/test_interpolants.py",
+    ),
+    Mutant(
+        "a carried step with w at the earlier end only",
+        "targets/bases/noising.py",
+        "mean_w = (carried[:-1] + carried[1:]) / 2",
+        "mean_w = carried[:-1]",
+        "targets/test_interpolants.py",
+    ),
+    Mutant(
+        "normalisers that count the removed centre of mass, along a path",
+        "targets/bases/linear.py",
+        "rank, variances = x.shape[-1] - self.removed,",
+        "rank, variances = x.shape[-1],",
+        "targets/test_particles.py",
+    ),
+    Mutant(
+        "normalisers that count the removed centre of mass, at the end",
+        "targets/bases/linear.py",
+        "d, s = x.shape[-1] - self.removed, self.spread",
+        "d, s = x.shape[-1], self.spread",
+        "targets/test_particles.py",
+    ),
+    Mutant(
+        "the learning curve drawn from the stream of the draws",
+        "bench/run/curve.py",
+        'generator(cell.seed, "curve", cell.device)',
+        'generator(cell.seed, "draw", cell.device)',
+        "run/test_run.py",
+    ),
+    Mutant(
+        "the learning curve drawn from the stream of training",
+        "bench/run/curve.py",
+        'generator(cell.seed, "curve", cell.device)',
+        'generator(cell.seed, "train", cell.device)',
+        "run/test_run.py",
+    ),
+    Mutant(
+        "ESS seen from the target with n for n - 1",
+        "bench/estimators.py",
+        "(2 * math.log(n - 1) - both).exp()",
+        "(2 * math.log(n) - both).exp()",
+        "test_estimators.py",
+    ),
+    Mutant(
+        "a jackknife with G for G - 1",
+        "bench/estimators.py",
+        "math.sqrt((groups - 1) / groups * float((without",
+        "math.sqrt(float((without",
+        "test_estimators.py",
+    ),
+    Mutant(
+        "a biased standard deviation of floors",
+        "bench/score/floor.py",
+        "float(np.std(v, ddof=1))",
+        "float(np.std(v))",
+        "metrics/test_metrics.py",
+    ),
+    Mutant(
+        "a step between audits charged for itself, not by its calls",
+        "bench/run/compute.py",
+        "flops *= calls / expected",
+        "flops *= 1",
+        "run/test_compute.py",
+    ),
+    Mutant(
+        "a product that costs m n k",
+        "bench/run/operations.py",
+        "return 2.0 * args[0].numel() * args[1].shape[-1]",
+        "return 1.0 * args[0].numel() * args[1].shape[-1]",
+        "run/test_operations.py",
+    ),
+    Mutant(
+        "schedules that follow calls only",
+        "bench/run/training.py",
+        "problem = replace(problem, share=lambda: meters.share)",
+        "problem = replace(problem)",
+        "run/test_compute.py",
+    ),
 ]
 
 
@@ -406,7 +519,13 @@ def run(mutant: Mutant | None, tests: str) -> tuple[bool, str]:
 
 
 def main(chosen: list[str]) -> int:
-    mutants = [m for m in MUTANTS if not chosen or set(chosen) & set(m.tests.split())]
+    mutants = [
+        m
+        for m in MUTANTS
+        if not chosen
+        or set(chosen) & set(m.tests.split())
+        or any(name in m.what for name in chosen)
+    ]
     unbroken = " ".join(sorted({name for mutant in mutants for name in mutant.tests.split()}))
     broken, first = run(None, unbroken)
     if broken:
