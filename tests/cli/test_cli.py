@@ -385,7 +385,7 @@ def test_from_run_to_publication(tmp_path, monkeypatch, capsys):
     assert code == 0, said
     public = tmp_path / RESULTS / "published/adhoc"
     kinds = {path.suffix for path in public.rglob("*") if path.is_file()}
-    assert kinds == {".parquet", ".md"} and len(read(public).scores) == 1
+    assert kinds == {".parquet", ".md"} and len(read(public).scores) == 2
 
 
 def test_floors_of_one_target_leave_the_others(tmp_path, monkeypatch):
