@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from tiltbench.plan.budget import limits
 from tiltbench.plan.suite import UNTRAINED
 from tiltbench.report.compare import (
     Cell,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 TRUTH = {"sample", "modes", "observables", "log_Z", "reverse"}  # needs that only the target meets
-UNLIMITED = 10**12  # calls that no run makes: another limit was stated
 GROUPS = {
     "drawn": "Draws, as they are",
     "weighted": "Draws, after weighting",
@@ -107,7 +107,7 @@ class Board(NamedTuple):
     @property
     def allowed(self) -> str:
         """What might be spent."""
-        calls = f"{self.budget:,} calls" if self.budget < UNLIMITED else ""
+        calls = limits(self.budget, math.inf, math.inf)
         return ", ".join(part for part in (calls, self.limits) if part)
 
     def of(self, frame: DataFrame) -> DataFrame:
@@ -186,8 +186,7 @@ def _board(
         )
     columns = tuple(Column(name, group(name)) for name in cells)
     equal = equal_spend(runs, "calls"), equal_spend(runs, "flops")
-    target, budget, limits = block
-    return Board(target, budget, columns, tuple(rows), limits, *equal)
+    return Board(*block[:2], columns, tuple(rows), block[2], *equal)
 
 
 def cells_of(scores: DataFrame) -> dict[str, dict[str, Cell]]:

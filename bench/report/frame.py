@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tiltbench.metric import Metric
+from tiltbench.plan.budget import limits as limits_of
 from tiltbench.plan.spec import METRICS
 from tiltbench.records.located import located
 from tiltbench.records.published import Results, results
@@ -123,9 +124,7 @@ def frames_of(given: Results) -> Frames:
 
 def limits(budget: Mapping[str, Any]) -> str:
     """What a run might spend besides calls, in words; empty where that is not limited."""
-    flops, seconds = budget.get("flops"), budget.get("seconds")
-    parts = [f"{flops:.3g} flops" if flops else "", f"{seconds:g} s" if seconds else ""]
-    return ", ".join(part for part in parts if part)
+    return limits_of(math.inf, budget.get("flops") or math.inf, budget.get("seconds") or math.inf)
 
 
 def _spent(record: Record) -> dict[str, int]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tiltbench.plan.budget import UNLIMITED
 from tiltbench.report.compare import Cell, Verdict
 
 if TYPE_CHECKING:
@@ -226,7 +227,8 @@ def orders(
                 cutted[name] = full[name] + max(worse, 0.0)
         return cutted
 
-    priced = read(_bill, UNPRICED)
+    limited = bool((runs["budget"] < UNLIMITED).all())
+    priced = read(_bill if limited else None, UNPRICED)
     calls = read(_least(runs, "calls"), UNREAD.format("calls"))
     compute = read(_least(runs, "flops"), UNREAD.format("compute"))
     return {
