@@ -53,11 +53,11 @@ def exact(world: World) -> Outcome:
 
 
 def lost_mode(world: World) -> Outcome:
-    """p* without its smallest mode; the weights are right where it goes, Z (1 - the mode's mass),
+    """p* without its largest mode; the weights are right where it goes, Z (1 - the mode's mass),
     and the reverse ones of draws of the lost mode are infinite, here exp 30."""
     modes = world.truth.modes
     assert modes is not None
-    lost = int(modes.weight.argmin())
+    lost = int(modes.weight.argmax())
     share = float(modes.weight[lost])
     pool = torch.cat([world.exact, world.fresh()])
     kept = pool[world.modes(pool) != lost][: len(world.exact)]

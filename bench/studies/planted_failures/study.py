@@ -20,7 +20,7 @@ from tiltbench.study import Answer, Claim, Study, Verdict, verdict
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-TARGETS = {"gmm9": 1000, "many_well_mdelta": 1000, "tilt_shapes[shape=ring]": 1000, "dw4": 250}
+TARGETS = {"gmm9": 1000, "many_well_mdelta": 1000, "tilt_quadratic": 1000, "dw4": 250}
 # by target: draws; aligning particles costs their square
 SEEDS = 3
 NOISE = "noise, log Z off by 27"
