@@ -194,7 +194,7 @@ def run(
     only with --stale, all with --force.
     """
     with plugged(plugin):
-        suite = asked.plan()
+        suite = asked.plan().beside_untrained()
         folder = Path(out) if out else RESULTS / suite.name
         elsewhere = where.engine != "local" and where.device == "cuda"
         device = "cuda" if elsewhere else chosen_device(where.device)

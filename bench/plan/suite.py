@@ -24,6 +24,7 @@ from tiltbench.targets.registry import UnknownName
 if TYPE_CHECKING:
     from tiltbench.plan.budget import Budget
 
+UNTRAINED = "untrained"  # the sampler that draws from the base, which every table shows
 Builder = Callable[[Spec], Any]  # build_target or build_sampler
 
 
@@ -108,6 +109,8 @@ class Suite:
     def varied(self, target: Choice, sampler: Choice) -> Spec:
         """The sampler as it is to run on the target.  Raises BadSpec."""
         chosen = sampler.spec
+        if chosen["name"] == UNTRAINED:  # there is nothing in it to vary
+            return chosen
         rows: tuple[Override | Tuned, ...] = (*self.overrides, *self.tuned)
         for row in rows:
             if row.hits(target, sampler):
@@ -164,6 +167,18 @@ class Suite:
             ]
         _distinct(cells)
         return [cell.rounded() for cell in cells] if tf32 else cells
+
+    def beside_untrained(self) -> Suite:
+        """The same with the untrained base, once for every allowance that a sampler has, so that it
+        stands in every table; as it is where the suite names it."""
+        if any(sampler.spec["name"] == UNTRAINED for sampler in self.samplers):
+            return self
+        base = {"name": UNTRAINED, "params": {}}
+        added = tuple(
+            Choice(base, UNTRAINED + (f" at {calls:,}" if calls else ""), calls)
+            for calls in dict.fromkeys([None, *(s.calls for s in self.samplers)])
+        )
+        return replace(self, samplers=(*self.samplers, *added))
 
     def budget(self, target: Choice, sampler: Choice) -> Budget:
         """Measuring: 200 a draw for reverse paths, 200 a draw for the learning curve, and for the

@@ -1,4 +1,4 @@
-"""One JSON file per run, its arrays beside it; written whole or not at all (protocol.md 6)."""
+"""One JSON file per run, its arrays beside it; written whole or not at all (protocol.md 7)."""
 
 from __future__ import annotations
 

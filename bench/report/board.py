@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from tiltbench.plan.budget import limits
+from tiltbench.plan.suite import UNTRAINED
 from tiltbench.report.compare import (
     Cell,
     Floor,
-    Order,
-    Verdict,
     best,
     cell,
     distance,
     levelled,
+)
+from tiltbench.report.frame import BLOCK, SUFFIX, Frames, block_of, metric_of
+from tiltbench.report.places import (
+    Judged,
+    Order,
+    behind,
+    broken_seeds,
+    equal_spend,
+    judged,
     orders,
 )
-from tiltbench.report.frame import BLOCK, SUFFIX, Frames, metric_of
-from tiltbench.report.tables.legend import FAR, SIDES, brief, number
-from tiltbench.score.curve import DISTANCES
+from tiltbench.report.tables.legend import SIDES, brief
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-PLACED = (*DISTANCES, "log_Z_err")  # by the first of these that anybody has
 TRUTH = {"sample", "modes", "observables", "log_Z", "reverse"}  # needs that only the target meets
 GROUPS = {
     "drawn": "Draws, as they are",
@@ -52,11 +59,14 @@ class Spent(NamedTuple):
     draws: float
     fewer: bool  # some run made fewer draws than were asked for
     dear: bool  # some run took more points to draw than to train
-    own: int | None  # the budget, where it is a smaller one than the table's
+    flops: float = math.nan  # in training; NaN where nobody counted
+    draw_flops: float = math.nan
+    train_seconds: float = math.nan
+    ended_by: str = ""  # what ended training: calls, flops, seconds or steps
 
     @property
     def text(self) -> str:
-        return brief(self.calls) + ("°" if self.own else "")
+        return brief(self.calls)
 
 
 class Row(NamedTuple):
@@ -68,7 +78,9 @@ class Row(NamedTuple):
     cells: Mapping[str, Cell]  # by metric; absent where no seed has a value
     best: frozenset[str]  # metrics in which it is not told apart from the best
     spent: Spent
-    caveat: str = ""  # which score contradicts its place
+    judged: Judged | None = None  # what its place goes by; None: nothing to go by
+    behind: str = ""  # in what it is not better than the untrained base
+    method: str = ""  # the sampler's registered name
 
     def first(self, metrics: tuple[str, ...]) -> str | None:
         """The first of these of which it has a value."""
@@ -85,9 +97,26 @@ class Board(NamedTuple):
     """What one table compares: a target at an allowance."""
 
     target: str
-    budget: int
+    budget: int  # calls
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    limits: str = ""  # what else was limited, in words
+    equal_calls: float = math.nan  # where places at equal calls are read; NaN: there are none
+    equal_flops: float = math.nan
+
+    @property
+    def allowed(self) -> str:
+        """What might be spent."""
+        calls = limits(self.budget, math.inf, math.inf)
+        return ", ".join(part for part in (calls, self.limits) if part)
+
+    def of(self, frame: DataFrame) -> DataFrame:
+        """The rows of a frame that are this board's."""
+        return block_of(frame, (self.target, self.budget, self.limits))
+
+    @property
+    def has_flops(self) -> bool:
+        return any(not math.isnan(row.spent.flops) for row in self.rows)
 
     def floor(self, metric: str) -> Floor | None:
         """What exact draws score, as many as most rows have; None where that is not known."""
@@ -113,29 +142,30 @@ class Board(NamedTuple):
         calls = sorted(row.spent.calls for row in self.rows if row.finished)
         ends = dict.fromkeys(f"{n:,.0f}" for n in (calls[:1] + calls[-1:]))
         spent = f"; spent in training: {' to '.join(ends)} calls" if calls else ""
-        own = ", ".join(f"{r.sampler} ({r.spent.own:,})" for r in self.rows if r.spent.own)
-        smaller = f"; budgets of their own (°): {own}" if own else ""
-        return f"allowance: {self.budget:,} points{spent}{smaller}"
+        return f"allowance: {self.allowed}{spent}"
 
 
 def boards(frames: Frames) -> list[Board]:
     """By target and allowance; a row for every sampler of which there is a record, finished or
     not, a column for every metric of which there is a value."""
     made = []
-    for (target, budget), runs in frames.runs.groupby(BLOCK):
-        scores = frames.scores
-        mine = scores[(scores["target"] == target) & (scores["budget"] == budget)]
-        made.append(_board(str(target), int(budget), runs, mine, frames))
+    for block, runs in frames.runs.groupby(BLOCK):
+        mine = (str(block[0]), int(block[1]), str(block[2]))
+        made.append(_board(mine, runs, block_of(frames.scores, mine), frames))
     return made
 
 
-def _board(target: str, budget: int, runs: DataFrame, scores: DataFrame, frames: Frames) -> Board:
+def _board(
+    block: tuple[str, int, str], runs: DataFrame, scores: DataFrame, frames: Frames
+) -> Board:
     cells = cells_of(scores)
-    placed = next((name for name in PLACED if name in cells), None)
-    caveats = _caveats(cells, placed) if placed else {}
-    fair = {n: {s: c for s, c in own.items() if s not in caveats} for n, own in cells.items()}
-    bold = {name: best(found) for name, found in fair.items() if ranks(name)}
-    places = orders(runs, ranked(cells, placed), frames.curves)
+    bold = {name: best(found) for name, found in cells.items() if ranks(name)}
+    finished = set(runs[runs["finished"]]["sampler"])
+    found = judged(cells, broken_seeds(scores))
+    found = {name: mine for name, mine in found.items() if name in finished}
+    places = orders(runs, found, frames.curves)
+    base = runs[runs["method"] == UNTRAINED]["sampler"]
+    worse = behind(found, str(base.iloc[0]) if len(base) else None)
     rows = []
     for sampler, own in runs.groupby("sampler", sort=False):
         name = str(sampler)
@@ -148,12 +178,15 @@ def _board(target: str, budget: int, runs: DataFrame, scores: DataFrame, frames:
                 dict(Counter(own[~own["finished"]]["status"])),
                 {metric: found[name] for metric, found in cells.items() if name in found},
                 frozenset(metric for metric, names in bold.items() if name in names),
-                _spent(own, budget),
-                caveats.get(name, ""),
+                _spent(own),
+                found.get(name),
+                worse.get(name, ""),
+                str(own["method"].iloc[0]),
             )
         )
     columns = tuple(Column(name, group(name)) for name in cells)
-    return Board(target, budget, columns, tuple(rows))
+    equal = equal_spend(runs, "calls"), equal_spend(runs, "flops")
+    return Board(*block[:2], columns, tuple(rows), block[2], *equal)
 
 
 def cells_of(scores: DataFrame) -> dict[str, dict[str, Cell]]:
@@ -167,44 +200,10 @@ def cells_of(scores: DataFrame) -> dict[str, dict[str, Cell]]:
     return {name: found[name] for name in order}
 
 
-def ranked(cells: Mapping[str, Mapping[str, Cell]], placed: str | None) -> Mapping[str, Cell]:
-    """The cells that places go by: the distance to exact draws or, where nobody has one, the size
-    of the error of log Z."""
-    if placed is None:
-        return {}
-    signed = placed not in DISTANCES
-    return {
-        name: c._replace(median=abs(c.median)) if signed else c for name, c in cells[placed].items()
-    }
-
-
-def _caveats(cells: Mapping[str, Mapping[str, Cell]], placed: str) -> dict[str, str]:
-    """By sampler: distances between laws that are far off, where the one of its place is not."""
-    laws = [n for n in cells if group(n) == "drawn" and "sample" in metric_of(n).needs]
-    found = {}
-    for sampler, own in cells[placed].items():
-        far = [n for n in laws if sampler in cells[n] and _far(cells[n][sampler])]
-        if far and not _far(own):
-            far.sort(key=lambda n: -cells[n][sampler].median / cells[n][sampler].edge)
-            worst = _beside(far[0], cells[far[0]][sampler])
-            too = f"; {', '.join(far[1:])} far off, too" if far[1:] else ""
-            found[sampler] = f"the place goes by {placed}, while {worst}{too}"
-    return found
-
-
-def _far(c: Cell) -> bool:
-    return c.verdict is Verdict.ABOVE and c.median > FAR * c.edge
-
-
-def _beside(name: str, c: Cell) -> str:
-    exact = f"{number(c.floor_mean)} +- {c.floor_sd:.1g}"
-    return f"{name} is {number(c.median)} where exact draws score {exact}"
-
-
-def _spent(runs: DataFrame, budget: int) -> Spent:
+def _spent(runs: DataFrame) -> Spent:
     good = runs[runs["finished"]]
     training, drawing = ["values", "grads"], ["draw_values", "draw_grads"]
-    own = int(runs["own"].max())
+    ends = good["ended_by"][good["ended_by"] != ""]
     return Spent(
         _median(good[training].max(axis=1)),
         _median(good["values"]),
@@ -216,7 +215,10 @@ def _spent(runs: DataFrame, budget: int) -> Spent:
         _median(good["draws"]),
         bool((good["draws"] < good["asked"]).any()),
         bool((good[drawing].max(axis=1) > good[training].max(axis=1)).any()),
-        own if own < budget else None,
+        _median(good["flops"]),
+        _median(good["draw_flops"]),
+        _median(good["train_seconds"]),
+        str(ends.mode().iloc[0]) if len(ends) else "",
     )
 
 

@@ -1,11 +1,11 @@
-"""What may be said of scores: at the floor or not, best or not told apart, rank by price."""
+"""What may be said of one column of scores: at the floor or not, best or not told apart."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -195,96 +195,3 @@ def holm(p: Mapping[str, float], level: float = LEVEL) -> set[str]:
             break
         rejected.add(name)
     return rejected
-
-
-class Order(NamedTuple):
-    """Places of one sampler; None where it has none.  Scores at the floor share a place."""
-
-    place: int | None
-    priced: int | None  # with a gradient priced at 2 values
-    why: str = ""  # there is no place, or none of the two
-
-
-def orders(
-    runs: DataFrame, cells: Mapping[str, Cell], curves: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Order]:
-    """Places of one leaderboard's samplers by the medians in `cells`, at the full allowance and at
-    an equal bill.
-
-    Scores at the floor tie for the first place.  None for scores below it, nor for a sampler of
-    which a run has made no training step.  A score of fewer draws than others have (`few`) counts
-    as the upper edge of its own, wider floor where it is better than that, and never as at the
-    floor.
-
-    The equal bill counts max(values, grads) + grads: a value and a gradient taken together cost 2,
-    a value alone 1.  Where it exceeds the allowance, the learning curve (a few draws) says by how
-    much the score would be worse had training ended where the bill meets it: the median over seeds,
-    where positive, is added to the score, which stays at its floor only if the curve does.  No
-    second place where the curve is missing."""
-    trained = runs.groupby("sampler")["trained"].all()
-    fit = {n: c for n, c in cells.items() if c.verdict is not Verdict.BELOW and trained[n]}
-    scores = {n: max(c.median, c.edge) if c.few else c.median for n, c in fit.items()}
-    full = {n: _key(c.verdict is Verdict.AT, scores[n]) for n, c in fit.items()}
-    priced = {}
-    for name, c in fit.items():
-        mine = runs[(runs["sampler"] == name) & runs["finished"]]
-        rises = [_rise(run, curves.get(run["id"])) for _, run in mine.iterrows()]
-        worse = float(np.median([rise for rise, _ in rises]))
-        if not math.isnan(worse):
-            worse = max(worse, 0.0)  # what is left of a curve that falls back is mostly noise
-            still = 2 * sum(at for _, at in rises) > len(rises)
-            priced[name] = _key(c.verdict is Verdict.AT and still, scores[name] + worse)
-    made = {}
-    for name in trained.index:
-        if name not in cells:
-            why = "no score to go by"
-        elif name not in fit:
-            why = "a run did not train for a step" if not trained[name] else BELOW
-        else:
-            why = "" if name in priced else UNPRICED
-        made[name] = Order(_place(full, name), _place(priced, name), why)
-    return made
-
-
-BELOW = "below the floor, which correlated draws, contracted tails or a biased truth can do"
-UNPRICED = (
-    "no place with a gradient at 2 values: that bill exceeds the allowance, and without a learning "
-    "curve nobody knows the score where it ends"
-)
-
-
-Key = tuple[bool, float]  # what places go by, smaller first
-
-
-def _key(at: bool, score: float) -> Key:
-    return (False, 0.0) if at else (True, score)
-
-
-def _place(keys: Mapping[str, Key], name: str) -> int | None:
-    return 1 + sum(key < keys[name] for key in keys.values()) if name in keys else None
-
-
-def _rise(run: Mapping[str, Any], curve: Mapping[str, Any] | None) -> tuple[float, bool]:
-    """How much larger a run's score was where its bill meets the allowance (linear in log spend),
-    and whether it was at the floor there.  (0, True) for a bill within it; NaN without a curve."""
-    calls = max(run["values"], run["grads"])
-    bill = calls + run["grads"]
-    if bill <= run["budget"]:
-        return 0.0, True
-    points = _line(curve) if curve else []
-    if not points or curve is None:
-        return math.nan, False
-    spend, scores = np.array(points, dtype=float).T
-    until = max(calls * run["budget"] / bill, 1)
-    reached = float(np.interp(math.log(until), np.log(np.maximum(spend, 1)), scores))
-    floor = curve.get("floor")
-    at = floor is not None and reached <= floor["mean"] + 2 * floor["sd"]
-    return reached - float(scores[-1]), at
-
-
-def _line(curve: Mapping[str, Any]) -> list[tuple[float, float]]:
-    """(spend, score) in order of spend, where there is a score."""
-    scores: Iterable[float | None] = curve["distance"]
-    if all(v is None for v in curve["distance"]):
-        scores = [None if v is None else abs(v) for v in curve["log_Z_err"]]
-    return sorted((s, v) for s, v in zip(curve["spend"], scores, strict=True) if v is not None)

@@ -48,6 +48,7 @@ class Row(NamedTuple):
 
     target: str
     budget: int
+    limits: str  # besides calls, in words
     sampler: str
     metric: str
     a: float
@@ -63,6 +64,7 @@ class Ends(NamedTuple):
 
     target: str
     budget: int
+    limits: str
     sampler: str
     lost: tuple[int, ...]  # recorded in A only
     new: tuple[int, ...]  # recorded in B only
@@ -125,10 +127,10 @@ def _rows(one: Frames, two: Frames, metrics: list[str]) -> Iterable[Row]:
     versions = [_versions(frames) for frames in (one, two)]
     finished = [set(f.runs[f.runs["finished"]].groupby(KEY).groups) for f in (one, two)]
     for key in sorted({**a, **b}):
-        if not all(key[:3] in keys for keys in finished):
+        if not all(key[:-1] in keys for keys in finished):
             continue  # `Ends` tells what became of the runs
         one_cell, two_cell = (
-            cell(rows[key], metric_of(key[3])) if key in rows else None for rows in (a, b)
+            cell(rows[key], metric_of(key[-1])) if key in rows else None for rows in (a, b)
         )
         if one_cell or two_cell:
             alike = versions[0].get(key[0]) == versions[1].get(key[0])
@@ -144,8 +146,8 @@ def _versions(frames: Frames) -> dict[str, set[int]]:
 
 def _row(key: Any, a: Cell | None, b: Cell | None, alike: bool) -> Row:
     values = (a.median if a else math.nan, b.median if b else math.nan)
-    target, budget, sampler, metric = key
-    head = Row(target, budget, sampler, metric, *values, 0, math.nan, Change.UNTESTED)
+    target, budget, limits, sampler, metric = key
+    head = Row(target, budget, limits, sampler, metric, *values, 0, math.nan, Change.UNTESTED)
     if a is None or b is None:
         return head._replace(change=Change.LOST if b is None else Change.NEW)
     common = sorted(set(a.seeds) & set(b.seeds))

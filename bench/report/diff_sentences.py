@@ -34,7 +34,7 @@ def _listed(head: str, rows: Iterable[Row]) -> str:
 
 
 def _unlikely_first(row: Row) -> tuple[float, tuple[Any, ...]]:
-    return (0.0 if math.isnan(row.p) else row.p, row[:4])
+    return (0.0 if math.isnan(row.p) else row.p, row[:5])
 
 
 def _number(value: float) -> str:
@@ -42,7 +42,8 @@ def _number(value: float) -> str:
 
 
 def _where(row: Row | Ends) -> str:
-    return f"{row.target} ({row.budget:,}) · {row.sampler}"
+    limits = f", {row.limits}" if row.limits else ""
+    return f"{row.target} ({row.budget:,}{limits}) · {row.sampler}"
 
 
 def _of_ends(ends: Iterable[Ends]) -> str:

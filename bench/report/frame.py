@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tiltbench.metric import Metric
+from tiltbench.plan.budget import limits as limits_of
 from tiltbench.plan.spec import METRICS
 from tiltbench.records.located import located
 from tiltbench.records.published import Results, results
@@ -21,19 +22,26 @@ from tiltbench.score.folder import scoring_code
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-BLOCK = ["target", "budget"]  # runs that one leaderboard compares
+BLOCK = ["target", "budget", "limits"]  # runs that one leaderboard compares
 SUFFIX = "_weighted"
 UNTRAINED = "the allowance did not pay for a single step"  # the note of `run`
 
 COLUMNS = {
     "runs": [*BLOCK, "sampler", "seed", "id", "status", "finished", "reason", "notes", "trained",
-             "code", "own", "tuned", "draws", "asked", "values", "grads", "draw_values",
-             "draw_grads",
-             "seconds", "cpu_seconds", "parameters"],
+             "code", "method", "tuned", "draws", "asked", "values", "grads", "draw_values",
+             "draw_grads", "flops", "draw_flops", "ended_by",
+             "seconds", "train_seconds", "cpu_seconds", "parameters"],
     "scores": [*BLOCK, "sampler", "seed", "id", "metric", "value", "se", "n",
                "floor_mean", "floor_sd", "floor_n", "unfit", "reason",
                "train_values", "train_grads", "draw_values", "draw_grads"],
 }  # fmt: skip
+
+
+def block_of(frame: DataFrame, block: tuple[str, int, str]) -> DataFrame:
+    """The rows of one leaderboard: its target, calls and other limits."""
+    target, budget, limits = block
+    same = (frame["target"] == target) & (frame["budget"] == budget) & (frame["limits"] == limits)
+    return frame[same]
 
 
 class Frames(NamedTuple):
@@ -87,7 +95,8 @@ def frames_of(given: Results) -> Frames:
         scored = given.scores.get(record.id)
         head = {
             "target": record.labels["target"],
-            "budget": int(record.labels.get("budget") or record.spec["budget"]["train"][0]),
+            "budget": int(record.spec["budget"]["train"][0]),
+            "limits": limits(record.spec["budget"]),
             "sampler": record.labels["sampler"],
             "seed": record.spec["seed"],
             "id": record.id,
@@ -113,6 +122,11 @@ def frames_of(given: Results) -> Frames:
     return Frames(frame, scores, curves, found, frozenset(strange), command)
 
 
+def limits(budget: Mapping[str, Any]) -> str:
+    """What a run might spend besides calls, in words; empty where that is not limited."""
+    return limits_of(math.inf, budget.get("flops") or math.inf, budget.get("seconds") or math.inf)
+
+
 def _spent(record: Record) -> dict[str, int]:
     return {
         f"{phase}_{kind}": count
@@ -131,7 +145,7 @@ def _run(record: Record, scored: dict[str, Any] | None) -> dict[str, Any]:
         "finished": record.status.finished,
         "reason": record.reason,
         "code": (scored.get("code") or "") if scored else "",
-        "own": int(record.spec["budget"]["train"][0]),
+        "method": record.spec["sampler"]["name"],
         "draws": scored.get("draws") if scored else None,
         "asked": record.spec["draws"],
         "notes": notes,
@@ -140,8 +154,18 @@ def _run(record: Record, scored: dict[str, Any] | None) -> dict[str, Any]:
         "grads": spent["train_grads"],
         "draw_values": spent["draw_values"],
         "draw_grads": spent["draw_grads"],
-        **{key: record.cost.get(key) for key in ("seconds", "cpu_seconds", "parameters")},
+        "flops": _number(record.cost.get("train_flops")),
+        "draw_flops": _number(record.cost.get("draw_flops")),
+        "ended_by": record.cost.get("ended_by") or "",
+        **{
+            key: record.cost.get(key)
+            for key in ("seconds", "train_seconds", "cpu_seconds", "parameters")
+        },
     }
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _score(name: str, found: dict[str, Any]) -> dict[str, Any]:
@@ -172,8 +196,9 @@ def _told_apart(found: list[Record]) -> list[Record]:
     """
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in found:
-        budget = record.labels.get("budget") or record.spec["budget"]["train"][0]
-        key = (record.labels["target"], int(budget), record.labels["sampler"])
+        budget = record.spec["budget"]
+        block = (record.labels["target"], int(budget["train"][0]), limits(budget))
+        key = (*block, record.labels["sampler"])
         groups.setdefault(key, []).append(record)
     labels: dict[str, str] = {}
     for own in groups.values():
@@ -192,14 +217,11 @@ def _told_apart(found: list[Record]) -> list[Record]:
 def _settings(spec: Mapping[str, Any]) -> dict[str, str]:
     """All of a spec but its seed, in words."""
     rest = json.dumps([spec["target"], spec["sampler"]], sort_keys=True)
-    seconds = spec["budget"].get("seconds")
     return {
         "draws": f"{spec['draws']:,} draws",
         "device": str(spec.get("device")),
         "rounding": "TF32" if spec.get("tf32") else "no TF32",
         "version": f"target version {spec['target_version']}",
-        "budget": f"{spec['budget']['train'][0]:,} points",
-        "seconds": f"{seconds:g} s" if seconds else "no time limit",
         "rest": f"settings {hashlib.sha256(rest.encode()).hexdigest()[:4]}",
     }
 

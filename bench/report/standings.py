@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import mean, median
 from typing import NamedTuple
 
-from tiltbench.report.board import PLACED, Board, Row
-from tiltbench.report.compare import SEEDS_FOR_BOLD, Verdict
-from tiltbench.report.tables.legend import brief
+from tiltbench.report.board import Board, Row
+from tiltbench.report.compare import SEEDS_FOR_BOLD
+from tiltbench.report.places import LAW
+from tiltbench.report.tables.legend import BEHIND, NOT_BETTER, brief
 
 WIDTH = 100
 SHOWN = 10  # samplers
-NAME = 52  # characters of a sampler's name
+NAME = 30  # characters of a sampler's name
 
 
 class Standing(NamedTuple):
@@ -23,45 +24,52 @@ class Standing(NamedTuple):
     sampler: str
     place: float  # mean; NaN where no board has a place for it
     boards: int  # that the mean is over
-    floor: int  # how many of them at the floor
+    off: float  # doublings of its worst score, the median over boards; NaN where there is none
+    floor: int  # boards on which every score is at the floor
+    law: int  # boards on which the scores of its draws' law are
+    behind: int  # boards on which it is not better than the untrained base
     finished: int
     runs: int
     calls: float  # in training, median over boards; NaN where no run finished
+    flops: float = math.nan  # likewise
 
 
 def standings(boards: Sequence[Board]) -> list[Standing]:
-    """Best first.  Where a sampler has runs but no place (they failed, or its score lies below the
-    floor) it counts as the last of its board; where its method does not apply, not at all."""
+    """Best first.  Where a sampler has runs but no place (they failed) it counts as the last of its
+    board; where its method does not apply, not at all."""
     names = dict.fromkeys(row.sampler for board in boards for row in board.rows)
     made = [_standing(name, boards) for name in names]
     return sorted(made, key=lambda s: (math.isnan(s.place), s.place, -s.floor, s.sampler))
 
 
 def _standing(name: str, boards: Sequence[Board]) -> Standing:
-    places, floor, finished, runs, calls = [], 0, 0, 0, []
-    for board in boards:
-        for row in board.rows:
-            if row.sampler != name:
-                continue
-            finished, runs = finished + row.finished, runs + row.runs
-            if row.finished:
-                calls.append(row.spent.calls)
-            if set(row.ends) == {"unsupported"} and not row.finished:
-                continue
-            if _ranks(board):
-                place = row.place.place if row.place else None
-                places.append(len(board.rows) if place is None else place)
-                floor += _at(row, board)
-    calls = [c for c in calls if not math.isnan(c)]
+    here = [(board, row) for board in boards for row in board.rows if row.sampler == name]
+    places = []
+    for board, row in here:
+        applies = set(row.ends) != {"unsupported"} or row.finished
+        if applies and _ranks(board):
+            place = row.place.place if row.place else None
+            places.append(len(board.rows) if place is None else place)
+    judged = [row.judged for board, row in here if row.judged]
+    laws = [law for mine in judged if (law := mine.of(LAW))]
     return Standing(
         name,
         mean(places) if places else math.nan,
         len(places),
-        floor,
-        finished,
-        runs,
-        median(calls) if calls else math.nan,
+        _median(mine.doublings for mine in judged),
+        sum(mine.level for mine in judged),
+        sum(law.doublings == 0 for law in laws),
+        sum(bool(row.behind) for _, row in here),
+        sum(row.finished for _, row in here),
+        sum(row.runs for _, row in here),
+        _median(row.spent.calls for _, row in here if row.finished),
+        _median(row.spent.flops for _, row in here if row.finished),
     )
+
+
+def _median(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return median(known) if known else math.nan
 
 
 def _ranks(board: Board) -> bool:
@@ -69,39 +77,63 @@ def _ranks(board: Board) -> bool:
     return any(row.place is not None and row.place.place is not None for row in board.rows)
 
 
-def _at(row: Row, board: Board) -> bool:
-    placed = next((name for name in PLACED if any(name in r.cells for r in board.rows)), None)
-    c = row.cells.get(placed or "")
-    return c is not None and c.verdict is Verdict.AT
+def _at(row: Row) -> bool:
+    return row.judged is not None and row.judged.level
 
 
 def leaderboard(boards: Sequence[Board]) -> str:
-    """At most SHOWN samplers, 100 columns wide, with the conclusion below."""
+    """At most SHOWN samplers and the exact draws, 100 columns wide, with the conclusion below."""
     rows = standings(boards)
     ranked = sum(_ranks(board) for board in boards)
-    head = ("sampler", "mean place", "at the floor", "finished", "calls")
-    lines = [head, *(_cells(row) for row in rows[:SHOWN])]
-    widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
+    columns = [column for column in COLUMNS if column.shown(rows)]
+    lines = [[column.head for column in columns]]
+    lines += [[column.cell(row) for column in columns] for row in rows[:SHOWN]]
+    if ranked:
+        lines.append([column.exact(ranked) for column in columns])
+    widths = [max(len(line[k]) for line in lines) for k in range(len(columns))]
     table = [
         "  ".join(text.ljust(w) if k == 0 else text.rjust(w) for k, (text, w) in enumerate(pairs))
         for pairs in (list(zip(line, widths, strict=True)) for line in lines)
     ]
     if len(rows) > SHOWN:
         table.append(f"... and {len(rows) - SHOWN} more")
-    return "\n".join([*table, "", textwrap.fill(conclusion(rows, boards, ranked), WIDTH)])
+    marked = f"{BEHIND}: on how many targets {NOT_BETTER}."
+    notes = [marked] if any(row.behind for row in rows[:SHOWN]) else []
+    words = [*notes, conclusion(rows, boards, ranked)]
+    return "\n".join([*table, "", *(textwrap.fill(text, WIDTH) for text in words)])
 
 
-def _cells(row: Standing) -> tuple[str, ...]:
+class Column(NamedTuple):
+    head: str
+    cell: Callable[[Standing], str]
+    exact: Callable[[int], str] = lambda boards: ""  # of exact draws, on so many boards
+    shown: Callable[[Sequence[Standing]], bool] = lambda rows: True
+
+
+COLUMNS = (
+    Column("sampler", lambda s: _name(s.sampler), lambda boards: "exact draws"),
+    Column("mean place", lambda s: "-" if math.isnan(s.place) else f"{s.place:.1f}"),
+    Column("doublings off", lambda s: "-" if math.isnan(s.off) else f"{s.off:.1f}", lambda _: "0"),
+    Column(
+        "at the floor",
+        lambda s: f"{s.floor} of {s.boards}" if s.boards else "-",
+        lambda boards: f"{boards} of {boards}",
+    ),
+    Column("by law", lambda s: str(s.law) if s.boards else "-", str),
+    Column(BEHIND, lambda s: str(s.behind or ""), shown=lambda rows: any(s.behind for s in rows)),
+    Column("finished", lambda s: f"{s.finished} of {s.runs}"),
+    Column("calls", lambda s: "-" if math.isnan(s.calls) else brief(s.calls)),
+    Column(
+        "flops",
+        lambda s: "-" if math.isnan(s.flops) else f"{s.flops:.1g}",
+        shown=lambda rows: any(not math.isnan(s.flops) for s in rows),
+    ),
+)
+
+
+def _name(sampler: str) -> str:
     half = (NAME - 3) // 2
-    short = len(row.sampler) <= NAME
-    name = row.sampler if short else f"{row.sampler[:half]}...{row.sampler[-half:]}"
-    return (
-        name,
-        "-" if math.isnan(row.place) else f"{row.place:.1f}",
-        f"{row.floor} of {row.boards}" if row.boards else "-",
-        f"{row.finished} of {row.runs}",
-        "-" if math.isnan(row.calls) else brief(row.calls),
-    )
+    return sampler if len(sampler) <= NAME else f"{sampler[:half]}...{sampler[-half:]}"
 
 
 def conclusion(rows: Sequence[Standing], boards: Sequence[Board], ranked: int) -> str:
@@ -113,7 +145,7 @@ def conclusion(rows: Sequence[Standing], boards: Sequence[Board], ranked: int) -
             "Nobody has a place: no target here has a truth that the runs that finished could be "
             "compared with."
         )
-    at = {board.target for board in boards if any(_at(row, board) for row in board.rows)}
+    at = {board.target for board in boards if any(map(_at, board.rows))}
     targets = {board.target for board in boards}
     where = (
         f"somebody is at the floor, as good as exact draws, on {len(at)} of {_count(len(targets))}"

@@ -255,7 +255,7 @@ def test_a_pattern_sets_what_has_the_parameter(capsys, tmp_path, monkeypatch):
     what = "run --targets gmm9,gmm_weighted --samplers mala,pis,log_variance --seeds 1 --dry-run"
     assert main([*what.split(), "--set", "*.lr=1e-3", "--set", "gmm*.dim=3,4"]) == 0
     said = capsys.readouterr().out
-    assert "9 cells (3 targets x 3 samplers x 1 seeds)" in said
+    assert "12 cells (3 targets x 4 samplers x 1 seeds)" in said  # with the untrained base
     for title in ("gmm9 · mala ·", "gmm_weighted[dim=4] · pis[lr=0.001] ·", "gmm_weighted[dim=3]"):
         assert title in said
     assert "mala[" not in said and "gmm9[" not in said
@@ -288,10 +288,11 @@ def test_dry_run_shows_the_grid_and_runs_nothing(capsys, tmp_path, monkeypatch):
     ]
     assert main([*command, "--set", "mala.chains=5,10", "--budget", "3e3", "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "4 cells (1 targets x 2 samplers x 2 seeds), 4 to run on " in said
-    assert "training takes at most 12,000 calls in all" in said
+    assert "6 cells (1 targets x 3 samplers x 2 seeds), 6 to run on " in said
+    assert "training takes at most 18,000 calls in all" in said
     for title in ("mala[chains=5] · seed 0", "mala[chains=10] · seed 1"):
         assert title in said
+    assert "gmm9 · untrained · seed 1" in said
     assert not list(tmp_path.iterdir())
 
 
@@ -356,17 +357,17 @@ def test_from_run_to_publication(tmp_path, monkeypatch, capsys):
 
     code, said = tiltbench("run", *what)
     assert code == 1, said
-    assert "1 of 3 cells failed" in said and "ValueError: it is broken" in said
+    assert "1 of 4 cells failed" in said and "ValueError: it is broken" in said
     again = said.splitlines()[-1].partition("tiltbench ")[2]
     assert again.endswith("--retry") and "Traceback" not in said
     out = tmp_path / RESULTS / "adhoc"
     records = sorted(p for p in out.glob("runs/*.json") if p.name.count(".") == 1)
     statuses = sorted(json.loads(p.read_text())["status"] for p in records)
-    assert len(records) == 3 and set(statuses) - {"spent", "done"} == {"failed", "unsupported"}
+    assert len(records) == 4 and set(statuses) - {"spent", "done"} == {"failed", "unsupported"}
     before = {p: p.stat().st_mtime_ns for p in records}
 
     code, said = tiltbench(*shlex.split(again))
-    assert code == 1 and "3 cells (1 targets x 3 samplers x 1 seeds), 1 to run" in said
+    assert code == 1 and "4 cells (1 targets x 4 samplers x 1 seeds), 1 to run" in said
     after = {p: p.stat().st_mtime_ns for p in records}
     assert [json.loads(p.read_text())["status"] for p in records if after[p] != before[p]] == [
         "failed"
@@ -379,12 +380,12 @@ def test_from_run_to_publication(tmp_path, monkeypatch, capsys):
     assert code == 0 and ", 2 to run" in said, said
 
     code, said = tiltbench("status", "adhoc")
-    assert code == 0 and "3 of 3 cells recorded" in said
+    assert code == 0 and "4 of 4 cells recorded" in said
     code, said = tiltbench("publish", "adhoc")
     assert code == 0, said
     public = tmp_path / RESULTS / "published/adhoc"
     kinds = {path.suffix for path in public.rglob("*") if path.is_file()}
-    assert kinds == {".parquet", ".md"} and len(read(public).scores) == 1
+    assert kinds == {".parquet", ".md"} and len(read(public).scores) == 2
 
 
 def test_floors_of_one_target_leave_the_others(tmp_path, monkeypatch):
@@ -444,7 +445,8 @@ RUN += ["--seeds", "0:2", "--device", "cpu"]
 def test_broken_files_count_as_not_done(tmp_path, monkeypatch, capsys):
     """A record and draws cut short: told, skipped by what reads, made anew by `run`."""
     monkeypatch.chdir(tmp_path)
-    assert main(RUN) == 0
+    again = ["untrained" if word == "mala" else word for word in RUN]
+    assert main(again) == 0
     out = tmp_path / RESULTS / "adhoc"
     first, second = sorted(p for p in (out / "runs").glob("*.json") if p.name.count(".") == 1)
     draws = second.with_suffix(".npz")
@@ -461,7 +463,7 @@ def test_broken_files_count_as_not_done(tmp_path, monkeypatch, capsys):
         error = capsys.readouterr().err
         assert f"{first.name} is not a readable record" in error
         assert "holds no records of runs" in error
-    assert main(RUN) == 0
+    assert main(again) == 0
     said = capsys.readouterr()
     assert "2 to run" in said.out and f"{first.name} is not a readable record" in said.err
     assert main(["status", "adhoc"]) == 0

@@ -247,6 +247,22 @@ def test_overrides_hit_their_cells_only(tmp_path, rule, targets, samplers):
     assert hit == set(itertools.product(targets, samplers))
 
 
+def test_the_untrained_base_stands_beside_every_allowance_once(tmp_path):
+    """What an [[override]] says of all has no hold on it; a suite that names it keeps its own."""
+    text = HEAD + BODY + "[[override]]\nparams = { lr = 0.5 }\n"
+    suite = suite_of(tmp_path, text)
+    more = [c for c in suite.beside_untrained().cells("cpu") if c not in suite.cells("cpu")]
+    assert {c.sampler["name"] for c in more} == {"untrained"}
+    assert len(more) == len(suite.targets) * len(suite.seeds)
+    own = text.replace(
+        "[[override]]", '[[sampler]]\nname = "log_variance"\ncalls = 400\n[[override]]'
+    )
+    both = suite_of(tmp_path, own).beside_untrained()
+    cells = [c for c in both.cells("cpu") if c.sampler["name"] == "untrained"]
+    assert {c.budget.train.values for c in cells} == {400, 1000}
+    assert both.beside_untrained() == both
+
+
 def test_a_sampler_with_a_smaller_budget_of_its_own(tmp_path):
     """Its cells are those of a suite of that budget; the others are what they were."""
     text = HEAD + BODY + '[[sampler]]\nname = "log_variance[paths=32]"\ncalls = 400\n'

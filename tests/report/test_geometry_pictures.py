@@ -12,7 +12,7 @@ from tiltbench.records.files import write_arrays
 from tiltbench.records.record import Record, Status, write_outcome, write_record
 from tiltbench.records.store import read_scores
 from tiltbench.report import report
-from tiltbench.report.board import PLACED, cells_of, ranked
+from tiltbench.report.board import cells_of
 from tiltbench.report.frame import collect
 from tiltbench.report.pictures import strips
 from tiltbench.report.pictures.particles import HALF, particles
@@ -20,6 +20,7 @@ from tiltbench.report.pictures.particles import discs as drawing
 from tiltbench.report.pictures.strips import Sample, gathered, histogram, reference
 from tiltbench.report.pictures.style import HUES
 from tiltbench.samplers.sampler import Draws
+from tiltbench.score.curve import DISTANCES
 from tiltbench.score.folder import score
 from tiltbench.targets.target import Truth
 
@@ -161,7 +162,7 @@ def test_a_target_of_another_kind_has_none(folder, tmp_path):
 
 
 def test_metrics_of_the_kind_stand_in_the_table_and_others_are_not_mentioned(table):
-    balls, sea = (table.split(f"## {name} · 100 points")[1] for name in ("balls", "sea"))
+    balls, sea = (table.split(f"## {name} · 100 calls")[1] for name in ("balls", "sea"))
     balls, sea = balls.split("\n## ")[0], sea.split("\n## ")[0]
     for name in ("config_w2", "distance_w2", "energy_w2"):
         assert f"{name} ↓" in balls
@@ -192,17 +193,17 @@ def test_curves_of_particles_have_energies(folder):
     assert "energy_w2" not in scores_of(folder, "sea", "good")["curve"]
 
 
-def test_places_and_curves_of_particles_go_by_config_w2(folder, table):
+def test_distances_and_curves_of_particles_are_config_w2(folder, table):
     metrics = {n: scores_of(folder, n, "good")["curve"]["metric"] for n in ("balls", "sea")}
     assert metrics == {"balls": "config_w2", "sea": "energy_distance"}
     frames = collect(folder)
     for name, metric in metrics.items():
         scores = frames.scores[frames.scores["target"] == name]
         cells = cells_of(scores)
-        (placed,) = set(ranked(cells, metric).values())  # the other sampler has a draw of NaN
-        assert next(n for n in PLACED if n in cells) == metric
+        assert next(n for n in DISTANCES if n in cells) == metric
+        (mine,) = cells[metric].values()  # the other sampler has a draw of NaN
         known = scores[(scores["metric"] == metric) & scores["value"].notna()]["value"]
-        assert placed.median == float(known.iloc[0])
+        assert mine.median == float(known.iloc[0])
     overview = table.split("## Overview")[1].split("##")[0]
     (row,) = (line for line in overview.splitlines() if line.startswith("| `good` | *"))
     assert row.count("*") == 2  # of three targets

@@ -19,13 +19,13 @@ from tiltbench.report.tables.latex import escaped, latex
 EVIL = r"\immediate\write18{touch owned}} & % \end{tabular} $x^2_ ~ #1 \\"
 
 
-UNSPENT = Spent(*[math.nan] * 8, False, False, None)
+UNSPENT = Spent(*[math.nan] * 8, False, False)
 
 
 def test_the_table_in_latex_has_every_row_and_score(fabricated):
     text = latex("fabricated", boards(collect(fabricated)))
     tables = re.findall(r"\\begin{tabular}{(l+r*)}\n(.*?)\\end{tabular}", text, re.S)
-    assert len(tables) == 2 + 4  # overviews, groups
+    assert len(tables) == 3 + 4  # overviews, groups
     for columns, body in tables:
         rows = [line for line in body.splitlines() if line.endswith(r"\\")]
         assert all(len(re.split(r"(?<!\\)&", row)) == len(columns) for row in rows)

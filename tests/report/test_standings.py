@@ -3,22 +3,27 @@
 import math
 
 from tiltbench.report.board import Board, Row, Spent
-from tiltbench.report.compare import Cell, Order, Verdict
+from tiltbench.report.compare import Cell, Verdict
+from tiltbench.report.places import Judged, Off, Order
 from tiltbench.report.standings import SHOWN, conclusion, leaderboard, standings
 
 NAN = math.nan
 
 
-def row(sampler, place, at=False, finished=2, ends=None, seeds=2, metric="energy_distance"):
+def row(
+    sampler, place, at=False, finished=2, ends=None, seeds=2, metric="energy_distance", off=3.0
+):
     verdict = Verdict.AT if at else Verdict.ABOVE
     scores = (1.0,) * seeds
     cell = Cell(1.0, 1.0, 1.0, NAN, 0.5, 0.1, verdict, tuple(range(seeds)), scores)
     calls = 4e4 if finished else NAN
-    spent = Spent(calls, calls, 0.0, 0.0, 0.0, 1.0, 0.0, 100.0, False, False, None)
+    spent = Spent(calls, calls, 0.0, 0.0, 0.0, 1.0, 0.0, 100.0, False, False)
     order = None if place is None else Order(place, place)
     runs = finished + sum((ends or {}).values())
     cells = {metric: cell} if finished else {}
-    return Row(sampler, order, runs, finished, ends or {}, cells, frozenset(), spent)
+    score = Off("law", metric, 0.0 if at else off)
+    judged = None if place is None else Judged((score,), ())
+    return Row(sampler, order, runs, finished, ends or {}, cells, frozenset(), spent, judged)
 
 
 def gone(sampler, status):
@@ -43,11 +48,13 @@ def test_samplers_stand_by_their_mean_place():
     assert (z.place, z.finished, z.runs) == ((3 + 3 + 2) / 3, 4, 6), "what failed comes last"
     said = " ".join(leaderboard(made).split())
     assert "x leads by mean place (1.3); somebody is at the floor, as good as exact draws" in said
-    assert "on 1 of 3 targets (2 seeds: differences" in said and "1 of 3 6 of 6 40k" in said
+    assert "on 1 of 3 targets (2 seeds: differences" in said and "1 of 3 1 6 of 6 40k" in said
+    assert "exact draws 0 3 of 3 3" in said and "x 1.3 3.0 1 of 3" in said
 
 
 def test_a_tie_at_the_floor_has_two_leaders_and_five_seeds_need_no_warning():
     made = [board("a", row("x", 1, True, 5, seeds=5), row("y", 1, True, 5, seeds=5))]
+    assert "✗" not in leaderboard(made)
     (*_, said) = leaderboard(made).splitlines()
     assert said == "x and y lead; somebody is at the floor, as good as exact draws."
 
@@ -70,5 +77,14 @@ def test_many_samplers_with_long_names_stay_short_and_narrow():
     long = "adjoint_sampling[model=Equivariant[width=32,rounds=1],reference=Stationary,lr={}]"
     many = [board(f"t{k}", *(row(long.format(i), i + 1) for i in range(30))) for k in range(9)]
     lines = leaderboard(many).splitlines()
-    assert len(lines) <= SHOWN + 6 and max(map(len, lines)) <= 100
+    assert len(lines) <= SHOWN + 7 and max(map(len, lines)) <= 100
     assert "... and 20 more" in lines and "lr=0]" in lines[1]
+
+
+def test_what_is_not_better_than_the_base_is_counted_and_explained():
+    worse = row("y", 2)._replace(behind="in its worst score")
+    said = leaderboard([board("a", row("x", 1), worse), board("b", row("x", 1), worse)])
+    head, x, y, exact, *_ = said.splitlines()
+    assert head.split()[-3:] == ["✗", "finished", "calls"] and exact.startswith("exact draws")
+    assert y.split()[-5:] == ["2", "4", "of", "4", "40k"] and x.split()[-5] == "0"
+    assert "✗: on how many targets not better than the untrained base" in " ".join(said.split())

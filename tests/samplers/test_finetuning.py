@@ -14,6 +14,7 @@ from tiltbench.run.meter import Meter
 from tiltbench.samplers.baselines.best_of_n import BestOfN
 from tiltbench.samplers.baselines.guidance import Ahead, Guidance
 from tiltbench.samplers.baselines.importance_resampling import ImportanceResampling
+from tiltbench.samplers.baselines.untrained import Untrained
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.loss import made, regress
 from tiltbench.samplers.losses.adjoint_matching import Tricks, adjoint_matching
@@ -278,6 +279,25 @@ def test_importance_resampling_draws_the_tilt():
     assert abs(value - world.log_Z) < 4 * se and n == 20_000
     exact = math.sqrt(math.expm1(2 * world.log_Z) / n)  # sd of exp r is Z sqrt(exp(c^2 s^2) - 1)
     assert se == pytest.approx(exact, rel=0.1)
+
+
+def test_the_untrained_base_is_weighed_exactly_from_both_sides():
+    """Nothing is spent in training; E exp log_w = Z over its draws, E exp -log_w = 1/Z over p*."""
+    world = Shifted(Stationary(steps=4))
+    problem, meter = metered(world.problem(), 20_000)
+    sampler = Untrained()
+    state = sampler.init(problem, Cost(), rng())
+    assert sampler.done(state) and meter.spent == Cost()
+    draws = sampler.draw(problem, state, 20_000, rng(1))
+    assert meter.spent == Cost(20_000, 0) and draws.group is None
+    s2 = world.base.spread**2
+    assert abs(z_score(draws.x[:, 0], 0)) < 4 and float(draws.x.var()) == pytest.approx(
+        s2, rel=0.03
+    )
+    assert abs(z_score((draws.log_w - world.log_Z).exp(), 1)) < 4
+    exact = draws.x + draws.x.new_tensor(world.slope.tolist()) * s2  # the tilt's own law
+    back = sampler.reverse(world.problem(), state, exact, rng()).log_w
+    assert abs(z_score((world.log_Z - back).exp(), 1)) < 4
 
 
 @pytest.mark.parametrize("name", ["best_of_n", "importance_resampling"])

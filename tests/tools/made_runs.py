@@ -165,11 +165,11 @@ def only(truth, g):
     return Outcome(Draws(truth.sample(N, g)), None, {})
 
 
-def cost_rows(table, head="place (grad = 2)"):
+def cost_rows(table, head="place |"):
     """{sampler: {column: text}} of the first cost table."""
     lines = table[table.index(f"| sampler | {head}") :].splitlines()
     cells = [[cell.strip() for cell in line.split(" | ")] for line in lines if line.startswith("|")]
-    names = ["sampler", "place", "seeds", "draws", "values", "grads", "draw values", "draw grads"]
+    names = cells[0]
     rows = {}
     for row in cells[2:]:
         if len(row) == len(cells[0]):

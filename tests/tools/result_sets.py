@@ -27,6 +27,7 @@ def put(
     commit="a" * 40,
     version=1,
     draws=40,
+    limits=None,
     **cost,
 ):
     """One run of `folder`: its record, 40 draws with weights and, where it finished, `scores`: a
@@ -40,7 +41,12 @@ def put(
             "seed": seed,
             "device": "cpu",
             "draws": draws,
-            "budget": {"train": [1000, 1000], "draw": [8000, 8000], "measure": [9, 9]},
+            "budget": {
+                "train": [1000, 1000],
+                "draw": [8000, 8000],
+                "measure": [9, 9],
+                **(limits or {}),
+            },
         },
         {"target": target, "sampler": sampler},
         status,

@@ -22,15 +22,17 @@ from typing import Any
 from tiltbench.plan.spec import Spec, shorten
 from tiltbench.records.record import Record, read_outcome
 from tiltbench.records.store import warn
-from tiltbench.report.board import GROUPS, PLACED, Board, Row, group
+from tiltbench.report.board import GROUPS, Board, Row, group
 from tiltbench.report.compare import scale
 from tiltbench.report.frame import Frames, metric_of
 from tiltbench.report.page.views import views
 from tiltbench.report.pictures.plots import targets_of
 from tiltbench.report.pictures.style import looks
-from tiltbench.report.tables.legend import SIDES, legend, physics
+from tiltbench.report.places import shown
+from tiltbench.report.tables.legend import NOT_BETTER, SIDES, legend, physics
+from tiltbench.report.tables.markdown import PLACES, places_of, worst
 from tiltbench.report.tables.misled import misled
-from tiltbench.report.tables.reasons import dashes, ends, notes, places
+from tiltbench.report.tables.reasons import dashes, ends, marks, notes, places
 from tiltbench.score.curve import DISTANCES
 
 PARTS = Path(__file__).parent / "assets"
@@ -93,8 +95,9 @@ def data(frames: Frames, boards: Sequence[Board], folder: Path) -> Json:
         "scale": scale(),
         "groups": GROUPS,
         "metrics": {name: _metric(name) for name in names},
-        "placed": PLACED,
+        "places": [column._asdict() for column in places_of(boards)],
         "distances": DISTANCES,
+        "notBetter": NOT_BETTER,
         "sides": SIDES,
         "looks": {
             name: {"colour": look.colour, "marker": look.marker, "dash": list(look.dash)}
@@ -137,14 +140,13 @@ def _metric(name: str) -> Json:
 
 
 def _board(board: Board, frames: Frames) -> Json:
-    runs, scores = (
-        every[(every["target"] == board.target) & (every["budget"] == board.budget)]
-        for every in (frames.runs, frames.scores)
-    )
-    said = [*places(board), *ends(runs), *dashes(runs, scores), *notes(runs)]
+    runs, scores = board.of(frames.runs), board.of(frames.scores)
+    said = [*marks(board), *places(board), *ends(runs), *dashes(runs, scores), *notes(runs)]
     return {
         "target": board.target,
         "budget": board.budget,
+        "limits": board.limits,
+        "allowed": board.allowed,
         "allowance": board.allowance,
         "columns": [column.metric for column in board.columns],
         "rows": [_row(board, row) for row in board.rows],
@@ -164,15 +166,21 @@ def _board(board: Board, frames: Frames) -> Json:
 def _row(board: Board, row: Row) -> Json:
     return {
         "sampler": row.sampler,
-        "place": row.place.place if row.place else None,
-        "priced": row.place.priced if row.place else None,
-        "why": row.place.why if row.place else "",
-        "caveat": row.caveat,
+        "places": {column.field: column.of(row.place) for column in PLACES},
+        "why": "; ".join(row.place.why) if row.place else "",
+        "worst": worst(row) if row.judged else None,
+        "off": _doublings(row),
+        "offs": [
+            {"group": off.group, "metric": off.metric, "off": shown(off)}
+            for off in (row.judged.scores if row.judged else ())
+        ],
+        "behind": row.behind,
         "runs": row.runs,
         "finished": row.finished,
         "ends": dict(row.ends),
         "calls": row.spent.calls,
-        "own": row.spent.own,
+        "flops": row.spent.flops,
+        "ended": row.spent.ended_by,
         "spent": row.spent.text,
         "cells": {
             name: {
@@ -192,6 +200,11 @@ def _row(board: Board, row: Row) -> Json:
     }
 
 
+def _doublings(row: Row) -> float | None:
+    """To sort by: a number that is no number is farther off than any."""
+    return None if row.judged is None else min(row.judged.doublings, 1e6)
+
+
 def _scores(frames: Frames, texts: _Once) -> dict[str, Json]:
     """By run and metric: [value, se, n], or the place of the reason why there is none."""
     found: dict[str, Json] = {}
@@ -205,11 +218,12 @@ def _scores(frames: Frames, texts: _Once) -> dict[str, Json]:
 
 def _run(record: Record, run: Json, frames: Frames, scores: Json, origins: _Once) -> Json:
     keys = (
-        "target", "budget", "sampler", "seed", "id", "status", "finished", "reason", "notes",
-        "draws", "values", "grads", "draw_values", "draw_grads", "seconds", "parameters",
+        "target", "budget", "limits", "sampler", "seed", "id", "status", "finished", "reason",
+        "notes", "draws", "values", "grads", "draw_values", "draw_grads", "flops", "draw_flops",
+        "ended_by", "seconds", "parameters",
     )  # fmt: skip
     curve = frames.curves.get(record.id)
-    shown = ("spend", "seconds", "n", "metric", "log_Z_err", "distance", "floor")
+    kept = ("spend", "flops", "seconds", "n", "metric", "log_Z_err", "distance", "floor")
     return {
         **{key: run[key] for key in keys},
         "train_seconds": record.cost.get("train_seconds"),
@@ -219,7 +233,7 @@ def _run(record: Record, run: Json, frames: Frames, scores: Json, origins: _Once
         "command": command(record),
         "traceback": record.traceback[-2000:],
         "scores": scores,
-        "curve": {key: curve[key] for key in shown if key in curve} if curve else None,
+        "curve": {key: curve[key] for key in kept if key in curve} if curve else None,
     }
 
 
@@ -234,8 +248,10 @@ def command(record: Record) -> str:
     words = ["tiltbench", "run", "--targets", names[0], "--samplers", names[1]]
     words += ["--seeds", f"{spec['seed']},", "--budget", str(spec["budget"]["train"][0])]
     words += ["--draws", str(spec["draws"]), "--device", str(spec["device"])]
-    seconds = spec["budget"].get("seconds")
-    return shlex.join([*words, *(["--time-limit", f"{seconds:g}"] if seconds else [])])
+    for key in ("flops", "seconds"):
+        if limit := spec["budget"].get(key):
+            words += [f"--{key}", f"{limit:g}"]
+    return shlex.join(words)
 
 
 def _whole(spec: Spec) -> str:
@@ -248,7 +264,7 @@ def _views(frames: Frames, boards: Sequence[Board], folder: Path) -> list[Json]:
     made, without = [], 0
     for board in boards:
         runs = frames.runs
-        mine = runs[(runs["target"] == board.target) & (runs["budget"] == board.budget)]
+        mine = board.of(runs)
         outcomes = {}
         for run in mine[mine["finished"]]["id"]:
             if not (folder / "runs" / f"{run}.npz").exists():

@@ -1,4 +1,4 @@
-"""Learning curves: error of log Z, distance and, of particles, energies, against spend."""
+"""Learning curves: error of log Z, distance and, of particles, energies, against what was spent."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ Curve = Mapping[str, Any]
 NAMES = {"energy_distance": "energy distance", "config_w2": "W2 of configurations"}
 
 
+CLOCKS = {
+    "spend": "calls of training",
+    "flops": "flops of training",
+    "seconds": "seconds of training",
+}
 SIGNED = {"log_Z_err"}  # shown by its size
 SMALLEST = 1e-3  # nats: smaller errors of log Z sit on it
 
@@ -52,7 +57,8 @@ def learning(
     looks: Mapping[str, Look],
 ) -> bool:
     """Median over seeds with the band of all seeds, and at its end, open, the score in the table.
-    False where no run has a curve, or none of the curves a number.
+    A row against calls, and where they are known one against flops and one against seconds.  False
+    where no run has a curve, or none of the curves a number.
 
     A curve has fewer draws than the table, so that its floor, a grey band, is wider; a dotted line
     is the upper edge of the table's.  Below the band's edge the axis is linear: nothing is cut
@@ -75,27 +81,33 @@ def learning(
     named: dict[str, Any] = {}
     from matplotlib.lines import Line2D
 
-    with picture(path, 1, len(panels), (5.2, 3.6)) as (figure, grid):
-        for axes, (key, label) in zip(grid[0], panels.items(), strict=True):
-            band = _band(every, "floor" if key == "distance" else f"floor_{key}")
-            final = scores[scores["metric"] == (metric if key == "distance" else key)]
-            drawn: list[float] = []
-            for name, group in by_sampler.items():
-                found = _line(axes, group, key, looks[name])
-                if found is None:
+    clocks = [clock for clock in CLOCKS if any(any(c.get(clock) or ()) for c in every)]
+    with picture(path, len(clocks), len(panels), (5.2, 3.6)) as (figure, grid):
+        for row, clock in zip(grid, clocks, strict=True):
+            for axes, (key, label) in zip(row, panels.items(), strict=True):
+                band = _band(every, "floor" if key == "distance" else f"floor_{key}")
+                final = scores[scores["metric"] == (metric if key == "distance" else key)]
+                drawn: list[float] = []
+                for name, group in by_sampler.items():
+                    found = _line(axes, group, key, clock, looks[name])
+                    if found is None:
+                        continue
+                    line, end, values = found
+                    named[plain(name)] = line
+                    own = final[final["sampler"] == name]["value"]
+                    drawn += values
+                    if len(own):
+                        middle = float(own.abs().median() if key in SIGNED else own.median())
+                        score = _size(key, middle)
+                        axes.plot([end], [score], marker=looks[name].marker, ms=7, mfc="white",
+                                  mec=looks[name].colour, mew=1.3, ls="", zorder=4)  # fmt: skip
+                        drawn.append(score)
+                if not drawn:  # as where nobody's seconds were kept
+                    axes.axis("off")
                     continue
-                line, end, values = found
-                named[plain(name)] = line
-                own = final[final["sampler"] == name]["value"]
-                drawn += values
-                if len(own):
-                    score = _size(key, float(own.abs().median() if key in SIGNED else own.median()))
-                    axes.plot([end], [score], marker=looks[name].marker, ms=7, mfc="white",
-                              mec=looks[name].colour, mew=1.3, ls="", zorder=4)  # fmt: skip
-                    drawn.append(score)
-            named |= _floors(axes, band, final, drawn)
-            axes.set(xscale="log", xlabel="points spent", ylabel=label)
-            log_ticks(axes.xaxis, *axes.get_xlim())
+                named |= _floors(axes, band, final, drawn)
+                axes.set(xscale="log", xlabel=CLOCKS[clock], ylabel=label)
+                log_ticks(axes.xaxis, *axes.get_xlim())
         open_marker = Line2D([], [], marker="o", ms=7, mfc="white", mec=GREY, ls="")
         named["all draws: the table"] = open_marker
         figure.legend(named.values(), named, loc="outside right center", fontsize=7.5)
@@ -156,13 +168,14 @@ def _size(key: str, value: float) -> float:
 
 
 def _line(
-    axes: Axes, group: Iterable[Curve], key: str, look: Look
+    axes: Axes, group: Iterable[Curve], key: str, clock: str, look: Look
 ) -> tuple[Any, float, list[float]] | None:
     """One sampler; spends of seeds are matched by rank.  (what was drawn, the last spend, all
     values); None where there is no number."""
     points: dict[int, list[tuple[float, float]]] = {}
     for curve in group:
-        for place, (spend, value) in enumerate(zip(curve["spend"], curve[key], strict=True)):
+        spends = curve.get(clock) or [0] * len(curve["spend"])
+        for place, (spend, value) in enumerate(zip(spends, curve[key], strict=True)):
             if value is not None and math.isfinite(value) and spend > 0:
                 points.setdefault(place, []).append((spend, _size(key, value)))
     if not points:

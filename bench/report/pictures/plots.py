@@ -33,11 +33,12 @@ def plots(frames: Frames, boards: Sequence[Board], folder: Path, place: Path) ->
     look = looks(frames.runs["sampler"])
     colour = {name: own.colour for name, own in look.items()}
     targets = targets_of(frames.records, runs)
-    many = frames.runs["budget"].nunique() > 1
+    many = len(frames.runs.groupby(BLOCK[1:])) > 1
     made = []
-    for (name, budget), rows in frames.runs.groupby(BLOCK):
+    for (name, budget, limits), rows in frames.runs.groupby(BLOCK):
         mine = [record for record in frames.records if record.id in set(rows["id"])]
-        stem = file_name(str(name)) + (f".{budget}" if many else "")
+        allowed = f".{budget}" + (f".{file_name(str(limits))}" if limits else "")
+        stem = file_name(str(name)) + (allowed if many else "")
         curves, draws, both, atoms, fields, looked = (
             place / f"{stem}.{kind}.png"
             for kind in ("curves", "draws", "weights", "particles", "lattice", "images")

@@ -28,7 +28,7 @@ PANELS, COLUMNS, HEIGHT = 10, 5, 2.45  # HEIGHT: inches a row
 GOOD, MIDDLE, BAD = "#1b7f79", "#f4f1ea", "#c8553d"
 DISTANCE = (
     "Distance to exact draws; below it the calls.  ● cannot be told from exact draws,\n"
-    "∼ the same with fewer draws, ▼ better than exact draws, † another distance is far off"
+    "∼ the same with fewer draws, ▼ better than exact draws, ✗ not better than untrained"
 )
 LOG_Z = (
     "|log Z error| in nats, from own paths or as the method states it; below it:\n"
@@ -47,7 +47,7 @@ def summary(
 ) -> bool:
     """Above: draws on the 2-D target whose modes are best counted by eye.  Below: distance to exact
     draws with the calls it took, and |log Z error| from every side, of every sampler on every
-    target, at the largest budget; bold and in one colour what the tables have in bold."""
+    target, at the largest allowance; bold and in one colour what the tables have in bold."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -56,6 +56,8 @@ def summary(
         return False
     budget = runs["budget"].max()
     runs = runs[runs["budget"] == budget]
+    limits = runs["limits"].mode().iloc[0]
+    runs = runs[runs["limits"] == limits]
     shown = _shown(targets, set(runs["target"]))
     ids = set(runs[runs["target"] == shown]["id"])
     chosen = first_runs([record for record in frames.records if record.id in ids])
@@ -63,7 +65,7 @@ def summary(
     seen = _view(targets[shown]) if chosen else None
     draws = {n: o.draws.x for n, o in outcomes(folder / "runs", chosen).items()} if seen else {}
     samplers = list(dict.fromkeys(sorted(runs["sampler"])))
-    kept = [board for board in boards if board.budget == budget]
+    kept = [board for board in boards if (board.budget, board.limits) == (budget, limits)]
     above = HEIGHT * math.ceil((len(draws) + 1) / COLUMNS) if draws else 0.0
     below = 0.42 * len(samplers) + 1.9
     with matplotlib.rc_context(STYLE):
@@ -71,7 +73,7 @@ def summary(
         lower: Any = figure
         if draws and seen:
             upper, lower = cast(Any, figure.subfigures(2, 1, height_ratios=[above, below]))
-            title = f"{plain(shown)}: draws after {budget:,} points"
+            title = f"{plain(shown)}: draws after {kept[0].allowed}"
             upper.suptitle(title, fontsize=11, x=0.01, ha="left")
             _gallery(upper, seen, draws, colour)
         left, right = lower.subplots(1, 2)
@@ -158,7 +160,7 @@ def heat(
             shade[i, j] = np.nan if far is None else far
             floor[i, j], below[i, j] = c.verdict is Verdict.AT, c.verdict is Verdict.BELOW
             marks[i, j] = (
-                "∼" if c.verdict is Verdict.FEW else "†" if row.caveat and name in DISTANCES else ""
+                "∼" if c.verdict is Verdict.FEW else "✗" if row.behind and name in DISTANCES else ""
             )
             lines[i, j] = below_it(row)
     scheme = LinearSegmentedColormap.from_list("tilt", [GOOD, MIDDLE, BAD]).with_extremes(bad=PALE)

@@ -10,8 +10,9 @@ from tiltbench.records.names import file_name, short
 from tiltbench.report.board import GROUPS, Board, Row
 from tiltbench.report.compare import Cell, Floor, Verdict
 from tiltbench.report.frame import SUFFIX, metric_of
-from tiltbench.report.tables.legend import brief
-from tiltbench.report.tables.reasons import places
+from tiltbench.report.places import shown
+from tiltbench.report.tables.legend import NOT_BETTER, brief
+from tiltbench.report.tables.reasons import marks
 from tiltbench.score.curve import DISTANCES
 
 ARROW = {"lower": r"$\downarrow$", "higher": r"$\uparrow$"}
@@ -21,7 +22,7 @@ MARK = {
     Verdict.FEW: r"$\sim$",
 }
 LONGEST = 60  # letters of a label: a longer one would make its table unreadable
-CAVEAT, OWN = r"$^\dagger$", r"$^\circ$"
+MARKED = r"$^\times$"  # not better than the untrained base
 ESCAPED = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
     "%": r"\%", "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
@@ -36,7 +37,7 @@ HEAD = r"""% Tables of {name}, written by `tiltbench report`.
 % \sim: the row has fewer draws and therefore a wider floor, printed beside it; within that one.
 % \blacktriangledown: better than exact draws by more than two standard deviations, never the best.
 % Bold: cannot be told from the best (paired t test over at least five seeds, Holm, 5 per cent).
-% \dagger: another distance is far off while the one that decides the place is not.
+% \times: not better than the untrained base, by its worst score or by the law of its draws.
 """  # noqa: E501
 
 
@@ -52,11 +53,20 @@ def latex(name: str, boards: Sequence[Board]) -> str:
     parts = [HEAD.format(name=_slug(name))]
     parts += [
         _overview(
+            f"{_slug(name)}-places",
+            "What places go by: the worst score of each method, and by how many doublings it lies "
+            "beyond the edge of what exact draws score; in small print the place.",
+            _worst,
+            boards,
+            lambda board: "$0$",
+        ),
+        _overview(
             f"{_slug(name)}-distance",
             "Distance to exact draws, medians over seeds. In small print the calls spent in "
-            f"training; {OWN} marks a method with a smaller budget of its own.",
+            f"training; {MARKED} marks a method that is {NOT_BETTER}.",
             _distance,
             boards,
+            _exact,
         ),
         _overview(
             f"{_slug(name)}-logz",
@@ -71,10 +81,16 @@ def latex(name: str, boards: Sequence[Board]) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _overview(label: str, caption: str, text: Callable[[Row], str], boards: Sequence[Board]) -> str:
-    """Samplers against targets."""
-    many = len({board.budget for board in boards}) > 1
-    heads = [_title(b.target, b.budget if many else None) for b in boards]
+def _overview(
+    label: str,
+    caption: str,
+    text: Callable[[Row], str],
+    boards: Sequence[Board],
+    exact: Callable[[Board], str] = lambda board: "",
+) -> str:
+    """Samplers against targets, and what exact draws score where that is known."""
+    many = len({board.allowed for board in boards}) > 1
+    heads = [_title(b.target, b.allowed if many else "") for b in boards]
     found = {(i, row.sampler): text(row) for i, board in enumerate(boards) for row in board.rows}
     samplers = sorted({sampler for _, sampler in found})
     if all(text == "--" for text in found.values()):
@@ -83,7 +99,24 @@ def _overview(label: str, caption: str, text: Callable[[Row], str], boards: Sequ
         [_code(sampler), *(found.get((i, sampler), "--") for i in range(len(boards)))]
         for sampler in samplers
     ]
-    return _table(label, caption, ["", *heads], [rows])
+    last = ["exact draws", *map(exact, boards)]
+    return _table(label, caption, ["", *heads], [rows, [last]] if any(last[1:]) else [rows])
+
+
+def _worst(row: Row) -> str:
+    if row.judged is None:
+        return "--"
+    worst = row.judged.worst
+    size = shown(worst) if math.isfinite(worst.doublings) else r"\infty"
+    place = row.place.place if row.place else None
+    name = "" if row.judged.level else rf" \texttt{{{escaped(worst.metric)}}}"
+    mark = MARKED if row.behind else ""
+    return rf"${size}${name}{mark} {{\scriptsize {place or '--'}}}"
+
+
+def _exact(board: Board) -> str:
+    floors = (board.floor(metric) for metric in DISTANCES)
+    return next((_pair(floor.mean, floor.sd) for floor in floors if floor), "")
 
 
 def _distance(row: Row) -> str:
@@ -91,8 +124,8 @@ def _distance(row: Row) -> str:
     if metric is None:
         return "--"
     value = _value(row.cells[metric], metric in row.best)
-    spent = brief(row.spent.calls).replace("–", "--") + (OWN if row.spent.own else "")
-    return rf"{value}{CAVEAT if row.caveat else ''} {{\scriptsize {spent}}}"
+    spent = brief(row.spent.calls).replace("–", "--")
+    return rf"{value}{MARKED if row.behind else ''} {{\scriptsize {spent}}}"
 
 
 def _sides(row: Row) -> str:
@@ -112,7 +145,7 @@ def _grid(name: str, board: Board, group: str) -> str:
     rows = []
     for row in board.rows:
         texts = [_text(row, metric, floors[metric]) for metric in columns]
-        mark = CAVEAT if row.caveat else ""
+        mark = MARKED if row.behind else ""
         rows.append([_code(row.sampler) + mark, _seeds(row), _calls(row), *texts])
     heads = [rf"\texttt{{{escaped(m.removesuffix(SUFFIX))}}} {ARROW[metric_of(m).better]}"
              for m in columns]  # fmt: skip
@@ -125,20 +158,16 @@ def _grid(name: str, board: Board, group: str) -> str:
         ]
     ]
     body = [rows, last] if any(floors.values()) else [rows]
-    caption = f"{_title(board.target, board.budget)}. {GROUPS[group]}."
+    caption = f"{_title(board.target, board.allowed)}. {GROUPS[group]}."
     if group == "drawn":
-        marked = [said for said in places(board) if said.text.startswith("†")]
-        caption += "".join(
-            f" {CAVEAT}{', '.join(map(_code, about))}: {escaped(text[2:])}."
-            for text, about, _ in marked
-        )
-    label = f"{_slug(name)}-{_slug(board.target)}-{board.budget}-{group}"
+        caption += "".join(f" {MARKED}{NOT_BETTER}." for _ in marks(board)[:1])
+    more = f"-{_slug(board.limits)}" if board.limits else ""
+    label = f"{_slug(name)}-{_slug(board.target)}-{board.budget}{more}-{group}"
     return _table(label, caption, ["", "seeds", "calls", *heads], body)
 
 
-def _title(target: str, budget: int | None) -> str:
-    allowance = "" if budget is None else f", {budget:,} points"
-    return _code(target) + allowance
+def _title(target: str, allowed: str) -> str:
+    return _code(target) + (f", {escaped(allowed)}" if allowed else "")
 
 
 def _slug(text: str) -> str:
@@ -155,8 +184,7 @@ def _seeds(row: Row) -> str:
 
 
 def _calls(row: Row) -> str:
-    calls = "--" if math.isnan(row.spent.calls) else f"{row.spent.calls:,.0f}"
-    return calls + (OWN if row.spent.own else "")
+    return "--" if math.isnan(row.spent.calls) else f"{row.spent.calls:,.0f}"
 
 
 def _text(row: Row, metric: str, shared: Floor | None) -> str:

@@ -9,7 +9,8 @@ from tiltbench.report.compare import Verdict
 
 MARK = {Verdict.AT: "≈ ", Verdict.BELOW: "▼ ", Verdict.FEW: "∼ "}
 ARROW = {"lower": "↓", "higher": "↑"}
-FAR = 10  # times the upper edge of its floor: such a score contradicts a good place
+BEHIND = "✗"  # beside a method that is not better than the untrained base
+NOT_BETTER = "not better than the untrained base, by its worst score or by the law of its draws"
 SIDES = {
     "log_Z_err": "forward",
     "log_Z_rev_err": "reverse",
@@ -21,7 +22,7 @@ HERE = Path(__file__).parent
 
 def legend() -> str:
     """How to read the tables, in Markdown: a list under each of a few heads."""
-    return _page("legend.md").replace("{far}", str(FAR))
+    return _page("legend.md")
 
 
 def physics() -> str:

@@ -5,17 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tiltbench.estimators import MEETING
 from tiltbench.report.board import GROUPS, Board, Row
-from tiltbench.report.compare import Cell, Floor, Order, Verdict
+from tiltbench.report.compare import Cell, Floor, Verdict
 from tiltbench.report.frame import SUFFIX, Frames, metric_of
+from tiltbench.report.places import Order
+from tiltbench.report.places import shown as doublings
 from tiltbench.report.tables.grid import code, grid, sentence, text
-from tiltbench.report.tables.legend import ARROW, MARK, legend, number, physics
+from tiltbench.report.tables.legend import (
+    ARROW,
+    BEHIND,
+    MARK,
+    NOT_BETTER,
+    legend,
+    number,
+    physics,
+)
 from tiltbench.report.tables.misled import Misled, misled
 from tiltbench.report.tables.provenance import provenance
-from tiltbench.report.tables.reasons import Said, dashes, ends, notes, places
+from tiltbench.report.tables.reasons import Said, dashes, ends, marks, notes, places
 from tiltbench.score.curve import DISTANCES
 
 if TYPE_CHECKING:
@@ -35,11 +45,7 @@ def markdown(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
         _tuning(frames.runs),
     ]
     for board in boards:
-        runs, scores = (
-            every[(every["target"] == board.target) & (every["budget"] == board.budget)]
-            for every in (frames.runs, frames.scores)
-        )
-        parts.append(_leaderboard(board, runs, scores))
+        parts.append(_leaderboard(board, board.of(frames.runs), board.of(frames.scores)))
     parts.append(provenance(frames.records, frames.command))
     parts += ["## How to read the tables", legend()]
     seen = {column.metric for board in boards for column in board.columns}
@@ -78,17 +84,15 @@ def _unmet(frames: Frames) -> str:
 
 
 def _leaderboard(board: Board, runs: DataFrame, scores: DataFrame) -> str:
-    title = f"## {text(board.target)} · {board.budget:,} points"
+    title = f"## {text(board.target)} · {text(board.allowed)}"
     allowance = text(board.allowance[0].upper() + board.allowance[1:])
     parts = [title, f"{allowance}.", _cost(board)]
     for key, caption in GROUPS.items():
         columns = [c.metric for c in board.columns if c.group == key]
         if columns and key != "probes":  # which stand with the cost
             parts += [f"**{caption}**", _grid(board, columns)]
-    marked = [said for said in places(board) if said.text.startswith("†")]
-    parts.append("\n".join(_line(said) for said in marked))
-    rest = [said for said in places(board) if said not in marked]
-    lines = [_line(s) for s in (*ends(runs), *rest, *dashes(runs, scores), *notes(runs))]
+    parts.append("\n".join(_line(said) for said in marks(board)))
+    lines = [_line(s) for s in (*ends(runs), *places(board), *dashes(runs, scores), *notes(runs))]
     if lines:
         listed = "\n".join(lines)
         parts.append(f"<details><summary>Dashes and failures</summary>\n\n{listed}\n\n</details>")
@@ -132,7 +136,7 @@ def _fewer(board: Board, column: str) -> str:
 
 
 def _calls(row: Row) -> str:
-    return _count(row.spent.calls) + ("°" if row.spent.own else "")
+    return _count(row.spent.calls)
 
 
 def _cell(row: Row, metric: str) -> str:
@@ -151,18 +155,26 @@ def _score(c: Cell, bold: bool) -> str:
 
 
 def _cost(board: Board) -> str:
+    """Places, how far off the worst score is, and what was spent; last the exact draws."""
     probes = [column.metric for column in board.columns if column.group == "probes"]
+    known = places_of([board])
+    flops, ended = board.has_flops, any(row.spent.ended_by for row in board.rows)
     rows = [
         [
-            code(row.sampler),
-            placed(row.place) + (" †" if row.caveat else ""),
+            code(row.sampler) + (f" {BEHIND}" if row.behind else ""),
+            *(_place(column.of(row.place)) for column in known),
+            worst(row),
             f"{row.finished} of {row.runs}{_ends(row)}",
             _count(row.spent.draws) + (" (fewer than asked)" if row.spent.fewer else ""),
-            _count(row.spent.values) + ("°" if row.spent.own else ""),
+            _count(row.spent.values),
             _count(row.spent.grads),
+            *([_large(row.spent.flops)] if flops else []),
+            _seconds(row.spent.train_seconds),
+            *([row.spent.ended_by or "–"] if ended else []),
             _count(row.spent.draw_values) + (" ⚠" if row.spent.dear else ""),
             _count(row.spent.draw_grads),
-            "–" if math.isnan(row.spent.seconds) else f"{row.spent.seconds:.1f}",
+            *([_large(row.spent.draw_flops)] if flops else []),
+            _seconds(row.spent.seconds),
             _count(row.spent.parameters),
             *(_cell(row, probe) for probe in probes),
         ]
@@ -170,24 +182,72 @@ def _cost(board: Board) -> str:
     ]
     heads = [
         "sampler",
-        "place (grad = 2)",
+        *(column.head for column in known),
+        "worst score, doublings off",
         "seeds",
         "draws",
         "values",
         "grads",
+        *(["flops"] if flops else []),
+        "training s",
+        *(["ended by"] if ended else []),
         "drawing: values",
         "drawing: grads",
+        *(["drawing: flops"] if flops else []),
         "seconds",
         "parameters",
+        *probes,
     ]
-    return grid([*heads, *probes], rows)
+    if any(row.judged for row in board.rows):
+        rows.append(
+            ["*exact draws*", *([""] * len(known)), "0", *([""] * (len(heads) - 2 - len(known)))]
+        )
+    return grid(heads, rows)
 
 
-def placed(order: Order | None) -> str:
-    if order is None or order.place is None:
+class Column(NamedTuple):
+    """A kind of place."""
+
+    head: str
+    field: str
+
+    def of(self, order: Order | None) -> int | None:
+        return None if order is None else getattr(order, self.field)
+
+
+PLACES = (
+    Column("place", "place"),
+    Column("at equal calls", "calls"),
+    Column("at equal compute", "compute"),
+    Column("grad = 2", "priced"),
+)
+
+
+def places_of(boards: Sequence[Board]) -> list[Column]:
+    """The place at the end, and the others where anybody has one."""
+    orders = [row.place for board in boards for row in board.rows]
+    return [PLACES[0], *(c for c in PLACES[1:] if any(c.of(order) for order in orders))]
+
+
+def _place(place: int | None) -> str:
+    return "–" if place is None else str(place)
+
+
+def worst(row: Row) -> str:
+    """`5.1 mode_tv; no log Z`: the score that its place goes by, and what it has no score in."""
+    if row.judged is None:
         return "–"
-    changed = " ⇄" if order.priced is not None and order.place != order.priced else ""
-    return f"{order.place} / {order.priced or '–'}{changed}"
+    off = row.judged.worst
+    said = "0" if row.judged.level else f"{doublings(off)} {off.metric}"
+    return "; ".join([said, *(f"no {group}" for group in row.judged.lacking)])
+
+
+def _large(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2g}"
+
+
+def _seconds(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.1f}"
 
 
 def _ends(row: Row) -> str:
@@ -203,14 +263,20 @@ def _overview(boards: Sequence[Board]) -> str:
     floors = [_exact(_floor_of_distance(board)) for board in boards]
     distance = _matrix(boards, _distance, ["*exact draws*", *floors])
     sides = _matrix(boards, _sides)
+    off = _matrix(boards, worst, ["*exact draws*", *("0" for board in boards)])
     parts = ["## Overview"]
+    if off:
+        parts.append(
+            "**What places go by: the worst score, by how many doublings it lies beyond the edge "
+            f"of what exact draws score**\n\n{off}"
+        )
     if distance:
         parts.append(
             "**Distance to exact draws: the energy distance, for particles *config_w2* in slanted "
             f"print. After the dot: calls in training**\n\n{distance}\n\n"
             "`≈` cannot be told from exact draws. `∼` the same with fewer draws, whose floor is "
-            "wider. `▼` better than exact draws, as correlated draws can be. `†` another distance "
-            "is far off. `°` the method had a smaller budget of its own."
+            "wider. `▼` better than exact draws, as correlated draws can be. "
+            f"`{BEHIND}` {NOT_BETTER}."
         )
     if sides:
         parts.append(
@@ -222,13 +288,13 @@ def _overview(boards: Sequence[Board]) -> str:
 
 
 def _matrix(boards: Sequence[Board], shown: Callable[[Row], str], last: Sequence[str] = ()) -> str:
-    many = len({board.budget for board in boards}) > 1
+    many = len({board.allowed for board in boards}) > 1
     samplers = sorted({row.sampler for board in boards for row in board.rows})
     texts = [{row.sampler: shown(row) for row in board.rows} for board in boards]
     rows = [[code(name), *(own.get(name, "–") for own in texts)] for name in samplers]
     if all(cell == "–" for row in rows for cell in row[1:]):
         return ""
-    heads = [text(b.target) + (f" ({b.budget:,})" if many else "") for b in boards]
+    heads = [text(b.target) + (f" ({text(b.allowed)})" if many else "") for b in boards]
     return grid(["sampler", *heads], [*rows, last] if any(last[1:]) else rows)
 
 
@@ -243,7 +309,7 @@ def _distance(row: Row) -> str:
         return "–"
     said = MARK.get(row.cells[name].verdict, "") + number(row.cells[name].median)
     said = f"*{said}*" if name in SLANTED else said
-    return f"{said}{' †' if row.caveat else ''} · {row.spent.text}"
+    return f"{said}{f' {BEHIND}' if row.behind else ''} · {row.spent.text}"
 
 
 def _sides(row: Row) -> str:

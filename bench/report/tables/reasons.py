@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tiltbench.metric import KINDS
 from tiltbench.report.board import Board
+from tiltbench.report.tables.legend import BEHIND
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -90,14 +91,18 @@ def dashes(runs: DataFrame, scores: DataFrame) -> list[Said]:
     return made
 
 
+def marks(board: Board) -> list[Said]:
+    """In what rows are not better than the untrained base."""
+    about = {row.sampler: row.behind for row in board.rows if row.behind}
+    return [Said(f"{BEHIND} not better than the untrained base", about)] if about else []
+
+
 def places(board: Board) -> list[Said]:
-    """Why a row has no place, or only one; which score contradicts a place."""
+    """Why a row has no place, or not each of them."""
     rows = [
-        *((row.sampler, 0, f"† {row.caveat}", "") for row in board.rows if row.caveat),
-        *(
-            (r.sampler, 0, r.place.why, "")
-            for r in board.rows
-            if r.place and r.place.why and r.finished
-        ),
+        (row.sampler, 0, why, "")
+        for row in board.rows
+        if row.place and row.finished
+        for why in row.place.why
     ]
     return list(_gathered(rows, {row.sampler: 1 for row in board.rows}))

@@ -27,6 +27,7 @@ function number(x) {
   return size < 1000 ? String(Number(x.toPrecision(3))) : x.toFixed(0);
 }
 const whole = (x) => (known(x) ? Math.round(x).toLocaleString("en") : "–");
+const large = (x) => (known(x) ? (x ? x.toExponential(1) : "0") : "–");
 const median = (xs) => {
   const s = [...xs].sort((a, b) => a - b), n = s.length;
   return n ? (s[Math.floor((n - 1) / 2)] + s[Math.floor(n / 2)]) / 2 : null;

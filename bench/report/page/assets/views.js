@@ -4,9 +4,9 @@ const MAIN = document.querySelector("main"), DIALOG = document.querySelector("di
 const MARKS = { AT: "≈ ", BELOW: "▼ ", FEW: "∼ " };
 const KINDS = { AT: "at", BELOW: "below", UNFIT: "unfit", FEW: "few" };
 const ARROW = { lower: "↓", higher: "↑" };
-const several = unique(DATA.boards.map((b) => b.budget)).length > 1;
-const title = (board) => (several ? `${board.target} · ${whole(board.budget)}` : board.target);
-const runsOf = (board) => DATA.runs.filter((r) => r.target === board.target && r.budget === board.budget);
+const several = unique(DATA.boards.map((b) => b.allowed)).length > 1;
+const title = (board) => (several ? `${board.target} · ${board.allowed}` : board.target);
+const runsOf = (board) => DATA.runs.filter((r) => r.target === board.target && r.budget === board.budget && r.limits === board.limits);
 const value = (run, metric) => (Array.isArray(run.scores[metric]) ? run.scores[metric][0] : null);
 const words = (text) => { const parts = text.toLowerCase().split(/\s+/).filter(Boolean); return (s) => parts.every((p) => s.toLowerCase().includes(p)); };
 // A method that does not apply to a target has not failed.
@@ -41,11 +41,11 @@ function metricsNamed() {
   const have = unique(DATA.boards.flatMap((b) => b.columns));
   return Object.keys(DATA.metrics).filter((m) => have.includes(m));
 }
-const usual = (metrics) => DATA.placed.find((m) => metrics.includes(m)) ?? metrics[0];
+const usual = (metrics) => DATA.distances.find((m) => metrics.includes(m)) ?? metrics[0];
 const firstOf = (row, metrics) => metrics.find((m) => row?.cells[m]);
 // The choices of the overview that are no single metric: what a cell is made of, and shows.
 const EVERY = {
-  "the distance of the place": { of: () => DATA.distances, show: (row, m) => scoreCell(row.cells[m]) },
+  "the distance to exact draws": { of: () => DATA.distances, show: (row, m) => scoreCell(row.cells[m]) },
   "log Z from every side": { of: () => Object.keys(DATA.sides), show: (row) => Object.entries(DATA.sides).filter(([m]) => row.cells[m])
     .map(([m, side]) => el("span", { class: row.cells[m].b ? "score best" : "score" }, el("span", { class: "side" }, side), ` ${number(row.cells[m].v)}`)) },
 };
@@ -69,8 +69,7 @@ function overview() {
           const row = rowOf(board, s), c = cellOf(board, s);
           if (row && !c && row.finished < row.runs) return badge(Object.keys(row.ends)[0] ?? "–");
           if (!c) return "–";
-          const marked = row.caveat && DATA.distances.includes(named(board, s)) ? " · †" : "";
-          return [every ? every.show(row, named(board, s)) : scoreCell(c), el("span", { class: "small", title: row.caveat || null }, `${row.spent} calls${marked}`)];
+          return [every ? every.show(row, named(board, s)) : scoreCell(c), el("span", { class: "small", title: row.behind || null }, `${row.spent} calls${row.behind ? " · ✗" : ""}`)];
         },
         cell: (s) => {
           const c = cellOf(board, s), to = { click: () => { location.hash = `target-${i}`; } };
@@ -94,8 +93,8 @@ function overview() {
     el("ul", { class: "reasons soft" },
       el("li", {}, `The scale of colours is the same for every target, and does not depend on what other methods score: ${DATA.scale}`),
       el("li", {}, "A score is the median over seeds; in brackets stand the smallest and the largest seed. The row of exact draws, the floor, says what a perfect sampler scores: mean ± standard deviation; below it the same of fewer draws (n), where some methods have fewer."),
-      el("li", {}, "≈ the score cannot be told from exact draws. ∼ the same with fewer draws, whose floor is wider. ▼ better than exact draws, as correlated draws can be. † another distance is far off. Bold: cannot be told from the best."),
-      el("li", {}, "Calls are those of training; ° marks a method with a smaller budget of its own. A head sorts; a cell opens its target.")),
+      el("li", {}, "≈ the score cannot be told from exact draws. ∼ the same with fewer draws, whose floor is wider. ▼ better than exact draws, as correlated draws can be. Bold: cannot be told from the best."),
+      el("li", {}, `✗ ${DATA.notBetter}. Calls are those of training. A head sorts; a cell opens its target.`)),
     DATA.misled.length ? [
       el("h3", {}, "One-sided against two-sided"),
       el("p", { class: "soft" }, "Runs whose own paths suggest success while exact draws of the target show a failure, the worst first."),
@@ -106,24 +105,30 @@ function overview() {
 
 // --- one target ---
 
+const HINTS = { place: "by the worst score, at the end of the allowance", calls: "read at the least calls that a learned method has spent", compute: "read at the least flops that a learned method has spent",
+  priced: "with a gradient priced at 2 values" };
 function leaderboard(board, group, samplers) {
   const columns = [
     { head: "sampler", order: (r) => r.sampler, show: (r) => [
       el("button", { type: "button", class: "name", click: () => openRow(board, r.sampler) }, broken(r.sampler)),
       el("span", { class: "small" }, `${r.finished} of ${r.runs} seeds`, Object.entries(r.ends).map(([end, n]) => [", ", badge(end, `${n} `)]))] },
-    { head: "place", hint: "by the distance to exact draws; / with a gradient priced at 2 values", order: (r) => r.place,
-      show: (r) => [el("span", { class: "score", title: r.caveat || null }, r.place === null ? "–" : `${r.place} / ${r.priced ?? "–"}${r.priced !== null && r.priced !== r.place ? " ⇄" : ""}${r.caveat ? " †" : ""}`),
-        r.why ? el("span", { class: "small", title: r.why }, "why: see below") : null] },
+    ...DATA.places.map(({ head, field }) => ({ head, hint: HINTS[field], order: (r) => r.places[field],
+      show: (r) => [el("span", { class: "score" }, r.places[field] ?? "–"), r.places[field] === null && r.why ? el("span", { class: "small", title: r.why }, "why: see below") : null] })),
+    { head: "doublings off", hint: "what places go by: the worst score, by how many doublings it lies beyond the edge of what exact draws score", order: (r) => r.off, exact: [el("span", { class: "score" }, "0")],
+      show: (r) => [el("span", { title: r.offs.map((o) => `${o.metric} ${o.off}`).join(", ") || null }, r.worst ?? "–"), r.behind ? el("span", { class: "small", title: r.behind }, "✗ not better than untrained") : null] },
   ];
   const mine = runsOf(board), typical = (sampler, of) => median(mine.filter((r) => r.sampler === sampler && r.finished).map(of).filter(known));
   const spent = (head, of, show, hint) => ({ head, hint, order: (r) => typical(r.sampler, of), show: (r) => show(typical(r.sampler, of)) });
   columns.push({ head: "calls", hint: "the larger of values and gradients in training", order: (r) => r.calls,
-    show: (r) => [whole(r.calls), r.own ? el("span", { class: "small" }, `of its own ${whole(r.own)}`) : null] });
+    show: (r) => whole(r.calls) });
+  if (board.rows.some((r) => known(r.flops))) columns.push({ head: "flops", hint: "floating-point operations in training", order: (r) => r.flops, show: (r) => large(r.flops) });
   if (group === "cost") {
     columns.push(
       spent("values", (r) => r.values, whole), spent("grads", (r) => r.grads, whole),
       spent("drawing: values", (r) => r.draw_values, whole), spent("drawing: grads", (r) => r.draw_grads, whole),
       spent("seconds", (r) => r.seconds, number, "of the whole run"), spent("training s", (r) => r.train_seconds, number),
+      ...(board.rows.some((r) => known(r.flops)) ? [spent("drawing: flops", (r) => r.draw_flops, large)] : []),
+      { head: "ended by", order: (r) => r.ended, show: (r) => r.ended || "–" },
       spent("draws", (r) => r.draws, whole), spent("memory MB", (r) => r.memory, whole), spent("parameters", (r) => r.parameters, whole));
   } else {
     for (const metric of board.columns.filter((m) => DATA.metrics[m].group === group))
@@ -160,7 +165,7 @@ function curve(board, key, clock, samplers) {
       if (key === "distance") [floor, metric] = [floor ?? c.floor ?? null, c.metric];
       c.spend.forEach((spend, i) => {
         const v = c[key][i];
-        let x = spend;
+        let x = clock === "flops" ? c.flops?.[i] : spend;
         if (clock === "seconds") {
           measured &&= Boolean(c.seconds);
           x = c.seconds ? c.seconds[i] : (run.train_seconds * spend) / last;
@@ -179,9 +184,10 @@ function curve(board, key, clock, samplers) {
   return { series, floor, edge: whole ? whole.mean + 2 * whole.sd : null, measured };
 }
 
+const clocksOf = (board) => ["calls", ...(runsOf(board).some((r) => r.curve?.flops) ? ["flops"] : []), "seconds"];
 function curves(board, samplers, clock) {
   const name = runsOf(board).find((r) => r.curve)?.curve.metric ?? "energy_distance";
-  const xlabel = clock === "seconds" ? "seconds of training" : "calls (points spent in training)";
+  const xlabel = { seconds: "seconds of training", flops: "flops (operations of training)", calls: "calls (points spent in training)" }[clock];
   const drawn = new Set();
   const made = [["log_Z_err", "|log Z error| (nats)"], ["distance", name]].map(([key, text]) => {
     const { series, floor, edge, measured } = curve(board, key, clock, samplers);
@@ -255,7 +261,7 @@ function target(i) {
     last.replaceChildren(...troubles(board, shown));
     const probes = board.columns.filter((m) => DATA.metrics[m].group === "probes");
     middle.replaceChildren(
-      el("div", { class: "controls" }, choice("Learning curves against", [["calls", "calls"], ["seconds", "seconds"]], chosen.clock, set("clock"))),
+      el("div", { class: "controls" }, choice("Learning curves against", clocksOf(board).map((c) => [c, c]), chosen.clock, set("clock"))),
       ...curves(board, shown, chosen.clock),
       el("h3", {}, "Seeds"),
       el("div", { class: "controls" }, board.columns.length ? choice("Score", board.columns.map((m) => [m, m]), chosen.metric, set("metric")) : null),
@@ -336,7 +342,7 @@ function compare() {
       el("p", {}, el("b", {}, "A"), ` ${state.a}, `, el("b", {}, "B"), ` ${state.b}, on ${title(board)}`),
       table({ label: "paired tests", columns, rows }).node,
       el("p", { class: "soft" }, `Paired t over common seeds, two-sided; verdicts after Holm's correction over the ${tested.length} scores tested here, at 5 %. With three seeds only large differences are told apart.`),
-      ...curves(board, both, "calls"), ...curves(board, both, "seconds"),
+      ...clocksOf(board).flatMap((clock) => curves(board, both, clock)),
       ...pictures(board, view, both, Math.min(...runsOf(board).map((r) => r.seed)), 0));
   };
   const again = (key) => { draw(); controls.querySelectorAll("select")[["board", "a", "b"].indexOf(key)].focus(); };
@@ -352,10 +358,11 @@ function runs() {
     { head: "run", order: (r) => r.id, show: (r) => el("button", { type: "button", class: "name", click: () => openRuns(`run ${r.id}`, [r]) }, r.id) },
     { head: "target", words: true, order: (r) => r.target, show: (r) => r.target },
     { head: "sampler", words: true, order: (r) => r.sampler, show: (r) => r.sampler },
-    { head: "budget", order: (r) => r.budget, show: (r) => whole(r.budget) },
+    { head: "allowance", order: (r) => r.budget, show: (r) => DATA.boards.find((b) => b.target === r.target && b.budget === r.budget && b.limits === r.limits).allowed },
     { head: "seed", order: (r) => r.seed, show: (r) => r.seed },
     { head: "status", words: true, order: (r) => r.status, show: (r) => badge(r.status) },
     { head: "calls", order: calls, show: (r) => whole(calls(r)) },
+    ...(DATA.runs.some((r) => known(r.flops)) ? [{ head: "flops", order: (r) => r.flops, show: (r) => large(r.flops) }] : []),
     { head: "seconds", order: (r) => r.seconds, show: (r) => number(r.seconds) },
     { head: "commit", words: true, order: (r) => origin(r).code.commit, show: (r) => commit(origin(r)) },
     { head: "reason", words: true, order: (r) => r.reason, show: (r) => r.reason, cell: () => ({ class: "words break" }) },
