@@ -13,7 +13,7 @@ from torch.func import grad, jacrev, vmap
 from tiltbench.plan.spec import build_target
 from tiltbench.plan.text import parse
 from tiltbench.targets.bases.confined import Confined
-from tiltbench.targets.bases.references import Brownian, Stationary
+from tiltbench.targets.bases.references import Brownian, Scattered, Stationary
 from tiltbench.targets.densities import _particles
 from tiltbench.targets.densities._lennard_jones import LennardJones
 from tiltbench.targets.densities.dw4 import Dw4
@@ -359,7 +359,7 @@ def test_basins_of_dw4_cover_all_counts():
     assert Dw4().basins().assign(line.flatten(1)).tolist() == [0, 3, 1]
 
 
-@pytest.mark.parametrize("reference", [Stationary(steps=4), Brownian(steps=4)])
+@pytest.mark.parametrize("reference", [Stationary(steps=4), Scattered(steps=4), Brownian(steps=4)])
 def test_normalisers_count_the_rank_and_not_the_coordinates(reference):
     """log p_t of a process without centre of mass has (n - 1) d dimensions: at its end, and in the
     change along any path."""
