@@ -573,7 +573,7 @@ def test_a_killed_driver_and_what_goes_on(plugin, how, code):
         first.kill()
     said = first.communicate(timeout=HANG)[0]
     assert first.returncode == code and "Traceback" not in said
-    assert how is signal.SIGKILL or "Stopped: 2 of 4 cells are recorded in out" in said
+    assert how is signal.SIGKILL or "Stopped: 2 of 6 cells are recorded in out" in said
     wait_for(lambda: not any(alive(pid) for pid in pids(Path())))
     hold.unlink()
     done = {record.id for record in records(runs)}
