@@ -6,15 +6,29 @@ The published study has 1,000 draws and more targets; modes drawn in by a tenth 
 import pytest
 
 from tiltbench.report.places import LAW, LOG_Z
+from tiltbench.studies.planted_failures import study
 from tiltbench.studies.planted_failures.planted import CASES, EXACT
 from tiltbench.studies.planted_failures.study import NOISE, ranked
+from tiltbench.study import conduct
 
 TOO_FINE = "contracted modes"
 
 
 @pytest.fixture(scope="module")
-def plane():
-    return {row.case: row for row in ranked({"gmm9": 250}, [0])}
+def found():
+    return ranked({"gmm9": 250}, [0])
+
+
+@pytest.fixture
+def plane(found):
+    return {row.case: row for row in found}
+
+
+def test_the_page_shows_every_case_and_what_it_measured(found, monkeypatch, tmp_path):
+    monkeypatch.setattr(study, "ranked", lambda targets, seeds: found)
+    page = conduct(study.planted_failures, tmp_path, "cpu").read_text()
+    assert page.count("| gmm9 |") == len(found) and "nearest to exact draws" in page
+    assert "Exact draws are first on every target, and no failure is at the floor | refuted" in page
 
 
 def test_exact_draws_are_first_and_every_failure_is_behind_them(plane):
