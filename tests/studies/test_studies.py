@@ -28,7 +28,7 @@ from tiltbench.targets.bases.schedules import RectifiedFlow
 from tiltbench.targets.precision import allowed, read
 
 STORED = {"oracle", "physics", "rank_agreement"}  # these read what suites have left
-ELSEWHERE = {"frontier"}  # so does this, and has a file of tests to itself
+ELSEWHERE = {"planted_failures", "frontier"}  # so does this, and has a file of tests to itself
 
 
 def test_a_study_writes_its_table_with_command_and_commit(tmp_path):
