@@ -57,8 +57,9 @@ def learning(
     looks: Mapping[str, Look],
 ) -> bool:
     """Median over seeds with the band of all seeds, and at its end, open, the score in the table.
-    A row against calls, and where they are known one against flops and one against seconds.  False
-    where no run has a curve, or none of the curves a number.
+    What trains nothing is a level line at its score.  There is a row against calls and, where they
+    are known, one against flops and one against seconds.  False where no run has a curve, or none
+    of the curves a number.
 
     A curve has fewer draws than the table, so that its floor, a grey band, is wider; a dotted line
     is the upper edge of the table's.  Below the band's edge the axis is linear: nothing is cut
@@ -89,12 +90,21 @@ def learning(
                 final = scores[scores["metric"] == (metric if key == "distance" else key)]
                 drawn: list[float] = []
                 for name, group in by_sampler.items():
+                    own = final[final["sampler"] == name]["value"]
+                    if not any(any(curve["spend"]) for curve in group):  # it trains nothing
+                        if len(own):
+                            middle = float(own.abs().median() if key in SIGNED else own.median())
+                            score = _size(key, middle)
+                            drawn.append(score)
+                            named[plain(name)] = axes.axhline(
+                                score, color=looks[name].colour, ls=looks[name].line, lw=1.5
+                            )
+                        continue
                     found = _line(axes, group, key, clock, looks[name])
                     if found is None:
                         continue
                     line, end, values = found
                     named[plain(name)] = line
-                    own = final[final["sampler"] == name]["value"]
                     drawn += values
                     if len(own):
                         middle = float(own.abs().median() if key in SIGNED else own.median())
