@@ -17,13 +17,20 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
+from tiltbench.plan.budget import Budget
+from tiltbench.run.clock import Clock
 from tiltbench.run.meter import Meter
 from tiltbench.run.operations import ComputeExceeded, Operations
 from tiltbench.run.streams import STREAMS
+from tiltbench.samplers.sampler import Sampler
+from tiltbench.targets.cost import Cost
+from tiltbench.targets.problem import Problem, graded, pose
+from tiltbench.targets.target import Target
 
 RATE = 256  # steps to an audit, in the long run
 ALWAYS = 2  # the first is often unlike the others: a pilot, a warm-up
@@ -111,3 +118,36 @@ class Compute:
             stream = np.random.SeedSequence(self.seed, spawn_key=(STREAMS["audit"], block))
             self.coins = block, np.random.default_rng(stream).random(BLOCK)
         return bool(self.coins[1][place] < max(1 / RATE, 1 / (EARLY + number)))
+
+
+# for samplers that plan by calls, such as SMC, which fits its population to them
+
+POINTS = 256  # at which one call is priced; on the harness's account
+
+
+def planned(budget: Budget, target: Target, sampler: Sampler[Any], device: str) -> Cost:
+    """The calls of training, lowered to what its operations and seconds would pay for if nothing
+    but the target took any."""
+    if budget.flops == math.inf and budget.seconds == math.inf:
+        return budget.train
+    flops, seconds = a_call(pose(target, sampler.reference), device)
+    affordable = min(budget.flops / max(flops, 1.0), budget.seconds / seconds)
+    most = int(min(affordable, budget.train.calls))
+    return Cost(min(most, budget.train.values), min(most, budget.train.grads))
+
+
+def a_call(problem: Problem, device: str) -> tuple[float, float]:
+    """Operations and seconds of a value with its gradient at one point, of POINTS of them at once
+    drawn from N(0, spread^2 I); the second time counts, when nothing is made for the first time."""
+    source = torch.Generator(device).manual_seed(0)
+    x = problem.base.spread * torch.randn(
+        POINTS, problem.dim, generator=source, device=source.device
+    )
+    both = graded(problem.reward, problem.checks).value_and_grad
+    both(x)
+    with Operations() as counter:
+        both(x)
+    clock = Clock(device)
+    both(x)
+    clock.stop()
+    return counter.flops / POINTS, clock.seconds / POINTS

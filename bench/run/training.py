@@ -19,12 +19,11 @@ from tiltbench.plan.budget import Budget
 from tiltbench.records.record import Status
 from tiltbench.run.checkpoint import Checkpoints, Saved
 from tiltbench.run.clock import Clock
-from tiltbench.run.compute import Compute
+from tiltbench.run.compute import Compute, planned
 from tiltbench.run.curve import Curve, Spent
 from tiltbench.run.ledger import Ledger
 from tiltbench.run.meter import BudgetExceeded, Meter
 from tiltbench.run.operations import ComputeExceeded
-from tiltbench.run.planned import planned
 from tiltbench.run.states import modules
 from tiltbench.run.streams import generator
 from tiltbench.samplers.networks.model import Model

@@ -14,11 +14,10 @@ from tiltbench.api import cell
 from tiltbench.plan.budget import Budget
 from tiltbench.plan.spec import build_sampler, build_target
 from tiltbench.plan.text import parse
-from tiltbench.run.compute import ALWAYS, EARLY, RATE, Compute, Metered
+from tiltbench.run.compute import ALWAYS, EARLY, RATE, Compute, Metered, planned
 from tiltbench.run.meter import Meter
 from tiltbench.run.operations import ComputeExceeded, Operations
 from tiltbench.run.phases import run_cell
-from tiltbench.run.planned import planned
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.targets.cost import Cost
