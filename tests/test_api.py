@@ -138,7 +138,7 @@ def test_imported_draws_stand_in_the_same_tables(capsys, tmp_path):
     assert "nuts (calls self-reported)" in said
     assert str(OUT / "table.md") in said and len(said.splitlines()) < 25
     table = (OUT / "table.md").read_text()
-    (block,) = [part for part in table.split("\n## ") if part.startswith("gmm9 · 40,000 points")]
+    (block,) = [part for part in table.split("\n## ") if part.startswith("gmm9 · 40,000 calls")]
     assert "`nuts (calls self-reported)`" in block and "`smc`" in block
     assert "calls self-reported: nuts.npz was imported" in block
     frames = collect(OUT)

@@ -19,7 +19,8 @@ STEPS = 4  # more than any budget of waits: one wait in the loop over steps brea
 
 PLAIN = {name: build_sampler({"name": name, "params": {}}) for name in sorted(SAMPLERS.entries)}
 LEARNT = [name for name, sampler in PLAIN.items() if isinstance(sampler, Diffusion)]
-OTHERS = [name for name in PLAIN if name not in LEARNT and name != "guidance"]  # has no steps
+WITHOUT_STEPS = {"guidance", "untrained"}
+OTHERS = [name for name in PLAIN if name not in {*LEARNT, *WITHOUT_STEPS}]
 BRIDGES = {"adjoint_sampling", "adjoint_schroedinger_bridge"}  # not on the bases of tilts
 
 

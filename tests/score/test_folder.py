@@ -14,7 +14,7 @@ from tiltbench.plan.spec import build_target
 from tiltbench.records.files import write_json
 from tiltbench.records.located import located
 from tiltbench.records.record import read_record
-from tiltbench.records.store import read_scores
+from tiltbench.records.store import read_scores, records
 from tiltbench.run.phases import run_cell
 from tiltbench.score.folder import Scored, score, score_runs
 from tiltbench.targets.registry import TARGETS
@@ -217,9 +217,9 @@ def test_scores_that_fail_this_time_stay(tmp_path, monkeypatch, capsys):
         main(["run", "--targets", "t.py", "--samplers", "mala[chains=10]", *size, "--out", "r"])
         == 0
     )
-    (path,) = Path("r/runs").glob("*.scores.json")
+    (made,) = [r for r in records(Path("r/runs")) if r.labels["sampler"].startswith("mala")]
+    path = Path(f"r/runs/{made.id}.scores.json").resolve()
     before = json.loads(path.read_text())["scores"]
-    path = path.resolve()
     monkeypatch.chdir(tmp_path / "b")
     capsys.readouterr()
     assert main(["score", "../a/r", "--force"]) == 1
