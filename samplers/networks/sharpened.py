@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Generator
 
@@ -38,5 +38,6 @@ class Sharpened(Network):
 
     def build(self, dim: int, process: Process, generator: Generator) -> Model:
         model = self.network.build(dim, process, generator)
-        model.network.field.inverse_spread *= self.factor
+        field: Any = model.network.field
+        field.inverse_spread *= self.factor
         return model
