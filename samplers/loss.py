@@ -113,9 +113,21 @@ AT_ONCE = 2**15  # points of a regression whose graph is held
 def regress_on_grid(
     model: Model, process: Process, x: Tensor, k: Tensor, y: Tensor, hint: Tensor | None = None
 ) -> Float[Tensor, ""]:
-    """`regress` at grid times t_k, k (B,): every time is embedded once, not once a point."""
+    """`regress` at grid times t_k, k (n,): every time is embedded once, not once a point, which for
+    a small network is most of its work.  In parts as there."""
     control = model.on_grid(process.grid(x)[:-1])
-    return (control(x, k, hint) - y).square().sum(-1).mean()
+
+    def of(x: Tensor, k: Tensor, y: Tensor, hint: Tensor | None) -> Tensor:
+        return (control(x, k, hint) - y).square().sum(-1)
+
+    most = at_once(AT_ONCE, x.shape[-1], x.device)
+    if most >= len(x) or not torch.is_grad_enabled():
+        return of(x, k, y, hint).mean()
+    hints = [None] * len(x) if hint is None else hint.split(most)
+    parts = zip(x.split(most), k.split(most), y.split(most), hints, strict=False)
+    return torch.cat(
+        [checkpoint(of, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+    ).mean()
 
 
 def path_batch(path: Path, r: Tensor) -> Batch:

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from tiltbench.samplers.loss import Batch, Loss, floored, hints, regress, reward_and_grad
+from tiltbench.samplers.loss import Batch, Loss, floored, hints, regress_on_grid, reward_and_grad
 from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.samplers.weights import resample, temper
@@ -140,18 +140,18 @@ def matching(
             return rows
         # points where each costs a hint: paid for every path, whatever the selection
         rows = {key: _refilled(value, len(r)) for key, value in rows.items()}
-        x, t, y = points(base, blend(base), rows, generator)
-        return {"x": x, "t": t, "y": y, "hint": reward_and_grad(problem, x)[1]}
+        x, k, y = points(base, blend(base), rows, generator)
+        return {"x": x, "k": k, "y": y, "hint": reward_and_grad(problem, x)[1]}
 
     def value(model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
         if model.guided:
-            x, t, y, hint = (batch[key] for key in ("x", "t", "y", "hint"))
+            x, k, y, hint = (batch[key] for key in ("x", "k", "y", "hint"))
         else:
             base = noising(process)
-            (x, t, y), hint = points(base, blend(base), batch, generator), None
+            (x, k, y), hint = points(base, blend(base), batch, generator), None
         if not shrink:
-            return regress(model, x, t, y, hint)
-        u = model.control(x, t, hint)
+            return regress_on_grid(model, process, x, k, y, hint)
+        u = model.on_grid(process.grid(x)[:-1])(x, k, hint)
         return (u - y).square().sum(-1).mean() + shrink * u.square().sum(-1).mean()
 
     def price(paths: int, steps: int, guided: bool) -> Cost:
@@ -163,11 +163,11 @@ def matching(
 def points(
     base: Noising, blend: Blend, rows: Batch, generator: Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(x_t, t, target of u) at POINTS times a row."""
+    """(x_t, k, target of u) at POINTS grid times t_k a row."""
     x1, g = (rows[key].repeat(POINTS, 1) for key in ("x1", "g"))
     k = times(blend.emphasis, len(x1), generator)
     x = base.renoise(x1, k, generator)
-    return x, base.grid(x)[k], target(base, blend, x, k, x1, g)
+    return x, k, target(base, blend, x, k, x1, g)
 
 
 def times(emphasis: list[float], n: int, generator: Generator) -> Int[Tensor, " n"]:

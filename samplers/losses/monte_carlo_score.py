@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from tiltbench.samplers.loss import Batch, Loss, hints, regress, reward_and_grad
+from tiltbench.samplers.loss import Batch, Loss, hints, regress_on_grid, reward_and_grad
 from tiltbench.samplers.losses._matching import target, times
 from tiltbench.samplers.losses.novel_score_matching import novel
 from tiltbench.samplers.networks.model import Model
@@ -37,7 +37,7 @@ def label(problem: Problem, model: Model, path: Path, share: float, generator: G
     k = times(blend.emphasis, path.x.shape[1], generator)
     x = base.renoise(path.x[-1], k, generator)
     y = estimate(problem, base, x, k, DRAWS, generator)
-    batch = {"x": x, "t": base.grid(x)[k], "y": y}
+    batch = {"x": x, "k": k, "y": y}
     if not model.guided:
         return batch
     return {**batch, "hint": reward_and_grad(problem, x)[1]}
@@ -57,7 +57,8 @@ def estimate(
 
 
 def value(model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
-    return regress(model, batch["x"], batch["t"], batch["y"], batch.get("hint"))
+    x, k, y = (batch[key] for key in ("x", "k", "y"))
+    return regress_on_grid(model, process, x, k, y, batch.get("hint"))
 
 
 def price(paths: int, steps: int, guided: bool) -> Cost:

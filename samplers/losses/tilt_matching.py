@@ -47,15 +47,15 @@ def label(problem: Problem, model: Model, path: Path, share: float, generator: G
     x1 = path.x[-1].repeat(POINTS, 1)
     k = times(quiet_end(base), len(x1), generator)
     x = base.renoise(x1, k, generator)
-    t = base.grid(x)[k]
     with torch.no_grad():
         r = floored(problem.reward(path.x[-1]), problem.checks)
         tempered = (model.earlier.goal - model.earlier.tilt) * r
         factor = torch.softmax(tempered, 0) * len(tempered) - 1
-        batch = {"x": x, "t": t, "factor": factor.repeat(POINTS), "steer": base.steer(x, k, x1)}
+        batch = {"x": x, "k": k, "factor": factor.repeat(POINTS), "steer": base.steer(x, k, x1)}
         if model.guided:
             batch["hint"] = reward_and_grad(problem, x)[1]
-        batch["u"] = model.earlier.model.control(x, t, batch.get("hint"))
+        before = model.earlier.model.on_grid(base.grid(x)[:-1])
+        batch["u"] = before(x, k, batch.get("hint"))
     count(model, model.earlier.model)
     if goal(share) > model.earlier.goal:
         model.earlier = Earlier(model.frozen(), model.earlier.goal, goal(share))
@@ -69,7 +69,8 @@ def count(model: Model, twin: Model) -> None:
 
 
 def value(model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
-    u = model.control(batch["x"], batch["t"], batch.get("hint"))
+    control = model.on_grid(process.grid(batch["x"])[:-1])
+    u = control(batch["x"], batch["k"], batch.get("hint"))
     y = batch["u"] + batch["factor"][:, None] * (batch["steer"] - u.detach())
     return (u - y).square().sum(-1).mean()
 

@@ -372,7 +372,7 @@ def test_tilt_matching_has_the_next_tilt_as_its_fixed_point_at_any_step_and_cons
         for c in (0.0, shift)
     )
     assert torch.allclose(batch["factor"], moved["factor"], rtol=1e-9)  # a constant changes nothing
-    u = after.control(batch["x"], batch["t"])
+    u = after.control(batch["x"], world.base.grid(batch["x"])[batch["k"]])
     for c in (1.0, 2.5):  # any C > 0
         factor = (c * (batch["factor"] + 1) - 1)[:, None]
         y = batch["u"] + factor * (batch["steer"] - u)
