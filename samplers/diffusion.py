@@ -22,7 +22,7 @@ from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.checks import Diverged
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Graded, Problem, graded
+from tiltbench.targets.problem import Graded, Problem, graded, log_weight
 from tiltbench.targets.purity import unchanged
 
 CHUNK = 2048  # paths simulated `at_once` when drawing: bounds the memory
@@ -185,7 +185,7 @@ class Diffusion(Sampler[Trained]):
                 x = path.x[-1]
                 problem.checks.never(~x.isfinite().all(), _lost)
                 xs.append(x)
-                log_ws.append(problem.reward(x).double() - problem.base.log_ratio(path))
+                log_ws.append(log_weight(problem, path))
         own = None
         if self.loss.learns_log_Z:  # a parameter comes with no standard error
             own = Estimate(float(state.model.log_Z), math.nan, state.iteration)
@@ -200,7 +200,7 @@ class Diffusion(Sampler[Trained]):
             with problem.checks.together():
                 path = self.recipe.retrace(problem, state.model, part, generator)
                 path = self.recipe.weighed(problem, state.model, path)
-                log_ws.append(problem.reward(part).double() - problem.base.log_ratio(path))
+                log_ws.append(log_weight(problem, path))
             xs.append(path.x)
             us.append(path.u)
         return Traced(torch.cat(log_ws), path.t, torch.cat(xs, 1), torch.cat(us, 1))

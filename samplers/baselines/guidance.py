@@ -18,7 +18,7 @@ from tiltbench.targets.bases.noising import Noising
 from tiltbench.targets.bases.process import Controlled, Path, Stepper, retrace, simulate
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Problem, graded
+from tiltbench.targets.problem import Problem, graded, log_weight
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def noising(problem: Problem) -> Noising:
 
 def _weighed(problem: Problem, path: Path) -> tuple[Tensor, Tensor]:
     x = path.x[-1]
-    return x, problem.reward(x).double() - problem.base.log_ratio(path)
+    return x, log_weight(problem, path)
 
 
 class Ahead(Controlled):
