@@ -160,10 +160,18 @@ class _Run:
             return None
         cell = self.cell
         n = int(min(cell.draws, truth.held))
-        x = truth.sample(n, generator(cell.seed, "truth", cell.device))
         problem, meter = self.ledger.problem(target, sampler, "measure", self.cell.budget.draw)
+        chosen = generator(cell.seed, "truth", cell.device)
         source = generator(cell.seed, "reverse", cell.device)
-        traced = sampler.reverse(problem, copied(state), x, source)
+        if truth.paths is None:
+            x = truth.sample(n, chosen)
+            traced = sampler.reverse(problem, copied(state), x, source)
+        else:
+            path = truth.paths(n, chosen)
+            x = path[-1]
+            traced = sampler.along(problem, copied(state), path, source)
+            if traced is None:
+                traced = sampler.reverse(problem, copied(state), x, source)
         meter.close()
         if traced is None:
             return None

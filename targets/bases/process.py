@@ -149,6 +149,12 @@ class Process(ABC):
         """sqrt(dt_k) of every step."""
         return [math.sqrt(t - s) for s, t in itertools.pairwise(self.times)]
 
+    @property
+    def reversed_exactly(self) -> bool:
+        """Whether paths traced back by `backward` from exact draws of the tilt, weighed with
+        `log_law_over_chain`, have E[exp -log_w] = 1/Z at this number of steps."""
+        return True
+
     def pull_back(self, x: Float[Tensor, "*b d"], k: int, a: Tensor) -> Tensor:
         """(d m_k / d x)^T a at x = X_k: one step of the lean adjoint (math.md 4), a VJP."""
         with torch.enable_grad():
@@ -262,7 +268,16 @@ def retrace(
     for k, xi in zip(reversed(range(process.steps)), noise, strict=True):
         mean, std = process.backward(xs[-1], k)
         xs.append(torch.add(mean, xi, alpha=std))
-    x = torch.stack(xs[::-1])
+    return passing(process, model, torch.stack(xs[::-1]), guide)
+
+
+def passing(
+    process: Process,
+    model: Controlled,
+    x: Float[Tensor, "k1 *b d"],
+    guide: Guide | None = None,
+) -> Path:
+    """Paths through the given points of the grid, with the model's control along them."""
     kernels = [process.base(x[k], k) for k in range(process.steps)]
     path = Path(
         process.grid(x).clone(),

@@ -11,7 +11,7 @@ from tests.tools.worlds import rng
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import build_target, parse
 from tiltbench.pretrain.quality import quality, sheet
-from tiltbench.pretrain.train import PART, store, train_field
+from tiltbench.pretrain.train import store, train_field
 from tiltbench.samplers.networks.adapter import Adapter
 from tiltbench.samplers.redraw import by_ode
 from tiltbench.targets.bases import checkpoint as stored
@@ -114,8 +114,10 @@ def test_the_pool_is_of_the_flow_that_ships():
     x = digits_pool.draws(torch.empty(0))
     assert x.shape == (digits_pool.COUNT, DIM)
     with torch.no_grad():
-        again = simulate(digits(), Uncontrolled(), (PART, DIM), rng(3)).x[-1]
-    assert (again - x[:PART]).abs().max() < 0.01  # float16, and another processor's sums
+        again = simulate(digits(), Uncontrolled(), (digits_pool.AT_ONCE, DIM), rng(3)).x[-1]
+    assert (
+        again - x[: digits_pool.AT_ONCE]
+    ).abs().max() < 0.01  # float16, and another processor's sums
     assert build_target(parse("digits_even[steps=20]")).truth().log_Z is None
 
 
