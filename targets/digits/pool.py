@@ -93,7 +93,8 @@ def made_again(rows: Int[Tensor, " n"]) -> Float[Tensor, "k1 n 64"]:
     base, source, device = digits(), Generator().manual_seed(SEED), rows.device
     here = rows.cpu()
     start, noise = torch.empty(len(here), DIM), torch.empty(base.steps, len(here), DIM)
-    for first in range(0, COUNT, AT_ONCE):  # in the order of `simulate`
+    last = int(here.max()) if len(here) else -1
+    for first in range(0, last + 1, AT_ONCE):  # in the order of `simulate`
         x, xi = (
             base.start((AT_ONCE, DIM), source, torch.float32),
             base.normal((base.steps, AT_ONCE, DIM), source, torch.float32),

@@ -14,6 +14,7 @@ from tiltbench.plan.spec import build_sampler, build_target, parse
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.studies.common.trained import trained
 from tiltbench.studies.coverage.claims import claims
+from tiltbench.studies.coverage.figures import draw
 from tiltbench.studies.coverage.measured import SIDES, Measured, Weights, covered
 from tiltbench.study import Answer, Study
 from tiltbench.targets.bases.process import Path as Steps
@@ -26,6 +27,7 @@ FINE = "reference=Brownian[steps=50,ratio=8]"
 LOSSES = ("log_variance", "adjoint_matching", "novel_score_matching")
 TILTS = {"tilt_linear": 40_000, "tilt_quadratic[dim=10]": 40_000}  # calls of training
 DIGITS, FEW_CALLS, POOL, OLD_POOL = "digits_even", 8_000, 40_000, 8_000
+HELD = 25_000  # exact draws of the digits, at most
 RIVALS = ("log_variance", "pis", "adjoint_sampling")
 DENSITIES = ("gmm9", "many_well_mdelta", "funnel")
 CALLS = 40_000
@@ -139,7 +141,7 @@ def on_digits(device: str) -> Iterator[Measured]:
     target = build_target(parse(DIGITS))
     truth = target.truth()
     assert truth.paths is not None
-    paths = truth.paths(int(truth.held), Generator(device).manual_seed(8))
+    paths = truth.paths(int(min(truth.held, HELD)), Generator(device).manual_seed(8))
     for loss in LOSSES:
         control = Control(target, loss, FEW_CALLS, device)
         source = Generator(device).manual_seed(9)
@@ -161,6 +163,7 @@ def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
     found = list(measured(device))
+    draw(folder / "coverage.png", found)
     tilts, densities = ([m for m in found if m.on_chain == chain] for chain in (True, False))
     words = (
         f"Each control was trained once and measured {REPEATED} times ({SHORT} on densities), "
