@@ -146,10 +146,12 @@ def k_hat(log_w: Float[Tensor, " n"], group: Group = None) -> float:
     The weight of a group is the sum of its own.  inf where the tail spans more than float64 does;
     NaN where there are fewer than 25 weights or those of the tail are all alike."""
     index, groups = _index(log_w, group)
-    whole = torch.full((groups,), -torch.inf, dtype=torch.float64, device=log_w.device)
-    for g in range(groups) if groups < len(log_w) else ():
-        whole[g] = torch.logsumexp(log_w[index == g].double(), 0)
-    values = (whole if groups < len(log_w) else log_w.double()).cpu().numpy()
+    log_w = log_w.double()
+    if groups < len(log_w):
+        most = log_w.new_full((groups,), -torch.inf).scatter_reduce(0, index, log_w, "amax")
+        top = torch.where(most.isinf(), 0.0, most)
+        log_w = top + most.new_zeros(groups).index_add(0, index, (log_w - top[index]).exp()).log()
+    values = log_w.cpu().numpy()
     few = len(values) // 5 if len(values) <= 225 else int(3 * math.sqrt(len(values)))
     if few < 5 or np.isnan(values).any() or values.max() == -math.inf:
         return math.nan

@@ -8,7 +8,7 @@ import warnings
 from torch import Generator, Tensor
 
 from tiltbench import estimators
-from tiltbench.metric import Metric, Outcome, Unknown
+from tiltbench.metric import NOISED, Metric, Outcome, Unknown
 from tiltbench.metrics._given import given, per_path
 from tiltbench.samplers.weights import Estimate, Unbounded
 from tiltbench.targets.target import Target, Truth
@@ -52,6 +52,8 @@ def _forward(target: Target, truth: Truth, outcome: Outcome, generator: Generato
 def _reverse(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
     back, there = -given(outcome.log_w_reverse), outcome.draws.log_w
     found, k = estimators.reverse(-back), estimators.k_hat(back)
+    if NOISED in outcome.probes:
+        return _minus(_noised(found), truth)
     return _minus(_told(found, k, back, None if there is None else -there, "_rev"), truth)
 
 
@@ -59,7 +61,13 @@ def _bar(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -
     both = given(outcome.draws.log_w), given(outcome.log_w_reverse)
     with warnings.catch_warnings():  # the tables have a column and a section for this
         warnings.simplefilter("ignore", estimators.NoOverlap)
-        return _minus(estimators.bar(*both), truth)
+        found = estimators.bar(*both)
+    return _minus(_noised(found) if NOISED in outcome.probes else found, truth)
+
+
+def _noised(estimate: Estimate) -> Estimate:
+    why = "no error bar, for the reverse paths are those of the noising, not of the base's chain"
+    return Unbounded(estimate.value, estimate.n, why)
 
 
 def _overlap(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
