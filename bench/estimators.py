@@ -138,6 +138,59 @@ def overlap(log_w_forward: Float[Tensor, " n"], log_w_reverse: Float[Tensor, " m
     return Estimate(information * (1 / n + 1 / m), math.nan, n + m)
 
 
+def k_hat(log_w: Float[Tensor, " n"], group: Group = None) -> float:
+    """The shape of the generalised Pareto tail of exp(log_w), by the fit of Pareto-smoothed
+    importance sampling to the largest 3 sqrt(n) of n, n / 5 of few (Vehtari, Simpson, Gelman, Yao
+    and Gabry, JMLR 25, 72, 2024; arviz-stats): moments of order 1/k and above are infinite.
+
+    The weight of a group is the sum of its own.  inf where the tail spans more than float64 does;
+    NaN where there are fewer than 25 weights or those of the tail are all alike."""
+    index, groups = _index(log_w, group)
+    log_w = log_w.double()
+    if groups < len(log_w):
+        most = log_w.new_full((groups,), -torch.inf).scatter_reduce(0, index, log_w, "amax")
+        top = torch.where(most.isinf(), 0.0, most)
+        log_w = top + most.new_zeros(groups).index_add(0, index, (log_w - top[index]).exp()).log()
+    values = log_w.cpu().numpy()
+    few = len(values) // 5 if len(values) <= 225 else int(3 * math.sqrt(len(values)))
+    if few < 5 or np.isnan(values).any() or values.max() == -math.inf:
+        return math.nan
+    values = np.maximum(values - values.max(), -np.finfo(float).max)
+    tail = np.sort(values)[-few - 1 :]
+    if tail[-1] - tail[1] < np.finfo(float).tiny:
+        return math.nan
+    above = np.exp(tail[1:]) - np.exp(tail[0])
+    if not above[int(few / 4 + 0.5) - 1] > 1e-300:  # the fit divides by the quartile
+        return math.inf
+    from arviz_stats.base import array_stats
+
+    with np.errstate(all="ignore"):
+        return float(array_stats.psislw(-values)[1])  # it takes log 1/w
+
+
+def unseen(log_w: Float[Tensor, " n"], other: Float[Tensor, " m"]) -> Estimate:
+    """What the mean of w = exp(log_w) lacks for weights above the largest one seen, as a share.
+
+    `other` are log-weights of the same form along m paths of the law that w leads to, under which
+    the mean of 1 - Z/w where w > a, and 0 elsewhere, is E[w - Z; w > a] / Z of the first law: that
+    is averaged, a the largest of w and Z their mean.  Lost modes show here, and not in the tail
+    that was seen."""
+    m = len(other)
+    if len(log_w) == 0 or m == 0:
+        return Estimate(math.nan, math.nan, m)
+    log_w, other = log_w.double(), other.double()
+    if log_w.max() == -torch.inf:
+        return Estimate(1.0, math.nan, m)
+    lacking = -torch.expm1(log_mean_exp(log_w) - other)
+    return average(torch.where(other > log_w.max(), lacking, 0.0))
+
+
+def steepest(n: int) -> float:
+    """The largest k_hat at which n weights tell the error of their mean: min(1 - 1/log10 n, .7)
+    (Vehtari et al., 2024)."""
+    return min(1 - 1 / math.log10(n), 0.7) if n > 10 else 0.0
+
+
 class NoOverlap(UserWarning):
     """Forward and reverse weights hardly meet: an estimate from both sides rests on a few paths."""
 

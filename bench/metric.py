@@ -52,6 +52,9 @@ def of_kind(need: str, target: Target) -> bool:
     return (target.particles if need == "particles" else target.lattice) is not None
 
 
+NOISED = "noised"  # the probe of runs whose reverse paths are not those of the base's own chain
+
+
 class Unknown(Exception):
     """The number cannot be had from this outcome; the sentence says why and stands in the table."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -19,10 +20,11 @@ from tiltbench.samplers.sampler import Draws, Sampler, Traced
 from tiltbench.samplers.search import LogUniform, Search
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.bases.linear import Linear
+from tiltbench.targets.bases.process import Path
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.checks import Diverged
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Graded, Problem, graded
+from tiltbench.targets.problem import Graded, Problem, graded, log_weight
 from tiltbench.targets.purity import unchanged
 
 CHUNK = 2048  # paths simulated `at_once` when drawing: bounds the memory
@@ -185,7 +187,7 @@ class Diffusion(Sampler[Trained]):
                 x = path.x[-1]
                 problem.checks.never(~x.isfinite().all(), _lost)
                 xs.append(x)
-                log_ws.append(problem.reward(x).double() - problem.base.log_ratio(path))
+                log_ws.append(log_weight(problem, path))
         own = None
         if self.loss.learns_log_Z:  # a parameter comes with no standard error
             own = Estimate(float(state.model.log_Z), math.nan, state.iteration)
@@ -195,15 +197,43 @@ class Diffusion(Sampler[Trained]):
     def reverse(
         self, problem: Problem, state: Trained, x: Float[Tensor, "n d"], generator: Generator
     ) -> Traced:
-        problem, log_ws, xs, us = self.posed(problem), [], [], []
-        for part in x.float().split(at_once(CHUNK, problem.dim, x.device)):
-            with problem.checks.together():
-                path = self.recipe.retrace(problem, state.model, part, generator)
-                path = self.recipe.weighed(problem, state.model, path)
-                log_ws.append(problem.reward(part).double() - problem.base.log_ratio(path))
+        posed = self.posed(problem)
+        parts = x.float().split(at_once(CHUNK, problem.dim, x.device))
+        traced = self._weighed(
+            posed, state, parts, lambda x: self.recipe.retrace(posed, state.model, x, generator)
+        )
+        assert traced is not None
+        return traced
+
+    @torch.no_grad()
+    def along(
+        self, problem: Problem, state: Trained, x: Float[Tensor, "k1 n d"], generator: Generator
+    ) -> Traced | None:
+        posed = self.posed(problem)
+        parts = x.float().split(at_once(CHUNK, problem.dim, x.device), dim=1)
+        return self._weighed(
+            posed, state, parts, lambda x: self.recipe.passing(posed, state.model, x)
+        )
+
+    def _weighed(
+        self,
+        posed: Problem,
+        state: Trained,
+        parts: Sequence[Tensor],
+        paths: Callable[[Tensor], Path | None],
+    ) -> Traced | None:
+        log_ws, xs, us, t = [], [], [], None
+        for part in parts:
+            with posed.checks.together():
+                path = paths(part)
+                if path is None:
+                    return None
+                path = self.recipe.weighed(posed, state.model, path)
+                log_ws.append(log_weight(posed, path))
             xs.append(path.x)
             us.append(path.u)
-        return Traced(torch.cat(log_ws), path.t, torch.cat(xs, 1), torch.cat(us, 1))
+            t = path.t
+        return Traced(torch.cat(log_ws), t, torch.cat(xs, 1), torch.cat(us, 1))
 
     def probe(self, problem: Problem, state: Trained, generator: Generator) -> dict[str, Tensor]:
         """`gradient_gram`: (M, M), the Gram matrix of M = 32 fresh mini-batch gradients."""

@@ -18,7 +18,7 @@ from tiltbench.samplers.sampler import Draws, Unsupported
 from tiltbench.targets.bases.interpolant import Interpolant, Stepping
 from tiltbench.targets.bases.noising import Step
 from tiltbench.targets.bases.process import Controlled, simulate
-from tiltbench.targets.problem import Problem
+from tiltbench.targets.problem import Problem, log_weight
 
 
 @torch.no_grad()
@@ -48,14 +48,15 @@ def by_noise(
     problem: Problem, model: Controlled, stepping: Stepping, n: int, generator: Generator
 ) -> Draws:
     """The chain of `stepping` with the displaced denoiser, on the same grid: weights by Girsanov
-    against that chain with the base's own.  E[exp log_w] = E exp r(X_1) under the latter, Z up to
-    its O(1/K).  Raises Unsupported where the base is no interpolant."""
+    against that chain with the base's own, and from there to the base's law, where that is known;
+    elsewhere E[exp log_w] = E exp r(X_1) under the latter, Z up to its O(1/K).  Raises Unsupported
+    where the base is no interpolant."""
     if not isinstance(problem.base, Interpolant):
         raise Unsupported("only a base along an interpolant has other noises: a flow or diffusion")
     base = replace(problem.base, stepping=stepping)  # type: ignore[type-var]
     steered = _Steered(problem.base, model)
     path = simulate(base, _Towards(base, stepping, steered), (n, problem.dim), generator)
-    return Draws(path.x[-1], problem.reward(path.x[-1]).double() - base.log_ratio(path))
+    return Draws(path.x[-1], log_weight(replace(problem, base=base), path))
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,13 @@ class Sampler(ABC, Generic[State]):
         """Paths that end at x ~ p*, with their weights.  None: there are no paths."""
         return None
 
+    def along(
+        self, problem: Problem, state: State, x: Float[Tensor, "k1 n d"], generator: Generator
+    ) -> Traced | None:
+        """The weights of given paths of the base's own chain, which end in x_K ~ p*.  None: the
+        method moves along no such chain."""
+        return None
+
     def probe(self, problem: Problem, state: State, generator: Generator) -> dict[str, Tensor]:
         """Diagnostics on the measuring allowance, stored with the draws (e.g. `gradient_gram`)."""
         return {}

@@ -22,6 +22,17 @@ class Estimate(NamedTuple):
     n: int
 
 
+class Unbounded(Estimate):
+    """A number of which nobody can say how far it is off, and why: its error is NaN."""
+
+    why: str
+
+    def __new__(cls, value: float, n: int, why: str) -> Unbounded:
+        made = super().__new__(cls, value, math.nan, n)
+        made.why = why
+        return made
+
+
 def log_mean_exp(log_w: Float[Tensor, " n"]) -> float:
     """log (1/n) sum exp log_w; -inf where every weight is zero."""
     return float(torch.logsumexp(log_w.double(), 0)) - math.log(len(log_w))

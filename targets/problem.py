@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tiltbench.targets.bases.confined import Confined
 from tiltbench.targets.bases.linear import Linear
-from tiltbench.targets.bases.process import Process
+from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.checks import Checks
 from tiltbench.targets.checks import Diverged as Diverged  # met where the problem is
 from tiltbench.targets.gradient import value_and_grad
@@ -58,6 +58,13 @@ class Problem:
     checks: Checks = field(default_factory=Checks, compare=False, repr=False)
     share: Callable[[], float] = field(default=lambda: 0.0, compare=False, repr=False)
     # of the training allowance, that is spent: the most advanced of calls, operations and seconds
+
+
+def log_weight(problem: Problem, path: Path) -> Float[Tensor, " *b"]:
+    """log w of paths, float64, for a value each: E[exp log_w] = E_{p_base}[exp r], the law of the
+    base where that is known and that of its chain elsewhere (`Process.log_law_over_chain`)."""
+    ratio = problem.base.log_ratio(path) - problem.base.log_law_over_chain(path)
+    return problem.reward(path.x[-1]).double() - ratio
 
 
 def pose(

@@ -56,6 +56,9 @@ class Truth(NamedTuple):
     log_Z_along: Callable[[float, float, float], float] | None = None
     # (signal, noise, strength) -> log E exp(strength r(signal X + noise xi)), X ~ p_base: minus
     # the free energy of the annealing strength(t) r at the time of these levels; tilts only
+    paths: Callable[[int, Generator], Tensor] | None = None
+    # (n, generator) -> (K + 1, n, D): draws as `sample` makes them, each with the path of the
+    # base's chain that it ended; where that is all one knows of the base (`reversed_exactly`)
 
 
 class Target(ABC):

@@ -16,8 +16,11 @@ from tiltbench.estimators import (
     ess_target,
     eubo,
     jarzynski,
+    k_hat,
     overlap,
     reverse,
+    steepest,
+    unseen,
 )
 
 LOG_Z = 0.7
@@ -241,3 +244,47 @@ def test_the_error_of_a_mean_of_few_is_that_of_a_sample():
     grouped = average(SMALL, IN_GROUPS)
     sums = [float((SMALL[IN_GROUPS == g] - SMALL.mean()).sum()) for g in range(3)]
     assert grouped.se == pytest.approx(math.sqrt(3 / 2 * sum(s * s for s in sums)) / 5)
+
+
+def pareto(k, n, seed):
+    """log w of P(w > a) = a^(-1/k), a > 1: Z = 1 / (1 - k)."""
+    return -k * torch.rand(n, generator=source(seed), dtype=torch.float64).log()
+
+
+@pytest.mark.parametrize("k", [0.3, 0.5, 0.9])
+def test_k_hat_is_the_shape_of_the_tail(k):
+    """The fit's prior draws it to 1/2 with the strength of ten points of the 3 sqrt(n)."""
+    many = [k_hat(pareto(k, 20_000, seed)) for seed in range(12)]
+    assert sum(many) / 12 == pytest.approx(k, abs=0.06)
+    assert k_hat(pareto(k, 20_000, 0) + 300) == pytest.approx(many[0])  # no scale
+    assert k_hat(-pareto(k, 20_000, 0)) < 0  # 1/w is bounded
+    groups = torch.arange(40_000) % 20_000  # each weight and one that is nothing beside it
+    both = torch.cat([pareto(k, 20_000, 0), torch.full((20_000,), -50.0)])
+    assert k_hat(both, groups) == pytest.approx(many[0], abs=1e-6)
+
+
+def test_k_hat_of_weights_without_a_tail_or_beyond_all_bounds():
+    assert math.isnan(k_hat(torch.zeros(1_000)))
+    assert math.isnan(k_hat(torch.arange(20.0)))  # a fifth of them is no tail
+    assert math.isnan(k_hat(torch.full((50,), -INF)))
+    assert k_hat(1e4 * work(1.0, 1_000, 1, 1)) == INF
+    assert k_hat(torch.cat([torch.full((500,), -INF), work(0.3, 500, 2, 1)])) < 0.5
+    assert steepest(1_000) == pytest.approx(2 / 3) and steepest(10**6) == 0.7 and steepest(5) == 0
+
+
+@pytest.mark.parametrize("k", [0.3, 0.5, 0.7])
+def test_what_is_lacking_beyond_the_largest_weight_of_a_pareto_tail(k):
+    """With P(w > a) = a^(-1/k) and `other` of shape k / (1 - k): a^(1 - 1/k) less a^(-1/k) times
+    the mean of the weights that were seen over their Z."""
+    own, other = pareto(k, 50, 1), pareto(k / (1 - k), 20_000, 2)
+    a, seen = float(own.max()), float(own.exp().mean()) * (1 - k)
+    assert abs(z(unseen(own, other), math.exp(a * (1 - 1 / k)) - seen * math.exp(-a / k))) < 4
+
+
+def test_a_lost_mode_is_unseen_and_weights_that_are_alike_hide_nothing():
+    own, half = work(0.1, 1_000, 1, -1), work(0.1, 500, 2, 1)
+    assert unseen(own, torch.cat([half, half + 20])).value == pytest.approx(0.5, abs=0.01)
+    assert k_hat(own) < 0.5  # which cannot know
+    assert unseen(own, work(0.1, 1_000, 3, 1)).value < jarzynski(own).se
+    assert unseen(torch.full((9,), -INF), half).value == 1
+    assert math.isnan(unseen(own, torch.empty(0)).value)

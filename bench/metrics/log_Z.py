@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import warnings
 
-from torch import Generator
+from torch import Generator, Tensor
 
 from tiltbench import estimators
-from tiltbench.metric import Metric, Outcome, Unknown
+from tiltbench.metric import NOISED, Metric, Outcome, Unknown
 from tiltbench.metrics._given import given, per_path
-from tiltbench.samplers.weights import Estimate
+from tiltbench.samplers.weights import Estimate, Unbounded
 from tiltbench.targets.target import Target, Truth
 
 
@@ -19,23 +19,55 @@ def _minus(estimate: Estimate, truth: Truth) -> Estimate:
     value, se, n = estimate
     if value == -math.inf:
         raise Unknown("the estimate is -inf: a weight that must be positive is zero")
-    return Estimate(value - given(truth.log_Z), math.hypot(se, truth.log_Z_se), n)
+    value -= given(truth.log_Z)
+    if isinstance(estimate, Unbounded):
+        return Unbounded(value, n, estimate.why)
+    return Estimate(value, math.hypot(se, truth.log_Z_se), n)
+
+
+def _told(estimate: Estimate, k: float, log_w: Tensor, other: Tensor | None, side: str) -> Estimate:
+    """The estimate of the mean of exp(log_w), without its error where the weights do not tell it:
+    where their tail is too heavy, or where `other`, those along the other side's paths, show that
+    the mean lacks more beyond the largest of them than the error (math.md 5.5)."""
+    if math.isnan(estimate.se):
+        return estimate
+    most = estimators.steepest(estimate.n)
+    if k > most:
+        why = f"k_hat{side} is {k:.2f}, above {most:.2f}: the tail is too heavy"
+        return Unbounded(estimate.value, estimate.n, f"no error bar, for {why}")
+    beyond = 0.0 if other is None else estimators.unseen(log_w, other).value
+    if beyond > estimate.se:
+        why = f"unseen{side} is {beyond:.2g}, more than the error of {estimate.se:.2g}"
+        return Unbounded(estimate.value, estimate.n, f"no error bar, for {why}")
+    return estimate
 
 
 def _forward(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
     draws = outcome.draws
-    return _minus(estimators.jarzynski(given(draws.log_w), draws.group), truth)
+    log_w, group = given(draws.log_w), draws.group
+    found, k = estimators.jarzynski(log_w, group), estimators.k_hat(log_w, group)
+    return _minus(_told(found, k, log_w, outcome.log_w_reverse, ""), truth)
 
 
 def _reverse(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
-    return _minus(estimators.reverse(given(outcome.log_w_reverse)), truth)
+    back, there = -given(outcome.log_w_reverse), outcome.draws.log_w
+    found, k = estimators.reverse(-back), estimators.k_hat(back)
+    if NOISED in outcome.probes:
+        return _minus(_noised(found), truth)
+    return _minus(_told(found, k, back, None if there is None else -there, "_rev"), truth)
 
 
 def _bar(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
     both = given(outcome.draws.log_w), given(outcome.log_w_reverse)
     with warnings.catch_warnings():  # the tables have a column and a section for this
         warnings.simplefilter("ignore", estimators.NoOverlap)
-        return _minus(estimators.bar(*both), truth)
+        found = estimators.bar(*both)
+    return _minus(_noised(found) if NOISED in outcome.probes else found, truth)
+
+
+def _noised(estimate: Estimate) -> Estimate:
+    why = "no error bar, for the reverse paths are those of the noising, not of the base's chain"
+    return Unbounded(estimate.value, estimate.n, why)
 
 
 def _overlap(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:

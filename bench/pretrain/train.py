@@ -25,14 +25,13 @@ from tiltbench.targets.bases.checkpoint import checkpoint
 from tiltbench.targets.bases.pretrained import doubts, levels
 from tiltbench.targets.bases.process import Uncontrolled, simulate
 from tiltbench.targets.digits.digits import DIM, FLOW, Classifier, Field, Kind, digits, split
-from tiltbench.targets.digits.pool import COUNT, STORED
+from tiltbench.targets.digits.pool import AT_ONCE, COUNT, SEED, STORED
 from tiltbench.targets.settings import standard
 
 WIDTH, BLOCKS, BATCH = 160, 3, 128
 KEEP = 0.999  # of the running mean of the weights, a step
 FIELD_STEPS, CLASSIFIER_STEPS = 8_000, 2_000
 TIMES = 1_000  # at which the fields are trained
-PART = 2_000  # paths drawn at once
 
 
 def train(
@@ -119,9 +118,10 @@ def store(network: nn.Module, folder: Path, name: str, note: dict[str, Any]) -> 
 @torch.no_grad()
 def store_draws(folder: Path, note: dict[str, Any]) -> Path:
     """COUNT draws of the flow that ships, as float16, with their checksum and the network's."""
-    base, g = digits(), Generator().manual_seed(3)
+    base, g = digits(), Generator().manual_seed(SEED)
     parts = [
-        simulate(base, Uncontrolled(), (PART, DIM), g).x[-1].half() for _ in range(COUNT // PART)
+        simulate(base, Uncontrolled(), (AT_ONCE, DIM), g).x[-1].half()
+        for _ in range(COUNT // AT_ONCE)
     ]
     buffer = io.BytesIO()
     np.save(buffer, torch.cat(parts).numpy())

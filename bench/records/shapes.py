@@ -62,6 +62,7 @@ class ScoreShape(Struct):
     floor: FloorShape | None = None
     reason: str = ""
     no_floor: str = ""
+    no_error: str = ""
 
 
 class ScoresShape(Struct):

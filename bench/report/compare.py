@@ -29,6 +29,9 @@ class Verdict(Enum):
     FEW = "at a wider floor"  # of fewer draws than others in the column have
 
 
+NO_ERROR = "no error bar"  # how the reasons begin
+
+
 class Cell(NamedTuple):
     """One sampler and one metric over seeds: the median, the smallest and the largest."""
 
@@ -43,6 +46,7 @@ class Cell(NamedTuple):
     merits: tuple[float, ...]  # by seed; smaller is better
     draws: float = math.nan  # of the floor, by which scores are compared
     few: bool = False  # fewer than others in its column: see `levelled`
+    barless: bool = False  # of some seed's number nobody can say how far it is off
 
     @property
     def floored(self) -> bool:
@@ -122,6 +126,7 @@ def cell(rows: DataFrame, metric: Metric) -> Cell | None:
         tuple(rows["seed"]),
         tuple(float(m) for m in merits),
         float(rows["floor_n"].astype(float).median()),
+        barless=bool((rows["se"].isna() & rows["reason"].str.startswith(NO_ERROR)).any()),
     )
 
 

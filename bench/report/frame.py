@@ -186,7 +186,7 @@ def _value(metric: Metric, found: dict[str, Any]) -> dict[str, Any]:
     if value is not None and (math.inf if se is None else se) > metric.widest:
         value, se = None, None
         reason = f"a standard error above {metric.widest:g} {metric.unit} is no estimate"
-    why = reason or found.get("no_floor", "")
+    why = reason or found.get("no_floor") or found.get("no_error") or ""
     return {"value": value, "se": se, "n": found.get("n"), "reason": why}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tiltbench.metric import Outcome
+from tiltbench.metric import NOISED, Outcome
 from tiltbench.plan.cell import SAVED_EVERY, Cell
 from tiltbench.plan.spec import build_sampler, build_target
 from tiltbench.records.drawn import sound
@@ -112,6 +112,7 @@ class _Run:
     outcome: Outcome | None = None
     curve: dict[str, Tensor] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    noised: bool = False  # whether reverse paths are not those of the chain that is weighed
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.cell)
@@ -131,6 +132,8 @@ class _Run:
         if traced is not None:
             gap = self.measure(lambda: control_gap(target, sampler, traced), "control_gap")
             probes = probes if gap is None else {**probes, "control_gap": gap}
+            if self.noised:
+                probes = {**probes, NOISED: torch.ones(1)}
         self.outcome = Outcome(draws, None if traced is None else traced.log_w, probes)
         return status
 
@@ -160,11 +163,23 @@ class _Run:
             return None
         cell = self.cell
         n = int(min(cell.draws, truth.held))
-        x = truth.sample(n, generator(cell.seed, "truth", cell.device))
         problem, meter = self.ledger.problem(target, sampler, "measure", self.cell.budget.draw)
+        chosen = generator(cell.seed, "truth", cell.device)
         source = generator(cell.seed, "reverse", cell.device)
-        traced = sampler.reverse(problem, copied(state), x, source)
+        exact = problem.base.reversed_exactly
+        if truth.paths is None:
+            x = truth.sample(n, chosen)
+            traced = sampler.reverse(problem, copied(state), x, source)
+        else:
+            path = truth.paths(n, chosen)
+            x = path[-1]
+            traced = sampler.along(problem, copied(state), path, source)
+            if traced is None:
+                traced = sampler.reverse(problem, copied(state), x, source)
+            else:
+                exact = True
         meter.close()
+        self.noised = not exact
         if traced is None:
             return None
         log_w = traced.log_w

@@ -16,7 +16,7 @@ from tiltbench.records.record import write_record
 from tiltbench.score.folder import Progress, score
 
 ROUNDING = 1e-6  # relative: processors add in different orders
-WORDS = ("reason", "no_floor")  # of a score, which are no numbers
+WORDS = ("reason", "no_floor", "no_error")  # of a score, which are no numbers
 
 
 class Again(NamedTuple):

@@ -51,8 +51,9 @@ def _point(spend: float, draws: Tensor, log_w: Tensor, target: Target, truth: Tr
     error, se, distance, energy = None, None, None, None
     log_w = log_w[~log_w.isnan()]
     if len(log_w) and truth.log_Z is not None:
-        value, se, _ = estimators.jarzynski(log_w)
-        error = value - truth.log_Z
+        value, known, n = estimators.jarzynski(log_w)
+        k = estimators.k_hat(log_w)  # the other side has no paths here
+        error, se = value - truth.log_Z, None if k > estimators.steepest(n) else known
     draws = draws[draws.isfinite().all(-1)]
     if 1 < len(draws) <= truth.held and truth.sample is not None:
         metric: Metric = METRICS.load(curve_distance(target))

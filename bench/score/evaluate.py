@@ -20,7 +20,7 @@ from tiltbench.records.located import located
 from tiltbench.records.record import Record, read_outcome, read_record
 from tiltbench.run.streams import generator
 from tiltbench.samplers.sampler import Draws
-from tiltbench.samplers.weights import ess, resample
+from tiltbench.samplers.weights import Unbounded, ess, resample
 from tiltbench.score.curve import curve_scores
 from tiltbench.score.floor import COMPARED, Floor, Floors, compared, sample_metrics, short
 from tiltbench.score.result import Evaluation, Score
@@ -116,13 +116,16 @@ def _one(
         return Score.unknown(missing)
     try:
         source = generator(record.spec["seed"], "score")
-        value, se, n = metric.fn(target, truth, outcome.copy(), source)
+        made = metric.fn(target, truth, outcome.copy(), source)
     except Unknown as error:
         return Score.unknown(str(error))
     except Exception as error:
         return Score(None, reason=f"{type(error).__name__}: {error}", raised=True)
+    value, se, n = made
     if not math.isfinite(value):
         return Score.unknown(f"the value is {value}")
+    if isinstance(made, Unbounded):
+        return Score(value, None, n, no_error=made.why).beside(floor, metric)
     return Score(value, se, n).beside(floor, metric)
 
 

@@ -22,6 +22,7 @@ class Score:
     unfit: bool = False  # the floor is too noisy to rank by
     reason: str = ""  # where there is no value
     no_floor: str = ""  # where there might be a floor and is none
+    no_error: str = ""  # why a value that has a standard error elsewhere has none here
     ess: float | None = None  # of the weights that the draws were resampled by
     raised: bool = False  # no value, because something failed: a later try may succeed
 
@@ -46,6 +47,8 @@ class Score:
             made["floor"] = {**_shown(self.floor), "unfit": self.unfit}
         if self.no_floor:
             made["no_floor"] = self.no_floor
+        if self.no_error:
+            made["no_error"] = self.no_error
         if self.ess is not None:
             made["ess"] = self.ess
         return made

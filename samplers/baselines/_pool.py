@@ -18,7 +18,7 @@ class Pool(NamedTuple):
     """Points bought so far, in the order of purchase."""
 
     x: tuple[Tensor, ...]  # (n, D) each
-    r: tuple[Tensor, ...]  # (n,) each
+    r: tuple[Tensor, ...]  # (n,) each, or the log-weights
     left: int  # values of the reward still to be had
 
     @property

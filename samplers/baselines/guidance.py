@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,10 +16,10 @@ from tiltbench.samplers.baselines._pool import CHUNK
 from tiltbench.samplers.sampler import Draws, Sampler, Traced, Unsupported
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.noising import Noising
-from tiltbench.targets.bases.process import Controlled, Path, Stepper, retrace, simulate
+from tiltbench.targets.bases.process import Controlled, Path, Stepper, passing, retrace, simulate
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Problem, graded
+from tiltbench.targets.problem import Problem, graded, log_weight
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,28 @@ class Guidance(Sampler[None]):
     def reverse(
         self, problem: Problem, state: None, x: Float[Tensor, "n d"], generator: Generator
     ) -> Traced:
-        ahead, log_ws, xs, us = Ahead(problem, self.strength), [], [], []
-        for part in x.float().split(at_once(CHUNK, problem.dim, x.device)):
-            with problem.checks.together():
-                path = retrace(ahead.base, ahead, part, generator)
-                log_ws.append(_weighed(problem, path)[1])
-            xs.append(path.x)
-            us.append(path.u)
-        return Traced(torch.cat(log_ws), path.t, torch.cat(xs, 1), torch.cat(us, 1))
+        ahead = Ahead(problem, self.strength)
+        parts = x.float().split(at_once(CHUNK, problem.dim, x.device))
+        return _traced(problem, parts, lambda x: retrace(ahead.base, ahead, x, generator))
+
+    @torch.no_grad()
+    def along(
+        self, problem: Problem, state: None, x: Float[Tensor, "k1 n d"], generator: Generator
+    ) -> Traced:
+        ahead = Ahead(problem, self.strength)
+        parts = x.float().split(at_once(CHUNK, problem.dim, x.device), dim=1)
+        return _traced(problem, parts, lambda x: passing(ahead.base, ahead, x))
+
+
+def _traced(problem: Problem, parts: Sequence[Tensor], paths: Callable[[Tensor], Path]) -> Traced:
+    log_ws, xs, us = [], [], []
+    for part in parts:
+        with problem.checks.together():
+            path = paths(part)
+            log_ws.append(_weighed(problem, path)[1])
+        xs.append(path.x)
+        us.append(path.u)
+    return Traced(torch.cat(log_ws), path.t, torch.cat(xs, 1), torch.cat(us, 1))
 
 
 def noising(problem: Problem) -> Noising:
@@ -84,7 +99,7 @@ def noising(problem: Problem) -> Noising:
 
 def _weighed(problem: Problem, path: Path) -> tuple[Tensor, Tensor]:
     x = path.x[-1]
-    return x, problem.reward(x).double() - problem.base.log_ratio(path)
+    return x, log_weight(problem, path)
 
 
 class Ahead(Controlled):

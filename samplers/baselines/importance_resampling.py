@@ -9,22 +9,24 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from tiltbench.samplers.baselines._pool import CHUNK, Pool, bought
+from tiltbench.samplers.baselines._pool import CHUNK, Pool
 from tiltbench.samplers.sampler import Draws, Sampler, Unsupported
 from tiltbench.samplers.weights import Estimate, ess, log_mean_exp, resample
 from tiltbench.targets.bases.linear import Linear
+from tiltbench.targets.bases.process import Uncontrolled, simulate
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Problem
+from tiltbench.targets.problem import Problem, log_weight
 
 
 @dataclass(frozen=True)
 class ImportanceResampling(Sampler[Pool]):
     """The whole allowance buys N draws of the base; n of them are drawn by systematic resampling
-    with weights exp r (Rubin 1988): p* up to O(1/N).
+    with weights exp r (Rubin 1988), or of their paths where the law of the base is known and not
+    that of its chain: p* up to O(1/N).
 
     Copies of one draw form a group, so that errors count what is different.  `log_Z` is the
-    log-mean-exp of the N rewards, its standard error sqrt((1/ess - 1) / N).  Values only.
+    log-mean-exp of the N log-weights, its standard error sqrt((1/ess - 1) / N).  Values only.
     """
 
     name: ClassVar[str] = "importance_resampling"
@@ -38,10 +40,12 @@ class ImportanceResampling(Sampler[Pool]):
     def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Pool:
         return Pool((), (), allowance.values)
 
+    @torch.no_grad()
     def step(self, problem: Problem, state: Pool, generator: Generator) -> Pool:
         n = min(self.paths, state.left)
-        x, r = bought(problem, n, generator)
-        return Pool((*state.x, x), (*state.r, r), state.left - n)
+        path = simulate(problem.base, Uncontrolled(), (n, problem.dim), generator)
+        log_w = log_weight(problem, path)
+        return Pool((*state.x, path.x[-1]), (*state.r, log_w), state.left - n)
 
     def done(self, state: Pool) -> bool:
         return state.left == 0

@@ -67,6 +67,10 @@ class Weighing(ABC):
     def log_ratio(self, escort: Escort, path: EscortPath) -> Float[Tensor, " *b"]:
         """r(x_K) - A_K."""
 
+    def log_law_over_chain(self, escort: Escort, path: EscortPath) -> Float[Tensor, " *b"]:
+        """What A_K lacks to be exact at any number of steps; 0 where that is not known."""
+        return torch.zeros_like(path.height[-1], dtype=torch.float64)
+
 
 @dataclass(frozen=True)
 class KernelRatio(Weighing):
@@ -81,6 +85,16 @@ class KernelRatio(Weighing):
 
     def log_ratio(self, escort: Escort, path: EscortPath) -> Float[Tensor, " *b"]:
         return -self._gained(escort, path)[-1]
+
+    def log_law_over_chain(self, escort: Escort, path: EscortPath) -> Float[Tensor, " *b"]:
+        """log p_base(x_K) - log p_0(x_0), less what `Noising.log_change` has put in its place."""
+        ends = escort.flow.log_ends(path.x)
+        if ends is None:
+            return super().log_law_over_chain(escort, path)
+        eps = constant(escort.diffusion, path.t, torch.float64)
+        w = escort.spread * path.u
+        put = escort.flow.log_change(path.x, path.velocity, path.score, w, path.dt, eps)
+        return ends - put[-1]
 
     def _gained(self, escort: Escort, path: EscortPath) -> Tensor:
         eps = constant(escort.diffusion, path.t, torch.float64)
@@ -187,6 +201,9 @@ class Escort(Process):
 
     def log_ratio(self, path: Path) -> Float[Tensor, " *b"]:
         return self.weighing.log_ratio(self, escorted(path))
+
+    def log_law_over_chain(self, path: Path) -> Float[Tensor, " *b"]:
+        return self.weighing.log_law_over_chain(self, escorted(path))
 
     def log_w_along(self, path: Path) -> Float[Tensor, " k1 *b"]:
         """A_k at every point: weighted by exp A_k, x_k is drawn from pi_t at t = t_k."""

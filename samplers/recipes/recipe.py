@@ -16,6 +16,7 @@ from tiltbench.targets.bases.process import (
     Guide,
     Path,
     Process,
+    passing,
     retrace,
     simulate,
 )
@@ -43,6 +44,10 @@ class Recipe(ABC):
         self, problem: Problem, model: Model, x: Float[Tensor, "n d"], generator: Generator
     ) -> Path:
         """Paths that end at x."""
+
+    def passing(self, problem: Problem, model: Model, x: Float[Tensor, "k1 n d"]) -> Path | None:
+        """The given paths of the base's chain.  None: the model steers another chain."""
+        return None
 
     def weighed(self, problem: Problem, model: Model, path: Path) -> Path:
         """The path with what its weight, and training on it as a rule not, has to be told besides
@@ -72,6 +77,9 @@ class Base(Recipe):
     ) -> Path:
         assert isinstance(problem.base, Additive)
         return retrace(problem.base, model, x, generator, guide(problem, model))
+
+    def passing(self, problem: Problem, model: Model, x: Float[Tensor, "k1 n d"]) -> Path:
+        return passing(problem.base, model, x, guide(problem, model))
 
     def price(self, loss: Loss, paths: int, steps: int, guided: bool) -> Cost:
         return loss.price(paths, steps, guided)

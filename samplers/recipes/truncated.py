@@ -56,6 +56,9 @@ class Truncated(Recipe):
     ) -> Path:
         return Base().retrace(problem, model, x, generator)
 
+    def passing(self, problem: Problem, model: Model, x: Float[Tensor, "k1 n d"]) -> Path:
+        return Base().passing(problem, model, x)
+
     def price(self, loss: Loss, paths: int, steps: int, guided: bool) -> Cost:
         if not loss.through_path:
             raise Unsupported(

@@ -118,6 +118,11 @@ class Noising(Additive):
         regressed on given the end point (conditional score matching)."""
         return pick(self.lifts, k, x) * (x1 - self.denoise(x, k))
 
+    def log_ends(self, x: Float[Tensor, "k1 *b d"]) -> Float[Tensor, " *b"] | None:
+        """log p_base(x_K) - log p_0(x_0) along paths, float64; None where the one is not known, or
+        where `log_change` has it already."""
+        return None
+
     def log_change(
         self,
         x: Float[Tensor, " k1 *b d"],

@@ -275,6 +275,12 @@ class Pretrained(Interpolant):
         ends, noises = self.reading(said, x, at)
         return mix.x * x + end * ends + (noise * noises if noise else 0.0)
 
+    @property
+    def reversed_exactly(self) -> bool:
+        """No: the noising is the reversal of the flow that the network stands for, and not of the
+        chain of K Gaussian steps that draws from it, whose terminal density nobody knows."""
+        return False
+
     def remembering(self) -> Pretrained:
         """It keeps the graph of the network's call at every step of the last path simulated, if all
         fit into KEPT bytes: a `pull_back` then costs no call of its own."""

@@ -127,6 +127,15 @@ class Process(ABC):
         """log dP^u/dP^base of each path, float64: with log_w = r(x_K) - log_ratio,
         E_u[exp log_w] = Z."""
 
+    def log_law_over_chain(self, path: Path) -> Float[Tensor, " *b"]:
+        """log dQ/dP of each path, float64: P the chain without control, Q paths that end in p_base
+        itself and are traced back by `backward`.  0 where the chain ends in p_base.
+
+        With log_w = r(x_K) - log_ratio + log_law_over_chain, E_u[exp log_w] is Z =
+        E_{p_base}[exp r], and along paths traced back from p* E[exp -log_w] = 1/Z, at any number of
+        steps; without the last term Z is that of the chain (math.md 5.1)."""
+        return path.x.new_zeros(path.x.shape[1:-1], dtype=torch.float64)
+
     def running_cost(self, path: Path) -> Float[Tensor, " *b"]:
         """What has the mean of `log_ratio` under the control, with the least variance known."""
         return self.log_ratio(path)
@@ -139,6 +148,12 @@ class Process(ABC):
     def roots(self) -> list[float]:
         """sqrt(dt_k) of every step."""
         return [math.sqrt(t - s) for s, t in itertools.pairwise(self.times)]
+
+    @property
+    def reversed_exactly(self) -> bool:
+        """Whether paths traced back by `backward` from exact draws of the tilt, weighed with
+        `log_law_over_chain`, have E[exp -log_w] = 1/Z at this number of steps."""
+        return True
 
     def pull_back(self, x: Float[Tensor, "*b d"], k: int, a: Tensor) -> Tensor:
         """(d m_k / d x)^T a at x = X_k: one step of the lean adjoint (math.md 4), a VJP."""
@@ -188,6 +203,14 @@ class Additive(Process):
 
 def _over_time(weight: Tensor, values: Tensor) -> Tensor:
     return torch.tensordot(weight, values, dims=([0], [0]))
+
+
+def log_normal(
+    x: Float[Tensor, "*b d"], mean: Float[Tensor, "*b d"] | float, std: float, rank: int
+) -> Float[Tensor, " *b"]:
+    """log N(x; mean, std^2 I) in `rank` dimensions, float64."""
+    far = (x - mean).double().square().sum(-1)
+    return far / (-2 * std * std) - rank * math.log(std * math.sqrt(2 * math.pi))
 
 
 def normal(shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
@@ -245,7 +268,16 @@ def retrace(
     for k, xi in zip(reversed(range(process.steps)), noise, strict=True):
         mean, std = process.backward(xs[-1], k)
         xs.append(torch.add(mean, xi, alpha=std))
-    x = torch.stack(xs[::-1])
+    return passing(process, model, torch.stack(xs[::-1]), guide)
+
+
+def passing(
+    process: Process,
+    model: Controlled,
+    x: Float[Tensor, "k1 *b d"],
+    guide: Guide | None = None,
+) -> Path:
+    """Paths through the given points of the grid, with the model's control along them."""
     kernels = [process.base(x[k], k) for k in range(process.steps)]
     path = Path(
         process.grid(x).clone(),

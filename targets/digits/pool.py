@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from tiltbench.targets.digits.digits import CLASSES, log_classes
+from tiltbench.targets.digits.digits import CLASSES, DIM, digits, log_classes
 from tiltbench.targets.digits.images import ink, sharpness
 from tiltbench.targets.reference import without_replacement
 from tiltbench.targets.target import Modes, Observable, Truth, table
@@ -24,6 +24,8 @@ from tiltbench.targets.target import Modes, Observable, Truth, table
 COUNT = 50_000
 PART = 500  # images that a network sees at once: more leave the cache and take 3 times as long
 STORED = "digits_flow_draws"
+SEED, AT_ONCE = 3, 2_000  # of the generator that the stored draws were made with; paths at once
+ROUNDED = 0.02  # float16, and another processor's sums
 LEAST = 50  # effective draws: fewer know neither log Z nor its error
 Statistic = Callable[[Tensor], Tensor]
 STATISTICS: Mapping[str, Statistic] = {"ink": ink, "sharpness": sharpness}
@@ -52,7 +54,7 @@ def tilted(reward: Statistic) -> Truth:
     ess = 1 / float(share.square().sum())
     if not ess >= LEAST:
         return Truth(f"unknown: {n:,} draws of the base are worth {ess:.1f}, fewer than {LEAST}")
-    kept = x[torch.from_numpy(np.random.RandomState(0).random_sample(n)) < w]
+    kept = torch.from_numpy(np.random.RandomState(0).random_sample(n)) < w
     weight = torch.zeros(CLASSES, dtype=torch.float64).index_add(0, _seen(), share)
 
     def known(f: Statistic) -> Observable:
@@ -62,18 +64,53 @@ def tilted(reward: Statistic) -> Truth:
         se = float((share.square() * far).sum().sqrt())
         return Observable(f, float(mean), float((share * far).sum().sqrt()), se)
 
+    rows = kept.nonzero()[:, 0]
+
     def sample(count: int, generator: Generator) -> Float[Tensor, "n 64"]:
-        return without_replacement(kept, count, generator, "these digits").double()
+        return without_replacement(x[rows], count, generator, "these digits").double()
+
+    def paths(count: int, generator: Generator) -> Float[Tensor, "k1 n 64"]:
+        return made_again(without_replacement(rows, count, generator, "these digits"))
 
     return Truth(
-        f"importance sampling: ESS {ess:,.0f} of {n:,} draws of the base, {len(kept):,} accepted",
+        f"importance sampling: ESS {ess:,.0f} of {n:,} draws of the base, {len(rows):,} accepted",
         log_Z=float(most + w.mean().log()),
         log_Z_se=math.sqrt((n / ess - 1) / n),
         sample=sample,
-        held=len(kept),
+        held=len(rows),
         modes=Modes(weight, lambda x: log_classes(x).argmax(-1)),
         observables={name: known(f) for name, f in STATISTICS.items()},
+        paths=paths,
     )
+
+
+@torch.no_grad()
+def made_again(rows: Int[Tensor, " n"]) -> Float[Tensor, "k1 n 64"]:
+    """The paths of the base's chain that ended in these of the COUNT draws, float32, from the noise
+    they were made with: that of `SEED`, for AT_ONCE paths at a time.
+
+    Raises RuntimeError where the ends are not those that are stored."""
+    base, source, device = digits(), Generator().manual_seed(SEED), rows.device
+    here = rows.cpu()
+    start, noise = torch.empty(len(here), DIM), torch.empty(base.steps, len(here), DIM)
+    last = int(here.max()) if len(here) else -1
+    for first in range(0, last + 1, AT_ONCE):  # in the order of `simulate`
+        x, xi = (
+            base.start((AT_ONCE, DIM), source, torch.float32),
+            base.normal((base.steps, AT_ONCE, DIM), source, torch.float32),
+        )
+        mine = ((here >= first) & (here < first + AT_ONCE)).nonzero()[:, 0]
+        start[mine], noise[:, mine] = x[here[mine] - first], xi[:, here[mine] - first]
+    points = [start.to(device)]
+    for k, xi in enumerate(noise.to(device)):
+        mean, std = base.base(points[-1], k)
+        points.append(torch.add(mean, xi, alpha=std))
+    if not (points[-1] - draws(points[-1])[rows]).abs().max() < ROUNDED:
+        raise RuntimeError(
+            "the paths of the stored draws of digits cannot be made again: this torch draws other "
+            "normal numbers from a seed"
+        )
+    return torch.stack(points)
 
 
 @lru_cache(maxsize=1)

@@ -48,6 +48,7 @@ def test_ties_for_the_best_are_bold_in_the_summary_and_colours_have_one_scale():
                 "floor_sd": math.nan,
                 "floor_n": math.nan,
                 "unfit": False,
+                "reason": "",
             }
             for seed, value in enumerate(values)
         ]

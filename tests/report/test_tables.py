@@ -35,7 +35,7 @@ def test_the_table_names_every_run_and_its_end(table):
     said = "- DIVERGED: log rho of gmm9 is nan at 3 of 512 points: `broken` (seed 0, 1, 2, 3, 4)"
     assert said in table
     assert "UNSUPPORTED" in table and "5 of 5" in table
-    assert "- the method gives no weights: `chains` (no ess_model, log_Z_err" in table
+    assert "- the method gives no weights: `chains` (no ess_model, k_hat" in table
 
 
 def test_the_table_shows_where_one_side_misleads(table):

@@ -11,12 +11,12 @@ from tests.tools.worlds import rng
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import build_target, parse
 from tiltbench.pretrain.quality import quality, sheet
-from tiltbench.pretrain.train import PART, store, train_field
+from tiltbench.pretrain.train import store, train_field
 from tiltbench.samplers.networks.adapter import Adapter
 from tiltbench.samplers.redraw import by_ode
 from tiltbench.targets.bases import checkpoint as stored
 from tiltbench.targets.bases.pretrained import doubts
-from tiltbench.targets.bases.process import Uncontrolled, simulate
+from tiltbench.targets.bases.process import Uncontrolled, retrace, simulate
 from tiltbench.targets.digits import pool as digits_pool
 from tiltbench.targets.digits.digits import (
     DDPM,
@@ -114,8 +114,10 @@ def test_the_pool_is_of_the_flow_that_ships():
     x = digits_pool.draws(torch.empty(0))
     assert x.shape == (digits_pool.COUNT, DIM)
     with torch.no_grad():
-        again = simulate(digits(), Uncontrolled(), (PART, DIM), rng(3)).x[-1]
-    assert (again - x[:PART]).abs().max() < 0.01  # float16, and another processor's sums
+        again = simulate(digits(), Uncontrolled(), (digits_pool.AT_ONCE, DIM), rng(3)).x[-1]
+    assert (
+        again - x[: digits_pool.AT_ONCE]
+    ).abs().max() < 0.01  # float16, and another processor's sums
     assert build_target(parse("digits_even[steps=20]")).truth().log_Z is None
 
 
@@ -202,3 +204,38 @@ def test_an_adapter_of_the_digits_is_exactly_nothing_at_first():
     x = torch.randn(3, DIM, generator=rng(2))
     assert not model.control(x, torch.tensor(0.25)).any()
     assert not model.on_grid(torch.tensor(base.times[:-1]))(x, 2, None).any()
+
+
+def test_paths_of_the_pool_are_those_that_the_chain_took():
+    """Their ends are the stored draws, and their steps have the noise of the base's own kernels,
+    which paths traced back from the same ends by the noising do not."""
+    rows = torch.tensor([1_203, 5, 77, *range(300, 497)])
+    x, base = digits_pool.made_again(rows), digits()
+    assert x.shape == (base.steps + 1, len(rows), DIM)
+    assert (x[-1] - digits_pool.draws(x)[rows]).abs().max() < digits_pool.ROUNDED
+
+    def uneven(points, k=48):
+        """rms distance from 1 of the variances of the noise of a late step, pixel by pixel."""
+        mean, std = base.base(points[k], k)
+        return float((((points[k + 1] - mean) / std).square().mean(0) - 1).square().mean().sqrt())
+
+    with torch.no_grad():
+        back = retrace(base, Uncontrolled(), x[-1], rng(4))
+        sd = (2 / len(rows)) ** 0.5  # what is expected of exact ones
+        assert uneven(x) < 1.3 * sd < 1.8 * sd < uneven(back.x)
+
+
+def test_paths_that_cannot_be_made_again_are_refused(monkeypatch):
+    monkeypatch.setattr(digits_pool, "SEED", 4)
+    with pytest.raises(RuntimeError, match="cannot be made again"):
+        digits_pool.made_again(torch.tensor([5]))
+
+
+def test_exact_draws_and_their_paths_are_chosen_alike(monkeypatch):
+    pool = torch.randn(4_000, DIM, generator=rng(0))
+    monkeypatch.setattr(digits_pool, "draws", lambda like: pool.to(like))
+    monkeypatch.setattr(digits_pool, "made_again", lambda rows: pool[rows][None])
+    monkeypatch.setattr(digits_pool, "STATISTICS", {})
+    monkeypatch.setattr(digits_pool, "_seen", lambda: (pool[:, 0] > 0).long())
+    truth = digits_pool.tilted(lambda x: -((x[:, 0] - 0.2) ** 2) / 2)
+    torch.testing.assert_close(truth.paths(40, rng(1))[-1].double(), truth.sample(40, rng(1)))

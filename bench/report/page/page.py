@@ -188,6 +188,7 @@ def _row(board: Board, row: Row) -> Json:
                 "lo": c.low,
                 "hi": c.high,
                 "se": c.se,
+                "bare": c.barless,
                 "fm": c.floor_mean,
                 "fs": c.floor_sd,
                 "n": c.draws if c.few else None,

@@ -8,6 +8,7 @@ from pathlib import Path
 from tiltbench.report.compare import Verdict
 
 MARK = {Verdict.AT: "≈ ", Verdict.BELOW: "▼ ", Verdict.FEW: "∼ "}
+BARLESS = "‡"
 ARROW = {"lower": "↓", "higher": "↑"}
 BEHIND = "✗"  # beside a method that is not better than the untrained base
 NOT_BETTER = "not better than the untrained base, by its worst score or by the law of its draws"

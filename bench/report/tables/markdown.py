@@ -16,6 +16,7 @@ from tiltbench.report.places import shown as doublings
 from tiltbench.report.tables.grid import code, grid, sentence, text
 from tiltbench.report.tables.legend import (
     ARROW,
+    BARLESS,
     BEHIND,
     MARK,
     NOT_BETTER,
@@ -148,6 +149,8 @@ def _score(c: Cell, bold: bool) -> str:
     shown = f"**{number(c.median)}**" if bold else number(c.median)
     if len(c.seeds) > 1:
         shown += f" [{number(c.low)}, {number(c.high)}]"
+    if c.barless:
+        return f"{shown} {BARLESS}"
     if c.verdict is Verdict.NONE:
         return shown + ("" if math.isnan(c.se) else f" ±{c.se:.1g}")
     shown = MARK.get(c.verdict, "") + shown + (f", n {c.draws:.0f}" if c.few else "")
@@ -319,7 +322,12 @@ def _sides(row: Row) -> str:
     if "log_Z_own_err" in found:
         return f"*{number(found['log_Z_own_err'].median)}*"
     sides = ("log_Z_err", "log_Z_rev_err", "log_Z_bar_err")
-    texts = [number(found[name].median) if name in found else "–" for name in sides]
+    texts = [
+        number(found[name].median) + (f" {BARLESS}" if found[name].barless else "")
+        if name in found
+        else "–"
+        for name in sides
+    ]
     return " / ".join(texts) if texts[1:] != ["–", "–"] else texts[0]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from tiltbench.report.compare import NO_ERROR
 from tiltbench.report.frame import Frames
 
 HEALTHY = 0.5  # ess_model above this is read as success
@@ -46,15 +47,17 @@ def misled(frames: Frames) -> list[Misled]:
     estimate of log Z (SMC, tempering, learned) with an error bar that hides its error.
     Contradictions: mode_tv (after weighting, where there are weights) above its floor by 0.2 and
     2 sd; ess_target a tenth of ess_model or less; log Z off by more than 0.1 nats and 5 of its own
-    standard errors.  The other side needs no test of its own: where its estimate of log Z exists
-    the truth is known, and an own estimate that is off it is off the other side's too."""
+    standard errors, or with weights that tell no error.  The other side needs no test of its own:
+    where its estimate of log Z exists the truth is known, and an own estimate that is off it is off
+    the other side's too."""
     found = []
     keys = ["target", "sampler", "seed", "id"]
     for (target, sampler, seed, _), rows in frames.scores.groupby(keys, sort=False):
         table = rows[rows["value"].notna()].set_index("metric")
         columns = ["value", "se", "floor_mean", "floor_sd"]
         scores = {name: Number(*table.loc[name, columns]) for name in table.index}
-        own, against, severity = _own(scores), *_against(scores)
+        bare = frozenset(table.index[table["reason"].fillna("").str.startswith(NO_ERROR)])
+        own, against, severity = _own(scores), *_against(scores, bare)
         if own and against:
             found.append(Misled(target, sampler, int(seed), own, against, severity))
     return sorted(found, key=lambda m: -m.severity)
@@ -76,9 +79,15 @@ def _off(error: Number) -> bool:
     return abs(error.value) > NATS and abs(error.value) > ERRORS * error.se
 
 
-def _against(scores: dict[str, Number]) -> tuple[tuple[str, ...], float]:
+def _against(scores: dict[str, Number], bare: frozenset[str]) -> tuple[tuple[str, ...], float]:
+    """`bare`: scores whose weights do not tell an error."""
     signs, severity = [], 0.0
-    stated = [name for name in ("log_Z_err", OWN) if name in scores and _off(scores[name])]
+    stated = [
+        name
+        for name in ("log_Z_err", OWN)
+        if name in scores
+        and (abs(scores[name].value) > NATS if name in bare else _off(scores[name]))
+    ]
     if len(stated) == 2 and abs(scores[OWN].value - scores["log_Z_err"].value) < NATS:
         stated.pop()  # SMC's own estimate is that of its weights
     for name in stated:

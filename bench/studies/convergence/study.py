@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy.optimize import curve_fit
-from torch import Generator
+from torch import Generator, Tensor
 
 from tiltbench.estimators import jarzynski, reverse
 from tiltbench.plan.spec import build_sampler, build_target, parse
@@ -17,7 +17,8 @@ from tiltbench.report.pictures.style import GREY, picture
 from tiltbench.samplers.weights import Estimate
 from tiltbench.studies.common.trained import shaken, trained
 from tiltbench.study import Answer, Claim, Study, verdict
-from tiltbench.targets.problem import pose
+from tiltbench.targets.bases.process import Path as Steps
+from tiltbench.targets.problem import Problem, pose
 
 STEPS = (4, 8, 16, 32, 64)
 PATHS, CHUNK = 100_000, 20_000
@@ -36,6 +37,7 @@ class Case(NamedTuple):
     sampler: str
     exact: bool  # whether it claims no bias at any K
     shake: float  # size of a random last layer; 0: the control is trained instead
+    told: bool = False  # whether weights are told of the law of the base (math.md 5.1)
 
 
 CASES = (
@@ -51,6 +53,13 @@ CASES = (
          f"cmcd_lv[{SMALL}]", False, 0.0),
     Case("Jarzynski", "pretrained base", "tilt_linear[steps={K}]",
          f"nets_pinn[{SMALL}]", False, 0.5),
+    Case("path weights", "ancestral chain, told of the law", "tilt_linear[steps={K}]",
+         f"log_variance[{SMALL}]", True, 0.0, True),
+    Case("path weights", "Euler chain, told of the law",
+         "tilt_linear[steps={K},stepping=Constant[level=1]]",
+         f"log_variance[{SMALL}]", True, 0.0, True),
+    Case("Crooks", "pretrained base, told of the law", "tilt_linear[steps={K}]",
+         f"cmcd_lv[{SMALL}]", True, 0.0, True),
 )  # fmt: skip
 SIDES = {"forward": ("#332288", "o"), "backward": ("#cc6677", "s")}
 
@@ -75,8 +84,8 @@ def run(folder: Path, device: str) -> Answer:
     words = (
         f"Bias of log Z with {PATHS:,} paths against the number of steps K, forward from the "
         "model's own paths and backward from exact target draws. The forms that claim to be exact "
-        "at any K have a random control that has nothing to do with the problem, and so has "
-        "Jarzynski; the others one that was trained "
+        "at any K without being told of the law (math.md 5.1) have a random control that has "
+        "nothing to do with the problem, and so has Jarzynski; the others one that was trained "
         f"with {POINTS:,} calls at K = {LEARNED} and is the same at every K, so that the paths' "
         "scatter does not hide the bias. (Backward weights of a random control have an infinite "
         "variance where the base is wider than sqrt 2 times the target, so the Gaussian is not "
@@ -109,8 +118,9 @@ def _claims(lines: list[Line]) -> tuple[Claim, ...]:
     off = max(abs(e.value / e.se) for e in limits)
     return (
         Claim(
-            "Path weights of a Gaussian base and Crooks weights of a static base are exact at any "
-            "number of steps, forward and backward.",
+            "Path weights of a Gaussian base, Crooks weights of a static base, and both of a "
+            "mixture base where they are told of its law, are exact at any number of steps, "
+            "forward and backward.",
             verdict(first < 4 and worst < 4, first > 5),
             f"The furthest is {first:.1f} standard errors from log Z at K = {STEPS[0]}, "
             f"{worst:.1f} at any K ({len(exact) * len(STEPS)} estimates).",
@@ -140,17 +150,27 @@ def _lines(case: Case, device: str) -> list[Line]:
     for steps in STEPS:
         target, sampler = _built(case, steps)
         state = taught or shaken(trained(target, sampler, 0, device), case.shake)
-        truth, problem = target.truth(), pose(target, sampler.reference)
+        truth, problem = target.truth(), sampler.posed(pose(target, sampler.reference))
         source = Generator(device).manual_seed(steps)
-        ahead, back = [], []
+        ahead: list[Tensor] = []
+        back: list[Tensor] = []
         for _ in range(PATHS // CHUNK):
-            ahead.append(sampler.draw(problem, state, CHUNK, source).log_w.cpu())
-            ends = truth.sample(CHUNK, source)
-            back.append(sampler.reverse(problem, state, ends, source).log_w.cpu())
+            ends = truth.sample(CHUNK, source).float()
+            with torch.no_grad():
+                forth = sampler.recipe.simulate(problem, state.model, CHUNK, source)
+                behind = sampler.recipe.retrace(problem, state.model, ends, source)
+                for path, found_by in ((forth, ahead), (behind, back)):
+                    whole = sampler.recipe.weighed(problem, state.model, path)
+                    found_by.append(_weight(case, problem, whole).cpu())
         both = jarzynski(torch.cat(ahead)), reverse(torch.cat(back))
         for side, estimate in zip(found, both, strict=True):
             found[side].append(estimate._replace(value=estimate.value - truth.log_Z))
     return [Line(case, side, errors) for side, errors in found.items()]
+
+
+def _weight(case: Case, problem: Problem, path: Steps) -> Tensor:
+    chain = problem.reward(path.x[-1]).double() - problem.base.log_ratio(path)
+    return chain + problem.base.log_law_over_chain(path) if case.told else chain
 
 
 def _built(case: Case, steps: int) -> tuple[Any, Any]:
@@ -197,8 +217,8 @@ def _draw(path: Path, lines: list[Line]) -> None:
     """Signed biases where none is claimed, sizes on logarithmic axes elsewhere, the negative ones
     hollow."""
     cases = list(dict.fromkeys(line.case for line in lines))
-    with picture(path, 2, len(cases) // 2, (3.3, 2.6)) as (figure, grid):
-        for axes, case in zip(grid.flat, sorted(cases, key=lambda c: not c.exact), strict=True):
+    with picture(path, -(-len(cases) // 3), 3, (3.3, 2.6)) as (figure, grid):
+        for axes, case in zip(grid.flat, sorted(cases, key=lambda c: not c.exact), strict=False):
             shown = [line for line in lines if line.case is case]
             for i, line in enumerate(shown):
                 at = [k * 1.06 ** (2 * i - 1) for k in STEPS]

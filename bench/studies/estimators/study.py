@@ -52,8 +52,8 @@ SETTINGS = (
     Setting(
         "tilt_linear[steps=20]",
         (
-            Family("path weights", f"log_variance[{SMALL}]", False),
-            Family("Crooks", f"cmcd_lv[{SMALL}]", False),
+            Family("path weights", f"log_variance[{SMALL}]", True),
+            Family("Crooks", f"cmcd_lv[{SMALL}]", True),
             Family("Jarzynski", f"nets_pinn[{SMALL}]", False),
         ),
     ),

@@ -22,6 +22,7 @@ function scoreCell(cell) {
   return [
     el("span", { class: kind }, `${MARKS[cell.is] ?? ""}${number(cell.v)}`),
     spread ? el("span", { class: "small" }, spread) : null,
+    cell.bare ? el("span", { class: "small" }, "‡") : null,
     known(cell.n) ? el("span", { class: "small" }, `n ${cell.n}`) : null,
   ];
 }

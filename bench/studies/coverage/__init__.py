@@ -1,0 +1,1 @@
+"""How often stated intervals of log Z hold it, before and now."""

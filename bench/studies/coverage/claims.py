@@ -1,0 +1,136 @@
+"""What is claimed of stated intervals, judged from the repetitions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tiltbench.estimators import steepest
+from tiltbench.samplers.weights import Estimate
+from tiltbench.studies.coverage.measured import SIDES, Measured, covered
+from tiltbench.study import Claim, Verdict, verdict
+
+LOW, HIGH = 0.92, 0.98
+LEAST = 0.90  # of one-sided estimates
+FEW = 20  # stated intervals: fewer are not judged
+FAR = 2.0  # errors of the coverage beyond which it is another one
+
+Case = tuple[str, Estimate]
+
+
+def claims(tilts: list[Measured], densities: list[Measured]) -> tuple[Claim, ...]:
+    both, sides = [*tilts, *densities], ("forward", "reverse")
+    before = cases(tilts, "Bennett", now=False)
+    one_sided = [case for side in sides for case in cases(both, side)]
+    unmarked = [case for side in sides for case in by_tail(both, side)]
+    raw, smooth = pooled(both, "bare"), pooled(both, "smooth")
+    moved = max(float((m.before.forward - m.after.forward).abs().max()) for m in densities)
+    moved = max(
+        moved, *(float((m.before.reverse - m.after.reverse).abs().max()) for m in densities)
+    )
+    return (
+        Claim(
+            "Weighed against the chain, with reverse paths by the noising, Bennett's intervals "
+            f"cover log Z in {LOW:.0%} to {HIGH:.0%} of repetitions on tilts.",
+            within(before),
+            said(before),
+        ),
+        Claim(
+            "Weighed against the law of the base, or along paths of its own chain, they do.",
+            within(cases(tilts, "Bennett")),
+            said(cases(tilts, "Bennett")),
+        ),
+        *(
+            Claim(
+                f"So do the {side} intervals that are stated there.",
+                within(cases(tilts, side)),
+                said(cases(tilts, side)),
+            )
+            for side in sides
+        ),
+        Claim(
+            "On Gaussian bases, where the chain is the law, no weight has changed.",
+            verdict(moved == 0.0, moved > 0.0),
+            f"The largest change of a log-weight is {moved:g}.",
+        ),
+        Claim(
+            f"One-sided intervals that are stated hold log Z in {LEAST:.0%} of cases or more.",
+            verdict(
+                all(e.value >= LEAST for _, e in one_sided),
+                any(e.value + FAR * e.se < LEAST for _, e in one_sided),
+            ),
+            said(one_sided),
+        ),
+        Claim(
+            "k_hat of a method's own weights alone would be mark enough.",
+            verdict(
+                all(e.value >= LEAST for _, e in unmarked),
+                any(e.value + FAR * e.se < LEAST for _, e in unmarked),
+            ),
+            said(unmarked),
+        ),
+        Claim(
+            "Pareto-smoothed weights cover better than the weights themselves.",
+            verdict(
+                smooth.value > raw.value + smooth.se + raw.se,
+                smooth.value < raw.value + smooth.se / 2,
+            ),
+            f"Where intervals are stated, all one-sided cases together: {shown(smooth)} against "
+            f"{shown(raw)}.",
+        ),
+    )
+
+
+def cases(found: list[Measured], side: str, now: bool = True) -> list[Case]:
+    """Coverage of what is stated, of those with FEW intervals or more."""
+    made = []
+    for m in found:
+        told = m.told[side]
+        e = covered(told.after if now else told.before)
+        if e.n >= FEW:
+            made.append((f"{m.target}, {m.control}, {side}", e))
+    return made
+
+
+def by_tail(found: list[Measured], side: str) -> list[Case]:
+    """The same, if k_hat were all that an error hung on."""
+    made = []
+    for m in found:
+        told = m.told[side]
+        e = covered(told.bare, told.k <= steepest(m.after.forward.shape[1]))
+        if e.n >= FEW:
+            made.append((f"{m.target}, {m.control}, {side}", e))
+    return made
+
+
+def pooled(found: list[Measured], which: str) -> Estimate:
+    told = [m.told[side] for m in found for side in SIDES if side != "Bennett"]
+    errors = np.concatenate([getattr(t, which)[t.heard] for t in told])
+    return covered(errors, np.full(len(errors), True))
+
+
+def within(found: list[Case]) -> Verdict:
+    if not found:
+        return Verdict.OPEN
+    return verdict(
+        all(LOW <= e.value <= HIGH for _, e in found),
+        any(e.value + FAR * e.se < LOW or e.value - FAR * e.se > HIGH for _, e in found),
+    )
+
+
+def said(found: list[Case]) -> str:
+    if not found:
+        return "No case has intervals enough."
+    values = [e.value for _, e in found]
+    name, worst = min(found, key=lambda case: case[1].value)
+    mean = math.fsum(values) / len(values)
+    return (
+        f"{len(found)} cases with {FEW} intervals or more: {min(values):.3f} to "
+        f"{max(values):.3f}, {mean:.3f} on average; the least is {name}, "
+        f"{shown(worst)} of {worst.n}."
+    )
+
+
+def shown(e: Estimate) -> str:
+    return f"{e.value:.3f} ± {e.se:.3f}"
