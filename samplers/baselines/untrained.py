@@ -10,12 +10,13 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.samplers.at_once import at_once
-from tiltbench.samplers.baselines._pool import CHUNK, bought
+from tiltbench.samplers.baselines._pool import CHUNK
 from tiltbench.samplers.sampler import Draws, Sampler, Traced
 from tiltbench.targets.bases.linear import Linear
+from tiltbench.targets.bases.process import Uncontrolled, retrace, simulate
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Problem
+from tiltbench.targets.problem import Problem, log_weight
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Untrained(Sampler[None]):
     """x ~ p_base with log_w = r(x): importance sampling of p* from the base, before any training.
 
     Of a density the base is N(0, scale^2 I), of a tilt its own chain.  Training is done at once and
-    costs nothing; drawing costs a value a draw.  Paths of the uncontrolled chain have weight
-    exp r(x_1) whatever their way, so that those traced back from x ~ p* have log_w = r(x), too.
+    costs nothing; drawing costs a value a draw.  Where the law of the base is known and is not that
+    of its chain, weights are told of it (`log_weight`), which takes paths and not their ends alone.
     """
 
     name: ClassVar[str] = "untrained"
@@ -39,14 +40,27 @@ class Untrained(Sampler[None]):
     def done(self, state: None) -> bool:
         return True
 
+    @torch.no_grad()
     def draw(self, problem: Problem, state: None, n: int, generator: Generator) -> Draws:
-        most = at_once(CHUNK, problem.dim, generator.device)
-        parts = [bought(problem, min(most, n - start), generator) for start in range(0, n, most)]
-        x, r = (torch.cat(part) for part in zip(*parts, strict=True))
-        return Draws(x, r.double())
+        xs, log_ws, most = [], [], at_once(CHUNK, problem.dim, generator.device)
+        for start in range(0, n, most):
+            shape = (min(most, n - start), problem.dim)
+            path = simulate(problem.base, Uncontrolled(), shape, generator)
+            xs.append(path.x[-1])
+            log_ws.append(log_weight(problem, path))
+        return Draws(torch.cat(xs), torch.cat(log_ws))
 
     @torch.no_grad()
     def reverse(
         self, problem: Problem, state: None, x: Float[Tensor, "n d"], generator: Generator
     ) -> Traced:
-        return Traced(problem.reward(x.float()).double())
+        parts = x.float().split(at_once(CHUNK, problem.dim, x.device))
+        paths = (retrace(problem.base, Uncontrolled(), part, generator) for part in parts)
+        return Traced(torch.cat([log_weight(problem, path) for path in paths]))
+
+    @torch.no_grad()
+    def along(
+        self, problem: Problem, state: None, x: Float[Tensor, "k1 n d"], generator: Generator
+    ) -> Traced:
+        """Of the chain's own paths the ends are all that counts."""
+        return Traced(problem.reward(x[-1].float()).double())

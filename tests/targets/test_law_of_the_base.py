@@ -106,7 +106,7 @@ def measured(sampler, target, n=N):
     return made, problem, state
 
 
-@pytest.mark.parametrize("name", ["log_variance", "cmcd_lv", "guidance"])
+@pytest.mark.parametrize("name", ["log_variance", "untrained", "cmcd_lv", "guidance"])
 def test_samplers_weigh_against_the_law(name):
     """An untrained control, an escort and guidance, on a coarse grid."""
     target = build_target(parse("tilt_linear[steps=8]"))
