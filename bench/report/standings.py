@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import mean, median
 from typing import NamedTuple
 
+from tiltbench.plan.suite import UNTRAINED
 from tiltbench.report.board import Board, Row
 from tiltbench.report.compare import SEEDS_FOR_BOLD
 from tiltbench.report.places import LAW
@@ -87,7 +88,7 @@ def leaderboard(boards: Sequence[Board]) -> str:
     ranked = sum(_ranks(board) for board in boards)
     columns = [column for column in COLUMNS if column.shown(rows)]
     lines = [[column.head for column in columns]]
-    lines += [[column.cell(row) for column in columns] for row in rows[:SHOWN]]
+    lines += [[column.cell(row) for column in columns] for row in _shown(rows)]
     if ranked:
         lines.append([column.exact(ranked) for column in columns])
     widths = [max(len(line[k]) for line in lines) for k in range(len(columns))]
@@ -99,8 +100,14 @@ def leaderboard(boards: Sequence[Board]) -> str:
         table.append(f"... and {len(rows) - SHOWN} more")
     marked = f"{BEHIND}: on how many targets {NOT_BETTER}."
     notes = [marked] if any(row.behind for row in rows[:SHOWN]) else []
-    words = [*notes, conclusion(rows, boards, ranked)]
+    words = [*notes, conclusion(rows, boards, ranked), *learned(rows, boards)]
     return "\n".join([*table, "", *(textwrap.fill(text, WIDTH) for text in words)])
+
+
+def _shown(rows: Sequence[Standing]) -> list[Standing]:
+    """The first SHOWN; the untrained base in the place of the last where it stands further down."""
+    base = [row for row in rows[SHOWN:] if row.sampler == UNTRAINED]
+    return [*rows[: SHOWN - len(base)], *base]
 
 
 class Column(NamedTuple):
@@ -166,6 +173,25 @@ def conclusion(rows: Sequence[Standing], boards: Sequence[Board], ranked: int) -
         else ""
     )
     return f"{lead}{by}; {where}{few}."
+
+
+def learned(rows: Sequence[Standing], boards: Sequence[Board]) -> list[str]:
+    """A sentence on the methods that train a network, where there are two or more: whose draws have
+    the law of exact ones, on which target, and who of them leads."""
+    mine = {row.sampler for board in boards for row in board.rows if row.spent.parameters > 0}
+    at = {}
+    for board in boards:
+        judged = [row.judged for row in board.rows if row.sampler in mine and row.judged]
+        level = [law for each in judged if (law := each.of(LAW)) and law.doublings == 0]
+        if judged:
+            at[board.target] = f"{len(level)} of {len(judged)} on {board.target}"
+    if len(mine) < 2 or not at:
+        return []
+    leader = next(row.sampler for row in rows if row.sampler in mine)
+    return [
+        "Of the methods that train a network, the draws of these have the law of exact ones: "
+        f"{', '.join(at.values())}; {leader} is the first of them."
+    ]
 
 
 def _count(n: int, what: str = "target") -> str:

@@ -88,3 +88,23 @@ def test_what_is_not_better_than_the_base_is_counted_and_explained():
     assert head.split()[-3:] == ["✗", "finished", "calls"] and exact.startswith("exact draws")
     assert y.split()[-5:] == ["2", "4", "of", "4", "40k"] and x.split()[-5] == "0"
     assert "✗: on how many targets not better than the untrained base" in " ".join(said.split())
+
+
+def test_the_untrained_base_is_shown_wherever_it_stands():
+    names = [*(f"s{i}" for i in range(SHOWN + 3)), "untrained"]
+    lines = leaderboard([board("a", *(row(n, k + 1) for k, n in enumerate(names)))]).splitlines()
+    shown = [line.split()[0] for line in lines[1 : SHOWN + 2]]
+    assert shown == [*names[: SHOWN - 1], "untrained", "exact"] and "... and 4 more" in lines
+
+
+def test_a_sentence_on_what_trains_a_network():
+    def trained(name, place, off):
+        made = row(name, place)
+        judged = Judged((Off("law", "energy_distance", off), Off("energies", "obs_b2", 2.0)), ())
+        return made._replace(judged=judged, spent=made.spent._replace(parameters=9.0))
+
+    on = [board("a", row("smc", 1), trained("x", 2, 0.0), trained("y", 3, 1.0))]
+    on.append(board("b", row("smc", 1), trained("x", 2, 0.5), trained("y", 3, 1.0)))
+    said = " ".join(leaderboard(on).split())
+    assert "the draws of these have the law of exact ones: 1 of 2 on a, 0 of 2 on b; x is" in said
+    assert "train a network" not in leaderboard([board("a", row("smc", 1), trained("x", 2, 0.0))])
