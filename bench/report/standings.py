@@ -127,7 +127,7 @@ COLUMNS = (
         lambda boards: f"{boards} of {boards}",
     ),
     Column("by law", lambda s: str(s.law) if s.boards else "-", str),
-    Column(BEHIND, lambda s: str(s.behind or ""), shown=lambda rows: any(s.behind for s in rows)),
+    Column(BEHIND, lambda s: str(s.behind), shown=lambda rows: any(s.behind for s in rows)),
     Column("finished", lambda s: f"{s.finished} of {s.runs}"),
     Column("calls", lambda s: "-" if math.isnan(s.calls) else brief(s.calls)),
     Column(
