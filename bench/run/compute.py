@@ -2,9 +2,8 @@
 
 Seeing every operation costs as much as a small one, so only some steps are *audited*: run within
 `Operations`, which sees all that they do.  The first two are, and step n with probability
-max(1/256, 1/(8 + n)), by coins that no sampler is told; so is the one after a step that made less
-than half or more than twice the calls of the target that the last audited one made.  A step between
-audits is charged what the last audited one cost, in proportion to the calls; that is exact for
+max(1/256, 1/(8 + n)), by coins that no sampler is told.  A step between audits is charged what the
+last audited one cost, in proportion to the calls of the target that both made; that is exact for
 samplers whose steps are alike, and right on average for the others.  `init` is audited whole.
 What is made once and kept, and what the harness itself checks in the first calls of a target only,
 is in the count or not: it is the same on every machine to a few parts in a thousand, once a network
@@ -45,7 +44,6 @@ class Metered(NamedTuple):
     dearest: float = 0.0  # what a step has cost at most
     audited: float = 0.0  # what the last audited step cost; 0: none was
     calls: float = 0.0  # of the target, that it made
-    odd: float = 0.0  # 1 where the step after it was unlike it
 
 
 @dataclass
@@ -57,17 +55,15 @@ class Compute:
     spent: float = 0.0
     dearest: float = 0.0
     last: tuple[float, float] | None = None  # operations and calls of the last audited step
-    odd: bool = False  # whether the last step was unlike the last audited one
     coins: tuple[int, np.ndarray] | None = None  # (block, its uniform numbers)
 
     @property
     def known(self) -> Metered:
-        return Metered(self.spent, self.dearest, *(self.last or (0.0, 0.0)), float(self.odd))
+        return Metered(self.spent, self.dearest, *(self.last or (0.0, 0.0)))
 
     def go_on_from(self, known: Metered) -> None:
         self.spent, self.dearest = known.spent, known.dearest
         self.last = (known.audited, known.calls) if known.audited else None
-        self.odd = bool(known.odd)
 
     @property
     def share(self) -> float:
@@ -94,18 +90,17 @@ class Compute:
                 f"{self.allowance - self.spent:.3g} of {self.allowance:.3g} are left"
             )
         before = meter.spent
-        if self.last is None or self.odd or self.audited(number):
+        if self.last is None or self.audited(number):
             with self.seen() as counter:
                 yield
             flops = counter.flops
-            self.last, self.odd = (flops, meter.spent.minus(before).calls), False
+            self.last = flops, meter.spent.minus(before).calls
         else:
             yield
             flops, expected = self.last
             calls = meter.spent.minus(before).calls
             if expected and calls:
                 flops *= calls / expected
-            self.odd = not expected / 2 <= calls <= expected * 2
             self.spent = min(self.spent + flops, self.allowance)
         self.dearest = max(self.dearest, flops)
 

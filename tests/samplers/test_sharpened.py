@@ -50,9 +50,7 @@ def test_a_factor_that_is_none_is_refused(factor):
 
 
 def test_only_perceptrons_can_be_sharpened():
-    with pytest.raises(
-        ValueError, match="network is Corrected; it must be Mlp"
-    ):
+    with pytest.raises(ValueError, match="network is Corrected; it must be Mlp"):
         Sharpened(Corrected())
     made = build_sampler(parse("log_variance[model=Sharpened[network=Guided[width=32],factor=2]]"))
     assert made.model == Sharpened(Guided(width=32), 2.0)
