@@ -27,6 +27,7 @@ PAGES = (
     "README.md",
     "docs/examples.md",
     "docs/reading.md",
+    "docs/quick.md",
     "docs/quality.md",
     "docs/performance.md",
     "docs/gpu.md",
