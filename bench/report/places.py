@@ -81,6 +81,10 @@ class Judged(NamedTuple):
         """Whether every score is within its edge, as those of exact draws are."""
         return self.doublings == 0
 
+    def by(self, metric: str) -> Off | None:
+        """By this metric; None where it has no score."""
+        return next((off for off in self.scores if off.metric == metric), None)
+
     def of(self, group: str) -> Off | None:
         """The worst of a group; None where it has no score there."""
         own = [off for off in self.scores if off.group == group]
@@ -362,20 +366,24 @@ def _floored(curve: Mapping[str, Any], key: str, floor: str) -> list[float]:
 
 def behind(found: Mapping[str, Judged], untrained: str | None) -> dict[str, str]:
     """By sampler: in what it is not better than the untrained base, one sentence; by the rule, and
-    by the law of the draws alone.  A score within its edge cannot be better, and has no mark."""
+    by each distance between the laws of the draws.  A score within its edge cannot be better, and
+    has no mark."""
     if untrained is None or untrained not in found:
         return {}
     base, made = found[untrained], {}
     for name, mine in found.items():
         if name == untrained:
             continue
-        parts = []
-        for what, a, b in (
-            ("in its worst score", mine.worst, base.worst),
-            ("in the law of its draws", mine.of(LAW), base.of(LAW)),
-        ):
-            if a and b and a.doublings > 0 and a.doublings >= b.doublings:
-                parts.append(f"{what} ({a.metric} {shown(a)} against {b.metric} {shown(b)})")
+        pairs = [("in its worst score", mine.worst, base.worst)]
+        for a in mine.scores:
+            b = base.by(a.metric)
+            if a.group == LAW and b and (a, b) != (mine.worst, base.worst):
+                pairs.append(("in the law of its draws", a, b))
+        parts = [
+            f"{what} ({a.metric} {shown(a)} against {b.metric} {shown(b)})"
+            for what, a, b in pairs
+            if a.doublings > 0 and a.doublings >= b.doublings
+        ]
         if parts:
             made[name] = " and ".join(parts)
     return made

@@ -100,7 +100,17 @@ def test_lists_name_all_and_cut_nothing(kind, names, capsys, monkeypatch):
         ("Mlp", ["(network)", "width: int = 64", "wherever a parameter takes such a part"]),
         ("w2", ["(metric)", "needs", "sample", "length"]),
         ("bias", ["(study)", "`tiltbench study bias` runs it"]),
-        ("quick", ["(suite)", "2,000,000 calls, 8e+10 flops", "1,000 to score", "0, 1, 2", "3 targets", "gmm9"]),
+        (
+            "quick",
+            [
+                "(suite)",
+                "2,000,000 calls, 8e+10 flops",
+                "1,000 to score",
+                "0, 1, 2",
+                "3 targets",
+                "gmm9",
+            ],
+        ),
         ("mine.py", ["mine (target)", "width: float = 2", "of the bell", "unknown"]),
     ],
 )

@@ -227,3 +227,13 @@ def test_every_form_of_the_table_shows_the_mark_the_base_and_the_exact_draws(tmp
     assert "| *exact draws* |" in table and "| 2e+09 |" in table and "| flops |" in table
     assert r"\texttt{harmed}$^\times$" in latex("x", [board])
     assert "exact draws" in latex("x", [board])
+
+
+def test_a_worse_distance_is_marked_beside_a_better_one():
+    """The energy distance of a method is worse than that of the base, its w2 better."""
+    base = Judged((Off("law", "energy_distance", 1.0), Off("law", "w2", 3.0)), ())
+    mine = Judged((Off("law", "energy_distance", 1.1), Off("law", "w2", 2.0)), ())
+    said = behind({"base": base, "mine": mine}, "base")
+    assert said == {
+        "mine": "in the law of its draws (energy_distance 1.1 against energy_distance 1.0)"
+    }
