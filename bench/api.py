@@ -87,6 +87,9 @@ def cells(
     """The product of targets, samplers and seeds, targets outermost; otherwise as `cell`.
 
     `seeds` is how many (3: seeds 0, 1 and 2), or which; one target or sampler needs no list."""
+    _above_zero("budget", budget, whole=True)
+    _above_zero("flops", flops)
+    _above_zero("seconds", seconds)
     suite = Suite(
         "python",
         "",
@@ -100,6 +103,13 @@ def cells(
         seconds=seconds,
     )
     return suite.cells(device, tf32)
+
+
+def _above_zero(name: str, limit: Any, whole: bool = False) -> None:
+    """Raises BadSpec: a record of a limit that is none would spoil its folder."""
+    number = isinstance(limit, int | float) and limit > 0
+    if not number or (whole and not float(limit).is_integer()):
+        raise BadSpec(f"{name} is {limit!r}; it must be a {'whole ' * whole}number above 0")
 
 
 def _listed(things: Any) -> list[Any]:

@@ -313,6 +313,20 @@ def test_one_target_one_loss_and_a_number_of_seeds_need_no_list():
     ]
 
 
+@pytest.mark.parametrize(
+    "limit", ["budget=-5", "budget=1.5", "budget='x'", "flops=-1", "flops='x'", "seconds=0"]
+)
+def test_a_limit_that_is_none_is_refused(limit):
+    """Before a record of it can spoil a folder."""
+    name, _, value = limit.partition("=")
+    value = eval(value)
+    with pytest.raises(BadSpec, match=f"^{name} is {value!r}; it must be"):
+        cell("gmm9", "smc", **{name: value})
+    with pytest.raises(BadSpec, match="flops is nan"):
+        cell("gmm9", "smc", flops=float("nan"))
+    assert cell("gmm9", "smc", budget=1e3, flops=1e9).spec["budget"]["train"] == [1000, 1000]
+
+
 def test_cells_for_gpus_are_spread_over_them(tmp_path, monkeypatch):
     asked = []
 

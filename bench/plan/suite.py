@@ -141,6 +141,12 @@ class Suite:
                     "--samplers"
                 )
         for target, sampler in itertools.product(self.targets, self.samplers):
+            if sampler.calls and target.calls and sampler.calls >= target.calls:
+                raise BadSpec(
+                    f"{sampler.label} has calls of its own, {sampler.calls:,}, which are not "
+                    f"below the {target.calls:,} of {target.label}: state fewer, or put the two "
+                    "into suites of their own"
+                )
             made = build_target(target.spec)
             _holds(made, self.draws)
             target_spec = spec(made)

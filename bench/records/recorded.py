@@ -59,8 +59,10 @@ def namesakes(cells: Sequence[Cell], runs: Path) -> list[Record]:
 
 
 def _name(labels: Mapping[str, str], spec: Mapping[str, Any]) -> tuple[Any, ...]:
-    seed, points = spec["seed"], spec["budget"]["train"][0]
-    return labels["target"], labels["sampler"], seed, labels.get("budget") or str(points)
+    seed, budget = spec["seed"], spec["budget"]
+    points = labels.get("budget") or str(budget["train"][0])
+    others = budget.get("flops"), budget.get("seconds")
+    return labels["target"], labels["sampler"], seed, points, *others
 
 
 def is_stale(cell: Cell, record: Record | None, identity: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 Count = Annotated[int, Meta(ge=0)]
+Limit = Annotated[float, Meta(gt=0)]
 Number = float | None
 
 
@@ -21,6 +22,8 @@ class Named(Struct):
 
 class Allowance(Struct):
     train: tuple[Count, Count]
+    flops: Limit | None = None
+    seconds: Limit | None = None
 
 
 class Spec(Struct):

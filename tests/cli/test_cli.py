@@ -1,6 +1,7 @@
 """The command line: what it says, what it refuses, what it leaves behind."""
 
 import json
+import math
 import shlex
 import subprocess
 import sys
@@ -309,8 +310,13 @@ def test_dry_run_shows_the_grid_and_runs_nothing(capsys, tmp_path, monkeypatch):
 def test_namesakes_of_other_draws_are_told(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     command = "run --targets gaussian --samplers mala --seeds 0 --budget 1e3 --device cpu --dry-run"
-    for draws, seed, said in ((50, 0, False), (20, 1, False), (20, 0, True)):
-        (cell,) = SMALL.cells("cpu")
+    for draws, seed, flops, said in (
+        (50, 0, math.inf, False),
+        (20, 1, math.inf, False),
+        (20, 0, 1e9, False),  # stands in another table
+        (20, 0, math.inf, True),
+    ):
+        (cell,) = replace(SMALL, flops=flops).cells("cpu")
         cell = replace(cell, draws=draws, seed=seed)
         write_record(RESULTS / "adhoc/runs", Record(cell.spec, cell.labels, Status.FAILED))
         assert main([*command.split(), "--draws", "50"]) == 0

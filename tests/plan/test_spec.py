@@ -294,6 +294,9 @@ def test_limits_of_a_suite_and_of_its_targets(tmp_path):
     assert (there.train.calls, there.flops, there.seconds) == (UNLIMITED, 2e9, math.inf)
     assert [here.limits, there.limits] == ["500 calls, 2e+09 flops, 3 s", "2e+09 flops"]
     assert {c.spec["budget"]["flops"] for c in cells} == {2e9}
+    more = own + '[[sampler]]\nname = "mala"\ncalls = 500\n'
+    with pytest.raises(BadSpec, match="own, 500, which are not below the 500 of gmm40"):
+        suite_of(tmp_path, more).cells("cpu")
     assert all(
         "flops" not in c.spec["budget"] for c in suite_of(tmp_path, HEAD + BODY).cells("cpu")
     )

@@ -181,6 +181,8 @@ WRONG = {
     "a name": ({"labels": {"target": ["x"], "sampler": "y"}}, "labels.target: Expected str"),
     "a seed": ({"seed": "../../x"}, "Expected int"),
     "draws": ({"draws": -1}, "Expected int"),
+    "flops": ({"budget": {"train": [1, 1], "flops": "x"}}, "spec.budget.flops: Expected float"),
+    "seconds": ({"budget": {"train": [1, 1], "seconds": 0}}, "Expected float > 0.0"),
     "a cost": ({"cost": []}, "cost: Expected object"),
     "another run": ({"seed": 5}, "under another name"),
 }

@@ -99,6 +99,8 @@ def test_a_run_names_the_command_that_makes_it_again():
         "60",
         "--draws",
         "77",
+        "--flops",
+        "123456789",
     ]
 
     def cells(words):

@@ -21,7 +21,7 @@ from tiltbench.report.frame import COLUMNS, collect
 from tiltbench.report.pictures import style
 from tiltbench.report.pictures.curves import learning
 from tiltbench.report.pictures.plots import plots
-from tiltbench.report.pictures.summary import heat
+from tiltbench.report.pictures.summary import at_largest, heat
 from tiltbench.score.folder import score
 
 
@@ -90,6 +90,21 @@ def drawn(folder):
     """The names of the pictures of a folder."""
     frames = collect(folder)
     return {path.name for path in plots(frames, boards(frames), folder, folder / "plots")}
+
+
+def test_the_summary_shows_targets_with_limits_of_their_own():
+    runs = pandas.DataFrame(
+        [
+            ("a", 2_000, "", "few calls more"),
+            ("a", 9_000, "", "shown"),
+            ("b", 10, "1e+08 flops", "shown"),
+            ("b", 10, "1e+08 flops", "shown"),
+            ("b", 10, "2 s", "less usual"),
+        ],
+        columns=["target", "budget", "limits", "what"],
+    )
+    found = at_largest(runs)
+    assert list(found["target"]) == ["a", "b", "b"] and set(found["what"]) == {"shown"}
 
 
 def test_a_target_that_raises_in_plots_is_a_sentence(tmp_path, plugin, monkeypatch, capsys):

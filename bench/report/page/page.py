@@ -251,7 +251,7 @@ def command(record: Record) -> str:
     words += ["--draws", str(spec["draws"]), "--device", str(spec["device"])]
     for key in ("flops", "seconds"):
         if limit := spec["budget"].get(key):
-            words += [f"--{key}", f"{limit:g}"]
+            words += [f"--{key}", repr(limit)]  # every digit: another number is another run
     return shlex.join(words)
 
 

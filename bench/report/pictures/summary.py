@@ -13,7 +13,7 @@ from torch import Tensor
 from tiltbench.records.store import warn
 from tiltbench.report.board import Board, Row
 from tiltbench.report.compare import SEEDS_FOR_BOLD, Verdict, scale
-from tiltbench.report.frame import Frames
+from tiltbench.report.frame import BLOCK, Frames
 from tiltbench.report.pictures.scatter import EXACT, MOST, View, first_runs, outcomes, panel, view
 from tiltbench.report.pictures.style import GREY, INK, PALE, STYLE, plain, save
 from tiltbench.score.curve import DISTANCES
@@ -47,17 +47,14 @@ def summary(
 ) -> bool:
     """Above: draws on the 2-D target whose modes are best counted by eye.  Below: distance to exact
     draws with the calls it took, and |log Z error| from every side, of every sampler on every
-    target, at the largest allowance; bold and in one colour what the tables have in bold."""
+    target, at its largest allowance; bold and in one colour what the tables have in bold."""
     import matplotlib
     from matplotlib.figure import Figure
 
     runs = frames.runs[frames.runs["finished"]]
     if runs.empty:
         return False
-    budget = runs["budget"].max()
-    runs = runs[runs["budget"] == budget]
-    limits = runs["limits"].mode().iloc[0]
-    runs = runs[runs["limits"] == limits]
+    runs = at_largest(runs)
     shown = _shown(targets, set(runs["target"]))
     ids = set(runs[runs["target"] == shown]["id"])
     chosen = first_runs([record for record in frames.records if record.id in ids])
@@ -65,7 +62,9 @@ def summary(
     seen = _view(targets[shown]) if chosen else None
     draws = {n: o.draws.x for n, o in outcomes(folder / "runs", chosen).items()} if seen else {}
     samplers = list(dict.fromkeys(sorted(runs["sampler"])))
-    kept = [board for board in boards if (board.budget, board.limits) == (budget, limits)]
+    blocks = set(runs[BLOCK].itertuples(index=False, name=None))
+    kept = [board for board in boards if (board.target, board.budget, board.limits) in blocks]
+    allowed = {board.target: board.allowed for board in kept}
     above = HEIGHT * math.ceil((len(draws) + 1) / COLUMNS) if draws else 0.0
     below = 0.42 * len(samplers) + 1.9
     with matplotlib.rc_context(STYLE):
@@ -73,7 +72,7 @@ def summary(
         lower: Any = figure
         if draws and seen:
             upper, lower = cast(Any, figure.subfigures(2, 1, height_ratios=[above, below]))
-            title = f"{plain(shown)}: draws after {kept[0].allowed}"
+            title = f"{plain(shown)}: draws after {allowed[shown]}"
             upper.suptitle(title, fontsize=11, x=0.01, ha="left")
             _gallery(upper, seen, draws, colour)
         left, right = lower.subplots(1, 2)
@@ -86,6 +85,13 @@ def summary(
         lower.supxlabel(SCALE, fontsize=7.5, color=GREY)
         save(figure, path)
     return True
+
+
+def at_largest(runs: DataFrame) -> DataFrame:
+    """Those at the largest allowance of their target, which may have limits of its own."""
+    runs = runs[runs["budget"] == runs.groupby("target")["budget"].transform("max")]
+    usual = runs.groupby("target")["limits"].transform(lambda limits: limits.mode().iloc[0])
+    return runs[runs["limits"] == usual]
 
 
 def _tested(runs: DataFrame) -> bool:
