@@ -1,4 +1,4 @@
-"""Twenty attempts to hide calls or compute: each fails, or is counted in full."""
+"""Attempts to hide calls or compute: each fails, or is counted in full."""
 
 import copy
 import functools

@@ -25,6 +25,8 @@ from tiltbench.tune import trials as tuning
 from tiltbench.tune.file import written
 from tiltbench.tune.trials import drawn, mean_ranks, nested
 
+PUBLISHED = Path(__file__).parents[2] / "results/published/tuning"
+
 BLIND = '''
 """A Gaussian that nobody may ask for its truth."""
 from dataclasses import dataclass
@@ -256,3 +258,9 @@ def test_a_parameter_that_is_not_there_stops_before_anything_runs(suite, capsys)
     assert main(["tune", "mine.toml", "--trials", "3"]) == 2
     assert "has no parameter 'leap'" in capsys.readouterr().err
     assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("name", ["small.toml", "small_tuned.toml"])
+def test_the_published_example_can_be_run(name):
+    """docs/tuning.md shows it, and `make tuning` runs it."""
+    assert load_suite(str(PUBLISHED / name)).cells("cpu")
