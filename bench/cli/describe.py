@@ -242,12 +242,22 @@ def _metric(metric: Any, width: int) -> str:
 def _suite(name: str, width: int) -> str:
     suite = load_suite(name)
     limits = suite.limits
+    plain = dataclasses.replace(suite.samplers[0], calls=None)
+    own = [
+        (f"on {target.label}", suite.budget(target, plain).limits)
+        for target in suite.targets
+        if target.calls or target.flops or target.seconds
+    ]
+    each = len(suite.targets) * len(suite.seeds)
+    base = (len(suite.beside_untrained().samplers) - len(suite.samplers)) * each
+    beside = f", and {base:,} of the untrained base" if base else ""
     rows = [
         ("training", allowed(suite.calls, suite.flops, suite.seconds)),
+        *own,
         ("draws", f"{suite.draws:,} to score"),
         ("seeds", ", ".join(map(str, suite.seeds))),
         ("limits", f"{limits.seconds:g} s and {limits.megabytes:,} MB a cell"),
-        ("cells", f"{len(suite.targets) * len(suite.samplers) * len(suite.seeds):,}"),
+        ("cells", f"{each * len(suite.samplers):,}{beside}"),
         (f"{len(suite.targets)} targets", ", ".join(c.label for c in suite.targets)),
         (f"{len(suite.samplers)} samplers", ", ".join(c.label for c in suite.samplers)),
     ]

@@ -551,3 +551,16 @@ def test_floors_of_a_plug_in_do_not_ship(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine.py").write_text('class Mine:\n    name = "mine"\n')
     assert main(["floor", "--targets", "mine.py", "--draws", "20"]) == 2
     assert "do not ship" in capsys.readouterr().err
+
+
+def test_list_tells_of_limits_of_a_target_and_of_the_untrained_base(tmp_path, capsys):
+    file = tmp_path / "own.toml"
+    file.write_text(
+        "[suite]\ncalls = 900\ndraws = 5\nseeds = 2\n"
+        '[[target]]\nname = "gaussian"\n[[target]]\nname = "gmm9"\nflops = 1e6\n'
+        '[[sampler]]\nname = "mala"\ncalls = 100\n[[sampler]]\nname = "smc"\n'
+    )
+    assert main(["list", str(file)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "training 900 calls on gmm9 900 calls, 1e+06 flops draws" in said
+    assert "cells 8, and 8 of the untrained base" in said
