@@ -20,6 +20,7 @@ from tiltbench.engine.gpus import evenly, picked, visible
 from tiltbench.engine.local import Local
 from tiltbench.engine.lock import alone
 from tiltbench.engine.progress import Display, display
+from tiltbench.plan.budget import usual_calls
 from tiltbench.plan.cell import Cell, Limits
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.plugins import in_session, offer, plugged
@@ -55,7 +56,7 @@ Method = str | Loss | Preset | Sampler[Any] | type[Sampler[Any]]
 def cell(
     target: Given,
     sampler: Method,
-    budget: int = 40_000,
+    budget: int | None = None,
     seed: int = 0,
     draws: int = 1_000,
     curve: int = 0,
@@ -64,10 +65,11 @@ def cell(
     flops: float = math.inf,
     seconds: float = math.inf,
 ) -> Cell:
-    """One run: training takes at most `budget` calls of the target, `flops` floating-point
-    operations and `seconds` of its clock; `draws` to score, `curve` draws at each of 8 points of
-    the learning curve (0: none).  `tf32` lets a GPU round factors of float32 (a run of another
-    name).  Raises BadSpec or UnknownName for what cannot be built."""
+    """One run: training takes at most `budget` calls of the target (None: 40,000, or no limit where
+    flops or seconds are limited), `flops` floating-point operations and `seconds` of its clock;
+    `draws` to score, `curve` draws at each of 8 points of the learning curve (0: none).  `tf32`
+    lets a GPU round factors of float32 (a run of another name).  Raises BadSpec or UnknownName for
+    what cannot be built."""
     return cells([target], [sampler], budget, [seed], draws, curve, device, tf32, flops, seconds)[0]
 
 
@@ -75,7 +77,7 @@ def cell(
 def cells(
     targets: Given | Iterable[Given],
     samplers: Method | Iterable[Method],
-    budget: int = 40_000,
+    budget: int | None = None,
     seeds: int | Sequence[int] = (0, 1, 2),
     draws: int = 1_000,
     curve: int = 0,
@@ -87,13 +89,14 @@ def cells(
     """The product of targets, samplers and seeds, targets outermost; otherwise as `cell`.
 
     `seeds` is how many (3: seeds 0, 1 and 2), or which; one target or sampler needs no list."""
-    _above_zero("budget", budget, whole=True)
     _above_zero("flops", flops)
     _above_zero("seconds", seconds)
+    calls = usual_calls(flops, seconds) if budget is None else budget
+    _above_zero("budget", calls, whole=True)
     suite = Suite(
         "python",
         "",
-        int(budget),
+        int(calls),
         draws,
         tuple(range(seeds) if isinstance(seeds, int) else seeds),
         tuple(_choice(target) for target in _listed(targets)),

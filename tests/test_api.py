@@ -348,3 +348,9 @@ def test_tf32_is_part_of_a_cell():
     assert rounded.title == "gaussian · mala, TF32 · seed 0"
     with pytest.raises(BadSpec, match="choose cuda, or leave tf32 out"):
         cell("gaussian", "mala", tf32=True)
+
+
+def test_calls_where_none_are_stated():
+    assert cell("gmm9", "smc").budget.train.calls == 40_000
+    assert cell("gmm9", "smc", flops=1e9).budget.limits == "1e+09 flops"
+    assert cell("gmm9", "smc", 500, flops=1e9).budget.limits == "500 calls, 1e+09 flops"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -17,7 +18,7 @@ from tiltbench.cli.score import score_and_report
 from tiltbench.cli.words import RESULTS, Setting, chosen_device, positive, seeds, setting, whole
 from tiltbench.engine.lock import alone
 from tiltbench.engine.shard import WHOLE, Shard, shard
-from tiltbench.plan.budget import together
+from tiltbench.plan.budget import together, usual_calls
 from tiltbench.plan.cell import Cell
 from tiltbench.plan.errors import Refused
 from tiltbench.plan.suite import Choice, Suite
@@ -57,7 +58,7 @@ class Asked:
         int | None,
         option(
             "values, and gradients, of a target at a point that training may take, e.g. 1e6 "
-            "(default 40,000)",
+            "(default 40,000 where nothing else limits it)",
             "N",
             whole,
             ("--calls", "--budget"),
@@ -114,7 +115,7 @@ class Asked:
             suite = Suite(
                 "adhoc",
                 "named on the command line",
-                40_000,
+                usual_calls(self.flops or math.inf, self.seconds or math.inf),
                 1_000,
                 (0, 1, 2),
                 tuple(Choice.of(text) for text in self.targets),

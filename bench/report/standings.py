@@ -83,7 +83,11 @@ def _at(row: Row) -> bool:
 
 
 def leaderboard(boards: Sequence[Board]) -> str:
-    """At most SHOWN samplers and the exact draws, 100 columns wide, with the conclusion below."""
+    """At most SHOWN samplers and the exact draws, 100 columns wide, with the conclusion below.
+
+    Of each target the table of its largest allowance: a place in a table of two is no place in
+    one of ten."""
+    boards, left = widest(boards)
     rows = standings(boards)
     ranked = sum(_ranks(board) for board in boards)
     columns = [column for column in COLUMNS if column.shown(rows)]
@@ -100,8 +104,21 @@ def leaderboard(boards: Sequence[Board]) -> str:
         table.append(f"... and {len(rows) - SHOWN} more")
     marked = f"{BEHIND}: on how many targets {NOT_BETTER}."
     notes = [marked] if any(row.behind for row in rows[:SHOWN]) else []
-    words = [*notes, conclusion(rows, boards, ranked), *learned(rows, boards)]
+    words = [*notes, conclusion(rows, boards, ranked), *learned(rows, boards), *left]
     return "\n".join([*table, "", *(textwrap.fill(text, WIDTH) for text in words)])
+
+
+def widest(boards: Sequence[Board]) -> tuple[list[Board], list[str]]:
+    """Of each target the board with the most calls; and a sentence on those that are left out."""
+    most: dict[str, int] = {}
+    for board in boards:
+        most[board.target] = max(board.budget, most.get(board.target, 0))
+    kept = [board for board in boards if board.budget == most[board.target]]
+    out = {row.sampler for board in boards if board not in kept for row in board.rows}
+    names = sorted(out - {row.sampler for board in kept for row in board.rows})
+    if not names:
+        return kept, []
+    return kept, [f"In tables of fewer calls, not compared here: {_listed(names)}."]
 
 
 def _shown(rows: Sequence[Standing]) -> list[Standing]:
@@ -190,7 +207,7 @@ def learned(rows: Sequence[Standing], boards: Sequence[Board]) -> list[str]:
     leader = next(row.sampler for row in rows if row.sampler in mine)
     return [
         "Of the methods that train a network, the draws of these have the law of exact ones: "
-        f"{', '.join(at.values())}; {leader} is the first of them."
+        f"{', '.join(at.values())}; by place {leader} comes first among them."
     ]
 
 

@@ -106,5 +106,15 @@ def test_a_sentence_on_what_trains_a_network():
     on = [board("a", row("smc", 1), trained("x", 2, 0.0), trained("y", 3, 1.0))]
     on.append(board("b", row("smc", 1), trained("x", 2, 0.5), trained("y", 3, 1.0)))
     said = " ".join(leaderboard(on).split())
-    assert "the draws of these have the law of exact ones: 1 of 2 on a, 0 of 2 on b; x is" in said
+    assert "have the law of exact ones: 1 of 2 on a, 0 of 2 on b; by place x comes first" in said
     assert "train a network" not in leaderboard([board("a", row("smc", 1), trained("x", 2, 0.0))])
+
+
+def test_a_table_of_fewer_calls_is_not_mixed_in():
+    """Two in a small table would have places 1 and 2, before the second of ten."""
+    whole = board("a", *(row(f"s{k}", k + 1) for k in range(4)))
+    small = board("a", row("mala at 1,000", 2), row("untrained at 1,000", 1), budget=1_000)
+    said = leaderboard([whole, small])
+    assert [line.split()[0] for line in said.splitlines()[1:6]] == ["s0", "s1", "s2", "s3", "exact"]
+    assert "fewer calls, not compared here: mala at 1,000 and untrained at 1,000" in said
+    assert "exact draws" in said and "1 of 1" in said
