@@ -269,6 +269,8 @@ def test_k_hat_of_weights_without_a_tail_or_beyond_all_bounds():
     assert math.isnan(k_hat(torch.full((50,), -INF)))
     assert k_hat(1e4 * work(1.0, 1_000, 1, 1)) == INF
     assert k_hat(torch.cat([torch.zeros(99), torch.tensor([INF])])) == INF  # without a warning
+    tied = torch.cat([torch.zeros(80), torch.ones(15), torch.full((5,), 3.0)])
+    assert 0 < k_hat(tied) < 1  # ties within the tail: excesses are over the largest outside of it
     assert k_hat(torch.cat([torch.full((500,), -INF), work(0.3, 500, 2, 1)])) < 0.5
     assert steepest(1_000) == pytest.approx(2 / 3) and steepest(10**6) == 0.7 and steepest(5) == 0
 
