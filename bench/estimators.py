@@ -155,6 +155,8 @@ def k_hat(log_w: Float[Tensor, " n"], group: Group = None) -> float:
     few = len(values) // 5 if len(values) <= 225 else int(3 * math.sqrt(len(values)))
     if few < 5 or np.isnan(values).any() or values.max() == -math.inf:
         return math.nan
+    if values.max() == math.inf:
+        return math.inf
     values = np.maximum(values - values.max(), -np.finfo(float).max)
     tail = np.sort(values)[-few - 1 :]
     if tail[-1] - tail[1] < np.finfo(float).tiny:
@@ -179,6 +181,8 @@ def unseen(log_w: Float[Tensor, " n"], other: Float[Tensor, " m"]) -> Estimate:
     if len(log_w) == 0 or m == 0:
         return Estimate(math.nan, math.nan, m)
     log_w, other = log_w.double(), other.double()
+    if bool(log_w.isnan().any() or other.isnan().any()):
+        return Estimate(math.nan, math.nan, m)
     if log_w.max() == -torch.inf:
         return Estimate(1.0, math.nan, m)
     lacking = -torch.expm1(log_mean_exp(log_w) - other)

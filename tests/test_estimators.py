@@ -268,6 +268,9 @@ def test_k_hat_of_weights_without_a_tail_or_beyond_all_bounds():
     assert math.isnan(k_hat(torch.arange(20.0)))  # a fifth of them is no tail
     assert math.isnan(k_hat(torch.full((50,), -INF)))
     assert k_hat(1e4 * work(1.0, 1_000, 1, 1)) == INF
+    assert k_hat(torch.cat([torch.zeros(99), torch.tensor([INF])])) == INF  # without a warning
+    tied = torch.cat([torch.zeros(80), torch.ones(15), torch.full((5,), 3.0)])
+    assert 0 < k_hat(tied) < 1  # ties within the tail: excesses are over the largest outside of it
     assert k_hat(torch.cat([torch.full((500,), -INF), work(0.3, 500, 2, 1)])) < 0.5
     assert steepest(1_000) == pytest.approx(2 / 3) and steepest(10**6) == 0.7 and steepest(5) == 0
 
@@ -288,3 +291,5 @@ def test_a_lost_mode_is_unseen_and_weights_that_are_alike_hide_nothing():
     assert unseen(own, work(0.1, 1_000, 3, 1)).value < jarzynski(own).se
     assert unseen(torch.full((9,), -INF), half).value == 1
     assert math.isnan(unseen(own, torch.empty(0)).value)
+    lost = torch.tensor([math.nan, 0.0])  # of which nothing can be said, not that nothing lacks
+    assert math.isnan(unseen(lost, half).value) and math.isnan(unseen(own, lost).value)

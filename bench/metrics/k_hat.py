@@ -29,7 +29,9 @@ def _known(k: float, log_w: Tensor) -> Estimate:
     if math.isnan(k):
         raise Unknown("too few weights that differ to fit a tail to")
     if math.isinf(k):
-        raise Unknown("the tail of the weights spans more than a float holds: k_hat is infinite")
+        raise Unknown(
+            "most of the tail is alike, or nothing beside the largest weights: k_hat is infinite"
+        )
     return Estimate(k, math.nan, len(log_w))
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from tiltbench.plan.budget import UNLIMITED
 from tiltbench.plan.cell import CURVE_POINTS, Cell, Limits
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import Spec, build_sampler, build_target, parse, shorten, spec
@@ -131,7 +132,8 @@ class Suite:
         """Every cell, targets outermost and seeds innermost; all `rounded` where `tf32` says so.
 
         Raises BadSpec or UnknownName, naming the part that cannot be built, the reference that
-        holds too few draws, the sampler that would outspend its table, or TF32 on the CPU."""
+        holds too few draws, the sampler that would outspend its table, the target without a limit,
+        or TF32 on the CPU."""
         cells = []
         for sampler in self.samplers:
             if sampler.calls and sampler.calls >= self.calls:  # --calls may have lowered that
@@ -152,9 +154,12 @@ class Suite:
             target_spec = spec(made)
             sampler_spec = spec(build_sampler(self.varied(target, sampler)))
             budget = self.budget(target, sampler)
+            if not budget.limits:
+                raise BadSpec(
+                    f"nothing limits the training on {target.label}: state calls below "
+                    f"{UNLIMITED:,}, flops or seconds"
+                )
             labels = {"target": target.label, "sampler": sampler.label}
-            if sampler.calls:
-                labels["budget"] = str(self.calls)
             if trials := self.trials(target, sampler):
                 labels["tuned"] = f"{trials} trials"
             cells += [

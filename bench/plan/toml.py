@@ -90,6 +90,7 @@ def suite_path(name: str) -> Path:
 
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
+Calls = Annotated[int, Meta(ge=1, lt=UNLIMITED)]
 Operations = Annotated[float, Meta(ge=1, le=1e24)]
 Limit = Annotated[float, Meta(gt=0, le=1e12)]  # seconds
 Pause = Annotated[float, Meta(ge=0, le=1e12)]
@@ -98,7 +99,7 @@ Labels = str | list[str]
 
 class Head(Struct, forbid_unknown_fields=True):
     draws: Positive
-    calls: Positive | None = None
+    calls: Calls | None = None
     flops: Operations | None = None
     seconds: Limit | None = None
     name: str = ""
@@ -115,7 +116,7 @@ class SamplerRow(Struct, forbid_unknown_fields=True):
     name: str
     label: str = ""
     params: dict[str, Any] = {}
-    calls: Positive | None = None
+    calls: Calls | None = None
 
 
 class TargetRow(SamplerRow, forbid_unknown_fields=True):

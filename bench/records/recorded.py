@@ -45,7 +45,7 @@ def gpu_peak(runs: Path) -> float | None:
 
 def namesakes(cells: Sequence[Cell], runs: Path) -> list[Record]:
     """Records of other runs that tables would take for one more seed of a cell here: the same
-    target, sampler and allowance by name, with other draws, parameters or versions."""
+    target, sampler and limits of training, with other draws, parameters or versions."""
     from tiltbench.records.store import done_record
 
     mine = {cell.id for cell in cells}
@@ -59,10 +59,9 @@ def namesakes(cells: Sequence[Cell], runs: Path) -> list[Record]:
 
 
 def _name(labels: Mapping[str, str], spec: Mapping[str, Any]) -> tuple[Any, ...]:
-    seed, budget = spec["seed"], spec["budget"]
-    points = labels.get("budget") or str(budget["train"][0])
-    others = budget.get("flops"), budget.get("seconds")
-    return labels["target"], labels["sampler"], seed, points, *others
+    budget = spec["budget"]  # one leaderboard has one set of limits (report/frame.py)
+    limits = (budget["train"][0], budget.get("flops"), budget.get("seconds"))
+    return labels["target"], labels["sampler"], spec["seed"], *limits
 
 
 def is_stale(cell: Cell, record: Record | None, identity: Mapping[str, Any]) -> bool:

@@ -322,6 +322,9 @@ def test_namesakes_of_other_draws_are_told(tmp_path, monkeypatch, capsys):
         assert main([*command.split(), "--draws", "50"]) == 0
         found = "1 other records in results/adhoc carry the names" in capsys.readouterr().out
         assert found == said
+    for limit in ("--flops", "--seconds"):  # another table: no seed of this one
+        assert main([*command.split(), "--draws", "50", limit, "9"]) == 0
+        assert "other records" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("status", [Status.UNSUPPORTED, Status.SPENT])

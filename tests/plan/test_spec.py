@@ -272,11 +272,13 @@ def test_a_sampler_with_a_smaller_budget_of_its_own(tmp_path):
     alone = suite_of(tmp_path, HEAD.replace("1000", "400") + BODY).cells("cpu")
     assert [c.id for c in few] == [c.id for c in alone]
     assert [c.id for c in rest] == [c.id for c in suite_of(tmp_path, HEAD + BODY).cells("cpu")]
-    assert {c.labels.get("budget") for c in few} == {"1000"}  # of the table it stands in
-    assert all("budget" not in c.labels for c in rest)
     low = dataclasses.replace(suite_of(tmp_path, text), calls=400)  # by --calls
     with pytest.raises(BadSpec, match="calls of its own, 400, which are not below the suite's 400"):
         low.cells("cpu")
+    scarce = text + '[[target]]\nname = "gmm40"\ncalls = 400\n'
+    with pytest.raises(BadSpec, match="which are not below the 400 of gmm40: state fewer"):
+        suite_of(tmp_path, scarce).cells("cpu")
+    suite_of(tmp_path, text)
     grid = load_suite(str(tmp_path / "mine.toml")).only((), ["lv"]).spanned([("lv", "lr", [0.1])])
     assert len(grid.cells("cpu")) == 2
     own = suite_of(tmp_path, text).spanned([("log_variance", "lr", [0.1])])
@@ -300,6 +302,9 @@ def test_limits_of_a_suite_and_of_its_targets(tmp_path):
     assert all(
         "flops" not in c.spec["budget"] for c in suite_of(tmp_path, HEAD + BODY).cells("cpu")
     )
+    endless = dataclasses.replace(suite_of(tmp_path, HEAD + BODY), calls=UNLIMITED)  # by --calls
+    with pytest.raises(BadSpec, match="nothing limits the training on gmm9: state calls below"):
+        endless.cells("cpu")
 
 
 @pytest.mark.parametrize(
@@ -313,6 +318,7 @@ def test_limits_of_a_suite_and_of_its_targets(tmp_path):
         (HEAD.replace("draws = 100\n", "") + BODY, "must state draws"),
         (HEAD.replace("1000", "0") + BODY, "calls is 0"),
         (HEAD.replace("1000", "'x'") + BODY, "calls is 'x'"),
+        (HEAD.replace("1000", f"{UNLIMITED}") + BODY, "it must be a whole number <= 9+$"),
         (HEAD + "flops = 0\n" + BODY, "flops is 0; it must be a number >= 1"),
         (HEAD + "flops = 'x'\n" + BODY, "flops is 'x'; it must be a number"),
         (HEAD + "seconds = -1\n" + BODY, "seconds is -1; it must be a number > 0"),

@@ -19,6 +19,7 @@ from tiltbench.samplers.losses._matching import (
     matching,
     noising,
     plain,
+    quiet_end,
     target,
     tempered,
     times,
@@ -514,3 +515,12 @@ def test_a_monte_carlo_target_does_not_depend_on_its_neighbours():
     beside = monte_carlo.estimate(problem, base, far, torch.full((4000,), 18), 32, rng(2))[:2000]
     error = math.sqrt(float(alone.var() + beside.var()) / 2000)
     assert abs(float(alone.mean() - beside.mean())) < 4 * error
+
+
+def test_the_quiet_end_is_weighted_by_the_root_of_the_noise():
+    """lambda = beta / sqrt(alpha^2 s^2 + beta^2), 1 where X_t says nothing of X_1."""
+    base = Stationary(steps=8, scale=1.7)
+    pairs = list(zip(base.signals[:-1], base.noises[:-1], strict=True))
+    stated = [b / math.hypot(a * base.spread, b) for a, b in pairs]
+    assert quiet_end(base) == pytest.approx(stated, rel=1e-6)
+    assert min(stated) < 0.8, "else no power of it would be told from another"
