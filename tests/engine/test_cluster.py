@@ -278,14 +278,14 @@ def test_a_driver_that_is_killed_and_started_again(cluster, folder, capsys):
     taken = []
     wait_for(lambda: (hold := Hold.take(runs, left)) and not taken.append(hold))
     second = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for(lambda: len(records(runs)) == 3)
+    wait_for(lambda: len(records(runs)) == 5)  # two of them are the untrained base
     time.sleep(1)
-    assert second.poll() is None and len(seen(folder)) == 5 and len(records(runs)) == 3
+    assert second.poll() is None and len(seen(folder)) == 5 and len(records(runs)) == 5
     taken[0].release()
     said = second.communicate(timeout=HANG)[0]
     assert second.returncode == 0, said
-    assert "4 cells (1 targets x 2 samplers x 2 seeds), 2 to run" in said
-    assert len(records(runs)) == 4 and len(seen(folder)) == 6
+    assert "6 cells (1 targets x 3 samplers x 2 seeds), 4 to run" in said
+    assert len(records(runs)) == 6 and len(seen(folder)) == 6
     assert not (folder / "twice").exists()
     assert all(path.read_bytes() == text for path, text in kept.items())
     assert not list(runs.glob(".*"))  # locks, marks, halves
