@@ -96,6 +96,13 @@ def squared_errors(
     def of(x: Tensor, t: Tensor, y: Tensor, hint: Tensor | None) -> Tensor:
         return (model.control(x, t, hint) - y).square().sum(-1)
 
+    return _in_parts(of, x, t, y, hint)
+
+
+def _in_parts(
+    of: Callable[..., Tensor], x: Tensor, t: Tensor, y: Tensor, hint: Tensor | None
+) -> Tensor:
+    """of(x, t, y, hint), in parts of rows as `squared_errors` says."""
     most = at_once(AT_ONCE, x.shape[-1], x.device)
     rows = max(most * len(x) // max(x.shape[:-1].numel(), 1), 1)
     if rows >= len(x) or not torch.is_grad_enabled():
@@ -120,14 +127,7 @@ def regress_on_grid(
     def of(x: Tensor, k: Tensor, y: Tensor, hint: Tensor | None) -> Tensor:
         return (control(x, k, hint) - y).square().sum(-1)
 
-    most = at_once(AT_ONCE, x.shape[-1], x.device)
-    if most >= len(x) or not torch.is_grad_enabled():
-        return of(x, k, y, hint).mean()
-    hints = [None] * len(x) if hint is None else hint.split(most)
-    parts = zip(x.split(most), k.split(most), y.split(most), hints, strict=False)
-    return torch.cat(
-        [checkpoint(of, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
-    ).mean()
+    return _in_parts(of, x, k, y, hint).mean()
 
 
 def path_batch(path: Path, r: Tensor) -> Batch:

@@ -65,7 +65,10 @@ class Sampler(ABC, Generic[State]):
 
     @abstractmethod
     def step(self, problem: Problem, state: State, generator: Generator) -> State:
-        """One unit of work; the state handed in stays valid where the reward raises."""
+        """One unit of work; the state handed in stays valid where the reward raises.
+
+        Where operations are limited, a step dearer than any before may be stopped at any of them:
+        it is drawn from as it then is."""
 
     def done(self, state: State) -> bool:
         """Whether more steps would change nothing."""

@@ -12,18 +12,16 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tiltbench.plan.budget import UNLIMITED
+from tiltbench.plan.budget import UNLIMITED, Budget
 from tiltbench.plan.cell import CURVE_POINTS, Cell, Limits
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import Spec, build_sampler, build_target, parse, shorten, spec
 from tiltbench.plan.text import head, unquoted
 from tiltbench.samplers.search import Search
+from tiltbench.targets.cost import Cost
 from tiltbench.targets.registry import UnknownName
-
-if TYPE_CHECKING:
-    from tiltbench.plan.budget import Budget
 
 UNTRAINED = "untrained"  # the sampler that draws from the base, which every table shows
 Builder = Callable[[Spec], Any]  # build_target or build_sampler
@@ -135,19 +133,13 @@ class Suite:
         holds too few draws, the sampler that would outspend its table, the target without a limit,
         or TF32 on the CPU."""
         cells = []
-        for sampler in self.samplers:
-            if sampler.calls and sampler.calls >= self.calls:  # --calls may have lowered that
-                raise BadSpec(
-                    f"{sampler.label} has calls of its own, {sampler.calls:,}, which are not "
-                    f"below the suite's {self.calls:,}: raise --calls, or leave it out by "
-                    "--samplers"
-                )
         for target, sampler in itertools.product(self.targets, self.samplers):
-            if sampler.calls and target.calls and sampler.calls >= target.calls:
+            most = target.calls or self.calls  # --calls may have lowered it
+            if sampler.calls and sampler.calls >= most:
                 raise BadSpec(
                     f"{sampler.label} has calls of its own, {sampler.calls:,}, which are not "
-                    f"below the {target.calls:,} of {target.label}: state fewer, or put the two "
-                    "into suites of their own"
+                    f"below the {most:,} of {target.label}: raise those (--calls), or leave one "
+                    "of the two out"
                 )
             made = build_target(target.spec)
             _holds(made, self.draws)
@@ -194,9 +186,6 @@ class Suite:
     def budget(self, target: Choice, sampler: Choice) -> Budget:
         """Measuring: 200 a draw for reverse paths, 200 a draw for the learning curve, and for the
         probes as much as training or drawing cost.  None of it reaches the sampler."""
-        from tiltbench.plan.budget import Budget
-        from tiltbench.targets.cost import Cost
-
         points = sampler.calls or target.calls or self.calls
         extra = 200 * self.curve * CURVE_POINTS + max(points, 200 * self.draws)
         made = Budget.of(points, self.draws, Cost(extra, extra))

@@ -29,7 +29,7 @@ def sentence(said: str, data: Any, shape: type[Struct]) -> str:
     row, table = _table(steps[0], shape) if steps else (shape, "")
     keys = [step for step in steps[1:] if step[0] != "["]
     if found := re.search(r"unknown field `(.*)`", said):
-        if found[1] == "budget" and "calls" in row.__struct_fields__:  # its name until November
+        if found[1] == "budget" and "calls" in row.__struct_fields__:  # its former name
             return f"{table} has no key 'budget'; it is called 'calls'"
         return f"{table} has no key {found[1]!r}{nearest(found[1], sorted(row.__struct_fields__))}"
     if found := re.search(r"missing required field `(.*)`", said):

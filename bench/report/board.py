@@ -27,7 +27,7 @@ from tiltbench.report.places import (
     judged,
     orders,
 )
-from tiltbench.report.tables.legend import SIDES, brief
+from tiltbench.report.tables.legend import SIDES
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -63,10 +63,6 @@ class Spent(NamedTuple):
     draw_flops: float = math.nan
     train_seconds: float = math.nan
     ended_by: str = ""  # what ended training: calls, flops, seconds or steps
-
-    @property
-    def text(self) -> str:
-        return brief(self.calls)
 
 
 class Row(NamedTuple):

@@ -100,7 +100,7 @@ class Training:
                 self.progress("training", meters.share)
                 self.look(state, source)
         except ComputeExceeded:
-            ended = "flops"
+            ended = "flops"  # not begun or, where none was as dear before, stopped in its midst
         except BudgetExceeded:
             ended = "calls"  # the last step was not made, `state` is as it was before
         finally:

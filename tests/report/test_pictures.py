@@ -64,7 +64,7 @@ def test_ties_for_the_best_are_bold_in_the_summary_and_colours_have_one_scale():
     )
     panel = Figure().subplots()
     cells = cells_of(scores)["log_Z_err"]
-    spent = Spent(*[9.0] * 8, False, False, None)
+    spent = Spent(*[9.0] * 8, False, False)
     board_rows = [
         Row(n, None, 5, 5, {}, {"log_Z_err": cells[n]},
             frozenset({"log_Z_err"} & ({"log_Z_err"} if n in best(cells) else set())), spent)

@@ -29,7 +29,7 @@ from tiltbench.report.page.views import views
 from tiltbench.report.pictures.plots import targets_of
 from tiltbench.report.pictures.style import looks
 from tiltbench.report.places import shown
-from tiltbench.report.tables.legend import NOT_BETTER, SIDES, legend, physics
+from tiltbench.report.tables.legend import NOT_BETTER, SIDES, brief, legend, physics
 from tiltbench.report.tables.markdown import PLACES, places_of, worst
 from tiltbench.report.tables.misled import misled
 from tiltbench.report.tables.reasons import dashes, ends, marks, notes, places
@@ -181,7 +181,7 @@ def _row(board: Board, row: Row) -> Json:
         "calls": row.spent.calls,
         "flops": row.spent.flops,
         "ended": row.spent.ended_by,
-        "spent": row.spent.text,
+        "spent": brief(row.spent.calls),
         "cells": {
             name: {
                 "v": c.median,

@@ -16,6 +16,7 @@ from tiltbench.report.compare import SEEDS_FOR_BOLD, Verdict, scale
 from tiltbench.report.frame import BLOCK, Frames
 from tiltbench.report.pictures.scatter import EXACT, MOST, View, first_runs, outcomes, panel, view
 from tiltbench.report.pictures.style import GREY, INK, PALE, STYLE, plain, save
+from tiltbench.report.tables.legend import brief
 from tiltbench.score.curve import DISTANCES
 from tiltbench.targets.target import Target
 
@@ -130,7 +131,7 @@ def _shown(targets: Mapping[str, Target], names: set[str]) -> str:
 
 
 def _calls(row: Row) -> str:
-    return row.spent.text
+    return brief(row.spent.calls)
 
 
 def _other_sides(row: Row) -> str:

@@ -20,6 +20,7 @@ from tiltbench.report.tables.legend import (
     BEHIND,
     MARK,
     NOT_BETTER,
+    brief,
     legend,
     number,
     physics,
@@ -117,7 +118,7 @@ def _grid(board: Board, columns: list[str]) -> str:
     heads = [f"{c.removesuffix(SUFFIX)} {ARROW[metric_of(c).better]}" for c in columns]
     floors = {column: board.floor(column) for column in columns}
     rows = [
-        [code(row.sampler), _calls(row), *(_cell(row, c) for c in columns)]
+        [code(row.sampler), _count(row.spent.calls), *(_cell(row, c) for c in columns)]
         for row in board.rows
         if any(column in row.cells for column in columns)
     ]
@@ -134,10 +135,6 @@ def _exact(floor: Floor | None) -> str:
 
 def _fewer(board: Board, column: str) -> str:
     return "; ".join(f"{_exact(f)}, n {f.n:.0f}" for f in board.other_floors(column))
-
-
-def _calls(row: Row) -> str:
-    return _count(row.spent.calls)
 
 
 def _cell(row: Row, metric: str) -> str:
@@ -312,7 +309,7 @@ def _distance(row: Row) -> str:
         return "–"
     said = MARK.get(row.cells[name].verdict, "") + number(row.cells[name].median)
     said = f"*{said}*" if name in SLANTED else said
-    return f"{said}{f' {BEHIND}' if row.behind else ''} · {row.spent.text}"
+    return f"{said}{f' {BEHIND}' if row.behind else ''} · {brief(row.spent.calls)}"
 
 
 def _sides(row: Row) -> str:
