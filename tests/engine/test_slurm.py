@@ -141,5 +141,5 @@ def test_a_ray_cluster_inside_a_job(slurm, tmp_path):
     words = ["--nodes=1", script, "--suite", "tiny.toml", "--device", "cpu"]
     log = submitted(slurm, tmp_path, *words, "--out", "out")
     checked(tmp_path, log)
-    assert "6 to run on cpu, as tasks of the Ray cluster at localhost:" in log
+    assert "9 to run on cpu, as tasks of the Ray cluster at localhost:" in log
     assert (tmp_path / "out/table.md").exists()
