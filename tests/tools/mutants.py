@@ -290,7 +290,7 @@ MUTANTS = [
     ),
     Mutant(
         "a trust region that ignores its radius",
-        "samplers/losses/trust_region_log_variance.py",
+        "samplers/losses/_trust_region.py",
         "divergence(betas * log_w) <= radius",
         "divergence(betas * log_w) <= math.inf",
         "samplers/test_adjoint.py",
