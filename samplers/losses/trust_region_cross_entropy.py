@@ -62,5 +62,7 @@ def value(model: Model, process: Process, batch: Batch, generator: Generator) ->
     return -(batch["chance"] * ratio).sum()
 
 
-trust_region_cross_entropy = Preset(NAME, Diffusion(made(Reach()), repeats=8, memory=16))
+trust_region_cross_entropy = Preset(
+    "trust_region_cross_entropy", Diffusion(made(Reach()), repeats=8, memory=16)
+)
 """Importance-weighted cross-entropy within a trust region (arXiv 2508.12511)."""

@@ -72,7 +72,7 @@ class Tilted(Controlled):
     def log_flow(self, x, t):
         """As dt -> 0: log Z and the ratio of the noised laws."""
         levels = [
-            torch.tensor([of(float(s)) for s in t.flatten()]).to(x).reshape(t.shape)
+            torch.tensor([of(float(s)) for s in t.flatten()]).to(x).reshape(t.shape + (1,))
             for of in (self.base.signal, self.base.noise)
         ]
         return self.log_Z + self.law.log_density(x, *levels) - self.base.law.log_density(x, *levels)
