@@ -19,7 +19,9 @@ batch, whose X_0 no control moves, and 0 where X_0 is a point.  In continuous ti
 sigma; on a grid a Gaussian step balances up to O(dt).
 
 lam -> infinity leaves the stretch from 0 to K, trajectory balance, and lam -> 0 single steps:
-detailed balance, whose errors add up along the path.
+detailed balance, whose errors add up along the path.  V costs its share of compute and has to be
+learned from the end backward, so that short stretches pay in long trainings only.  lr_log_Z is
+higher here than elsewhere: what log Z is off by, V has to make up for at every time.
 """
 
 from __future__ import annotations
@@ -86,7 +88,7 @@ def normalised(weights: list[float]) -> tuple[float, ...]:
 class Geometric(Options):
     """`lam`: a stretch of l steps weighs in proportion to lam^l."""
 
-    lam: float = 1.0
+    lam: float = 2.0
 
     def __post_init__(self) -> None:
         if not 0 < self.lam < math.inf:
@@ -106,11 +108,12 @@ def single_steps(steps: int) -> tuple[float, ...]:
 
 
 subtrajectory_balance = Preset(
-    "subtrajectory_balance", Diffusion(made(Geometric()), model=Valued())
+    "subtrajectory_balance", Diffusion(made(Geometric()), model=Valued(), lr_log_Z=0.3)
 )
 """Sub-trajectory balance over all stretches (arXiv 2310.02679)."""
 
 detailed_balance = Preset(
-    "detailed_balance", Diffusion(balance("detailed_balance", single_steps), model=Valued())
+    "detailed_balance",
+    Diffusion(balance("detailed_balance", single_steps), model=Valued(), lr_log_Z=0.3),
 )
 """Detailed balance: the stretches of one step (arXiv 2201.13259)."""

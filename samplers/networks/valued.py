@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from tiltbench.samplers.networks.model import Model, Network, at_least_one
 from tiltbench.samplers.networks.perceptron import Mlp
-from tiltbench.samplers.networks.timed import Field, clock, initialise
+from tiltbench.samplers.networks.timed import MOST, Field, clock, initialise
 from tiltbench.targets.bases.process import Process
 
 NATS = 10.0  # a unit of the last layer: log-flows are tens of nats where controls are of order one
@@ -18,22 +20,23 @@ NATS = 10.0  # a unit of the last layer: log-flows are tens of nats where contro
 
 @dataclass(frozen=True)
 class Valued(Network):
-    """The network `control` and beside it V(x, t) = NATS MLP(factor x / spread, embedding(t)).
+    """The network `control` and beside it V = NATS squash(MLP(factor x / spread, embedding(t))).
 
     V + log_Z is the logarithm of the flow relative to the base's density, log E_base[exp r(X_1) |
-    X_t = x] at the optimum (sub-trajectory balance).  V starts at 0.  `width`, `layers` and
-    `factor`, which is that of `Sharpened`, are of V alone; SiLU between layers.
+    X_t = x] at the optimum (sub-trajectory balance).  V starts at 0 and stays within 500 nats.
+    `width`, `layers` and `factor`, which is that of `Sharpened`, are of V alone; SiLU between
+    layers.
     """
 
     name: ClassVar[str] = "Valued"
-    width: int = 64
+    width: int = 32
     layers: int = 3
     factor: float = 1.0
     control: Network = Mlp()
 
     def __post_init__(self) -> None:
         at_least_one(self, "width", "layers")
-        if not 0 < self.factor < float("inf"):
+        if not 0 < self.factor < math.inf:
             raise ValueError(f"factor is {self.factor}; it must be positive and finite")
 
     def build(self, dim: int, process: Process, generator: Generator) -> Model:
@@ -72,5 +75,4 @@ class _Height(Field):
         h = nn.functional.silu(h + (embedding + self.state.bias))
         for layer in self.hidden:
             h = nn.functional.silu(layer(h))
-        out: Tensor = self.out(h)
-        return out
+        return MOST * torch.tanh(self.out(h) / MOST)

@@ -1,4 +1,4 @@
-"""Losses with a learned flow, and the cross-entropy within a trust region: identities, closed forms.
+"""Losses with a learned flow, and the cross-entropy within a trust region: identities.
 
 On a Gaussian base a linear reward has a control and a flow that balance every stretch exactly, on
 any grid; on a "pretrained" mixture they do so as dt -> 0."""
@@ -97,7 +97,6 @@ def test_on_a_pretrained_base_steps_balance_as_the_grid_is_refined():
         S = levels_of(world, model, batch_of(world, trajectory_balance, model, paths=500))
         inner = S[steps // 5 : 4 * steps // 5].diff(dim=0)
         rms[steps] = float(inner.detach().square().mean().sqrt())
-    print(rms)
     order = math.log(rms[20] / rms[80]) / math.log(4)
     assert 0.8 < order < 1.3
 
@@ -116,7 +115,7 @@ def test_the_longest_stretch_is_trajectory_balance(base):
     ours = made(Geometric(1e12)).value(model, base, batch, rng())
     theirs = trajectory_balance.value(model, base, batch, rng())
     if base.start_var == 0:
-        assert float(ours) == pytest.approx(float(theirs), rel=1e-6)
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
         grads = [
             torch.autograd.grad(value, list(model.network.parameters())) for value in (ours, theirs)
         ]
@@ -216,7 +215,7 @@ def test_cross_entropy_is_stationary_at_the_optimum_and_not_path_by_path():
     model, loss, slopes = perturbed(world, 0.0, guided=False), made(Reach()), []
     for seed in range(100):
         batch = batch_of(world, loss, model, 32, seed)
-        torch.testing.assert_close(batch["chance"], torch.full((32,), 1 / 32).double(), rtol=0.02, atol=0)
+        assert float(batch["chance"].max()) < 1.02 / 32
         value = loss.value(model, world.base, batch, rng())
         slopes.append(torch.autograd.grad(value, model.network.theta)[0].double())
     slopes = torch.stack(slopes)

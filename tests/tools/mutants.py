@@ -296,6 +296,27 @@ MUTANTS = [
         "samplers/test_adjoint.py",
     ),
     Mutant(
+        "sub-trajectories: the step ratio counted with the wrong sign",
+        "samplers/losses/subtrajectory_balance.py",
+        "levels[1:] - ahead",
+        "levels[1:] + ahead",
+        "samplers/test_flows.py",
+    ),
+    Mutant(
+        "sub-trajectories: the start's flow is not normalised",
+        "samplers/losses/subtrajectory_balance.py",
+        "start = V[:1] - (",
+        "start = V[:1] - 0 * (",
+        "samplers/test_flows.py",
+    ),
+    Mutant(
+        "cross-entropy: every path counts alike",
+        "samplers/losses/trust_region_cross_entropy.py",
+        'return -(batch["chance"] * ratio).sum()',
+        "return -ratio.mean()",
+        "samplers/test_flows.py",
+    ),
+    Mutant(
         "annealing through the denoiser, whose rate is not scaled",
         "samplers/recipes/annealing.py",
         "change = change + share * torch.stack(moved)",
