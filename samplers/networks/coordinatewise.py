@@ -26,7 +26,7 @@ from tiltbench.targets.bases.process import Process
 
 @dataclass(frozen=True)
 class Coordinatewise(Network):
-    """u_i = squash(f(x_i / spread, e_i, mean of features, t)), f of `layers` layers shared by all i.
+    """u_i = squash(f(x_i / spread, e_i, mean of features, t)), f of `layers` layers, one for all.
 
     A point costs about D (layers - 1) width^2 multiplications, and the means as much again."""
 
