@@ -291,8 +291,8 @@ MUTANTS = [
     Mutant(
         "a trust region that ignores its radius",
         "samplers/losses/trust_region_log_variance.py",
-        "divergence(betas * log_w) <= radius",
-        "divergence(betas * log_w) <= math.inf",
+        "divergence(betas * log_w, log_q) <= radius",
+        "divergence(betas * log_w, log_q) <= torch.inf",
         "samplers/test_adjoint.py",
     ),
     Mutant(
