@@ -137,8 +137,7 @@ def test_score_matching_weighs_exploring_paths_by_the_law_that_simulated():
     expected = 1 + world.slope.square()
     torch.testing.assert_close(batch["x1"].mean(0), world.slope, atol=0.04, rtol=0)
     torch.testing.assert_close(square, expected, atol=0.05, rtol=0)
-    own = replace(sampler, loss=sampler.loss._replace(any_law=True))
-    path = own._path(world.problem(), Model(Steered(tilted)), 1e-9, rng(8))
+    path = sampler._path(world.problem(), Model(Steered(tilted)), 1e-9, rng(8))
     blind = sampler.loss.label(
         world.problem(), Model(Steered(tilted)), replace(path, excess=None), 0.0, rng(9)
     )
@@ -208,7 +207,7 @@ def test_the_spec_of_all_three_is_read_back():
 # --- the buffer ---
 
 
-def of_numbers(problem, capacity, rewards):
+def of_numbers(capacity, rewards):
     ring = empty(capacity, 2, torch.device("cpu"))
     r = torch.tensor(rewards, dtype=torch.float64)
     ring.write(torch.zeros(len(r), 2) + r[:, None], r)
@@ -216,7 +215,7 @@ def of_numbers(problem, capacity, rewards):
 
 
 def test_a_ring_keeps_the_last():
-    ring = of_numbers(None, 5, [0, 1, 2])
+    ring = of_numbers(5, [0, 1, 2])
     assert ring.filled == 3
     ring.write(torch.zeros(4, 2), torch.arange(3, 7))
     assert ring.filled == 5 and sorted(ring.r.tolist()) == [2, 3, 4, 5, 6]
@@ -227,7 +226,7 @@ def test_a_ring_keeps_the_last():
 def test_chances_go_by_rank():
     """Of the density r + log p_base, 1 / (w0 N + i): the base's part turns the order round."""
     base = Brownian(scale=0.5)
-    ring = of_numbers(None, 8, [0.0, 1.0, 2.0, 3.0])
+    ring = of_numbers(8, [0.0, 1.0, 2.0, 3.0])
     place = by_rank(Problem(2, base, lambda x: x), ring, 0.1, 100_000, rng(11))
     expected = 1 / (0.4 + torch.arange(4.0))
     expected = expected / expected.sum()
@@ -240,7 +239,7 @@ def test_chances_go_by_rank():
 
 def test_ranks_are_renewed_when_enough_is_new():
     problem = Problem(2, Brownian(scale=10.0), lambda x: x)
-    ring = of_numbers(problem, 200, list(range(100)))
+    ring = of_numbers(200, list(range(100)))
     ranked = []
     for r in (200.0, *[-1.0] * 20):
         by_rank(problem, ring, 1e-2, 1, rng(13))
