@@ -15,8 +15,9 @@ the weights such that a step is covered with weight 1 on the average over steps.
 balanced, for paths of any control with full support, at the optimum alone: phi_k(x) = log
 E_base[exp r(X_1) | X_k = x] and u* (GFlowNets, arXiv 2209.12782; diffusion samplers, 2310.02679).
 It holds for any base and start, X_0 remembered or not; the last term of phi_0 is the mean over the
-batch, whose X_0 no control moves, and 0 where X_0 is a point.  In continuous time grad phi = u /
-sigma; on a grid a Gaussian step balances up to O(dt).
+batch, whose X_0 no control moves, and 0 where X_0 is a point.  (Where the end remembers X_0, paths
+traced back from replayed ends have other X_0, and their log Z is off.)  In continuous time grad phi
+= u / sigma; on a grid a Gaussian step balances up to O(dt).
 
 lam -> infinity leaves the stretch from 0 to K, trajectory balance, and lam -> 0 single steps:
 detailed balance, whose errors add up along the path.  V costs its share of compute and has to be

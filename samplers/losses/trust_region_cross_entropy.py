@@ -6,9 +6,10 @@ P' is the law of `_trust_region` with KL(P' | P^v) <= radius, v the control that
 
 so that u is fitted to P' by maximum likelihood: sum_k dt_k / 2 |u_k - z_k / sqrt(dt_k)|^2 along the
 path, z_k the noise that would have driven the base there.  It covers all that P' covers, where
-relative entropy seeks modes.  Values of the reward only, and any control's paths will do; the
-weights of a kept batch stay what they were.  At beta = 1 the gradient vanishes at u* in expectation
-but, unlike that of log-variance, not path by path: it wants many paths an iteration, kept ones too.
+relative entropy seeks modes.  Values of the reward only; paths of another law than P^v are weighed
+to it, and the weights of a kept batch stay what they were.  At beta = 1 the gradient vanishes at u*
+in expectation but, unlike that of log-variance, not path by path: it wants many paths an iteration,
+kept ones too.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Reach(Options):
             raise ValueError(f"radius is {self.radius}; it must be positive and finite")
 
     def loss(self) -> Loss:
-        return Loss(NAME, self.label, value, price, options=self)
+        return Loss(NAME, self.label, value, price, any_law=True, options=self)
 
     def label(
         self, problem: Problem, model: Model, path: Path, share: float, generator: Generator
@@ -52,7 +53,9 @@ class Reach(Options):
         with torch.no_grad():
             r = problem.reward(path.x[-1]).double()
             log_w = floored(r - base.log_ratio(path), problem.checks)
-            chance = torch.softmax(exponent(log_w, self.radius) * log_w, 0)
+            log_q = None if path.excess is None else -path.excess
+            tempered = exponent(log_w, self.radius, log_q) * log_w
+            chance = torch.softmax(tempered if log_q is None else tempered + log_q, 0)
             return {**path_batch(path, r), "chance": chance}
 
 

@@ -21,8 +21,8 @@ def label(problem: Problem, model: Model, path: Path, share: float, generator: G
     with torch.no_grad():
         ratio = problem.base.log_ratio(path)
         log_w = floored(problem.reward(path.x[-1]).double() - ratio, problem.checks)
-        batch = path_batch(path, exponent(log_w, RADIUS) * log_w + ratio)
-        return batch
+        log_q = None if path.excess is None else -path.excess
+        return path_batch(path, exponent(log_w, RADIUS, log_q) * log_w + ratio)
 
 
 def value(model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
@@ -33,4 +33,4 @@ def price(paths: int, steps: int, guided: bool) -> Cost:
     return Cost(values=paths).plus(hints(paths, steps, guided))
 
 
-trust_region_log_variance = Loss("trust_region_log_variance", label, value, price)
+trust_region_log_variance = Loss("trust_region_log_variance", label, value, price, any_law=True)

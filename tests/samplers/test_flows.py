@@ -12,6 +12,7 @@ import torch
 from tests.samplers.test_losses import Known, perturbed
 from tests.tools.worlds import Shifted, Tilted, rng, weights_of, z_score
 from tiltbench.plan.spec import build_sampler, parse
+from tiltbench.samplers.behaviour.exploration import Wider
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.loss import batch_path, made
 from tiltbench.samplers.losses._trust_region import divergence
@@ -125,7 +126,7 @@ def test_the_longest_stretch_is_trajectory_balance(base):
         path = batch_path(base, batch)
         S = levels_of(world, model, {**batch, "u": model.control(path.x[:-1], path.t[:-1, None])})
         assert float(ours) == pytest.approx(float((S[-1] - S[0]).square().mean()), rel=1e-6)
-    start = log_flows(model, batch_path(base, batch), batch["r"])[0]
+    start = log_flows(model, batch_path(base, batch), batch["r"])[0].detach()
     assert float(torch.logsumexp(start, 0)) - math.log(64) == pytest.approx(0.3, abs=1e-9)
 
 
@@ -206,6 +207,23 @@ def test_a_flow_begins_as_log_Z_and_its_control_as_without_it():
     assert all(torch.equal(model.state_dict()[key], bare[key]) for key in bare)
 
 
+def test_stretches_balance_at_the_optimum_on_paths_of_any_law():
+    """Exploring ones, and ones traced back from points that are nobody's draws."""
+    world = Shifted(Brownian(steps=6, scale=1.5))
+    problem, sampler = world.problem(), detailed_balance.sampler
+    explorer = replace(sampler, paths=64, explore=Wider(extra=2.0, until=1.0))
+    at, off = (perturbed(world, theta, guided=False) for theta in (0.0, 0.4))
+    wide = explorer.batch(problem, at, 0.01, rng(5))
+    assert wide["excess"].std() > 1
+    ends = 3 * torch.randn(64, 2, generator=rng(6)) + 1
+    with torch.no_grad():
+        back = explorer.recipe.retrace(problem, at, ends, rng(7))
+    traced = sampler.loss.given(problem, at, back, problem.reward(ends), 0.5)
+    for batch in (wide, traced):
+        assert sampler.loss.value(at, world.base, batch, rng()) < 1e-8
+        assert sampler.loss.value(off, world.base, batch, rng()) > 0.05
+
+
 # --- the cross-entropy ---
 
 
@@ -249,6 +267,19 @@ def test_cross_entropy_of_any_paths_is_least_at_the_optimum():
     best = world.control(path.x[:-1, :1], path.t[:-1, None])[:, 0]
     torch.testing.assert_close(least, best, rtol=0, atol=0.1)
     assert float(value) == 0
+
+
+def test_cross_entropy_weighs_exploring_paths_by_the_law_that_simulated():
+    """Their ends have the mean and the spread of p* under the chances."""
+    world = Shifted(Stationary(steps=6), (0.5, -0.3))
+    sampler = Diffusion(made(Reach(1e3)), paths=20_000, explore=Wider(extra=0.1, until=1.0))
+    batch = sampler.batch(world.problem(), perturbed(world, 0.0, guided=False), 1e-9, rng(8))
+    x, chance = batch["x"][-1], batch["chance"][:, None].float()
+    assert (x.mean(0) - world.slope).abs().max() < 0.04
+    torch.testing.assert_close((chance * x).sum(0), world.slope, atol=0.05, rtol=0)
+    square = (chance * x.square()).sum(0)
+    torch.testing.assert_close(square, 1 + world.slope.square(), atol=0.06, rtol=0)
+    assert (x.square().mean(0) - 1 - world.slope.square()).min() > 0.07
 
 
 def test_cross_entropy_keeps_within_its_radius():
