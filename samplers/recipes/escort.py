@@ -143,14 +143,13 @@ def rate(path: EscortPath) -> Float[Tensor, " k1 *b"]:
 class Escort(Process):
     """The chain: Euler steps on the base's grid, both ways, with noise 2 eps_t dt.
 
-    eps_t = eps spread^2 ratio^(-2t), held over a step at its earlier end."""
+    `diffusion` is eps_t of every step, length^2, that of its earlier end."""
 
     path: ClassVar[type[Path]] = EscortPath
     flow: Noising  # the base
     reward: Reward
     annealing: Annealing
-    eps: float
-    ratio: float
+    diffusion: tuple[float, ...]
     weighing: Weighing
 
     @property
@@ -164,11 +163,6 @@ class Escort(Process):
     @property
     def spread(self) -> float:
         return self.flow.spread
-
-    @cached_property
-    def diffusion(self) -> list[float]:
-        """eps_t of every step, length^2."""
-        return [self.eps * self.spread**2 * self.ratio ** (-2 * t) for t in self.times[:-1]]
 
     @cached_property
     def stds(self) -> list[float]:

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import Loss
 from tiltbench.samplers.networks.model import Model
-from tiltbench.samplers.recipes.annealing import Annealing, Ramp
+from tiltbench.samplers.recipes.annealing import Annealing, Ramp, ThroughFlow
 from tiltbench.samplers.recipes.escort import (
     Divergence,
     Escort,
@@ -36,6 +36,11 @@ class _Annealed(Recipe):
     eps: float
     ratio: float
 
+    def noise(self, flow: Noising) -> tuple[float, ...]:
+        """eps_t = eps Var(X_t) ratio^(-2t) of every step, Var(X_t) the base's at its earlier end."""
+        here = zip(flow.times[:-1], flow.mean_squares[:-1], strict=True)
+        return tuple(self.eps * variance * self.ratio ** (-2 * t) for t, variance in here)
+
     def simulate(self, problem: Problem, model: Model, n: int, generator: Generator) -> EscortPath:
         return _escort(problem).simulate(model, (n, problem.dim), generator, model.guided)
 
@@ -58,14 +63,16 @@ class _Annealed(Recipe):
 class Escorted(_Annealed):
     """Annealing weighed by kernel ratios: tilted controlled Crooks (math.md 5.3), eps > 0.
 
-    eps is in units of spread^2, the noise falls as eps ratio^(-2t).  CMCD (arXiv 2307.01050) on a
-    static base.  grad r may be clipped: any drift has its exact ratio.
+    The noise is eps Var(X_t) ratio^(-2t), Var(X_t) of the base.  It has to fall: a step eps_t dt
+    that is large beside the square of a mode's width overshoots, and one that is right for a mode
+    at the end does not mix at the start.  CMCD (arXiv 2307.01050) on a static base.  grad r may be
+    clipped: any drift has its exact ratio.
     Without the base's density the weights are off by O(dt / eps); eps below LEAST is refused."""
 
     name: ClassVar[str] = "Escorted"
-    annealing: Annealing = Ramp()
-    eps: float = 0.5
-    ratio: float = 1.0
+    annealing: Annealing = ThroughFlow()
+    eps: float = 1.0
+    ratio: float = 4.0
 
     def __post_init__(self) -> None:
         _positive(self, "eps", "ratio")
@@ -77,14 +84,14 @@ class Escorted(_Annealed):
 
     def process(self, problem: Problem, tamed: Reward) -> Escort:
         flow = _started(problem.base)
-        return Escort(flow, tamed, self.annealing, self.eps, self.ratio, KernelRatio())
+        return Escort(flow, tamed, self.annealing, self.noise(flow), KernelRatio())
 
 
 @dataclass(frozen=True)
 class Transported(_Annealed):
     """Annealing weighed by the divergence of w: tilted escorted Jarzynski (math.md 5.2), eps >= 0.
 
-    eps is in units of spread^2, the noise falls as eps ratio^(-2t); eps = 0 is a flow.  NETS
+    The noise is eps Var(X_t) ratio^(-2t), Var(X_t) of the base; eps = 0 is a flow.  NETS
     (arXiv 2410.02711).  Drawing takes the divergence exactly in any dimension: an estimate's noise
     would raise the mean of exp A.  grad r is never clipped: A needs it as it is.  Raises
     Unsupported where r = -inf is met: the identity needs a reward that is finite everywhere."""
@@ -101,7 +108,7 @@ class Transported(_Annealed):
 
     def process(self, problem: Problem, tamed: Reward) -> Escort:
         flow = _started(problem.base)
-        return Escort(flow, problem.reward, self.annealing, self.eps, self.ratio, Divergence())
+        return Escort(flow, problem.reward, self.annealing, self.noise(flow), Divergence())
 
     def simulate(self, problem: Problem, model: Model, n: int, generator: Generator) -> EscortPath:
         return _finite(problem, super().simulate(problem, model, n, generator))
@@ -145,7 +152,7 @@ def divergences(model: Model, path: Path) -> Float[Tensor, " k1 *b"]:
 DIRECTIONS = 64  # bounds the memory
 
 
-LEAST = 1e-3  # spread^2
+LEAST = 1e-3  # Var(X_t)
 
 
 def _escort(problem: Problem) -> Escort:

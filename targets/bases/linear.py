@@ -118,6 +118,23 @@ class Linear(Known):
     def denoise_rate(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
         return pick(self.gain_rates, k, x) * x
 
+    def bound(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        """x std(X_1) / std(X_t): the flow of a Gaussian law is linear, and 1 where it stands."""
+        return pick(self.stretches, k, x) * x
+
+    def bound_rate(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        rates = [-drift * far for drift, far in zip(self.drifts, self.stretches, strict=True)]
+        return pick(rates, k, x) * x
+
+    @cached_property
+    def stretches(self) -> list[float]:
+        """std(X_1) / std(X_t) at every time of the grid; 0 at a point start."""
+        return [self.spread / math.sqrt(v) if v else 0.0 for v in self.mean_squares]
+
+    @cached_property
+    def mean_squares(self) -> list[float]:  # type: ignore[override]
+        return [self.variance(t) for t in self.times]
+
     @cached_property
     def gain_rates(self) -> list[float]:
         """d/dt of the gain of X_1 | X_t at every time of the grid."""
@@ -133,7 +150,7 @@ class Linear(Known):
         eps: Float[Tensor, " k"],
     ) -> Float[Tensor, " k1 *b"]:
         """Exact, from the Gaussian density of X_t."""
-        rank, variances = x.shape[-1] - self.removed, [self.variance(t) for t in self.times]
+        rank, variances = x.shape[-1] - self.removed, self.mean_squares
         bend, log_norm = (
             constant(each, x, torch.float64).reshape(-1, *[1] * (x.dim() - 2))
             for each in (

@@ -64,6 +64,21 @@ class Noising(Additive):
     def denoise_rate(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
         """d/dt E_base[X_1 | X_t = x] at t = t_k, x held fixed."""
 
+    def bound(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        """Where the base's flow carries x from t_k to t = 1: here the mean of X_1, which on a
+        rectified flow is one Euler step of all that is left; exact where the law is Gaussian."""
+        return self.denoise(x, k)
+
+    def bound_rate(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        """d/dt of `bound` at t = t_k, x held fixed."""
+        return self.denoise_rate(x, k)
+
+    @cached_property
+    def mean_squares(self) -> list[float]:
+        """E|X_t|^2 / d of the base, alpha_t^2 spread^2 + beta_t^2, at every time of the grid."""
+        levels = zip(self.signals, self.noises, strict=True)
+        return [alpha**2 * self.spread**2 + beta**2 for alpha, beta in levels]
+
     @property
     @abstractmethod
     def memory(self) -> float:
