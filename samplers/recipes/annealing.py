@@ -114,6 +114,12 @@ class ThroughFlow(_Ahead):
         return base.bound_rate(x, k)
 
 
+def height(t: float, r: Float[Tensor, " *b"]) -> Float[Tensor, " *b"]:
+    """r_t = lambda(t) r(y), 0 where nothing is tilted yet."""
+    share = _ramp(t)[0]
+    return share * r if share else torch.zeros_like(r)
+
+
 def _ramp(t: float) -> tuple[float, float]:
     """lambda and d lambda / dt."""
     return t * t * (3 - 2 * t), 6 * t * (1 - t)

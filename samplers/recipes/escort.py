@@ -15,7 +15,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.recipes.annealing import Annealed, Annealing
 from tiltbench.samplers.sampler import Unsupported
-from tiltbench.targets.bases.noising import Current, Noising, turn
+from tiltbench.targets.bases.noising import Current, Noising, Side, turns
 from tiltbench.targets.bases.process import Controlled, Kernel, Path, Process
 from tiltbench.targets.constants import constant
 from tiltbench.targets.problem import Reward
@@ -47,6 +47,16 @@ class MeasuredPath(EscortPath):
     """An escort's path with the divergence of w at every point, which drawing alone pays for."""
 
     growth: Float[Tensor, " k1 *b"]  # div w of the escort w = spread u
+
+
+class Place(NamedTuple):
+    """Points at one time, or on one side of k steps, and what is known there."""
+
+    x: Float[Tensor, "*b d"]
+    u: Float[Tensor, "*b d"]
+    velocity: Float[Tensor, "*b d"]
+    score: Float[Tensor, "*b d"]
+    pull: Float[Tensor, "*b d"]
 
 
 def escorted(path: Path) -> EscortPath:
@@ -97,14 +107,25 @@ class KernelRatio(Weighing):
         return ends - put[-1]
 
     def _gained(self, escort: Escort, path: EscortPath) -> Tensor:
-        eps = constant(escort.diffusion, path.t, torch.float64)
-        w = escort.spread * path.u
-        carried = path.velocity + w
-        lead = (-1, *[1] * (path.x.dim() - 1))
-        push, up = constant(escort.diffusion, path.x).reshape(lead), slope(path)
-        ahead, behind = carried[:-1] + push * up[:-1], carried[1:] - push * up[1:]
-        back = turn(path.x.diff(dim=0), ahead, behind, path.dt, eps)
-        return back + escort.flow.log_change(path.x, path.velocity, path.score, w, path.dt, eps)
+        here = (path.x, path.u, path.velocity, path.score, path.pull)
+        start, end = Place(*(of[:-1] for of in here)), Place(*(of[1:] for of in here))
+        each = self.steps(escort, start, end, 0)
+        return torch.cat([torch.zeros_like(each[:1]), each.cumsum(0)])
+
+    def steps(self, escort: Escort, start: Place, end: Place, first: int) -> Float[Tensor, " k *b"]:
+        """log N_bwd - log N_fwd + log p_{t_{j+1}}(end) - log p_{t_j}(start) of the steps
+        j = first, first + 1, ..., float64: what A gains by each but for the change of r_t."""
+        here = slice(first, first + len(start.x))
+        eps = constant(escort.diffusion[here], start.x, torch.float64)
+        dt = escort.grid(start.x).diff()[here]
+        push = constant(escort.diffusion[here], start.x).reshape(-1, *[1] * (start.x.dim() - 1))
+        left, come = (
+            Side(at.x, at.velocity, at.score, escort.spread * at.u) for at in (start, end)
+        )
+        ahead = start.velocity + left.carried + push * (start.score + start.pull)
+        behind = end.velocity + come.carried - push * (end.score + end.pull)
+        back = turns(end.x - start.x, ahead, behind, dt, eps)
+        return back + escort.flow.log_steps(left, come, dt, eps, first)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class _Annealed(Recipe):
     ratio: float
 
     def noise(self, flow: Noising) -> tuple[float, ...]:
-        """eps_t = eps Var(X_t) ratio^(-2t) of every step, Var(X_t) the base's at its earlier end."""
+        """eps_t = eps Var(X_t) ratio^(-2t) of every step, of the base at its earlier end."""
         here = zip(flow.times[:-1], flow.mean_squares[:-1], strict=True)
         return tuple(self.eps * variance * self.ratio ** (-2 * t) for t, variance in here)
 
@@ -46,7 +46,7 @@ class _Annealed(Recipe):
 
     def retrace(
         self, problem: Problem, model: Model, x: Float[Tensor, "n d"], generator: Generator
-    ) -> EscortPath:
+    ) -> EscortPath | None:
         return _escort(problem).retrace(model, x, generator, model.guided)
 
     def price(self, loss: Loss, paths: int, steps: int, guided: bool) -> Cost:
@@ -59,8 +59,20 @@ class _Annealed(Recipe):
         return loss.price(paths, steps, False).plus(Cost(points, points + again))
 
 
+class Kernels(_Annealed):
+    """Annealing whose weights are ratios of kernels, which need noise."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "eps", "ratio")
+        if self.eps < LEAST:
+            raise ValueError(
+                f"eps is {self.eps}; below {LEAST} the two kernels of a step hardly meet: use "
+                "recipe=Transported, which takes any eps from 0 on"
+            )
+
+
 @dataclass(frozen=True)
-class Escorted(_Annealed):
+class Escorted(Kernels):
     """Annealing weighed by kernel ratios: tilted controlled Crooks (math.md 5.3), eps > 0.
 
     The noise is eps Var(X_t) ratio^(-2t), Var(X_t) of the base.  It has to fall: a step eps_t dt
@@ -74,16 +86,8 @@ class Escorted(_Annealed):
     eps: float = 1.0
     ratio: float = 4.0
 
-    def __post_init__(self) -> None:
-        _positive(self, "eps", "ratio")
-        if self.eps < LEAST:
-            raise ValueError(
-                f"eps is {self.eps}; below {LEAST} the two kernels of a step hardly meet: use "
-                "recipe=Transported, which takes any eps from 0 on"
-            )
-
     def process(self, problem: Problem, tamed: Reward) -> Escort:
-        flow = _started(problem.base)
+        flow = started(problem.base)
         return Escort(flow, tamed, self.annealing, self.noise(flow), KernelRatio())
 
 
@@ -107,7 +111,7 @@ class Transported(_Annealed):
         _positive(self, "ratio")
 
     def process(self, problem: Problem, tamed: Reward) -> Escort:
-        flow = _started(problem.base)
+        flow = started(problem.base)
         return Escort(flow, problem.reward, self.annealing, self.noise(flow), Divergence())
 
     def simulate(self, problem: Problem, model: Model, n: int, generator: Generator) -> EscortPath:
@@ -116,7 +120,8 @@ class Transported(_Annealed):
     def retrace(
         self, problem: Problem, model: Model, x: Float[Tensor, "n d"], generator: Generator
     ) -> EscortPath:
-        return _finite(problem, super().retrace(problem, model, x, generator))
+        path = _escort(problem).retrace(model, x, generator, model.guided)
+        return _finite(problem, path)
 
     def weighed(self, problem: Problem, model: Model, path: Path) -> MeasuredPath:
         """With div w at every point."""
@@ -166,7 +171,7 @@ def _positive(recipe: Recipe, *names: str) -> None:
             raise ValueError(f"{field} is {getattr(recipe, field)}; it must be positive and finite")
 
 
-def _started(base: Process) -> Noising:
+def started(base: Process) -> Noising:
     """The base, if an escort can start on it."""
     if not isinstance(base, Noising):
         raise Unsupported("an escort needs a base whose score and velocity are known (Noising)")

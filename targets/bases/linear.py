@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from tiltbench.targets.bases.noising import Current, Known, Step, pick
+from tiltbench.targets.bases.noising import Current, Known, Side, Step, pick
 from tiltbench.targets.bases.process import Kernel
 from tiltbench.targets.constants import constant
 
@@ -150,7 +150,24 @@ class Linear(Known):
         eps: Float[Tensor, " k"],
     ) -> Float[Tensor, " k1 *b"]:
         """Exact, from the Gaussian density of X_t."""
-        rank, variances = x.shape[-1] - self.removed, self.mean_squares
+        log_p = self._log_marginal(x, 0)
+        return log_p - log_p[:1]
+
+    def log_steps(
+        self,
+        start: Side,
+        end: Side,
+        dt: Float[Tensor, " k"],
+        eps: Float[Tensor, " k"],
+        first: int = 0,
+    ) -> Float[Tensor, " k *b"]:
+        """Exact, from the Gaussian density of X_t."""
+        return self._log_marginal(end.x, first + 1) - self._log_marginal(start.x, first)
+
+    def _log_marginal(self, x: Float[Tensor, "k *b d"], first: int) -> Float[Tensor, " k *b"]:
+        """log p_{t_j}(x_j) of the base at the times j = first, first + 1, ..., but for a constant
+        that all of them share; float64."""
+        rank, variances = x.shape[-1] - self.removed, self.mean_squares[first : first + len(x)]
         bend, log_norm = (
             constant(each, x, torch.float64).reshape(-1, *[1] * (x.dim() - 2))
             for each in (
@@ -158,8 +175,7 @@ class Linear(Known):
                 [-rank / 2 * math.log(v) for v in variances],
             )
         )
-        log_p = torch.addcmul(log_norm, x.square().sum(-1).double(), bend)
-        return log_p - log_p[:1]
+        return torch.addcmul(log_norm, x.square().sum(-1).double(), bend)
 
     def posterior(
         self, x: Float[Tensor, "*b d"], k: Int[Tensor, " *b"], generator: Generator

@@ -571,7 +571,7 @@ def test_training_approaches_the_target(name):
         state = sampler.step(problem, state, generator)
     after = sampler.draw(problem, state, 1000, rng(2))
     gap = [world.log_Z - float(log_w.mean()) for log_w in (before, after.log_w)]
-    assert abs(gap[1]) < 0.15 * gap[0]
+    assert abs(gap[1]) < 0.15 * gap[0] + 0.003  # resampled, it is near before
     assert ess(after.log_w) > 0.65
     back = sampler.reverse(problem, state, world.sample(1000, rng(4)), rng(5)).log_w
     both = bar(after.log_w, back)
