@@ -56,8 +56,13 @@ def segments(process: Resampling, path: ResampledPath) -> Float[Tensor, "s n"]:
     edges = [0, *process.boundaries, process.steps]
     sizes = [b - a for a, b in zip(edges, edges[1:], strict=False)]
     own = torch.stack([part.sum(0) for part in process.steps_of(path).split(sizes)])
-    left = gone_on(path.height[edges[:-1]], path.ancestor[edges[:-1]])
-    return own + path.height[edges[1:]] - left
+    # stacked, for a list of indices would have to be brought to a GPU
+    left = gone_on(_at(path.height, edges[:-1]), _at(path.ancestor, edges[:-1]))
+    return own + _at(path.height, edges[1:]) - left
+
+
+def _at(part: Float[Tensor, "k1 n"], times: list[int]) -> Float[Tensor, "s n"]:
+    return torch.stack([part[k] for k in times])
 
 
 def price(paths: int, steps: int, guided: bool) -> Cost:

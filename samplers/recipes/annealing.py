@@ -107,6 +107,9 @@ class ThroughFlow(_Ahead):
 
     name: ClassVar[str] = "ThroughFlow"
 
+    def at(self, base: Noising, reward: Reward, x: Float[Tensor, "*b d"], k: int) -> Annealed:
+        return Ramp().at(base, reward, x, k) if base.still else super().at(base, reward, x, k)
+
     def ahead(self, base: Noising, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
         return base.bound(x, k)
 

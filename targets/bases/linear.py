@@ -127,6 +127,11 @@ class Linear(Known):
         return pick(rates, k, x) * x
 
     @cached_property
+    def still(self) -> bool:  # type: ignore[override]
+        last = self.mean_squares[-1]
+        return all(math.isclose(v, last, rel_tol=1e-9) for v in self.mean_squares)
+
+    @cached_property
     def stretches(self) -> list[float]:
         """std(X_1) / std(X_t) at every time of the grid; 0 at a point start."""
         return [self.spread / math.sqrt(v) if v else 0.0 for v in self.mean_squares]

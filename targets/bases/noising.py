@@ -83,6 +83,11 @@ class Noising(Additive):
         """d/dt of `bound` at t = t_k, x held fixed."""
         return self.denoise_rate(x, k)
 
+    @property
+    def still(self) -> bool:
+        """Whether p_t is the same at all times, so that `bound` is x itself."""
+        return False
+
     @cached_property
     def mean_squares(self) -> list[float]:
         """E|X_t|^2 / d of the base, alpha_t^2 spread^2 + beta_t^2, at every time of the grid."""
