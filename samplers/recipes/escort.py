@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.recipes.annealing import Annealed, Annealing
 from tiltbench.samplers.sampler import Unsupported
-from tiltbench.targets.bases.noising import Current, Noising, Side, turns
+from tiltbench.targets.bases.noising import Current, Noising, Side, turn, turns
 from tiltbench.targets.bases.process import Controlled, Kernel, Path, Process
 from tiltbench.targets.constants import constant
 from tiltbench.targets.problem import Reward
@@ -107,14 +107,21 @@ class KernelRatio(Weighing):
         return ends - put[-1]
 
     def _gained(self, escort: Escort, path: EscortPath) -> Tensor:
-        here = (path.x, path.u, path.velocity, path.score, path.pull)
-        start, end = Place(*(of[:-1] for of in here)), Place(*(of[1:] for of in here))
-        each = self.steps(escort, start, end, 0)
-        return torch.cat([torch.zeros_like(each[:1]), each.cumsum(0)])
+        eps = constant(escort.diffusion, path.t, torch.float64)
+        w = escort.spread * path.u
+        carried = path.velocity + w
+        lead = (-1, *[1] * (path.x.dim() - 1))
+        push, up = constant(escort.diffusion, path.x).reshape(lead), slope(path)
+        ahead, behind = carried[:-1] + push * up[:-1], carried[1:] - push * up[1:]
+        back = turn(path.x.diff(dim=0), ahead, behind, path.dt, eps)
+        return back + escort.flow.log_change(path.x, path.velocity, path.score, w, path.dt, eps)
 
     def steps(self, escort: Escort, start: Place, end: Place, first: int) -> Float[Tensor, " k *b"]:
         """log N_bwd - log N_fwd + log p_{t_{j+1}}(end) - log p_{t_j}(start) of the steps
-        j = first, first + 1, ..., float64: what A gains by each but for the change of r_t."""
+        j = first, first + 1, ..., float64: what A gains by each but for the change of r_t.
+
+        Where a step starts from where the last has ended they add up to `_gained`, which evaluates
+        every point once."""
         here = slice(first, first + len(start.x))
         eps = constant(escort.diffusion[here], start.x, torch.float64)
         dt = escort.grid(start.x).diff()[here]
