@@ -30,6 +30,13 @@ class Mutant(NamedTuple):
 
 MUTANTS = [
     Mutant(
+        "random walk: the base's density is left out of the test",
+        "samplers/classical/rwm.py",
+        "    gain = base.log_end(new.x) - base.log_end(at.x) + torch.where",
+        "    gain = torch.where",
+        "samplers/test_classical.py",
+    ),
+    Mutant(
         "law of the base: the start is forgotten",
         "targets/bases/mixture_flow.py",
         "        return self.log_end(x[-1].double()) - start",
