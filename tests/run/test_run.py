@@ -401,8 +401,8 @@ def test_every_sampler_runs_within_its_budget(name, plugin):
     params = ",".join(f"{k}={v}" for k, v in small.items() if getattr(built(name), k, 0) > v)
     reference = type(built(name).reference).__name__  # a start that the method can use
     text = f"{name}[{params + ',' if params else ''}reference={reference}[steps=3]]"
-    start = {"parallel_tempering": 600, "ais": 240, "smc": 240, "hmc": 240}  # their ladders, chains
-    budget = start.get(name, 80)  # ten steps of most
+    start = {"parallel_tempering": 600, "ais": 240, "smc": 240, "hmc": 240, "rwm": 240}
+    budget = start.get(name, 80)  # ten steps of most; ladders, chains and cheap moves need more
     first = run(text, budget=budget, draws=40, curve=10)
     assert first.status.finished, first.reason
     again = killed(text, (2,), budget=budget, draws=40, curve=10)
