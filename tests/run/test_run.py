@@ -388,8 +388,9 @@ def same_run(one, other):
         a, b = (read_arrays(f / f"{first.id}{end}.npz") for f in (here, there))
         a.pop("seconds", 0), b.pop("seconds", 0)
         mine, others = a.pop("flops", torch.zeros(0)), b.pop("flops", torch.zeros(0))
-        # but for what is made once and checked at first only, which audits may meet or not
-        torch.testing.assert_close(mine, others, rtol=0.1, atol=0.0)
+        # but for what is made once and checked at first only, which audits may meet or not: of the
+        # cheapest step, that of a random walk, it is a seventh
+        torch.testing.assert_close(mine, others, rtol=0.2, atol=0.0)
         assert list(a) == list(b)
         assert all(torch.equal(a[k].nan_to_num(), b[k].nan_to_num()) for k in a), end
 
