@@ -207,7 +207,7 @@ def _claim(rows: Sequence[tuple[Peer, list[Figure]]]) -> Claim:
         if figure.standing is Standing.WORSE
     ]
     return Claim(
-        f"Within 90 CPU-seconds of training ours is better than each of the peers' {len(rows)} runs",
+        f"Within 90 CPU-seconds of training ours beats each of the peers' {len(rows)} runs",
         verdict(done and all(t is Standing.BETTER for t in told), Standing.WORSE in told),
         f"{told.count(Standing.BETTER)} of {len(rows)} better"
         + (f"; worse: {'; '.join(behind)}" if behind else ""),
