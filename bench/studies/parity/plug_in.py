@@ -30,7 +30,6 @@ import torch
 
 from tiltbench.samplers.baselines.guidance import Guidance
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
-from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem, graded
 from tiltbench.targets.tilts.tilt_quadratic import TiltQuadratic
 
@@ -85,8 +84,7 @@ def drawn(base: MixtureFlow, strength: float, n: int, seed: int, device: str) ->
     target = TiltQuadratic()
     problem = Problem(target.dim, base, graded(target.reward))
     source = torch.Generator(device).manual_seed(seed)
-    sampler = Guidance(strength=strength)
-    x = sampler.draw(problem, sampler.init(problem, Cost(), source), n, source).x.double().cpu()
+    x = Guidance(strength=strength).draw(problem, None, n, source).x.double().cpu()
     way = torch.tensor(base.means[0], dtype=torch.float64) - torch.tensor(target.centre).double()
     along = (x - torch.tensor(target.centre).double()) @ way / way.square().sum()
     squares = (x - x.mean(0)).square()

@@ -164,10 +164,13 @@ def best_of(runs: DataFrame, scores: DataFrame, target: str) -> Best | None:
     made = []
     for method, mine in here.groupby("sampler", sort=False):
         of = scores[scores["id"].isin(mine["id"])]
-        means = [_mean(of, metric) for metric in ("log_Z_err", "elbo_gap", "ess_model", "w2")]
+        log_Z, gap, ess, w2 = (
+            _mean(of, metric) for metric in ("log_Z_err", "elbo_gap", "ess_model", "w2")
+        )
         rows = of[of["metric"] == "w2"]
         floor = float(rows["floor_mean"].median()), float(rows["floor_sd"].median())
-        made.append(Best(str(method), float(mine["cpu_seconds"].mean()), *means, floor))
+        seconds = float(mine["cpu_seconds"].mean())
+        made.append(Best(str(method), seconds, log_Z, gap, ess, w2, floor))
     known = [best for best in made if not math.isnan(best.elbo_gap.value)]
     return min(known, key=lambda best: best.elbo_gap.value, default=None)
 
