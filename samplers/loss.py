@@ -23,6 +23,9 @@ from tiltbench.targets.problem import Problem, graded
 Batch = dict[str, Tensor]  # whatever `label` bought and `value` needs
 
 
+Given = Callable[[Problem, Model, Path, Tensor, float], Batch]  # (..., path, r(x_K), share)
+
+
 class Loss(NamedTuple):
     """A file in samplers/losses offers `name = Loss("name", ...)`; it trains a Diffusion.
 
@@ -30,7 +33,8 @@ class Loss(NamedTuple):
     part of the allowance spent.  value(model, process, batch, generator): a scalar, differentiable
     in the model, free of charge, so a batch may be used again.  price(paths, steps, guided): what
     simulating and labelling cost in all.  behaviour(model): the control that simulates, the model
-    itself but where a loss keeps a frozen one.
+    itself but where a loss keeps a frozen one.  given(problem, model, path, r, share): what `label`
+    makes of a path of any law, and of its rewards r, which are not paid for again.
     """
 
     name: str
@@ -41,6 +45,8 @@ class Loss(NamedTuple):
     pulls_back: bool = False  # label pulls gradients back along the path it is given
     learns_log_Z: bool = False  # value trains the model's log Z, the method's own estimate
     staged: bool = False  # its fixed point depends on a frozen stage of the model, Model.earlier
+    any_law: bool = False  # right for paths of any law, by their `excess` where it needs weights
+    given: Given | None = None  # `label` where r is known; None: it takes fresh paths only
     behaviour: Callable[[Model], Model] = lambda model: model
     options: Options | None = None  # what it was made with, where it can be varied
 
@@ -181,8 +187,12 @@ def path_space(
         problem: Problem, model: Model, path: Path, share: float, generator: Generator
     ) -> Batch:
         with torch.no_grad():
+            return given(problem, model, path, problem.reward(path.x[-1]), share)
+
+    def given(problem: Problem, model: Model, path: Path, r: Tensor, share: float) -> Batch:
+        with torch.no_grad():
             ratio = problem.base.log_ratio(path)
-            r = grounded(problem.reward(path.x[-1]), ratio, problem.checks)
+            r = grounded(r, ratio, problem.checks)
             batch = path_batch(path, r)
             if share == 0.0:  # start F where the first batch says: log Z may be hundreds of nats
                 model.log_Z.copy_((r - ratio).mean())
@@ -194,7 +204,7 @@ def path_space(
     def price(paths: int, steps: int, guided: bool) -> Cost:
         return Cost(values=paths).plus(hints(paths, steps, guided))
 
-    return Loss(name, label, value, price, learns_log_Z=learns_log_Z)
+    return Loss(name, label, value, price, learns_log_Z=learns_log_Z, any_law=True, given=given)
 
 
 def hints(paths: int, steps: int, guided: bool) -> Cost:
