@@ -248,7 +248,7 @@ class Diffusion(Sampler[Trained]):
 
     @torch.no_grad()
     def draw(self, problem: Problem, state: Trained, n: int, generator: Generator) -> Draws:
-        problem, xs, log_ws = self.posed(problem), [], []
+        problem, xs, log_ws, groups = self.posed(problem), [], [], []
         most = at_once(CHUNK, problem.dim, generator.device)
         for start in range(0, n, most):
             with problem.checks.together():
@@ -258,22 +258,23 @@ class Diffusion(Sampler[Trained]):
                 problem.checks.never(~x.isfinite().all(), _lost)
                 xs.append(x)
                 log_ws.append(log_weight(problem, path))
+                if (group := self.recipe.groups(problem, path)) is not None:
+                    groups.append(start + group)
         own = None
         if self.loss.learns_log_Z:  # a parameter comes with no standard error
             own = Estimate(float(state.model.log_Z), math.nan, state.iteration)
-        return Draws(torch.cat(xs), torch.cat(log_ws), log_Z=own)
+        group = torch.cat(groups) if groups else None
+        return Draws(torch.cat(xs), torch.cat(log_ws), group, own)
 
     @torch.no_grad()
     def reverse(
         self, problem: Problem, state: Trained, x: Float[Tensor, "n d"], generator: Generator
-    ) -> Traced:
+    ) -> Traced | None:
         posed = self.posed(problem)
         parts = x.float().split(at_once(CHUNK, problem.dim, x.device))
-        traced = self._weighed(
+        return self._weighed(
             posed, state, parts, lambda x: self.recipe.retrace(posed, state.model, x, generator)
         )
-        assert traced is not None
-        return traced
 
     @torch.no_grad()
     def along(

@@ -455,6 +455,20 @@ MUTANTS = [
         "samplers/test_escorts.py",
     ),
     Mutant(
+        "resampling: an island forgets what its ancestors weighed",
+        "samplers/recipes/resampling.py",
+        "mean.expand_as(log_w).flatten() - tall[ancestor]",
+        "-tall[ancestor]",
+        "samplers/test_resampling.py",
+    ),
+    Mutant(
+        "resampling: the tilt of the slot, and not of its ancestor, is left behind",
+        "samplers/recipes/resampling.py",
+        "mean.expand_as(log_w).flatten() - tall[ancestor]",
+        "mean.expand_as(log_w).flatten() - tall",
+        "samplers/test_resampling.py",
+    ),
+    Mutant(
         "an escort's recorded mean that goes downhill",
         "samplers/recipes/escort.py",
         "dt * velocity[:-1] + climb *",
