@@ -30,6 +30,25 @@ class Mutant(NamedTuple):
 
 MUTANTS = [
     Mutant(
+        "guidance: its force is not in units of the step's noise",
+        "samplers/baselines/guidance.py",
+        "        return self.strength * std / math.sqrt(dt) * g",
+        "        return self.strength * math.sqrt(dt) * g",
+        "studies/test_parity.py",
+    ),
+    Mutant(
+        "plug-in guidance: the clock of the posterior mean runs without its gain",
+        "bench/studies/parity/plug_in.py",
+        "    return [(gain * std) ** 2 for",
+        "    return [std**2 for",
+        "studies/test_parity.py",
+    ),
+    Mutant(
+        "random walk: the base's density is left out of the test",
+        "samplers/classical/rwm.py",
+        "    gain = base.log_end(new.x) - base.log_end(at.x) + torch.where",
+        "    gain = torch.where",
+        "samplers/test_classical.py",
         "exploring paths weighed with the sign of their excess turned",
         "samplers/losses/_matching.py",
         "else ratio + path.excess",
