@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from tiltbench.samplers.at_once import at_once
+from tiltbench.samplers.average import Average
 from tiltbench.samplers.loss import Batch, Loss
 from tiltbench.samplers.networks.model import Model, Network
 from tiltbench.samplers.networks.perceptron import Mlp
@@ -40,6 +41,7 @@ class Trained:
     ring: list[Batch] = field(default_factory=list)
     paid: Cost = Cost()
     iteration: int = 0
+    average: Average | None = None  # of the weights, where there is one
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,10 @@ class Diffusion(Sampler[Trained]):
     steps, after which training ends, or of the allowance, whichever is further.  Gradients are
     clipped to norm `clip`.  grad r is clipped to length `steepest` sqrt(D) / spread wherever a loss
     or a guided control sees it: one point far out must not throw the control out after it.
+
+    With `average` > 0 what is drawn from, retraced, stored and probed is the exponential moving
+    average of the weights, of that decay a step of the optimiser; training paths are simulated by
+    the weights themselves (`Average`).
     """
 
     name: ClassVar[str] = "diffusion"
@@ -67,6 +73,7 @@ class Diffusion(Sampler[Trained]):
     lr_log_Z: float = 0.05  # of log Z where a loss learns it
     clip: float = 1.0
     steepest: float = 20.0
+    average: float = 0.0  # decay of the averaged weights a step of the optimiser; 0: not averaged
 
     def __post_init__(self) -> None:
         for name in ("paths", "repeats", "memory", "lr", "clip", "steepest"):
@@ -76,6 +83,10 @@ class Diffusion(Sampler[Trained]):
             raise ValueError("paths is 1; a batch needs two or more")
         if self.batches < 0:
             raise ValueError(f"batches is {self.batches}; write 0 for as many as can be paid")
+        if not 0 <= self.average < 1:
+            raise ValueError(
+                f"average is {self.average}; it is a decay, such as 0.99, below 1, or 0 for none"
+            )
         if self.loss.through_path and (self.repeats, self.memory) != (1, 1):
             raise ValueError(
                 f"{self.loss.name} differentiates through the simulation, whose graph serves once: "
@@ -95,7 +106,8 @@ class Diffusion(Sampler[Trained]):
             fused=True,
             capturable=device.type == "cuda",
         )
-        return Trained(model, optimizer, allowance)
+        average = Average(model) if self.average else None
+        return Trained(model, optimizer, allowance, average=average)
 
     def step(self, problem: Problem, state: Trained, generator: Generator) -> Trained:
         share, posed = self.share(problem, state), self.posed(problem)
@@ -133,6 +145,14 @@ class Diffusion(Sampler[Trained]):
         )
         state.optimizer.step()
         state.iteration += 1
+        if state.average is not None:
+            state.average.add(state.model, self.average, state.iteration)
+
+    def shown(self, state: Trained) -> Trained:
+        """The state with the model that is drawn from in the place of the one that trains."""
+        if state.average is None:
+            return state
+        return replace(state, model=state.average.of(state.model))
 
     def share(self, problem: Problem, state: Trained) -> float:
         """The part of the training that is done, in [0, 1]: by its steps where `batches` says how
@@ -178,6 +198,7 @@ class Diffusion(Sampler[Trained]):
 
     @torch.no_grad()
     def draw(self, problem: Problem, state: Trained, n: int, generator: Generator) -> Draws:
+        state = self.shown(state)
         problem, xs, log_ws = self.posed(problem), [], []
         most = at_once(CHUNK, problem.dim, generator.device)
         for start in range(0, n, most):
@@ -197,7 +218,7 @@ class Diffusion(Sampler[Trained]):
     def reverse(
         self, problem: Problem, state: Trained, x: Float[Tensor, "n d"], generator: Generator
     ) -> Traced:
-        posed = self.posed(problem)
+        state, posed = self.shown(state), self.posed(problem)
         parts = x.float().split(at_once(CHUNK, problem.dim, x.device))
         traced = self._weighed(
             posed, state, parts, lambda x: self.recipe.retrace(posed, state.model, x, generator)
@@ -209,7 +230,7 @@ class Diffusion(Sampler[Trained]):
     def along(
         self, problem: Problem, state: Trained, x: Float[Tensor, "k1 n d"], generator: Generator
     ) -> Traced | None:
-        posed = self.posed(problem)
+        state, posed = self.shown(state), self.posed(problem)
         parts = x.float().split(at_once(CHUNK, problem.dim, x.device), dim=1)
         return self._weighed(
             posed, state, parts, lambda x: self.recipe.passing(posed, state.model, x)
@@ -237,7 +258,7 @@ class Diffusion(Sampler[Trained]):
 
     def probe(self, problem: Problem, state: Trained, generator: Generator) -> dict[str, Tensor]:
         """`gradient_gram`: (M, M), the Gram matrix of M = 32 fresh mini-batch gradients."""
-        posed = self.posed(problem)
+        state, posed = self.shown(state), self.posed(problem)
         rows = [self.gradient(posed, state.model, 1.0, generator) for _ in range(GRADIENTS)]
         matrix = torch.stack(rows)
         return {"gradient_gram": matrix @ matrix.T}
@@ -263,7 +284,7 @@ class Diffusion(Sampler[Trained]):
         return laws
 
     def tensors(self, state: Trained) -> dict[str, Tensor]:
-        found = state.model.state_dict()  # with what is no tensor: the model's extra state
+        found = self.shown(state).model.state_dict()  # with what is no tensor: the model's extra state
         return {key: value for key, value in found.items() if isinstance(value, Tensor)}
 
 

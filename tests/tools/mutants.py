@@ -268,6 +268,20 @@ MUTANTS = [
         "samplers/test_matching.py",
     ),
     Mutant(
+        "draws of the weights themselves where their average is asked for",
+        "samplers/diffusion.py",
+        "model=state.average.of(state.model)",
+        "model=state.model",
+        "samplers/test_average.py",
+    ),
+    Mutant(
+        "an average that still remembers where it started",
+        "samplers/average.py",
+        "(1 - decay) / -math.expm1(n * math.log(decay))",
+        "1 - decay",
+        "samplers/test_average.py",
+    ),
+    Mutant(
         "tilt matching without u itself",
         "samplers/losses/tilt_matching.py",
         '(batch["steer"] - u.detach())',
