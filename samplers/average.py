@@ -6,7 +6,7 @@ import copy
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tiltbench.samplers.networks.model import Model
 
@@ -40,5 +40,5 @@ class Average(nn.Module):
         return twin
 
 
-def _trained(model: Model) -> list[nn.Parameter]:
+def _trained(model: Model) -> list[Tensor]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]

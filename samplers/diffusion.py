@@ -19,6 +19,7 @@ from tiltbench.samplers.networks.perceptron import Mlp
 from tiltbench.samplers.recipes.recipe import Base, Recipe
 from tiltbench.samplers.sampler import Draws, Sampler, Traced
 from tiltbench.samplers.search import LogUniform, Search
+from tiltbench.samplers.tempering import growing, marked, present, tempered
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.process import Path
@@ -58,6 +59,12 @@ class Diffusion(Sampler[Trained]):
     With `average` > 0 what is drawn from, retraced, stored and probed is the exponential moving
     average of the weights, of that decay a step of the optimiser; training paths are simulated by
     the weights themselves (`Average`).
+
+    With `start_tilt` < 1 training sees the tilt lambda r, lambda growing linearly from `start_tilt`
+    to 1 when the part `full_tilt` of it is done: values, gradients, hints and weights are those of
+    p_base exp(lambda r).  Kept batches of path weights are taken to the present lambda; what a
+    regression has resampled or regressed on stays at its own, at most `memory` steps old.  Draws,
+    retraced paths and probes are of r.
     """
 
     name: ClassVar[str] = "diffusion"
@@ -74,6 +81,8 @@ class Diffusion(Sampler[Trained]):
     clip: float = 1.0
     steepest: float = 20.0
     average: float = 0.0  # decay of the averaged weights a step of the optimiser; 0: not averaged
+    start_tilt: float = 1.0  # lambda at the start of training; 1: all of r from the start
+    full_tilt: float = 0.5  # the part of the training after which it is 1
 
     def __post_init__(self) -> None:
         for name in ("paths", "repeats", "memory", "lr", "clip", "steepest"):
@@ -86,6 +95,13 @@ class Diffusion(Sampler[Trained]):
         if not 0 <= self.average < 1:
             raise ValueError(
                 f"average is {self.average}; it is a decay, such as 0.99, below 1, or 0 for none"
+            )
+        for name in ("start_tilt", "full_tilt"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0, at most 1")
+        if self.loss.staged and self.start_tilt < 1:
+            raise ValueError(
+                f"{self.loss.name} climbs a ladder of tilts of its own: leave start_tilt at 1"
             )
         if self.loss.through_path and (self.repeats, self.memory) != (1, 1):
             raise ValueError(
@@ -110,17 +126,22 @@ class Diffusion(Sampler[Trained]):
         return Trained(model, optimizer, allowance, average=average)
 
     def step(self, problem: Problem, state: Trained, generator: Generator) -> Trained:
-        share, posed = self.share(problem, state), self.posed(problem)
+        share = self.share(problem, state)
+        tilt = self.tilt(share)
+        posed = self.posed(problem, tilt)
         kept = min(len(state.ring) + 1, self.memory)
         with posed.checks.together():  # raises before anything changes
             batch = self.bought(posed, state.model, share, generator)
             choices = posed.checks.also(self._choices(kept, generator)) if kept > 1 else None
+        if self.start_tilt < 1:
+            batch = marked(batch, tilt)
         ring = [*state.ring, batch][-self.memory :]
         for group, lr in zip(state.optimizer.param_groups, (self.lr, self.lr_log_Z), strict=True):
             group["lr"].fill_(lr * math.cos(math.pi / 2 * share))
         with posed.checks.together():
             for choice in choices or [0] * self.repeats:
-                self._improve(state, posed, ring[choice], generator)
+                now = present(self.loss, posed.base, ring[choice], tilt)
+                self._improve(state, posed, now, generator)
         state.ring, state.paid = ring, state.paid.plus(self.price(problem, state.model))
         return state
 
@@ -154,6 +175,10 @@ class Diffusion(Sampler[Trained]):
             return state
         return replace(state, model=state.average.of(state.model))
 
+    def tilt(self, share: float) -> float:
+        """lambda when `share` of the training is done."""
+        return growing(share, self.start_tilt, self.full_tilt)
+
     def share(self, problem: Problem, state: Trained) -> float:
         """The part of the training that is done, in [0, 1]: by its steps where `batches` says how
         many there are, or by what is spent, whichever is further."""
@@ -169,7 +194,7 @@ class Diffusion(Sampler[Trained]):
 
     def batch(self, problem: Problem, model: Model, share: float, generator: Generator) -> Batch:
         """Fresh paths of the model on a problem as it is given, simulated and labelled."""
-        return self.bought(self.posed(problem), model, share, generator)
+        return self.bought(self.posed(problem, self.tilt(share)), model, share, generator)
 
     def bought(self, posed: Problem, model: Model, share: float, generator: Generator) -> Batch:
         """The same on a problem that is `posed` already."""
@@ -180,11 +205,14 @@ class Diffusion(Sampler[Trained]):
             path = self.recipe.simulate(posed, behaviour, self.paths, generator)
         return self.loss.label(posed, model, path, share, generator)
 
-    def posed(self, problem: Problem) -> Problem:
-        """The problem on the recipe's chain, with grad r clipped; r itself is left as it is."""
-        most = self.steepest * math.sqrt(problem.dim) / problem.base.spread
+    def posed(self, problem: Problem, tilt: float = 1.0) -> Problem:
+        """The problem of tilt r on the recipe's chain, with grad r clipped; r itself is left as it
+        is."""
+        most = tilt * self.steepest * math.sqrt(problem.dim) / problem.base.spread
 
-        bare = graded(problem.reward, problem.checks)
+        bare = tempered(graded(problem.reward, problem.checks), tilt)
+        if tilt < 1:
+            problem = replace(problem, reward=bare)
 
         def reward(x: Tensor) -> Tensor:
             return bare.value(_ClippedGrad.apply(x, most) if torch.is_grad_enabled() else x)
@@ -284,7 +312,8 @@ class Diffusion(Sampler[Trained]):
         return laws
 
     def tensors(self, state: Trained) -> dict[str, Tensor]:
-        found = self.shown(state).model.state_dict()  # with what is no tensor: the model's extra state
+        shown = self.shown(state).model
+        found = shown.state_dict()  # with what is no tensor: the model's extra state
         return {key: value for key, value in found.items() if isinstance(value, Tensor)}
 
 

@@ -40,6 +40,7 @@ class Loss(NamedTuple):
     through_path: bool = False  # value needs the simulation's graph
     pulls_back: bool = False  # label pulls gradients back along the path it is given
     learns_log_Z: bool = False  # value trains the model's log Z, the method's own estimate
+    tempered: Callable[[Process, Batch, Tensor], Batch] | None = None  # a kept batch, its r scaled
     staged: bool = False  # its fixed point depends on a frozen stage of the model, Model.earlier
     behaviour: Callable[[Model], Model] = lambda model: model
     options: Options | None = None  # what it was made with, where it can be varied
@@ -181,9 +182,9 @@ def path_space(
         problem: Problem, model: Model, path: Path, share: float, generator: Generator
     ) -> Batch:
         with torch.no_grad():
-            ratio = problem.base.log_ratio(path)
-            r = grounded(problem.reward(path.x[-1]), ratio, problem.checks)
-            batch = path_batch(path, r)
+            ratio, whole = problem.base.log_ratio(path), problem.reward(path.x[-1])
+            r = grounded(whole, ratio, problem.checks)
+            batch = {**path_batch(path, r), "whole": whole}
             if share == 0.0:  # start F where the first batch says: log Z may be hundreds of nats
                 model.log_Z.copy_((r - ratio).mean())
         return batch
@@ -194,7 +195,16 @@ def path_space(
     def price(paths: int, steps: int, guided: bool) -> Cost:
         return Cost(values=paths).plus(hints(paths, steps, guided))
 
-    return Loss(name, label, value, price, learns_log_Z=learns_log_Z)
+    return Loss(name, label, value, price, learns_log_Z=learns_log_Z, tempered=tempered)
+
+
+def tempered(process: Process, batch: Batch, factor: Tensor) -> Batch:
+    """A batch of `path_space` as it would be had r been larger by `factor`: grounded anew."""
+    path, whole = process.tempered(batch_path(process, batch), factor), factor * batch["whole"]
+    log_ratio = process.log_ratio(path)
+    log_w = whole.double() - log_ratio
+    r = torch.maximum(log_w, log_w.max() - DEEP) + log_ratio
+    return {**path_batch(path, r), "whole": whole}
 
 
 def hints(paths: int, steps: int, guided: bool) -> Cost:

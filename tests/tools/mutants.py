@@ -282,6 +282,20 @@ MUTANTS = [
         "samplers/test_average.py",
     ),
     Mutant(
+        "kept batches that stay at the tilt they were bought at",
+        "samplers/tempering.py",
+        "    return loss.tempered(process, batch, tilt / batch[TILT])",
+        "    return batch",
+        "samplers/test_tempering.py",
+    ),
+    Mutant(
+        "draws of a part of the tilt",
+        "samplers/diffusion.py",
+        "def posed(self, problem: Problem, tilt: float = 1.0)",
+        "def posed(self, problem: Problem, tilt: float = 0.5)",
+        "samplers/test_tempering.py",
+    ),
+    Mutant(
         "tilt matching without u itself",
         "samplers/losses/tilt_matching.py",
         '(batch["steer"] - u.detach())',
