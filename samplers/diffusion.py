@@ -112,9 +112,16 @@ class Diffusion(Sampler[Trained]):
     def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Trained:
         base = self.posed(problem).base
         model = self.model.build(problem.dim, base, generator)
-        groups = (
-            (model.control_parameters(), self.lr),
-            (model.free_energy_parameters(), self.lr_log_Z),
+        model.reference = self.recipe.learned(self.loss, base, problem.dim)
+        model.to(generator.device)
+        groups = zip(
+            (
+                model.control_parameters(),
+                model.free_energy_parameters(),
+                *model.reference_parameters(),
+            ),
+            self.rates,
+            strict=True,
         )
         device = generator.device  # on a GPU the rate of every step must reach a captured graph
         optimizer = torch.optim.Adam(
@@ -124,6 +131,11 @@ class Diffusion(Sampler[Trained]):
         )
         average = Average(model) if self.average else None
         return Trained(model, optimizer, allowance, average=average)
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates of the optimiser's groups, at the start of training."""
+        return self.lr, self.lr_log_Z, *self.recipe.rates
 
     def step(self, problem: Problem, state: Trained, generator: Generator) -> Trained:
         share = self.share(problem, state)
@@ -136,7 +148,7 @@ class Diffusion(Sampler[Trained]):
         if self.start_tilt < 1:
             batch = marked(batch, tilt)
         ring = [*state.ring, batch][-self.memory :]
-        for group, lr in zip(state.optimizer.param_groups, (self.lr, self.lr_log_Z), strict=True):
+        for group, lr in zip(state.optimizer.param_groups, self.rates, strict=True):
             group["lr"].fill_(lr * math.cos(math.pi / 2 * share))
         with posed.checks.together():
             for choice in choices or [0] * self.repeats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tiltbench.samplers.at_once import at_once
 from tiltbench.samplers.networks.model import Model
-from tiltbench.targets.bases.process import Path, Process, along
+from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.checks import Checks, Diverged
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem, graded
@@ -41,6 +41,7 @@ class Loss(NamedTuple):
     pulls_back: bool = False  # label pulls gradients back along the path it is given
     learns_log_Z: bool = False  # value trains the model's log Z, the method's own estimate
     tempered: Callable[[Process, Batch, Tensor], Batch] | None = None  # a kept batch, its r scaled
+    by_weights: bool = False  # value knows the model by the weights it gives to paths, and no more
     staged: bool = False  # its fixed point depends on a frozen stage of the model, Model.earlier
     behaviour: Callable[[Model], Model] = lambda model: model
     options: Options | None = None  # what it was made with, where it can be varied
@@ -169,8 +170,8 @@ def batch_path(process: Process, batch: Batch) -> Path:
 
 def log_weight(model: Model, process: Process, batch: Batch) -> Float[Tensor, " b"]:
     """log_w = r(x_K) - log dP^u/dP^base of stored paths under the present control, float64."""
-    path = batch_path(process, batch)
-    return batch["r"].double() - process.log_ratio(replace(path, u=along(model, path)))
+    path = process.under(model, batch_path(process, batch))
+    return batch["r"].double() - process.log_ratio(path)
 
 
 def path_space(
@@ -195,7 +196,9 @@ def path_space(
     def price(paths: int, steps: int, guided: bool) -> Cost:
         return Cost(values=paths).plus(hints(paths, steps, guided))
 
-    return Loss(name, label, value, price, learns_log_Z=learns_log_Z, tempered=tempered)
+    return Loss(
+        name, label, value, price, learns_log_Z=learns_log_Z, tempered=tempered, by_weights=True
+    )
 
 
 def tempered(process: Process, batch: Batch, factor: Tensor) -> Batch:

@@ -55,4 +55,4 @@ def divergence(log_w: Float[Tensor, "*b n"]) -> Float[Tensor, " *b"]:
     return math.log(log_w.shape[-1]) - entropy
 
 
-trust_region_log_variance = Loss("trust_region_log_variance", label, value, price)
+trust_region_log_variance = Loss("trust_region_log_variance", label, value, price, by_weights=True)
