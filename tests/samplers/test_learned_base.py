@@ -71,7 +71,7 @@ def test_weights_are_exact_at_any_parameters(base, model):
         assert 0.2 < float(log_w.exp().std() / log_w.exp().mean()) < 10
     torch.testing.assert_close(back.x[-1], ends, rtol=1e-4, atol=1e-4)
     learned = state.model.reference
-    assert float(learned.place.log_scale.detach().abs().min()) > 0.05
+    assert float(learned.place.log_scale.detach().abs().max()) > 0.3
     assert float(learned.place.shift.detach().abs().min()) > 0.05
     shares = learned.clock.shares().detach() / learned.clock.share
     assert float(shares.log().abs().max()) > 0.2
