@@ -72,7 +72,7 @@ def test_weights_are_exact_at_any_parameters(base, model):
     torch.testing.assert_close(back.x[-1], ends, rtol=1e-4, atol=1e-4)
     learned = state.model.reference
     assert float(learned.place.log_scale.detach().abs().max()) > 0.3
-    assert float(learned.place.shift.detach().abs().min()) > 0.05
+    assert float(learned.place.shift.detach().abs().max()) > 0.1
     shares = learned.clock.shares().detach() / learned.clock.share
     assert float(shares.log().abs().max()) > 0.2
 
