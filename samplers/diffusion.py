@@ -13,11 +13,13 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.at_once import at_once
 from tiltbench.samplers.average import Average
+from tiltbench.samplers.behaviour.exploration import Exploration, OwnNoise, wider_paths
+from tiltbench.samplers.behaviour.replay import Ends, NoReplay, Replay, Store, Turn, keep
 from tiltbench.samplers.loss import Batch, Loss
 from tiltbench.samplers.networks.model import Model, Network
 from tiltbench.samplers.networks.perceptron import Mlp
 from tiltbench.samplers.recipes.recipe import Base, Recipe
-from tiltbench.samplers.sampler import Draws, Sampler, Traced
+from tiltbench.samplers.sampler import Draws, Sampler, Traced, Unsupported
 from tiltbench.samplers.search import LogUniform, Search
 from tiltbench.samplers.tempering import growing, marked, present, tempered
 from tiltbench.samplers.weights import Estimate
@@ -34,14 +36,16 @@ CHUNK = 2048  # paths simulated `at_once` when drawing: bounds the memory
 
 @dataclass
 class Trained:
-    """Parameters, optimiser moments, the ring of labelled batches and what has been paid."""
+    """Parameters, optimiser moments, the ring of labelled batches, what has been paid, and the
+    buffers of a replay where there is one."""
 
     model: Model
     optimizer: torch.optim.Optimizer
     allowance: Cost
     ring: list[Batch] = field(default_factory=list)
     paid: Cost = Cost()
-    iteration: int = 0
+    iteration: int = 0  # of the optimiser
+    store: Store | None = None
     average: Average | None = None  # of the weights, where there is one
 
 
@@ -52,7 +56,9 @@ class Diffusion(Sampler[Trained]):
     Every step simulates and labels `paths` paths (paying loss.price), keeps the last `memory`
     batches, and takes `repeats` optimiser steps, each on a batch drawn from the kept ones.  Adam,
     learning rate lr cos(pi/2 share) with `share` the part of the training done: of `batches`
-    steps, after which training ends, or of the allowance, whichever is further.  Gradients are
+    steps, after which training ends, or of the allowance, whichever is further.  `explore` widens
+    the noise of these paths, and `replay` traces others back from where earlier ones have ended,
+    for further steps of the optimiser; both need a loss that takes paths of any law.  Gradients are
     clipped to norm `clip`.  grad r is clipped to length `steepest` sqrt(D) / spread wherever a loss
     or a guided control sees it: one point far out must not throw the control out after it.
 
@@ -76,6 +82,8 @@ class Diffusion(Sampler[Trained]):
     batches: int = 0  # steps of training, for its learning rate; 0: as many as can be paid
     repeats: int = 1  # optimiser steps after each batch, each on one of the kept batches
     memory: int = 1  # batches kept
+    explore: Exploration = OwnNoise()  # the noise of simulated paths
+    replay: Replay = NoReplay()  # what of the past is trained on again
     lr: float = 3e-3  # of Adam, falling as a cosine
     lr_log_Z: float = 0.05  # of log Z where a loss learns it
     clip: float = 1.0
@@ -110,10 +118,11 @@ class Diffusion(Sampler[Trained]):
             )
 
     def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Trained:
-        base = self.posed(problem).base
-        model = self.model.build(problem.dim, base, generator)
-        model.reference = self.recipe.learned(self.loss, base, problem.dim)
-        model.to(generator.device)
+        self._suits()
+        posed, device = self.posed(problem), generator.device
+        model = self.model.build(problem.dim, posed.base, generator)
+        model.reference = self.recipe.learned(self.loss, posed.base, problem.dim)
+        model.to(device)
         groups = zip(
             (
                 model.control_parameters(),
@@ -123,43 +132,87 @@ class Diffusion(Sampler[Trained]):
             self.rates,
             strict=True,
         )
-        device = generator.device  # on a GPU the rate of every step must reach a captured graph
+        # on a GPU the rate of every step must reach a captured graph
         optimizer = torch.optim.Adam(
             [{"params": list(ps), "lr": torch.tensor(lr, device=device)} for ps, lr in groups],
             fused=True,
             capturable=device.type == "cuda",
         )
+        store = self.replay.begin(posed, self.paths, device)
         average = Average(model) if self.average else None
-        return Trained(model, optimizer, allowance, average=average)
+        return Trained(model, optimizer, allowance, store=store, average=average)
 
     @property
     def rates(self) -> tuple[float, ...]:
         """The learning rates of the optimiser's groups, at the start of training."""
         return self.lr, self.lr_log_Z, *self.recipe.rates
 
+    def _suits(self) -> None:
+        """Raises Unsupported where the loss or the recipe takes none but the model's own paths."""
+        own = "leave explore and replay out"
+        if (self.explore.explores or self.replay.updates) and not isinstance(self.recipe, Base):
+            raise Unsupported(f"explore and replay follow the base's own chain: {own}")
+        if self.explore.explores and not self.loss.any_law:
+            raise Unsupported(f"{self.loss.name} is right for the model's own paths only: {own}")
+        if self.replay.updates and self.loss.given is None:
+            raise Unsupported(f"{self.loss.name} cannot train on replayed paths: {own}")
+
     def step(self, problem: Problem, state: Trained, generator: Generator) -> Trained:
         share = self.share(problem, state)
         tilt = self.tilt(share)
         posed = self.posed(problem, tilt)
+        made = self.made(state)
         kept = min(len(state.ring) + 1, self.memory)
         with posed.checks.together():  # raises before anything changes
-            batch = self.bought(posed, state.model, share, generator)
-            choices = posed.checks.also(self._choices(kept, generator)) if kept > 1 else None
+            batch, ends = self._fresh(posed, state, share, generator)
+            turn, replayed = self._replayed(problem, state, share, generator)
+            own = self._each - len(replayed)  # at first there is nothing to replay
+            choices = posed.checks.also(_choices(own, kept, generator)) if kept > 1 else None
         if self.start_tilt < 1:
             batch = marked(batch, tilt)
         ring = [*state.ring, batch][-self.memory :]
         for group, lr in zip(state.optimizer.param_groups, self.rates, strict=True):
             group["lr"].fill_(lr * math.cos(math.pi / 2 * share))
         with posed.checks.together():
-            for choice in choices or [0] * self.repeats:
+            for choice in choices or [0] * own:
                 now = present(self.loss, posed.base, ring[choice], tilt)
                 self._improve(state, posed, now, generator)
-        state.ring, state.paid = ring, state.paid.plus(self.price(problem, state.model))
+            for other in replayed:
+                self._improve(state, posed, other, generator)
+        if state.store is not None and ends is not None:
+            keep(state.store, turn, ends)
+        state.ring, state.paid = ring, state.paid.plus(self.price(problem, state.model, made))
         return state
 
-    def _choices(self, kept: int, generator: Generator) -> Int[Tensor, " r"]:
-        """Which of the kept batches serve the steps of the optimiser."""
-        return torch.randint(kept, (self.repeats,), generator=generator, device=generator.device)
+    def _fresh(
+        self, posed: Problem, state: Trained, share: float, generator: Generator
+    ) -> tuple[Batch, Ends | None]:
+        """A batch of fresh paths, with where they end if that is kept."""
+        if self.loss.given is None or state.store is None:
+            return self.bought(posed, state.model, share, generator), None
+        path = self._path(posed, state.model, share, generator)
+        with torch.no_grad():
+            r = posed.reward(path.x[-1])
+        ends = path.x[-1], r / self.tilt(share)  # the buffers are of r, whatever its share by now
+        return self.loss.given(posed, state.model, path, r, share), ends
+
+    @torch.no_grad()
+    def _replayed(
+        self, problem: Problem, state: Trained, share: float, generator: Generator
+    ) -> tuple[Turn, list[Batch]]:
+        """What is bought for the buffers, and batches of paths traced back from them; nothing of
+        either in the first step."""
+        store, made, batches = state.store, self.made(state), []
+        if store is None or self.loss.given is None or made == 0:
+            return Turn(store.walk if store else None), []
+        tilt, whole = self.tilt(share), self.posed(problem)
+        posed = self.posed(problem, tilt)
+        turn = self.replay.buy(whole, store, made - 1, generator)
+        for _ in range(self.replay.updates):
+            x, r = self.replay.ends(whole, store, self.paths, generator)
+            path = self.recipe.retrace(posed, state.model, x, generator)
+            batches.append(self.loss.given(posed, state.model, path, tilt * r, share))
+        return turn, batches
 
     def _improve(self, state: Trained, posed: Problem, batch: Batch, generator: Generator) -> None:
         """One step of the optimiser."""
@@ -185,7 +238,7 @@ class Diffusion(Sampler[Trained]):
         """The state with the model that is drawn from in the place of the one that trains."""
         if state.average is None:
             return state
-        return replace(state, model=state.average.of(state.model))
+        return replace(state, model=state.model)
 
     def tilt(self, share: float) -> float:
         """lambda when `share` of the training is done."""
@@ -194,15 +247,29 @@ class Diffusion(Sampler[Trained]):
     def share(self, problem: Problem, state: Trained) -> float:
         """The part of the training that is done, in [0, 1]: by its steps where `batches` says how
         many there are, or by what is spent, whichever is further."""
-        made = state.iteration / (self.repeats * self.batches) if self.batches else 0.0
+        made = state.iteration / (self._each * self.batches) if self.batches else 0.0
         paid = 0.0 if self.batches else state.paid.share(state.allowance)
         return min(max(made, paid, problem.share()), 1.0)
 
     def done(self, state: Trained) -> bool:
-        return self.batches > 0 and state.iteration >= self.repeats * self.batches
+        return self.batches > 0 and state.iteration >= self._each * self.batches
 
-    def price(self, problem: Problem, model: Model) -> Cost:
-        return self.recipe.price(self.loss, self.paths, problem.base.steps, model.guided)
+    @property
+    def _each(self) -> int:
+        """Steps of the optimiser in a step."""
+        return self.repeats + self.replay.updates
+
+    def made(self, state: Trained) -> int:
+        """Steps that have been made."""
+        return state.iteration // self._each
+
+    def price(self, problem: Problem, model: Model, made: int = 0) -> Cost:
+        """Of the step after `made` others."""
+        steps = problem.base.steps
+        fresh = self.recipe.price(self.loss, self.paths, steps, model.guided)
+        if made == 0:
+            return fresh
+        return fresh.plus(self.replay.price(self.paths, steps, model.guided, made - 1))
 
     def batch(self, problem: Problem, model: Model, share: float, generator: Generator) -> Batch:
         """Fresh paths of the model on a problem as it is given, simulated and labelled."""
@@ -212,10 +279,16 @@ class Diffusion(Sampler[Trained]):
         """The same on a problem that is `posed` already."""
         if self.loss.pulls_back:
             posed = replace(posed, base=posed.base.remembering())
-        with torch.set_grad_enabled(self.loss.through_path):
-            behaviour = self.loss.behaviour(model)
-            path = self.recipe.simulate(posed, behaviour, self.paths, generator)
+        path = self._path(posed, model, share, generator)
         return self.loss.label(posed, model, path, share, generator)
+
+    def _path(self, posed: Problem, model: Model, share: float, generator: Generator) -> Path:
+        """Fresh paths, with more noise than the model's own while it explores."""
+        with torch.set_grad_enabled(self.loss.through_path):
+            behaviour, extra = self.loss.behaviour(model), self.explore.at(share)
+            if extra:
+                return wider_paths(posed, behaviour, self.paths, extra, generator)
+            return self.recipe.simulate(posed, behaviour, self.paths, generator)
 
     def posed(self, problem: Problem, tilt: float = 1.0) -> Problem:
         """The problem of tilt r on the recipe's chain, with grad r clipped; r itself is left as it
@@ -327,6 +400,11 @@ class Diffusion(Sampler[Trained]):
         shown = self.shown(state).model
         found = shown.state_dict()  # with what is no tensor: the model's extra state
         return {key: value for key, value in found.items() if isinstance(value, Tensor)}
+
+
+def _choices(n: int, kept: int, generator: Generator) -> Int[Tensor, " n"]:
+    """Which of the kept batches serve n steps of the optimiser."""
+    return torch.randint(kept, (n,), generator=generator, device=generator.device)
 
 
 class Preset(NamedTuple):

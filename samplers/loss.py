@@ -23,6 +23,9 @@ from tiltbench.targets.problem import Problem, graded
 Batch = dict[str, Tensor]  # whatever `label` bought and `value` needs
 
 
+Given = Callable[[Problem, Model, Path, Tensor, float], Batch]  # (..., path, r(x_K), share)
+
+
 class Loss(NamedTuple):
     """A file in samplers/losses offers `name = Loss("name", ...)`; it trains a Diffusion.
 
@@ -30,7 +33,8 @@ class Loss(NamedTuple):
     part of the allowance spent.  value(model, process, batch, generator): a scalar, differentiable
     in the model, free of charge, so a batch may be used again.  price(paths, steps, guided): what
     simulating and labelling cost in all.  behaviour(model): the control that simulates, the model
-    itself but where a loss keeps a frozen one.
+    itself but where a loss keeps a frozen one.  given(problem, model, path, r, share): what `label`
+    makes of a path of any law, and of its rewards r, which are not paid for again.
     """
 
     name: str
@@ -43,6 +47,8 @@ class Loss(NamedTuple):
     tempered: Callable[[Process, Batch, Tensor], Batch] | None = None  # a kept batch, its r scaled
     by_weights: bool = False  # value knows the model by the weights it gives to paths, and no more
     staged: bool = False  # its fixed point depends on a frozen stage of the model, Model.earlier
+    any_law: bool = False  # right for paths of any law, by their `excess` where it needs weights
+    given: Given | None = None  # `label` where r is known; None: it takes fresh paths only
     behaviour: Callable[[Model], Model] = lambda model: model
     options: Options | None = None  # what it was made with, where it can be varied
 
@@ -183,7 +189,11 @@ def path_space(
         problem: Problem, model: Model, path: Path, share: float, generator: Generator
     ) -> Batch:
         with torch.no_grad():
-            ratio, whole = problem.base.log_ratio(path), problem.reward(path.x[-1])
+            return given(problem, model, path, problem.reward(path.x[-1]), share)
+
+    def given(problem: Problem, model: Model, path: Path, r: Tensor, share: float) -> Batch:
+        with torch.no_grad():
+            ratio, whole = problem.base.log_ratio(path), r
             r = grounded(whole, ratio, problem.checks)
             batch = {**path_batch(path, r), "whole": whole}
             if share == 0.0:  # start F where the first batch says: log Z may be hundreds of nats
@@ -197,7 +207,15 @@ def path_space(
         return Cost(values=paths).plus(hints(paths, steps, guided))
 
     return Loss(
-        name, label, value, price, learns_log_Z=learns_log_Z, tempered=tempered, by_weights=True
+        name,
+        label,
+        value,
+        price,
+        learns_log_Z=learns_log_Z,
+        tempered=tempered,
+        by_weights=True,
+        any_law=True,
+        given=given,
     )
 
 

@@ -28,3 +28,14 @@ RECIPES = Registry(
 ANNEALINGS = Registry(
     "annealing", ((HERE / "recipes" / "annealing.py", "tiltbench.samplers.recipes.annealing"),)
 )
+EXPLORATIONS = Registry(
+    "exploration",
+    ((HERE / "behaviour" / "exploration.py", "tiltbench.samplers.behaviour.exploration"),),
+)
+REPLAYS = Registry(
+    "replay", ((HERE / "behaviour" / "replay.py", "tiltbench.samplers.behaviour.replay"),)
+)
+SEARCHES = Registry(
+    "search",
+    ((HERE / "behaviour" / "local_search.py", "tiltbench.samplers.behaviour.local_search"),),
+)

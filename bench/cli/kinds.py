@@ -18,6 +18,9 @@ KINDS = (
     "networks",
     "recipes",
     "annealings",
+    "explorations",
+    "replays",
+    "searches",
     "schedules",
     "steppings",
 )
@@ -45,6 +48,9 @@ def registries() -> Mapping[str, Callable[[], Registry]]:
         "networks": of(samplers, "NETWORKS"),
         "recipes": of(samplers, "RECIPES"),
         "annealings": of(samplers, "ANNEALINGS"),
+        "explorations": of(samplers, "EXPLORATIONS"),
+        "replays": of(samplers, "REPLAYS"),
+        "searches": of(samplers, "SEARCHES"),
         "schedules": of(targets, "SCHEDULES"),
         "steppings": of(targets, "STEPPINGS"),
     }

@@ -21,7 +21,15 @@ from typing import Any
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.text import Spec, literal, quoted, written_name
 from tiltbench.plan.text import parse as parse  # read and written by one name
-from tiltbench.samplers.registry import ANNEALINGS, NETWORKS, RECIPES, SAMPLERS
+from tiltbench.samplers.registry import (
+    ANNEALINGS,
+    EXPLORATIONS,
+    NETWORKS,
+    RECIPES,
+    REPLAYS,
+    SAMPLERS,
+    SEARCHES,
+)
 from tiltbench.targets.files import PREFIX
 from tiltbench.targets.registry import (
     REFERENCES,
@@ -34,7 +42,17 @@ from tiltbench.targets.registry import (
 )
 
 BENCH = Path(__file__).parents[1]
-PARTS = (REFERENCES, NETWORKS, RECIPES, ANNEALINGS, SCHEDULES, STEPPINGS)
+PARTS = (
+    REFERENCES,
+    NETWORKS,
+    RECIPES,
+    ANNEALINGS,
+    EXPLORATIONS,
+    REPLAYS,
+    SEARCHES,
+    SCHEDULES,
+    STEPPINGS,
+)
 METRICS = Registry("metric", ((BENCH / "metrics", "tiltbench.metrics"),), "tiltbench.metrics")
 STUDIES = Registry(
     "study",

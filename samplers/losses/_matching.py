@@ -157,7 +157,7 @@ def matching(
     def price(paths: int, steps: int, guided: bool) -> Cost:
         return ends.price.times(paths).plus(point_hints(paths, steps, guided))
 
-    return Loss(name, label, value, price)
+    return Loss(name, label, value, price, any_law=select is not unweighted)
 
 
 def points(
@@ -189,8 +189,10 @@ def _ladder(emphasis: tuple[float, ...]) -> tuple[float, ...]:
 def path_log_w(
     base: Noising, path: Path, r: Float[Tensor, " b"], checks: Checks
 ) -> Float[Tensor, " b"]:
-    """r - log dP^u/dP^base, floored; raises Diverged where it is undefined."""
-    log_w = floored(r.double() - base.log_ratio(path), checks)
+    """r - log dP^sim/dP^base, P^sim the law that simulated, floored; raises Diverged where it is
+    undefined."""
+    ratio = base.log_ratio(path)
+    log_w = floored(r.double() - (ratio if path.excess is None else ratio + path.excess), checks)
     lost = (~log_w.isfinite()).sum()
     checks.never(
         lost > 0,

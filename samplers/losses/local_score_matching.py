@@ -57,5 +57,7 @@ def value(model: Model, process: Process, batch: Batch, generator: Generator) ->
     return regress_on_grid(model, base, x, k, target(base, blend, x, k, x1, batch["g"]))
 
 
-local_score_matching = Loss("local_score_matching", _shared.label, value, _shared.price)
+local_score_matching = Loss(
+    "local_score_matching", _shared.label, value, _shared.price, any_law=True
+)
 """Local score matching, weights tempered to an ESS of 0.5."""

@@ -73,4 +73,4 @@ def known(process: Process) -> Known:
     return process
 
 
-monte_carlo_score_matching = Loss("monte_carlo_score_matching", label, value, price)
+monte_carlo_score_matching = Loss("monte_carlo_score_matching", label, value, price, any_law=True)

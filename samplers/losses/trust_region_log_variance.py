@@ -5,13 +5,12 @@ For each batch of paths of a control v the next target is the tempered law
     dP' / dP^v proportional to (dP* / dP^v)^beta,
 
 beta <= 1 the largest with KL(P' | P^v) <= RADIUS: the KL of the self-normalised weights of the
-batch, which grows with beta; its root by bisection.
+batch, which grows with beta; its root by bisection.  Paths of another law than P^v are weighed to
+it first.
 
 The loss is Var log dP'/dP^u over the batch.  With beta = 1 it is log-variance; beta rises to 1 as v
 nears the optimum, which stays stationary.  A kept batch keeps its own target.
 """
-
-import math
 
 import torch
 from jaxtyping import Float
@@ -32,8 +31,8 @@ def label(problem: Problem, model: Model, path: Path, share: float, generator: G
     with torch.no_grad():
         ratio = problem.base.log_ratio(path)
         log_w = floored(problem.reward(path.x[-1]).double() - ratio, problem.checks)
-        batch = path_batch(path, exponent(log_w, RADIUS) * log_w + ratio)
-        return batch
+        log_q = None if path.excess is None else -path.excess
+        return path_batch(path, exponent(log_w, RADIUS, log_q) * log_w + ratio)
 
 
 def value(model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
@@ -44,15 +43,22 @@ def price(paths: int, steps: int, guided: bool) -> Cost:
     return Cost(values=paths).plus(hints(paths, steps, guided))
 
 
-def exponent(log_w: Float[Tensor, " n"], radius: float) -> Float[Tensor, ""]:
-    """The largest beta in [0, 1] with divergence(beta log_w) <= radius."""
-    return largest(lambda betas: divergence(betas * log_w) <= radius, 1.0, log_w)
+def exponent(
+    log_w: Float[Tensor, " n"], radius: float, log_q: Float[Tensor, " n"] | None = None
+) -> Float[Tensor, ""]:
+    """The largest beta in [0, 1] with divergence(beta log_w, log_q) <= radius."""
+    return largest(lambda betas: divergence(betas * log_w, log_q) <= radius, 1.0, log_w)
 
 
-def divergence(log_w: Float[Tensor, "*b n"]) -> Float[Tensor, " *b"]:
-    """KL of the self-normalised weights from equal ones, nats: 0 to log n."""
-    entropy = torch.special.entr(torch.softmax(log_w, -1)).sum(-1)
-    return math.log(log_w.shape[-1]) - entropy
+def divergence(
+    log_w: Float[Tensor, "*b n"], log_q: Float[Tensor, " n"] | None = None
+) -> Float[Tensor, " *b"]:
+    """KL(p | q) of p proportional to q exp log_w, nats; q of unnormalised logarithms, or even."""
+    log_q = torch.log_softmax(torch.zeros_like(log_w) if log_q is None else log_q, -1)
+    p = torch.softmax(log_w + log_q, -1)
+    return -(torch.special.entr(p) + p * log_q).sum(-1)
 
 
-trust_region_log_variance = Loss("trust_region_log_variance", label, value, price, by_weights=True)
+trust_region_log_variance = Loss(
+    "trust_region_log_variance", label, value, price, any_law=True, by_weights=True
+)

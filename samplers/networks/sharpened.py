@@ -8,9 +8,12 @@ from typing import Any, ClassVar
 
 from torch import Generator
 
+from tiltbench.samplers.networks.coordinatewise import Coordinatewise, CoordinatewiseGuided
 from tiltbench.samplers.networks.model import Model, Network
 from tiltbench.samplers.networks.perceptron import Guided, Mlp, Potential
 from tiltbench.targets.bases.process import Process
+
+ENLARGED = (Mlp, Guided, Potential, Coordinatewise, CoordinatewiseGuided)
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,11 @@ class Sharpened(Network):
     factor: float = 4.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.network, Mlp | Guided | Potential):
+        if not isinstance(self.network, ENLARGED):
+            names = [each.name for each in ENLARGED]
             raise ValueError(
-                f"network is {self.network.name}; it must be Mlp, Guided or Potential, whose input "
-                "is x / spread"
+                f"network is {self.network.name}; it must be {', '.join(names[:-1])} or "
+                f"{names[-1]}, whose input is x / spread"
             )
         if not 0 < self.factor < math.inf:
             raise ValueError(f"factor is {self.factor}; it must be positive and finite")

@@ -41,6 +41,8 @@ class Path:
     std: Float[Tensor, " k"]
     u: Float[Tensor, "k *b d"]  # the control it was simulated (or retraced) with
     hint: Float[Tensor, "k *b d"] | None = None  # paid reward gradients, for guided controls
+    excess: Float[Tensor, " *b"] | None = None
+    # log dP^sim/dP^u, float64, where the law that simulated is not that of u
 
     @cached_property
     def dt(self) -> Float[Tensor, " k"]:
@@ -232,11 +234,13 @@ def simulate(
     generator: Generator,
     guide: Guide | None = None,
     dtype: torch.dtype = torch.float32,
+    widened: float = 1.0,
 ) -> Path:
     """A batch of controlled paths of shape (*b, D), forward from `process.start`.
 
     Differentiable in the model unless called under `torch.no_grad`; `guide` is charged K points a
-    path and its hints are detached."""
+    path and its hints are detached.  The noise of every step is multiplied by `widened`, which the
+    path's `std` does not tell."""
     x = process.start(shape, generator, dtype)
     t = process.grid(x).clone()  # a path is its owner's
     noise = process.normal((process.steps, *shape), generator, dtype).unbind(0)
@@ -246,7 +250,7 @@ def simulate(
         mean, std = process.base(x, k)
         hint = guide(x.detach()) if guide else None
         u = control(x, k, hint)
-        x = torch.add(torch.add(mean, noise[k], alpha=std), u, alpha=std * root)
+        x = torch.add(torch.add(mean, noise[k], alpha=std * widened), u, alpha=std * root)
         xs.append(x)
         means.append(mean)
         us.append(u)

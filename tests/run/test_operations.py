@@ -112,7 +112,8 @@ def test_products_are_those_of_torch(name):
     with Products() as torchs:
         work()
     products = torchs.flops
-    small = {"Convolutional": 0.9, "ConvolutionalGuided": 0.9, "Adapter": 0.9}.get(name, 0.25)
+    narrow = ("Convolutional", "ConvolutionalGuided", "Coordinatewise", "CoordinatewiseGuided")
+    small = 0.9 if name in (*narrow, "Adapter") else 0.25
     assert products <= counted(work) <= (1 + small) * products
 
 

@@ -30,6 +30,34 @@ class Mutant(NamedTuple):
 
 MUTANTS = [
     Mutant(
+        "exploring paths weighed with the sign of their excess turned",
+        "samplers/losses/_matching.py",
+        "else ratio + path.excess",
+        "else ratio - path.excess",
+        "samplers/test_behaviour.py",
+    ),
+    Mutant(
+        "exploring paths: the normalising constants of wider kernels",
+        "samplers/behaviour/exploration.py",
+        "- steps * dim / 2 * math.log1p(extra)",
+        "- steps * dim * math.log1p(extra)",
+        "samplers/test_behaviour.py",
+    ),
+    Mutant(
+        "replay: ranks by the reward alone",
+        "samplers/behaviour/buffer.py",
+        "buffer.r[:n] + problem.base.log_end(buffer.x[:n]).double()",
+        "buffer.r[:n]",
+        "samplers/test_behaviour.py",
+    ),
+    Mutant(
+        "local search: visits of the burn-in are kept",
+        "samplers/behaviour/local_search.py",
+        "if number >= self.burn_in:",
+        "if number >= 0:",
+        "samplers/test_behaviour.py",
+    ),
+    Mutant(
         "law of the base: the start is forgotten",
         "targets/bases/mixture_flow.py",
         "        return self.log_end(x[-1].double()) - start",
@@ -289,6 +317,13 @@ MUTANTS = [
         "samplers/test_tempering.py",
     ),
     Mutant(
+        "a buffer of rewards at the tilt of their time",
+        "samplers/diffusion.py",
+        "ends = path.x[-1], r / self.tilt(share)",
+        "ends = path.x[-1], r",
+        "samplers/test_tempering.py",
+    ),
+    Mutant(
         "draws of a part of the tilt",
         "samplers/diffusion.py",
         "def posed(self, problem: Problem, tilt: float = 1.0)",
@@ -347,8 +382,8 @@ MUTANTS = [
     Mutant(
         "a trust region that ignores its radius",
         "samplers/losses/trust_region_log_variance.py",
-        "divergence(betas * log_w) <= radius",
-        "divergence(betas * log_w) <= math.inf",
+        "divergence(betas * log_w, log_q) <= radius",
+        "divergence(betas * log_w, log_q) <= torch.inf",
         "samplers/test_adjoint.py",
     ),
     Mutant(

@@ -1,0 +1,1 @@
+"""Which paths training sees besides those of the control as it is."""
