@@ -211,6 +211,7 @@ class Diffusion(Sampler[Trained]):
         for _ in range(self.replay.updates):
             x, r = self.replay.ends(whole, store, self.paths, generator)
             path = self.recipe.retrace(posed, state.model, x, generator)
+            assert path is not None  # the recipe is Base
             batches.append(self.loss.given(posed, state.model, path, tilt * r, share))
         return turn, batches
 
@@ -238,7 +239,7 @@ class Diffusion(Sampler[Trained]):
         """The state with the model that is drawn from in the place of the one that trains."""
         if state.average is None:
             return state
-        return replace(state, model=state.model)
+        return replace(state, model=state.average.of(state.model))
 
     def tilt(self, share: float) -> float:
         """lambda when `share` of the training is done."""
@@ -312,7 +313,7 @@ class Diffusion(Sampler[Trained]):
     @torch.no_grad()
     def draw(self, problem: Problem, state: Trained, n: int, generator: Generator) -> Draws:
         state = self.shown(state)
-        problem, xs, log_ws = self.posed(problem), [], []
+        problem, xs, log_ws, groups = self.posed(problem), [], [], []
         most = at_once(CHUNK, problem.dim, generator.device)
         for start in range(0, n, most):
             with problem.checks.together():
@@ -322,22 +323,23 @@ class Diffusion(Sampler[Trained]):
                 problem.checks.never(~x.isfinite().all(), _lost)
                 xs.append(x)
                 log_ws.append(log_weight(problem, path))
+                if (group := self.recipe.groups(problem, path)) is not None:
+                    groups.append(start + group)
         own = None
         if self.loss.learns_log_Z:  # a parameter comes with no standard error
             own = Estimate(float(state.model.log_Z), math.nan, state.iteration)
-        return Draws(torch.cat(xs), torch.cat(log_ws), log_Z=own)
+        group = torch.cat(groups) if groups else None
+        return Draws(torch.cat(xs), torch.cat(log_ws), group, own)
 
     @torch.no_grad()
     def reverse(
         self, problem: Problem, state: Trained, x: Float[Tensor, "n d"], generator: Generator
-    ) -> Traced:
+    ) -> Traced | None:
         state, posed = self.shown(state), self.posed(problem)
         parts = x.float().split(at_once(CHUNK, problem.dim, x.device))
-        traced = self._weighed(
+        return self._weighed(
             posed, state, parts, lambda x: self.recipe.retrace(posed, state.model, x, generator)
         )
-        assert traced is not None
-        return traced
 
     @torch.no_grad()
     def along(

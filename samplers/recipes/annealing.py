@@ -61,23 +61,66 @@ class Ramp(Annealing):
         return Annealed(r, _ramp(base.times[k])[0] * g)
 
 
-@dataclass(frozen=True)
-class ThroughDenoiser(Annealing):
-    """r_t = lambda(t) r(E_base[X_1 | X_t = x]): the tilt felt where the path is bound for.
+class _Ahead(Annealing):
+    """r_t = lambda(t) r(y(x, t)): the tilt felt where the path is bound for.
 
-    d/dt r_t = lambda' r(xhat) + lambda grad r(xhat) . d/dt xhat (math.md 5.2)."""
+    d/dt r_t = lambda' r(y) + lambda grad r(y) . dy/dt (math.md 5.2)."""
 
-    name: ClassVar[str] = "ThroughDenoiser"
+    @abstractmethod
+    def ahead(self, base: Noising, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
+        """y."""
+
+    @abstractmethod
+    def rate(self, base: Noising, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
+        """dy/dt, x held fixed."""
 
     def at(self, base: Noising, reward: Reward, x: Float[Tensor, "*b d"], k: int) -> Annealed:
         keep = _kept(x)
         with torch.enable_grad():
             y = x if keep else x.detach().requires_grad_()
-            end = base.denoise(y, k)
+            end = self.ahead(base, y, k)
             r, slope = _with_grad(reward, end if keep else end.detach())
             (g,) = torch.autograd.grad(end, y, slope, create_graph=keep)
-        moved = (slope * base.denoise_rate(x, k)).sum(-1)
+        moved = (slope * self.rate(base, x, k)).sum(-1)
         return Annealed(r, _ramp(base.times[k])[0] * g, moved)
+
+
+@dataclass(frozen=True)
+class ThroughDenoiser(_Ahead):
+    """r_t = lambda(t) r(E_base[X_1 | X_t = x]), lambda = t^2 (3 - 2 t)."""
+
+    name: ClassVar[str] = "ThroughDenoiser"
+
+    def ahead(self, base: Noising, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
+        return base.denoise(x, k)
+
+    def rate(self, base: Noising, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
+        return base.denoise_rate(x, k)
+
+
+@dataclass(frozen=True)
+class ThroughFlow(_Ahead):
+    """r_t = lambda(t) r(y), y where the base's flow carries x (`Noising.bound`).
+
+    On a static base y = x, and it is `Ramp`; on an interpolant it is `ThroughDenoiser`.  A tilt
+    that is felt at x itself pulls paths of a flow to places that they have yet to reach."""
+
+    name: ClassVar[str] = "ThroughFlow"
+
+    def at(self, base: Noising, reward: Reward, x: Float[Tensor, "*b d"], k: int) -> Annealed:
+        return Ramp().at(base, reward, x, k) if base.still else super().at(base, reward, x, k)
+
+    def ahead(self, base: Noising, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
+        return base.bound(x, k)
+
+    def rate(self, base: Noising, x: Float[Tensor, "*b d"], k: int) -> Float[Tensor, "*b d"]:
+        return base.bound_rate(x, k)
+
+
+def height(t: float, r: Float[Tensor, " *b"]) -> Float[Tensor, " *b"]:
+    """r_t = lambda(t) r(y), 0 where nothing is tilted yet."""
+    share = _ramp(t)[0]
+    return share * r if share else torch.zeros_like(r)
 
 
 def _ramp(t: float) -> tuple[float, float]:

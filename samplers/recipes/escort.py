@@ -15,7 +15,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.recipes.annealing import Annealed, Annealing
 from tiltbench.samplers.sampler import Unsupported
-from tiltbench.targets.bases.noising import Current, Noising, turn
+from tiltbench.targets.bases.noising import Current, Noising, Side, turn, turns
 from tiltbench.targets.bases.process import Controlled, Kernel, Path, Process
 from tiltbench.targets.constants import constant
 from tiltbench.targets.problem import Reward
@@ -47,6 +47,16 @@ class MeasuredPath(EscortPath):
     """An escort's path with the divergence of w at every point, which drawing alone pays for."""
 
     growth: Float[Tensor, " k1 *b"]  # div w of the escort w = spread u
+
+
+class Place(NamedTuple):
+    """Points at one time, or on one side of k steps, and what is known there."""
+
+    x: Float[Tensor, "*b d"]
+    u: Float[Tensor, "*b d"]
+    velocity: Float[Tensor, "*b d"]
+    score: Float[Tensor, "*b d"]
+    pull: Float[Tensor, "*b d"]
 
 
 def escorted(path: Path) -> EscortPath:
@@ -106,6 +116,24 @@ class KernelRatio(Weighing):
         back = turn(path.x.diff(dim=0), ahead, behind, path.dt, eps)
         return back + escort.flow.log_change(path.x, path.velocity, path.score, w, path.dt, eps)
 
+    def steps(self, escort: Escort, start: Place, end: Place, first: int) -> Float[Tensor, " k *b"]:
+        """log N_bwd - log N_fwd + log p_{t_{j+1}}(end) - log p_{t_j}(start) of the steps
+        j = first, first + 1, ..., float64: what A gains by each but for the change of r_t.
+
+        Where a step starts from where the last has ended they add up to `_gained`, which evaluates
+        every point once."""
+        here = slice(first, first + len(start.x))
+        eps = constant(escort.diffusion[here], start.x, torch.float64)
+        dt = escort.grid(start.x).diff()[here]
+        push = constant(escort.diffusion[here], start.x).reshape(-1, *[1] * (start.x.dim() - 1))
+        left, come = (
+            Side(at.x, at.velocity, at.score, escort.spread * at.u) for at in (start, end)
+        )
+        ahead = start.velocity + left.carried + push * (start.score + start.pull)
+        behind = end.velocity + come.carried - push * (end.score + end.pull)
+        back = turns(end.x - start.x, ahead, behind, dt, eps)
+        return back + escort.flow.log_steps(left, come, dt, eps, first)
+
 
 @dataclass(frozen=True)
 class Divergence(Weighing):
@@ -143,14 +171,13 @@ def rate(path: EscortPath) -> Float[Tensor, " k1 *b"]:
 class Escort(Process):
     """The chain: Euler steps on the base's grid, both ways, with noise 2 eps_t dt.
 
-    eps_t = eps spread^2 ratio^(-2t), held over a step at its earlier end."""
+    `diffusion` is eps_t of every step, length^2, that of its earlier end."""
 
     path: ClassVar[type[Path]] = EscortPath
     flow: Noising  # the base
     reward: Reward
     annealing: Annealing
-    eps: float
-    ratio: float
+    diffusion: tuple[float, ...]
     weighing: Weighing
 
     @property
@@ -164,11 +191,6 @@ class Escort(Process):
     @property
     def spread(self) -> float:
         return self.flow.spread
-
-    @cached_property
-    def diffusion(self) -> list[float]:
-        """eps_t of every step, length^2."""
-        return [self.eps * self.spread**2 * self.ratio ** (-2 * t) for t in self.times[:-1]]
 
     @cached_property
     def stds(self) -> list[float]:

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import Loss
 from tiltbench.samplers.networks.model import Model
-from tiltbench.samplers.recipes.annealing import Annealing, Ramp
+from tiltbench.samplers.recipes.annealing import Annealing, Ramp, ThroughFlow
 from tiltbench.samplers.recipes.escort import (
     Divergence,
     Escort,
@@ -36,12 +36,17 @@ class _Annealed(Recipe):
     eps: float
     ratio: float
 
+    def noise(self, flow: Noising) -> tuple[float, ...]:
+        """eps_t = eps Var(X_t) ratio^(-2t) of every step, of the base at its earlier end."""
+        here = zip(flow.times[:-1], flow.mean_squares[:-1], strict=True)
+        return tuple(self.eps * variance * self.ratio ** (-2 * t) for t, variance in here)
+
     def simulate(self, problem: Problem, model: Model, n: int, generator: Generator) -> EscortPath:
         return _escort(problem).simulate(model, (n, problem.dim), generator, model.guided)
 
     def retrace(
         self, problem: Problem, model: Model, x: Float[Tensor, "n d"], generator: Generator
-    ) -> EscortPath:
+    ) -> EscortPath | None:
         return _escort(problem).retrace(model, x, generator, model.guided)
 
     def price(self, loss: Loss, paths: int, steps: int, guided: bool) -> Cost:
@@ -54,18 +59,8 @@ class _Annealed(Recipe):
         return loss.price(paths, steps, False).plus(Cost(points, points + again))
 
 
-@dataclass(frozen=True)
-class Escorted(_Annealed):
-    """Annealing weighed by kernel ratios: tilted controlled Crooks (math.md 5.3), eps > 0.
-
-    eps is in units of spread^2, the noise falls as eps ratio^(-2t).  CMCD (arXiv 2307.01050) on a
-    static base.  grad r may be clipped: any drift has its exact ratio.
-    Without the base's density the weights are off by O(dt / eps); eps below LEAST is refused."""
-
-    name: ClassVar[str] = "Escorted"
-    annealing: Annealing = Ramp()
-    eps: float = 0.5
-    ratio: float = 1.0
+class Kernels(_Annealed):
+    """Annealing whose weights are ratios of kernels, which need noise."""
 
     def __post_init__(self) -> None:
         _positive(self, "eps", "ratio")
@@ -75,16 +70,32 @@ class Escorted(_Annealed):
                 "recipe=Transported, which takes any eps from 0 on"
             )
 
+
+@dataclass(frozen=True)
+class Escorted(Kernels):
+    """Annealing weighed by kernel ratios: tilted controlled Crooks (math.md 5.3), eps > 0.
+
+    The noise is eps Var(X_t) ratio^(-2t), Var(X_t) of the base.  It has to fall: a step eps_t dt
+    that is large beside the square of a mode's width overshoots, and one that is right for a mode
+    at the end does not mix at the start.  CMCD (arXiv 2307.01050) on a static base.  grad r may be
+    clipped: any drift has its exact ratio.
+    Without the base's density the weights are off by O(dt / eps); eps below LEAST is refused."""
+
+    name: ClassVar[str] = "Escorted"
+    annealing: Annealing = ThroughFlow()
+    eps: float = 1.0
+    ratio: float = 4.0
+
     def process(self, problem: Problem, tamed: Reward) -> Escort:
-        flow = _started(problem.base)
-        return Escort(flow, tamed, self.annealing, self.eps, self.ratio, KernelRatio())
+        flow = started(problem.base)
+        return Escort(flow, tamed, self.annealing, self.noise(flow), KernelRatio())
 
 
 @dataclass(frozen=True)
 class Transported(_Annealed):
     """Annealing weighed by the divergence of w: tilted escorted Jarzynski (math.md 5.2), eps >= 0.
 
-    eps is in units of spread^2, the noise falls as eps ratio^(-2t); eps = 0 is a flow.  NETS
+    The noise is eps Var(X_t) ratio^(-2t), Var(X_t) of the base; eps = 0 is a flow.  NETS
     (arXiv 2410.02711).  Drawing takes the divergence exactly in any dimension: an estimate's noise
     would raise the mean of exp A.  grad r is never clipped: A needs it as it is.  Raises
     Unsupported where r = -inf is met: the identity needs a reward that is finite everywhere."""
@@ -100,8 +111,8 @@ class Transported(_Annealed):
         _positive(self, "ratio")
 
     def process(self, problem: Problem, tamed: Reward) -> Escort:
-        flow = _started(problem.base)
-        return Escort(flow, problem.reward, self.annealing, self.eps, self.ratio, Divergence())
+        flow = started(problem.base)
+        return Escort(flow, problem.reward, self.annealing, self.noise(flow), Divergence())
 
     def simulate(self, problem: Problem, model: Model, n: int, generator: Generator) -> EscortPath:
         return _finite(problem, super().simulate(problem, model, n, generator))
@@ -109,7 +120,8 @@ class Transported(_Annealed):
     def retrace(
         self, problem: Problem, model: Model, x: Float[Tensor, "n d"], generator: Generator
     ) -> EscortPath:
-        return _finite(problem, super().retrace(problem, model, x, generator))
+        path = _escort(problem).retrace(model, x, generator, model.guided)
+        return _finite(problem, path)
 
     def weighed(self, problem: Problem, model: Model, path: Path) -> MeasuredPath:
         """With div w at every point."""
@@ -145,7 +157,7 @@ def divergences(model: Model, path: Path) -> Float[Tensor, " k1 *b"]:
 DIRECTIONS = 64  # bounds the memory
 
 
-LEAST = 1e-3  # spread^2
+LEAST = 1e-3  # Var(X_t)
 
 
 def _escort(problem: Problem) -> Escort:
@@ -159,7 +171,7 @@ def _positive(recipe: Recipe, *names: str) -> None:
             raise ValueError(f"{field} is {getattr(recipe, field)}; it must be positive and finite")
 
 
-def _started(base: Process) -> Noising:
+def started(base: Process) -> Noising:
     """The base, if an escort can start on it."""
     if not isinstance(base, Noising):
         raise Unsupported("an escort needs a base whose score and velocity are known (Noising)")

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import Loss, reward_and_grad
@@ -53,8 +53,8 @@ class Recipe(ABC):
     @abstractmethod
     def retrace(
         self, problem: Problem, model: Model, x: Float[Tensor, "n d"], generator: Generator
-    ) -> Path:
-        """Paths that end at x."""
+    ) -> Path | None:
+        """Paths that end at x.  None: a path alone does not tell its weight."""
 
     def passing(self, problem: Problem, model: Model, x: Float[Tensor, "k1 n d"]) -> Path | None:
         """The given paths of the base's chain.  None: the model steers another chain."""
@@ -64,6 +64,10 @@ class Recipe(ABC):
         """The path with what its weight, and training on it as a rule not, has to be told besides
         what simulating finds: nothing, as a rule."""
         return path
+
+    def groups(self, problem: Problem, path: Path) -> Int[Tensor, " n"] | None:
+        """Which paths depend on one another.  None: none do."""
+        return None
 
     @abstractmethod
     def price(self, loss: Loss, paths: int, steps: int, guided: bool) -> Cost:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from tiltbench.targets.bases.noising import Current, Known, Step, pick
+from tiltbench.targets.bases.noising import Current, Known, Side, Step, pick
 from tiltbench.targets.bases.process import Kernel
 from tiltbench.targets.constants import constant
 
@@ -118,6 +118,28 @@ class Linear(Known):
     def denoise_rate(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
         return pick(self.gain_rates, k, x) * x
 
+    def bound(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        """x std(X_1) / std(X_t): the flow of a Gaussian law is linear, and 1 where it stands."""
+        return pick(self.stretches, k, x) * x
+
+    def bound_rate(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        rates = [-drift * far for drift, far in zip(self.drifts, self.stretches, strict=True)]
+        return pick(rates, k, x) * x
+
+    @cached_property
+    def still(self) -> bool:  # type: ignore[override]
+        last = self.mean_squares[-1]
+        return all(math.isclose(v, last, rel_tol=1e-9) for v in self.mean_squares)
+
+    @cached_property
+    def stretches(self) -> list[float]:
+        """std(X_1) / std(X_t) at every time of the grid; 0 at a point start."""
+        return [self.spread / math.sqrt(v) if v else 0.0 for v in self.mean_squares]
+
+    @cached_property
+    def mean_squares(self) -> list[float]:  # type: ignore[override]
+        return [self.variance(t) for t in self.times]
+
     @cached_property
     def gain_rates(self) -> list[float]:
         """d/dt of the gain of X_1 | X_t at every time of the grid."""
@@ -133,7 +155,24 @@ class Linear(Known):
         eps: Float[Tensor, " k"],
     ) -> Float[Tensor, " k1 *b"]:
         """Exact, from the Gaussian density of X_t."""
-        rank, variances = x.shape[-1] - self.removed, [self.variance(t) for t in self.times]
+        log_p = self._log_marginal(x, 0)
+        return log_p - log_p[:1]
+
+    def log_steps(
+        self,
+        start: Side,
+        end: Side,
+        dt: Float[Tensor, " k"],
+        eps: Float[Tensor, " k"],
+        first: int = 0,
+    ) -> Float[Tensor, " k *b"]:
+        """Exact, from the Gaussian density of X_t."""
+        return self._log_marginal(end.x, first + 1) - self._log_marginal(start.x, first)
+
+    def _log_marginal(self, x: Float[Tensor, "k *b d"], first: int) -> Float[Tensor, " k *b"]:
+        """log p_{t_j}(x_j) of the base at the times j = first, first + 1, ..., but for a constant
+        that all of them share; float64."""
+        rank, variances = x.shape[-1] - self.removed, self.mean_squares[first : first + len(x)]
         bend, log_norm = (
             constant(each, x, torch.float64).reshape(-1, *[1] * (x.dim() - 2))
             for each in (
@@ -141,8 +180,7 @@ class Linear(Known):
                 [-rank / 2 * math.log(v) for v in variances],
             )
         )
-        log_p = torch.addcmul(log_norm, x.square().sum(-1).double(), bend)
-        return log_p - log_p[:1]
+        return torch.addcmul(log_norm, x.square().sum(-1).double(), bend)
 
     def posterior(
         self, x: Float[Tensor, "*b d"], k: Int[Tensor, " *b"], generator: Generator

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +22,15 @@ from tiltbench.targets.constants import constant
 
 Step = int | Int[Tensor, "*b"]
 Current = tuple[Tensor, Tensor]  # (velocity, score), (*b, d) each
+
+
+class Side(NamedTuple):
+    """The points on one side of k steps, and what drives them there."""
+
+    x: Float[Tensor, "k *b d"]
+    velocity: Float[Tensor, "k *b d"]
+    score: Float[Tensor, "k *b d"]
+    carried: Float[Tensor, "k *b d"]  # an escort's w
 
 
 def pick(values: Sequence[float], k: Step, like: Tensor) -> float | Tensor:
@@ -63,6 +73,26 @@ class Noising(Additive):
     @abstractmethod
     def denoise_rate(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
         """d/dt E_base[X_1 | X_t = x] at t = t_k, x held fixed."""
+
+    def bound(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        """Where the base's flow carries x from t_k to t = 1: here the mean of X_1, which on a
+        rectified flow is one Euler step of all that is left; exact where the law is Gaussian."""
+        return self.denoise(x, k)
+
+    def bound_rate(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+        """d/dt of `bound` at t = t_k, x held fixed."""
+        return self.denoise_rate(x, k)
+
+    @property
+    def still(self) -> bool:
+        """Whether p_t is the same at all times, so that `bound` is x itself."""
+        return False
+
+    @cached_property
+    def mean_squares(self) -> list[float]:
+        """E|X_t|^2 / d of the base, alpha_t^2 spread^2 + beta_t^2, at every time of the grid."""
+        levels = zip(self.signals, self.noises, strict=True)
+        return [alpha**2 * self.spread**2 + beta**2 for alpha, beta in levels]
 
     @property
     @abstractmethod
@@ -132,19 +162,32 @@ class Noising(Additive):
         dt: Float[Tensor, " k"],
         eps: Float[Tensor, " k"],
     ) -> Float[Tensor, " k1 *b"]:
-        """log p_{t_k}(x_k) - log p_0(x_0) along paths with an escort w = `carried`, float64.
+        """log p_{t_k}(x_k) - log p_0(x_0) along paths with an escort w = `carried`, float64."""
+        along = (x, velocity, score, carried)
+        start, end = Side(*(of[:-1] for of in along)), Side(*(of[1:] for of in along))
+        each = self.log_steps(start, end, dt, eps)
+        return torch.cat([torch.zeros_like(each[:1]), each.cumsum(0)])
+
+    def log_steps(
+        self,
+        start: Side,
+        end: Side,
+        dt: Float[Tensor, " k"],
+        eps: Float[Tensor, " k"],
+        first: int = 0,
+    ) -> Float[Tensor, " k *b"]:
+        """log p_{t_{j+1}}(end_j) - log p_{t_j}(start_j) of the steps j = first, first + 1, ...
 
         From the base's own kernels, drifts v +- eps score, for steps less w dt, and score . w dt
         for these: right in the mean of its exponential as dt -> 0 only (math.md 5.3, where w dt is
         left in the steps: the same limit, with a bias of order dt / eps that training can exploit).
         A base that knows its density overrides it and is exact."""
-        lead = [1] * (x.dim() - 1)
-        step, push = (v.reshape(-1, *lead).to(x) for v in (dt, eps))
-        mean_w = (carried[:-1] + carried[1:]) / 2
-        climbed = (step * mean_w * (score[:-1] + score[1:]) / 2).sum(-1).double()
-        ahead, behind = velocity[:-1] + push * score[:-1], velocity[1:] - push * score[1:]
-        own = turn(x.diff(dim=0) - step * mean_w, ahead, behind, dt, eps)
-        return torch.cat([torch.zeros_like(climbed[:1]), climbed.cumsum(0)]) - own
+        lead = [1] * (start.x.dim() - 1)
+        step, push = (v.reshape(-1, *lead).to(start.x) for v in (dt, eps))
+        mean_w = (start.carried + end.carried) / 2
+        climbed = (step * mean_w * (start.score + end.score) / 2).sum(-1).double()
+        ahead, behind = start.velocity + push * start.score, end.velocity - push * end.score
+        return climbed - turns(end.x - start.x - step * mean_w, ahead, behind, dt, eps)
 
 
 def turn(
@@ -154,14 +197,25 @@ def turn(
     dt: Float[Tensor, " k"],
     eps: Float[Tensor, " k"],
 ) -> Float[Tensor, " k1 *b"]:
-    """sum_{j<k} log N(x_j; x_{j+1} - behind_j dt, 2 eps dt) - log N(x_{j+1}; x_j + ahead_j dt, ..)
-    for steps `moved` = x_{j+1} - x_j, float64, at every k: how much likelier a path is backward.
+    """The sum of `turns` up to every k: how much likelier a path is backward."""
+    each = turns(moved, ahead, behind, dt, eps)
+    return torch.cat([torch.zeros_like(each[:1]), each.cumsum(0)])
+
+
+def turns(
+    moved: Float[Tensor, "k *b d"],
+    ahead: Float[Tensor, "k *b d"],
+    behind: Float[Tensor, "k *b d"],
+    dt: Float[Tensor, " k"],
+    eps: Float[Tensor, " k"],
+) -> Float[Tensor, " k *b"]:
+    """log N(x_j; x_{j+1} - behind_j dt, 2 eps dt) - log N(x_{j+1}; x_j + ahead_j dt, ..) of steps
+    `moved` = x_{j+1} - x_j, float64: how much likelier a step is backward.
 
     The difference of the squares is taken as a product, which does not cancel in float32."""
     step = dt.reshape(-1, *[1] * (moved.dim() - 1)).to(moved)
     product = (behind - ahead) * (2 * moved - (ahead + behind) * step)
-    each = product.sum(-1).double() / (4 * eps.double()).reshape(-1, *[1] * (moved.dim() - 2))
-    return torch.cat([torch.zeros_like(each[:1]), each.cumsum(0)])
+    return product.sum(-1).double() / (4 * eps.double()).reshape(-1, *[1] * (moved.dim() - 2))
 
 
 class Known(Noising):

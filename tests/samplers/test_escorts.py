@@ -52,9 +52,10 @@ def problem_on(escort, problem):
     return Problem(problem.dim, escort, problem.reward)
 
 
-def squared(eps):
-    """eps in length^2, as math.md has it, in the recipes' units."""
-    return eps / PAIR.spread**2
+def with_noise(recipe, problem, eps):
+    """The recipe's escort with the same eps, length^2, at every step, as math.md has it."""
+    escort = recipe.process(problem, problem.reward)
+    return replace(escort, diffusion=(eps,) * escort.steps)
 
 
 class Flowing(Controlled):
@@ -86,7 +87,7 @@ def free_of_divergence(path):
 @pytest.mark.parametrize("eps, share", [(0.0, 0.58), (2.0, 0.70)])
 def test_jarzynski_figures(eps, share):
     problem = tilted(100)
-    escort = Transported(eps=squared(eps)).process(problem, problem.reward)
+    escort = with_noise(Transported(), problem, eps)
     path = free_of_divergence(escort.simulate(STILL, (10_000, 2), rng(1)))
     log_w = escort.log_w_along(path)[-1]
     assert log_mean_exp(log_w) == pytest.approx(0.606, abs=0.016)
@@ -102,7 +103,7 @@ def test_jarzynski_figures(eps, share):
 )
 def test_crooks_figures(push, elbo, eubo, share):
     problem = tilted(100)
-    escort = Escorted(eps=squared(1.0)).process(problem, problem.reward)
+    escort = with_noise(Escorted(Ramp()), problem, 1.0)
     model = Flowing(push * SLOPE, PAIR.spread)
     log_w = escort.log_w_along(escort.simulate(model, (10_000, 2), rng(1)))[-1]
     _, law = PAIR.law.tilted_linear(SLOPE.double())
@@ -231,21 +232,26 @@ def test_noise_falls_with_the_ratio(recipe):
     problem = tilted(4)
     escort = recipe.process(problem, problem.reward)
     std = escort.simulate(STILL, (3, 2), rng()).std
-    assert torch.allclose(
-        std.square() * 2, torch.tensor([0.2 * PAIR.spread**2 / 3 ** (k / 2) for k in range(4)])
-    )
+    assert torch.allclose(std.square() * 2, torch.tensor(falling(0.2, 3.0)))
+
+
+def falling(eps, ratio):
+    """eps E|X_t|^2 / d ratio^(-2t) of PAIR along the rectified flow, at four steps."""
+    return [
+        eps * ((k / 4 * PAIR.spread) ** 2 + (1 - k / 4) ** 2) / ratio ** (k / 2) for k in range(4)
+    ]
 
 
 def test_both_ways_a_step_climbs_by_its_own_noise():
     """eps_t of a step's earlier end, also from its later end; and what a path records of it."""
     problem = tilted(4)
-    escort = Escorted(eps=0.2, ratio=3.0).process(problem, problem.reward)
+    escort = Escorted(Ramp(), eps=0.2, ratio=3.0).process(problem, problem.reward)
     for path in (
         escort.simulate(STILL, (3, 2), rng(1), dtype=torch.float64),
         escort.retrace(STILL, torch.randn(3, 2, generator=rng(2), dtype=torch.float64), rng(3)),
     ):
         for k, t in enumerate(escort.times[:-1]):
-            eps, dt = 0.2 * PAIR.spread**2 * 3 ** (-2 * t), 0.25
+            eps, dt = falling(0.2, 3.0)[k], 0.25
             for j, way, kernel in ((k, 1, escort.base), (k + 1, -1, escort.backward)):
                 x, s = path.x[j], escort.times[j]
                 velocity, score = problem.base.current(x, j)
@@ -313,20 +319,22 @@ def test_what_cannot_be_weighed_is_refused():
             Transported(eps=wrong)
 
 
-def bias(recipe, push, steps, paths):
-    """E exp A / Z - 1 of the escort w = lambda'(t) push c."""
+def bias(recipe, eps, push, steps, paths):
+    """E exp A / Z - 1 of the escort w = lambda'(t) push c, eps in units of spread^2."""
     problem, model = tilted(steps), Flowing(push * SLOPE, PAIR.spread)
-    escort = recipe.process(problem, problem.reward)
+    escort = with_noise(recipe, problem, eps * PAIR.spread**2)
     path = free_of_divergence(escort.simulate(model, (paths, 2), rng(1)))
     return float((escort.log_w_along(path)[-1] - LOG_Z).exp().mean()) - 1
 
 
 @pytest.mark.parametrize(
-    "recipe, push", [(Escorted(eps=0.35), 0.35), (Transported(eps=0.0), 0.0)], ids=lambda p: str(p)
+    "recipe, eps, push",
+    [(Escorted(Ramp()), 0.35, 0.35), (Transported(), 0.0, 0.0)],
+    ids=lambda p: str(p),
 )
-def test_bias_falls_with_the_step(recipe, push):
+def test_bias_falls_with_the_step(recipe, eps, push):
     """Without the base's density the identities hold as dt -> 0: a bias of order one."""
-    biases = [bias(recipe, push, steps, 40_000) for steps in (5, 20)]
+    biases = [bias(recipe, eps, push, steps, 40_000) for steps in (5, 20)]
     assert 0.02 < abs(biases[0]) < 0.1
     order = math.log(biases[0] / biases[-1]) / math.log(4)
     assert 0.7 < order < 1.4
@@ -334,7 +342,7 @@ def test_bias_falls_with_the_step(recipe, push):
 
 def test_a_carried_step_is_none_of_the_base_own():
     """With w dt left in the base's steps this bias is -.108, of order dt / eps."""
-    assert abs(bias(Escorted(eps=0.1), 0.35, 10, 40_000)) < 0.03
+    assert abs(bias(Escorted(Ramp()), 0.1, 0.35, 10, 40_000)) < 0.03
 
 
 @annealings
@@ -552,6 +560,8 @@ def test_training_approaches_the_target(name):
     again = {} if PRESETS[name].loss.through_path else {"repeats": 1, "memory": 4}
     sampler = replace(PRESETS[name], reference=world.base, paths=64, lr=5e-3, **again)
     sampler = replace(sampler, model=replace(sampler.model, width=16))
+    # one Gaussian is no narrower at the end: the noise need not fall
+    sampler = replace(sampler, recipe=replace(sampler.recipe, eps=0.5, ratio=1.0))
     steps = 100
     state = sampler.init(problem, Cost(), rng(1))
     before = sampler.draw(problem, state, 1000, rng(2)).log_w
@@ -561,10 +571,12 @@ def test_training_approaches_the_target(name):
         state = sampler.step(problem, state, generator)
     after = sampler.draw(problem, state, 1000, rng(2))
     gap = [world.log_Z - float(log_w.mean()) for log_w in (before, after.log_w)]
-    assert abs(gap[1]) < 0.15 * gap[0]
+    assert abs(gap[1]) < 0.15 * gap[0] + 0.003  # resampled, it is near before
     assert ess(after.log_w) > 0.65
-    back = sampler.reverse(problem, state, world.sample(1000, rng(4)), rng(5)).log_w
-    both = bar(after.log_w, back)
+    back = sampler.reverse(problem, state, world.sample(1000, rng(4)), rng(5))
+    if back is None:  # resampled
+        return
+    both = bar(after.log_w, back.log_w)
     assert abs(both.value - world.log_Z) < 4 * both.se + 0.02
     if not sampler.loss.learns_log_Z:
         return

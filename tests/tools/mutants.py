@@ -499,6 +499,20 @@ MUTANTS = [
         "samplers/test_escorts.py",
     ),
     Mutant(
+        "resampling: an island forgets what its ancestors weighed",
+        "samplers/recipes/resampling.py",
+        "mean.expand_as(log_w).flatten() - tall[ancestor]",
+        "-tall[ancestor]",
+        "samplers/test_resampling.py",
+    ),
+    Mutant(
+        "resampling: the tilt of the slot, and not of its ancestor, is left behind",
+        "samplers/recipes/resampling.py",
+        "mean.expand_as(log_w).flatten() - tall[ancestor]",
+        "mean.expand_as(log_w).flatten() - tall",
+        "samplers/test_resampling.py",
+    ),
+    Mutant(
         "an escort's recorded mean that goes downhill",
         "samplers/recipes/escort.py",
         "dt * velocity[:-1] + climb *",
@@ -543,8 +557,8 @@ MUTANTS = [
     Mutant(
         "the oldest batch of the ring, always",
         "samplers/diffusion.py",
-        "self._improve(state, posed, ring[choice], generator)",
-        "self._improve(state, posed, ring[0], generator)",
+        "present(self.loss, posed.base, ring[choice], tilt)",
+        "present(self.loss, posed.base, ring[0], tilt)",
         "samplers/test_losses.py",
     ),
     Mutant(

@@ -85,10 +85,12 @@ class Control:
 
     @torch.no_grad()
     def traced(self, x: Tensor, source: Generator) -> tuple[Tensor, Tensor]:
-        return joined(
-            self.weights(self.sampler.recipe.retrace(self.problem, self.state.model, part, source))
-            for part in x.float().split(CHUNK)
-        )
+        return joined(self._retraced(part, source) for part in x.float().split(CHUNK))
+
+    def _retraced(self, x: Tensor, source: Generator) -> tuple[Tensor, Tensor]:
+        path = self.sampler.recipe.retrace(self.problem, self.state.model, x, source)
+        assert path is not None  # the study's samplers are not resampled
+        return self.weights(path)
 
     @torch.no_grad()
     def along(self, x: Tensor) -> Tensor:
