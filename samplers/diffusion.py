@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from tiltbench.samplers.at_once import at_once
+from tiltbench.samplers.average import Average
 from tiltbench.samplers.behaviour.exploration import Exploration, OwnNoise, wider_paths
 from tiltbench.samplers.behaviour.replay import Ends, NoReplay, Replay, Store, Turn, keep
 from tiltbench.samplers.loss import Batch, Loss
@@ -20,6 +21,7 @@ from tiltbench.samplers.networks.perceptron import Mlp
 from tiltbench.samplers.recipes.recipe import Base, Recipe
 from tiltbench.samplers.sampler import Draws, Sampler, Traced, Unsupported
 from tiltbench.samplers.search import LogUniform, Search
+from tiltbench.samplers.tempering import growing, marked, present, tempered
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.process import Path
@@ -44,6 +46,7 @@ class Trained:
     paid: Cost = Cost()
     iteration: int = 0  # of the optimiser
     store: Store | None = None
+    average: Average | None = None  # of the weights, where there is one
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,16 @@ class Diffusion(Sampler[Trained]):
     for further steps of the optimiser; both need a loss that takes paths of any law.  Gradients are
     clipped to norm `clip`.  grad r is clipped to length `steepest` sqrt(D) / spread wherever a loss
     or a guided control sees it: one point far out must not throw the control out after it.
+
+    With `average` > 0 what is drawn from, retraced, stored and probed is the exponential moving
+    average of the weights, of that decay a step of the optimiser; training paths are simulated by
+    the weights themselves (`Average`).
+
+    With `start_tilt` < 1 training sees the tilt lambda r, lambda growing linearly from `start_tilt`
+    to 1 when the part `full_tilt` of it is done: values, gradients, hints and weights are those of
+    p_base exp(lambda r).  Kept batches of path weights are taken to the present lambda; what a
+    regression has resampled or regressed on stays at its own, at most `memory` steps old.  Draws,
+    retraced paths and probes are of r.
     """
 
     name: ClassVar[str] = "diffusion"
@@ -75,6 +88,9 @@ class Diffusion(Sampler[Trained]):
     lr_log_Z: float = 0.05  # of log Z where a loss learns it
     clip: float = 1.0
     steepest: float = 20.0
+    average: float = 0.0  # decay of the averaged weights a step of the optimiser; 0: not averaged
+    start_tilt: float = 1.0  # lambda at the start of training; 1: all of r from the start
+    full_tilt: float = 0.5  # the part of the training after which it is 1
 
     def __post_init__(self) -> None:
         for name in ("paths", "repeats", "memory", "lr", "clip", "steepest"):
@@ -84,6 +100,17 @@ class Diffusion(Sampler[Trained]):
             raise ValueError("paths is 1; a batch needs two or more")
         if self.batches < 0:
             raise ValueError(f"batches is {self.batches}; write 0 for as many as can be paid")
+        if not 0 <= self.average < 1:
+            raise ValueError(
+                f"average is {self.average}; it is a decay, such as 0.99, below 1, or 0 for none"
+            )
+        for name in ("start_tilt", "full_tilt"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0, at most 1")
+        if self.loss.staged and self.start_tilt < 1:
+            raise ValueError(
+                f"{self.loss.name} climbs a ladder of tilts of its own: leave start_tilt at 1"
+            )
         if self.loss.through_path and (self.repeats, self.memory) != (1, 1):
             raise ValueError(
                 f"{self.loss.name} differentiates through the simulation, whose graph serves once: "
@@ -94,9 +121,16 @@ class Diffusion(Sampler[Trained]):
         self._suits()
         posed, device = self.posed(problem), generator.device
         model = self.model.build(problem.dim, posed.base, generator)
-        groups = (
-            (model.control_parameters(), self.lr),
-            (model.free_energy_parameters(), self.lr_log_Z),
+        model.reference = self.recipe.learned(self.loss, posed.base, problem.dim)
+        model.to(device)
+        groups = zip(
+            (
+                model.control_parameters(),
+                model.free_energy_parameters(),
+                *model.reference_parameters(),
+            ),
+            self.rates,
+            strict=True,
         )
         # on a GPU the rate of every step must reach a captured graph
         optimizer = torch.optim.Adam(
@@ -105,7 +139,13 @@ class Diffusion(Sampler[Trained]):
             capturable=device.type == "cuda",
         )
         store = self.replay.begin(posed, self.paths, device)
-        return Trained(model, optimizer, allowance, store=store)
+        average = Average(model) if self.average else None
+        return Trained(model, optimizer, allowance, store=store, average=average)
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates of the optimiser's groups, at the start of training."""
+        return self.lr, self.lr_log_Z, *self.recipe.rates
 
     def _suits(self) -> None:
         """Raises Unsupported where the loss or the recipe takes none but the model's own paths."""
@@ -118,20 +158,25 @@ class Diffusion(Sampler[Trained]):
             raise Unsupported(f"{self.loss.name} cannot train on replayed paths: {own}")
 
     def step(self, problem: Problem, state: Trained, generator: Generator) -> Trained:
-        share, posed = self.share(problem, state), self.posed(problem)
+        share = self.share(problem, state)
+        tilt = self.tilt(share)
+        posed = self.posed(problem, tilt)
         made = self.made(state)
         kept = min(len(state.ring) + 1, self.memory)
         with posed.checks.together():  # raises before anything changes
             batch, ends = self._fresh(posed, state, share, generator)
-            turn, replayed = self._replayed(posed, state, share, generator)
+            turn, replayed = self._replayed(problem, state, share, generator)
             own = self._each - len(replayed)  # at first there is nothing to replay
             choices = posed.checks.also(_choices(own, kept, generator)) if kept > 1 else None
+        if self.start_tilt < 1:
+            batch = marked(batch, tilt)
         ring = [*state.ring, batch][-self.memory :]
-        for group, lr in zip(state.optimizer.param_groups, (self.lr, self.lr_log_Z), strict=True):
+        for group, lr in zip(state.optimizer.param_groups, self.rates, strict=True):
             group["lr"].fill_(lr * math.cos(math.pi / 2 * share))
         with posed.checks.together():
             for choice in choices or [0] * own:
-                self._improve(state, posed, ring[choice], generator)
+                now = present(self.loss, posed.base, ring[choice], tilt)
+                self._improve(state, posed, now, generator)
             for other in replayed:
                 self._improve(state, posed, other, generator)
         if state.store is not None and ends is not None:
@@ -148,23 +193,26 @@ class Diffusion(Sampler[Trained]):
         path = self._path(posed, state.model, share, generator)
         with torch.no_grad():
             r = posed.reward(path.x[-1])
-        return self.loss.given(posed, state.model, path, r, share), (path.x[-1], r)
+        ends = path.x[-1], r / self.tilt(share)  # the buffers are of r, whatever its share by now
+        return self.loss.given(posed, state.model, path, r, share), ends
 
     @torch.no_grad()
     def _replayed(
-        self, posed: Problem, state: Trained, share: float, generator: Generator
+        self, problem: Problem, state: Trained, share: float, generator: Generator
     ) -> tuple[Turn, list[Batch]]:
         """What is bought for the buffers, and batches of paths traced back from them; nothing of
         either in the first step."""
         store, made, batches = state.store, self.made(state), []
         if store is None or self.loss.given is None or made == 0:
             return Turn(store.walk if store else None), []
-        turn = self.replay.buy(posed, store, made - 1, generator)
+        tilt, whole = self.tilt(share), self.posed(problem)
+        posed = self.posed(problem, tilt)
+        turn = self.replay.buy(whole, store, made - 1, generator)
         for _ in range(self.replay.updates):
-            x, r = self.replay.ends(posed, store, self.paths, generator)
+            x, r = self.replay.ends(whole, store, self.paths, generator)
             path = self.recipe.retrace(posed, state.model, x, generator)
-            assert path is not None  # a replay is of the base's own chain
-            batches.append(self.loss.given(posed, state.model, path, r, share))
+            assert path is not None  # the recipe is Base
+            batches.append(self.loss.given(posed, state.model, path, tilt * r, share))
         return turn, batches
 
     def _improve(self, state: Trained, posed: Problem, batch: Batch, generator: Generator) -> None:
@@ -184,6 +232,18 @@ class Diffusion(Sampler[Trained]):
         )
         state.optimizer.step()
         state.iteration += 1
+        if state.average is not None:
+            state.average.add(state.model, self.average, state.iteration)
+
+    def shown(self, state: Trained) -> Trained:
+        """The state with the model that is drawn from in the place of the one that trains."""
+        if state.average is None:
+            return state
+        return replace(state, model=state.average.of(state.model))
+
+    def tilt(self, share: float) -> float:
+        """lambda when `share` of the training is done."""
+        return growing(share, self.start_tilt, self.full_tilt)
 
     def share(self, problem: Problem, state: Trained) -> float:
         """The part of the training that is done, in [0, 1]: by its steps where `batches` says how
@@ -214,7 +274,7 @@ class Diffusion(Sampler[Trained]):
 
     def batch(self, problem: Problem, model: Model, share: float, generator: Generator) -> Batch:
         """Fresh paths of the model on a problem as it is given, simulated and labelled."""
-        return self.bought(self.posed(problem), model, share, generator)
+        return self.bought(self.posed(problem, self.tilt(share)), model, share, generator)
 
     def bought(self, posed: Problem, model: Model, share: float, generator: Generator) -> Batch:
         """The same on a problem that is `posed` already."""
@@ -231,11 +291,14 @@ class Diffusion(Sampler[Trained]):
                 return wider_paths(posed, behaviour, self.paths, extra, generator)
             return self.recipe.simulate(posed, behaviour, self.paths, generator)
 
-    def posed(self, problem: Problem) -> Problem:
-        """The problem on the recipe's chain, with grad r clipped; r itself is left as it is."""
-        most = self.steepest * math.sqrt(problem.dim) / problem.base.spread
+    def posed(self, problem: Problem, tilt: float = 1.0) -> Problem:
+        """The problem of tilt r on the recipe's chain, with grad r clipped; r itself is left as it
+        is."""
+        most = tilt * self.steepest * math.sqrt(problem.dim) / problem.base.spread
 
-        bare = graded(problem.reward, problem.checks)
+        bare = tempered(graded(problem.reward, problem.checks), tilt)
+        if tilt < 1:
+            problem = replace(problem, reward=bare)
 
         def reward(x: Tensor) -> Tensor:
             return bare.value(_ClippedGrad.apply(x, most) if torch.is_grad_enabled() else x)
@@ -249,6 +312,7 @@ class Diffusion(Sampler[Trained]):
 
     @torch.no_grad()
     def draw(self, problem: Problem, state: Trained, n: int, generator: Generator) -> Draws:
+        state = self.shown(state)
         problem, xs, log_ws, groups = self.posed(problem), [], [], []
         most = at_once(CHUNK, problem.dim, generator.device)
         for start in range(0, n, most):
@@ -271,7 +335,7 @@ class Diffusion(Sampler[Trained]):
     def reverse(
         self, problem: Problem, state: Trained, x: Float[Tensor, "n d"], generator: Generator
     ) -> Traced | None:
-        posed = self.posed(problem)
+        state, posed = self.shown(state), self.posed(problem)
         parts = x.float().split(at_once(CHUNK, problem.dim, x.device))
         return self._weighed(
             posed, state, parts, lambda x: self.recipe.retrace(posed, state.model, x, generator)
@@ -281,7 +345,7 @@ class Diffusion(Sampler[Trained]):
     def along(
         self, problem: Problem, state: Trained, x: Float[Tensor, "k1 n d"], generator: Generator
     ) -> Traced | None:
-        posed = self.posed(problem)
+        state, posed = self.shown(state), self.posed(problem)
         parts = x.float().split(at_once(CHUNK, problem.dim, x.device), dim=1)
         return self._weighed(
             posed, state, parts, lambda x: self.recipe.passing(posed, state.model, x)
@@ -309,7 +373,7 @@ class Diffusion(Sampler[Trained]):
 
     def probe(self, problem: Problem, state: Trained, generator: Generator) -> dict[str, Tensor]:
         """`gradient_gram`: (M, M), the Gram matrix of M = 32 fresh mini-batch gradients."""
-        posed = self.posed(problem)
+        state, posed = self.shown(state), self.posed(problem)
         rows = [self.gradient(posed, state.model, 1.0, generator) for _ in range(GRADIENTS)]
         matrix = torch.stack(rows)
         return {"gradient_gram": matrix @ matrix.T}
@@ -335,7 +399,8 @@ class Diffusion(Sampler[Trained]):
         return laws
 
     def tensors(self, state: Trained) -> dict[str, Tensor]:
-        found = state.model.state_dict()  # with what is no tensor: the model's extra state
+        shown = self.shown(state).model
+        found = shown.state_dict()  # with what is no tensor: the model's extra state
         return {key: value for key, value in found.items() if isinstance(value, Tensor)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tiltbench.samplers.at_once import at_once
 from tiltbench.samplers.networks.model import Model
-from tiltbench.targets.bases.process import Path, Process, along
+from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.checks import Checks, Diverged
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem, graded
@@ -44,6 +44,8 @@ class Loss(NamedTuple):
     through_path: bool = False  # value needs the simulation's graph
     pulls_back: bool = False  # label pulls gradients back along the path it is given
     learns_log_Z: bool = False  # value trains the model's log Z, the method's own estimate
+    tempered: Callable[[Process, Batch, Tensor], Batch] | None = None  # a kept batch, its r scaled
+    by_weights: bool = False  # value knows the model by the weights it gives to paths, and no more
     staged: bool = False  # its fixed point depends on a frozen stage of the model, Model.earlier
     any_law: bool = False  # right for paths of any law, by their `excess` where it needs weights
     given: Given | None = None  # `label` where r is known; None: it takes fresh paths only
@@ -174,8 +176,8 @@ def batch_path(process: Process, batch: Batch) -> Path:
 
 def log_weight(model: Model, process: Process, batch: Batch) -> Float[Tensor, " b"]:
     """log_w = r(x_K) - log dP^u/dP^base of stored paths under the present control, float64."""
-    path = batch_path(process, batch)
-    return batch["r"].double() - process.log_ratio(replace(path, u=along(model, path)))
+    path = process.under(model, batch_path(process, batch))
+    return batch["r"].double() - process.log_ratio(path)
 
 
 def path_space(
@@ -191,9 +193,9 @@ def path_space(
 
     def given(problem: Problem, model: Model, path: Path, r: Tensor, share: float) -> Batch:
         with torch.no_grad():
-            ratio = problem.base.log_ratio(path)
-            r = grounded(r, ratio, problem.checks)
-            batch = path_batch(path, r)
+            ratio, whole = problem.base.log_ratio(path), r
+            r = grounded(whole, ratio, problem.checks)
+            batch = {**path_batch(path, r), "whole": whole}
             if share == 0.0:  # start F where the first batch says: log Z may be hundreds of nats
                 model.log_Z.copy_((r - ratio).mean())
         return batch
@@ -204,7 +206,26 @@ def path_space(
     def price(paths: int, steps: int, guided: bool) -> Cost:
         return Cost(values=paths).plus(hints(paths, steps, guided))
 
-    return Loss(name, label, value, price, learns_log_Z=learns_log_Z, any_law=True, given=given)
+    return Loss(
+        name,
+        label,
+        value,
+        price,
+        learns_log_Z=learns_log_Z,
+        tempered=tempered,
+        by_weights=True,
+        any_law=True,
+        given=given,
+    )
+
+
+def tempered(process: Process, batch: Batch, factor: Tensor) -> Batch:
+    """A batch of `path_space` as it would be had r been larger by `factor`: grounded anew."""
+    path, whole = process.tempered(batch_path(process, batch), factor), factor * batch["whole"]
+    log_ratio = process.log_ratio(path)
+    log_w = whole.double() - log_ratio
+    r = torch.maximum(log_w, log_w.max() - DEEP) + log_ratio
+    return {**path_batch(path, r), "whole": whole}
 
 
 def hints(paths: int, steps: int, guided: bool) -> Cost:

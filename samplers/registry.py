@@ -22,7 +22,7 @@ RECIPES = Registry(
     "recipe",
     tuple(
         (HERE / "recipes" / f"{file}.py", f"tiltbench.samplers.recipes.{file}")
-        for file in ("recipe", "truncated", "escorted", "resampled")
+        for file in ("recipe", "truncated", "escorted", "resampled", "learned_base")
     ),
 )
 ANNEALINGS = Registry(

@@ -42,4 +42,4 @@ def price(paths: int, steps: int, guided: bool) -> Cost:
     return Cost(paths, paths).plus(hints(paths, steps, guided))
 
 
-relative_entropy = Loss("relative_entropy", label, value, price, through_path=True)
+relative_entropy = Loss("relative_entropy", label, value, price, through_path=True, by_weights=True)

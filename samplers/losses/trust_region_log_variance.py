@@ -33,4 +33,6 @@ def price(paths: int, steps: int, guided: bool) -> Cost:
     return Cost(values=paths).plus(hints(paths, steps, guided))
 
 
-trust_region_log_variance = Loss("trust_region_log_variance", label, value, price, any_law=True)
+trust_region_log_variance = Loss(
+    "trust_region_log_variance", label, value, price, any_law=True, by_weights=True
+)

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 
 from tiltbench.samplers.networks.control import Control, Sloped
 from tiltbench.samplers.networks.free_energy import FreeEnergy
+from tiltbench.samplers.networks.reference import Reference
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.bases.process import Controlled, Process, Stepper
 
@@ -29,6 +30,7 @@ class Model(nn.Module, Controlled):
     """The parts that a loss trains, and one face to them all.
 
     `network` is the control u(x, t).  `energy` is the free energy F(t), F(0) = 0 and F(1) = -log_Z.
+    `reference`, where there is one, is what is learned of the reference itself (`LearnedBase`).
     `correction`, where there is one, is h(x) of the adjoint Schroedinger bridge, and `flow` is what
     sub-trajectory balance learns beside the control.  `earlier`, where there is one, is the stage
     before (tilt matching): no part of the parameters."""
@@ -47,6 +49,7 @@ class Model(nn.Module, Controlled):
         self.network = network
         self.correction = correction
         self.flow = flow
+        self.reference: Reference | None = None
 
     @property
     def guided(self) -> bool:
@@ -125,10 +128,19 @@ class Model(nn.Module, Controlled):
         """What only F depends on: trained at a rate of its own."""
         return self.energy.parameters()
 
+    def reference_parameters(self) -> tuple[list[nn.Parameter], ...]:
+        """Those of the place and of the noise of a learned reference, at rates of their own."""
+        if self.reference is None:
+            return ()
+        clock = self.reference.clock
+        noise = [] if clock is None else list(clock.parameters())
+        return list(self.reference.place.parameters()), noise
+
     def control_parameters(self) -> Iterator[nn.Parameter]:
         """All others that train, in the order of `parameters`."""
-        of_time = {id(p) for p in self.free_energy_parameters()}
-        return (p for p in self.parameters() if p.requires_grad and id(p) not in of_time)
+        groups = (self.free_energy_parameters(), *self.reference_parameters())
+        own = {id(p) for group in groups for p in group}
+        return (p for p in self.parameters() if p.requires_grad and id(p) not in own)
 
     def frozen(self) -> Model:
         """A copy that is not trained, knows no stage before it and has evaluated nothing."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
@@ -226,6 +226,21 @@ class Escort(Process):
 
     def log_law_over_chain(self, path: Path) -> Float[Tensor, " *b"]:
         return self.weighing.log_law_over_chain(self, escorted(path))
+
+    def tempered(self, path: Path, factor: Tensor) -> EscortPath:
+        """r_t is linear in r, so that all of it that a path has met grows by `factor`."""
+        here = escorted(path)
+        pull = factor * here.pull
+        dt = here.dt.reshape(-1, *[1] * (here.x.dim() - 1))
+        climb = constant(self.diffusion, here.x).reshape(dt.shape) * dt
+        return replace(
+            here,
+            mean=here.mean + climb * (pull - here.pull)[:-1],
+            hint=None if here.hint is None else pull,
+            pull=pull,
+            height=factor * here.height,
+            change=factor * here.change,
+        )
 
     def log_w_along(self, path: Path) -> Float[Tensor, " k1 *b"]:
         """A_k at every point: weighted by exp A_k, x_k is drawn from pi_t at t = t_k."""

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import Loss, reward_and_grad
 from tiltbench.samplers.networks.model import Model
+from tiltbench.samplers.networks.reference import Reference
 from tiltbench.targets.bases.process import (
     Additive,
     Guide,
@@ -34,6 +35,16 @@ class Recipe(ABC):
         """The chain to be weighed: E_u[exp(r(x_K) - log_ratio)] = Z.  `tamed` is the problem's own
         reward with its gradient clipped, for stability.  Raises Unsupported where the base does not
         serve."""
+
+    def learned(self, loss: Loss, chain: Process, dim: int) -> Reference | None:
+        """What is trained of the reference beside the control: nothing, as a rule.  Raises
+        Unsupported for a loss that cannot train it."""
+        return None
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates of its groups of parameters (`Model.reference_parameters`)."""
+        return ()
 
     @abstractmethod
     def simulate(self, problem: Problem, model: Model, n: int, generator: Generator) -> Path:

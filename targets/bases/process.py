@@ -142,6 +142,14 @@ class Process(ABC):
         """What has the mean of `log_ratio` under the control, with the least variance known."""
         return self.log_ratio(path)
 
+    def under(self, model: Controlled, path: Path) -> Path:
+        """The path through the same points, were they those of the model."""
+        return replace(path, u=along(model, path))
+
+    def tempered(self, path: Path, factor: Tensor) -> Path:
+        """A path through the same points, had r been larger by `factor`."""
+        return path if path.hint is None else replace(path, hint=factor * path.hint)
+
     def grid(self, like: Tensor) -> Float[Tensor, " k1"]:
         """The times beside `like`: do not write to them."""
         return constant(self.times, like)

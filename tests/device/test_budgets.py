@@ -24,6 +24,9 @@ OTHERS = [name for name in PLAIN if name not in {*LEARNT, *WITHOUT_STEPS}]
 BRIDGES = {"adjoint_sampling", "adjoint_schroedinger_bridge"}  # not on the bases of tilts
 
 
+REFINED = {"memory": 3, "average": 0.9, "start_tilt": 0.5}
+
+
 def within(found, most):
     """Raises AssertionError, naming the lines, where the host waits more than `most` times."""
     assert found
@@ -59,6 +62,8 @@ def test_an_iteration_on_a_tilt_waits_at_most_twice(gpu, name):
         ("gmm9", learnt("adjoint_sampling", model="Guided[width=8]")),
         ("lj13", learnt("log_variance", model="EquivariantGuided[width=8]")),  # r = -inf at most
         ("lj13", learnt("cmcd_lv")),
+        ("dw4", learnt("trajectory_balance", **REFINED, recipe="LearnedBase[lr_noise=0.01]")),
+        ("gmm9", learnt("cmcd_lv", **REFINED)),
     ],
 )
 def test_networks_of_their_own_wait_no_more(gpu, target, sampler):

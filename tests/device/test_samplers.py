@@ -54,6 +54,15 @@ def test_every_sampler(gpu, tmp_path, name):
         scored(tmp_path, todo)
 
 
+REFINED = {"average": 0.9, "start_tilt": 0.5, "recipe": "LearnedBase[lr_noise=0.01]"}
+
+
+@pytest.mark.parametrize("name", ["trajectory_balance", "relative_entropy"])
+def test_an_average_a_growing_tilt_and_a_learned_base(gpu, tmp_path, name):
+    again = {"repeats": 1, "memory": 1} if name == "relative_entropy" else {}
+    lived("gmm9", small(name, model="Guided[width=8]", **REFINED, **again), tmp_path)
+
+
 @pytest.mark.parametrize("name", ["adjoint_matching", "cmcd_lv", "guidance", "hmc", "best_of_n"])
 def test_on_a_tilt(gpu, tmp_path, name):
     lived("tilt_shapes[steps=3]", small(name), tmp_path)
