@@ -68,10 +68,13 @@ gpu-wheels: $(READY)
 	  $(foreach glibc,17 24 27 28,--platform manylinux_2_$(glibc)_x86_64) --platform manylinux2014_x86_64 \
 	  -d .wheels -c constraints.txt $(shell sed 's/ *#.*//' tests/gpu/wheels.txt)
 
-# Four hard targets, about 90 CPU-seconds of training each; one at a time, so that they do not fight.
+# Four hard targets, about 90 CPU-seconds of training each, five seeds; one at a time, so that they do
+# not fight.  Ends with the peers' own runs of 90 CPU-seconds beside ours.
 quality: $(READY)
 	$(BIN)/tiltbench run --suite quality --device $(DEVICE) --jobs 1
 	$(BIN)/tiltbench run --suite quality_funnel --device $(DEVICE) --jobs 1
+	$(BIN)/tiltbench study quality
+	@cat results/studies/quality/table.md
 
 # Every loss on problems whose every answer is known: two targets in minutes, all of them in hours.
 smoke: $(READY)

@@ -25,6 +25,7 @@ from tiltbench.samplers.sampler import Unsupported
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.bases.process import Path
 from tiltbench.targets.bases.references import Stationary
+from tiltbench.targets.constants import constant
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
 
@@ -32,6 +33,8 @@ PATHS, BATCHES, MORE = 384, 16, 48
 ENOUGH = Cost(10**9, 10**9)
 SLOPE = (0.6, -0.3)
 BASE = Stationary(steps=8)
+SQUARE = sum(c * c for c in SLOPE)
+LOG_Z = SQUARE * BASE.spread**2 / 2
 
 
 class Displaced(Control):
@@ -55,11 +58,20 @@ class Ends(torch.nn.Module):
         return BASE.score(x, BASE.steps)
 
 
+class Ahead(torch.nn.Module):
+    """The flow, exact: log E_base[exp r(X_1) | X_t = x] - log Z of a linear r."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        k = (t * BASE.steps).round().long().expand(x.shape[:-1])
+        gain, var = (constant(row, x)[k] for row in zip(*BASE.ahead, strict=True))
+        return gain * (x * x.new_tensor(SLOPE)).sum(-1) + SQUARE / 2 * var - LOG_Z
+
+
 def displaced(theta: float) -> Model:
-    """The displaced control, with log Z and the corrector exact."""
-    model = Model(Displaced(theta), Ends())
+    """The displaced control, with log Z, the corrector and the flow exact."""
+    model = Model(Displaced(theta), Ends(), flow=Ahead())
     with torch.no_grad():
-        model.log_Z.fill_(sum(c * c for c in SLOPE) * BASE.spread**2 / 2)
+        model.log_Z.fill_(LOG_Z)
     return model
 
 

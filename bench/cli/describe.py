@@ -248,8 +248,8 @@ def _suite(name: str, width: int) -> str:
         for target in suite.targets
         if target.calls or target.flops or target.seconds
     ]
-    each = len(suite.targets) * len(suite.seeds)
-    base = (len(suite.beside_untrained().samplers) - len(suite.samplers)) * each
+    seeds = len(suite.seeds)
+    base = (len(suite.beside_untrained().pairs) - len(suite.pairs)) * seeds
     beside = f", and {base:,} of the untrained base" if base else ""
     rows = [
         ("training", allowed(suite.calls, suite.flops, suite.seconds)),
@@ -257,7 +257,7 @@ def _suite(name: str, width: int) -> str:
         ("draws", f"{suite.draws:,} to score"),
         ("seeds", ", ".join(map(str, suite.seeds))),
         ("limits", f"{limits.seconds:g} s and {limits.megabytes:,} MB a cell"),
-        ("cells", f"{each * len(suite.samplers):,}{beside}"),
+        ("cells", f"{len(suite.pairs) * seeds:,}{beside}"),
         (f"{len(suite.targets)} targets", ", ".join(c.label for c in suite.targets)),
         (f"{len(suite.samplers)} samplers", ", ".join(c.label for c in suite.samplers)),
     ]

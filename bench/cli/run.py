@@ -226,9 +226,12 @@ def _run(
     todo = [cell for cell in cells if again.wants(cell, recorded.get(cell.id), identity)]
     allowed = together(cell.budget for cell in todo) or "nothing"
     ours = "" if part == WHOLE else f"{len(cells)} of them in shard {part}, "
+    pairs, targets, samplers = len(suite.pairs), len(suite.targets), len(suite.samplers)
+    whole = f"{targets} targets x {samplers} samplers"
+    some = f"{pairs} pairs of {targets} targets and {samplers} samplers,"
     print(
-        f"{suite.name}: {len(every)} cells ({len(suite.targets)} targets x {len(suite.samplers)} "
-        f"samplers x {len(suite.seeds)} seeds), {ours}{len(todo)} to run on {device}, {chosen}, "
+        f"{suite.name}: {len(every)} cells ({whole if pairs == targets * samplers else some} x "
+        f"{len(suite.seeds)} seeds), {ours}{len(todo)} to run on {device}, {chosen}, "
         f"training takes at most {allowed} in all; results in {out}"
     )
     other = sum(is_stale(cell, recorded.get(cell.id), identity) for cell in cells)

@@ -88,13 +88,12 @@ def _goal(given: str | None, source: Path) -> Path:
 
 def _untouched(suite: Suite, source: Path) -> None:
     """Raises Refused where a method was tuned before: trial 0 is to be its default."""
-    for target in suite.targets:
-        for sampler in suite.samplers:
-            if suite.trials(target, sampler):
-                raise Refused(
-                    f"{sampler.label} on {target.label} is tuned already: tune the suite that "
-                    f"{source.name} was made of, or remove its [[tuned]] rows"
-                )
+    for target, sampler in suite.pairs:
+        if suite.trials(target, sampler):
+            raise Refused(
+                f"{sampler.label} on {target.label} is tuned already: tune the suite that "
+                f"{source.name} was made of, or remove its [[tuned]] rows"
+            )
 
 
 def _run(

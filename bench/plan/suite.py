@@ -1,4 +1,5 @@
-"""The cells of a suite: the product of its targets, samplers and seeds.
+"""The cells of a suite: the product of its targets, samplers and seeds, less the pairs that a
+sampler's own `targets` leave out.
 
 `Suite.cells` builds every target and sampler, so that a wrong parameter, or more draws than a
 stored reference holds, stops the run before anything has run.
@@ -36,6 +37,7 @@ class Choice:
     calls: int | None = None  # of training; None: the suite's, of this and the next two
     flops: float | None = None
     seconds: float | None = None
+    targets: tuple[str, ...] = ()  # of a sampler: those it runs on, labels or names; none: all
 
     @staticmethod
     def of(text: str) -> Choice:
@@ -46,6 +48,10 @@ class Choice:
     def answers_to(self, name: str) -> bool:
         mine = (self.label, head(self.label), self.spec["name"])
         return name in mine or unquoted(name) in mine
+
+    def runs_on(self, target: Choice) -> bool:
+        """Whether this sampler is to run on the target."""
+        return not self.targets or any(target.answers_to(name) for name in self.targets)
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,12 @@ class Suite:
     flops: float = math.inf  # floating-point operations of training, networks and target together
     seconds: float = math.inf  # of the training clock: such runs are never the same to the bit
 
+    @property
+    def pairs(self) -> list[tuple[Choice, Choice]]:
+        """Every target with every sampler that runs on it, targets outermost."""
+        both = itertools.product(self.targets, self.samplers)
+        return [(target, sampler) for target, sampler in both if sampler.runs_on(target)]
+
     def varied(self, target: Choice, sampler: Choice) -> Spec:
         """The sampler as it is to run on the target.  Raises BadSpec."""
         chosen = sampler.spec
@@ -131,9 +143,11 @@ class Suite:
 
         Raises BadSpec or UnknownName, naming the part that cannot be built, the reference that
         holds too few draws, the sampler that would outspend its table, the target without a limit,
-        or TF32 on the CPU."""
+        TF32 on the CPU, or that no sampler runs on any target."""
+        if not self.pairs:
+            raise BadSpec(_apart(self.targets, self.samplers))
         cells = []
-        for target, sampler in itertools.product(self.targets, self.samplers):
+        for target, sampler in self.pairs:
             most = target.calls or self.calls  # --calls may have lowered it
             if sampler.calls and sampler.calls >= most:
                 raise BadSpec(
@@ -172,15 +186,20 @@ class Suite:
         return [cell.rounded() for cell in cells] if tf32 else cells
 
     def beside_untrained(self) -> Suite:
-        """The same with the untrained base, once for every allowance that a sampler has, so that it
-        stands in every table; as it is where the suite names it."""
+        """The same with the untrained base, once for every target that a sampler runs on and every
+        allowance that one has there, so that it stands in every table; as it is where the suite
+        names it."""
         if any(sampler.spec["name"] == UNTRAINED for sampler in self.samplers):
             return self
         base = {"name": UNTRAINED, "params": {}}
-        added = tuple(
-            Choice(base, UNTRAINED + (f" at {calls:,}" if calls else ""), calls)
-            for calls in dict.fromkeys([None, *(s.calls for s in self.samplers)])
-        )
+        added = []
+        for calls in dict.fromkeys([None, *(s.calls for s in self.samplers)]):
+            users = [s for s in self.samplers if calls is None or s.calls == calls]
+            met = [t.label for t in self.targets if any(s.runs_on(t) for s in users)]
+            everywhere = len(met) == len(self.targets)
+            label = UNTRAINED + (f" at {calls:,}" if calls else "")
+            if met:
+                added.append(Choice(base, label, calls, targets=() if everywhere else tuple(met)))
         return replace(self, samplers=(*self.samplers, *added))
 
     def budget(self, target: Choice, sampler: Choice) -> Budget:
@@ -217,6 +236,13 @@ class Suite:
                 samplers=tuple(_span(suite.samplers, samplers, build_sampler, key, values)),
             )
         return suite
+
+
+def _apart(targets: Sequence[Choice], samplers: Sequence[Choice]) -> str:
+    """Why there are no cells: every sampler is kept to targets that are not among these."""
+    kept = "; ".join(f"{s.label} is for {', '.join(s.targets)}" for s in samplers)
+    there = ", ".join(target.label for target in targets)
+    return f"no sampler here runs on {there}: {kept}; choose those targets, or other samplers"
 
 
 def _is_pattern(owner: str) -> bool:

@@ -9,7 +9,8 @@
                 the target is to have limits of its own
     [[sampler]] name, params, label; parts as "Brownian[steps=32]" or { name = "Brownian",
                 steps = 32 }; calls, where the sampler is to have fewer (the label is "NAME at
-                CALLS" where none is given)
+                CALLS" where none is given); targets, the labels or names of those it runs on, one
+                or a list (every one where left out)
     [[override]] target, sampler (labels or names, each one or a list; every one where left out);
                 params of the sampler for those cells
     [[search]]  sampler (as above); params = { lr = [1e-4, 1e-2, "log"], leaps = [1, 20, "linear"],
@@ -112,14 +113,18 @@ class Head(Struct, forbid_unknown_fields=True):
     checkpoint: Pause = SAVED_EVERY
 
 
-class SamplerRow(Struct, forbid_unknown_fields=True):
+class Row(Struct, forbid_unknown_fields=True):
     name: str
     label: str = ""
     params: dict[str, Any] = {}
     calls: Calls | None = None
 
 
-class TargetRow(SamplerRow, forbid_unknown_fields=True):
+class SamplerRow(Row, forbid_unknown_fields=True):
+    targets: Labels = ""
+
+
+class TargetRow(Row, forbid_unknown_fields=True):
     flops: Operations | None = None
     seconds: Limit | None = None
 
@@ -169,7 +174,7 @@ def load_suite(name: str) -> Suite:
         )
     calls = UNLIMITED if head.calls is None else head.calls
     targets = tuple(_targets(file.target, where))
-    samplers = tuple(_samplers(file.sampler, calls, where))
+    samplers = tuple(_samplers(file.sampler, targets, calls, where))
     named = {"target": targets, "sampler": samplers}
     return Suite(
         head.name or path.stem,
@@ -215,7 +220,9 @@ def _targets(rows: Sequence[TargetRow], where: str) -> Iterable[Choice]:
         yield Choice(full, row.label or typed(full), row.calls, row.flops, row.seconds)
 
 
-def _samplers(rows: Sequence[SamplerRow], most: int, where: str) -> Iterable[Choice]:
+def _samplers(
+    rows: Sequence[SamplerRow], targets: Sequence[Choice], most: int, where: str
+) -> Iterable[Choice]:
     if not rows:
         raise BadSpec(f"{where} names no sampler: add a [[sampler]] table with its name")
     for row in rows:
@@ -226,10 +233,11 @@ def _samplers(rows: Sequence[SamplerRow], most: int, where: str) -> Iterable[Cho
                 f"the suite's, {most}"
             )
         named = typed(full) + (f" at {row.calls:,}" if row.calls else "")
-        yield Choice(full, row.label or named, row.calls)
+        here = _chosen(row.targets, "target", targets, f"{where} [[sampler]]", "targets")
+        yield Choice(full, row.label or named, row.calls, targets=here)
 
 
-def _full(row: SamplerRow, build: Builder) -> Spec:
+def _full(row: Row, build: Builder) -> Spec:
     given = {key: _parts(value) for key, value in row.params.items()}
     return overlaid(Choice.of(row.name).spec, given, build)
 
@@ -299,14 +307,18 @@ def _tuned(rows: Iterable[TunedRow], named: Named, where: str) -> Iterable[Tuned
         yield Tuned(tuple(row.target), row.sampler, row.trials, params)
 
 
-def _chosen(names: Labels, kind: str, choices: Sequence[Choice], where: str) -> tuple[str, ...]:
-    """The targets or samplers that a row names; () stands for every one.  Raises BadSpec for any
-    that the suite does not have."""
+def _chosen(
+    names: Labels, kind: str, choices: Sequence[Choice], where: str, key: str = ""
+) -> tuple[str, ...]:
+    """The targets or samplers that a row names under `key` (left out: the kind itself); () stands
+    for every one.  Raises BadSpec for any that the suite does not have."""
     if names == "":
         return ()
     listed = [names] if isinstance(names, str) else names
     if not listed:
-        raise BadSpec(f"{where} {kind} is []; it must name one, or be left out for every {kind}")
+        raise BadSpec(
+            f"{where} {key or kind} is []; it must name one, or be left out for every {kind}"
+        )
     for name in listed:
         if not any(choice.answers_to(name) for choice in choices):
             near = nearest(name, [choice.label for choice in choices])

@@ -20,16 +20,20 @@ Plan = tuple[Choice, list[dict[str, Any]], dict[str, list[Cell]]]  # params by t
 def plan(
     suite: Suite, count: int, seed: int, device: str, tf32: bool = False
 ) -> tuple[dict[str, Cell], list[Plan]]:
-    """Every cell by its id (trials that draw the same share one), and each method's own."""
+    """Every cell by its id (trials that draw the same share one), and each method's own, on the
+    targets that it runs on; a method that runs on none of them has no plan."""
     from tiltbench.tune.trials import drawn, trial_cell
 
     cells: dict[str, Cell] = {}
     plans: list[Plan] = []
     for sampler in suite.samplers:
+        targets = [target for target in suite.targets if sampler.runs_on(target)]
+        if not targets:
+            continue
         laws = suite.laws(sampler)
         params = [drawn(laws, trial, seed) for trial in range(count)] if laws else []
         mine: dict[str, list[Cell]] = {}
-        for target in suite.targets:
+        for target in targets:
             row = [
                 trial_cell(suite, target, sampler, given, trial, seed, device, tf32)
                 for trial, given in enumerate(params)

@@ -26,9 +26,9 @@ from tiltbench.samplers.loss import (
     reward_and_grad,
     squared_errors,
 )
+from tiltbench.samplers.losses._additive import additive
 from tiltbench.samplers.networks.model import Model
-from tiltbench.samplers.sampler import Unsupported
-from tiltbench.targets.bases.process import Additive, Path, Process
+from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
 
@@ -43,7 +43,7 @@ def label(
 ) -> Batch:
     """y_k = std_k / sqrt(dt_k) a_{k+1} at every point of the path, with a_K = grad r at the end of
     the path whose last noise is scaled by `last_noise`."""
-    base = additive(problem.base)
+    base = additive(problem.base, "adjoint matching")
     steered = path.mean[-1] + path.std[-1] * path.dt[-1].sqrt() * path.u[-1]
     end = path.x[-1] if last_noise == 1 else torch.lerp(steered, path.x[-1], last_noise)
     _, a = reward_and_grad(problem, end)
@@ -51,12 +51,6 @@ def label(
     y = sigma * base.adjoints(path.x, a)
     batch = {"x": path.x[:-1], "t": path.t[:-1, None], "y": y}
     return batch if path.hint is None else {**batch, "hint": path.hint}
-
-
-def additive(process: Process) -> Additive:
-    if not isinstance(process, Additive):
-        raise Unsupported("adjoint matching steers a base's own chain: leave recipe=Base")
-    return process
 
 
 def value(model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:

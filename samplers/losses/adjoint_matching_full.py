@@ -13,7 +13,8 @@ import torch
 from torch import Generator
 
 from tiltbench.samplers.loss import Batch, Loss, reward_and_grad
-from tiltbench.samplers.losses.adjoint_matching import additive, price, value
+from tiltbench.samplers.losses._additive import additive
+from tiltbench.samplers.losses.adjoint_matching import price, value
 from tiltbench.samplers.networks.model import Model
 from tiltbench.targets.bases.process import Path
 from tiltbench.targets.problem import Problem
@@ -21,7 +22,7 @@ from tiltbench.targets.problem import Problem
 
 def label(problem: Problem, model: Model, path: Path, share: float, generator: Generator) -> Batch:
     """y_k = std_k / sqrt(dt_k) a_{k+1} at every point of the path."""
-    base = additive(problem.base)
+    base = additive(problem.base, "adjoint matching")
     _, a = reward_and_grad(problem, path.x[-1])
     dt = path.dt
     sigma = path.std / dt.sqrt()

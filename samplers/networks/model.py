@@ -31,8 +31,9 @@ class Model(nn.Module, Controlled):
 
     `network` is the control u(x, t).  `energy` is the free energy F(t), F(0) = 0 and F(1) = -log_Z.
     `reference`, where there is one, is what is learned of the reference itself (`LearnedBase`).
-    `correction`, where there is one, is h(x) of the adjoint Schroedinger bridge.  `earlier`, where
-    there is one, is the stage before (tilt matching): no part of the parameters."""
+    `correction`, where there is one, is h(x) of the adjoint Schroedinger bridge, and `flow` is what
+    sub-trajectory balance learns beside the control.  `earlier`, where there is one, is the stage
+    before (tilt matching): no part of the parameters."""
 
     earlier: Earlier | None = None  # a tuple: copied with the model, but not registered
 
@@ -41,11 +42,13 @@ class Model(nn.Module, Controlled):
         network: Control,
         correction: nn.Module | None = None,
         energy: FreeEnergy | None = None,
+        flow: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.energy = energy or FreeEnergy()
         self.network = network
         self.correction = correction
+        self.flow = flow
         self.reference: Reference | None = None
 
     @property
@@ -96,6 +99,16 @@ class Model(nn.Module, Controlled):
         if self.correction is None:
             raise Unsupported("the network has no corrector: use model=Corrected")
         out: Tensor = self.correction(x)
+        return out
+
+    def log_flow(self, x: Float[Tensor, "*b d"], t: Tensor) -> Float[Tensor, " *b"]:
+        """log E_base[exp r(X_1) | X_t = x] - log_Z as it is learned, nats; t broadcastable to
+        x.shape[:-1].
+
+        Raises Unsupported where there is none."""
+        if self.flow is None:
+            raise Unsupported("the network has no flow: use model=Valued")
+        out: Tensor = self.flow(x, t)
         return out
 
     @property

@@ -205,8 +205,8 @@ class LearnedBase(Recipe):
     def learned(self, loss: Loss, chain: Process, dim: int) -> Reference:
         if not loss.by_weights:
             raise Unsupported(
-                f"{loss.name} does not weigh paths, and cannot learn their base: use log_variance, "
-                "trajectory_balance or relative_entropy, or leave recipe=Base"
+                f"{loss.name} trains a control beside a base that stays as it is: use "
+                "log_variance, trajectory_balance or relative_entropy, or leave recipe=Base"
             )
         assert isinstance(chain, LearnedChain)
         return Reference(dim, chain.flow, place=self.lr_base > 0, noise=self.lr_noise > 0)

@@ -205,6 +205,14 @@ class Additive(Process):
         energy = path.u.square().sum(-1).double()
         return _over_time(dt.sqrt() / path.std.double(), cross) - _over_time(dt / 2, energy)
 
+    def log_ratios(self, path: Path) -> Float[Tensor, " k *b"]:
+        """The terms of `log_ratio`, that of every step by itself."""
+        lead = (-1, *[1] * (path.x.dim() - 2))
+        dt, std = path.dt.double().reshape(lead), path.std.double().reshape(lead)
+        cross = (path.u * (path.x[1:] - path.mean)).sum(-1).double()
+        energy = path.u.square().sum(-1).double()
+        return dt.sqrt() / std * cross - dt / 2 * energy
+
     def running_cost(self, path: Path) -> Float[Tensor, " *b"]:
         """int 1/2 |u|^2 dt: log_ratio less the noise, whose mean is 0 at the present control."""
         energy = path.u.square().sum(-1)

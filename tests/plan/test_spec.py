@@ -195,11 +195,8 @@ def test_integers_are_widened_and_whole_floats_narrowed():
 def test_shipped_suites_are_sound(name):
     suite = load_suite(name)
     cells = suite.cells("cpu")
-    assert (
-        len({cell.id for cell in cells})
-        == len(cells)
-        == (len(suite.targets) * len(suite.samplers) * len(suite.seeds))
-    )
+    assert len({cell.id for cell in cells}) == len(cells) == len(suite.pairs) * len(suite.seeds)
+    assert {s.label for _, s in suite.pairs} == {s.label for s in suite.samplers}
     assert suite.description
     json.dumps([cell.spec for cell in cells])
 
@@ -261,6 +258,53 @@ def test_the_untrained_base_stands_beside_every_allowance_once(tmp_path):
     cells = [c for c in both.cells("cpu") if c.sampler["name"] == "untrained"]
     assert {c.budget.train.values for c in cells} == {400, 1000}
     assert both.beside_untrained() == both
+
+
+PAIRS = (
+    HEAD
+    + '[[target]]\nname = "gmm9"\n[[target]]\nname = "gmm_weighted[dim=4]"\nlabel = "two"\n'
+    + '[[target]]\nname = "funnel"\n[[sampler]]\nname = "mala"\n'
+    + '[[sampler]]\nname = "hmc"\ntargets = ["two", "funnel"]\n'
+    + '[[sampler]]\nname = "smc"\ncalls = 400\ntargets = "gmm_weighted"\n'
+)
+
+
+def pairs(suite):
+    return [(c.labels["target"], c.labels["sampler"]) for c in suite.cells("cpu") if c.seed == 0]
+
+
+def test_a_sampler_kept_to_some_targets(tmp_path):
+    """By label or name; a cell is the same as in a suite without `targets`."""
+    suite = suite_of(tmp_path, PAIRS)
+    kept = [
+        ("gmm9", "mala"),
+        ("two", "mala"),
+        ("two", "hmc"),
+        ("two", "smc at 400"),
+        ("funnel", "mala"),
+        ("funnel", "hmc"),
+    ]
+    assert pairs(suite) == kept
+    whole = suite_of(tmp_path, re.sub("targets = .*\n", "", PAIRS))
+    assert len(pairs(whole)) == 9
+    assert {c.id for c in suite.cells("cpu")} < {c.id for c in whole.cells("cpu")}
+    assert pairs(suite.only(["gmm9", "two"], ["hmc"])) == [("two", "hmc")]
+    grid = suite.only(["two"], ["hmc"]).spanned([("two", "dim", [4, 6])])
+    assert pairs(grid) == [("two[dim=4]", "hmc"), ("two[dim=6]", "hmc")]
+    with pytest.raises(BadSpec, match="no sampler here runs on gmm9: hmc is for two, funnel"):
+        suite.only(["gmm9"], ["hmc"]).cells("cpu")
+
+
+def test_the_untrained_base_stands_once_on_every_target_of_a_pair(tmp_path):
+    """And at an allowance of its own only where a sampler has that allowance."""
+
+    def untrained(suite):
+        return [pair for pair in pairs(suite.beside_untrained()) if pair[1].startswith("untr")]
+
+    suite = suite_of(tmp_path, PAIRS)
+    plain = [("gmm9", "untrained"), ("two", "untrained"), ("funnel", "untrained")]
+    assert sorted(untrained(suite)) == sorted([*plain, ("two", "untrained at 400")])
+    assert untrained(suite.only((), ["hmc"])) == plain[1:]
 
 
 def test_a_sampler_with_a_smaller_budget_of_its_own(tmp_path):
@@ -340,6 +384,10 @@ def test_limits_of_a_suite_and_of_its_targets(tmp_path):
             HEAD + BODY + '[[override]]\ntarget = ["gmm9", "gmm8"]\nparams = { lr = 1 }\n',
             "target 'gmm8', not in the suite; did you mean 'gmm9'",
         ),
+        (HEAD + BODY + 'targets = ["gmm9", "gmm8"]\n', "target 'gmm8', .* did you mean 'gmm9'"),
+        (HEAD + BODY + "targets = []\n", "targets is .* left out for every target"),
+        (HEAD + BODY + "targets = 3\n", "targets is 3; it must be text or a list"),
+        (HEAD + '[[target]]\nname = "gmm9"\ntargets = "gmm9"\n', "no key 'targets'"),
         (HEAD + BODY + "calls = 2000\n", "calls is 2000; it must be .* below the suite's, 1000"),
         (HEAD + BODY + "calls = 'x'\n", "calls is 'x'; it must be a whole number"),
         (HEAD + BODY + "flops = 9\n", "no key 'flops'"),

@@ -388,8 +388,9 @@ def same_run(one, other):
         a, b = (read_arrays(f / f"{first.id}{end}.npz") for f in (here, there))
         a.pop("seconds", 0), b.pop("seconds", 0)
         mine, others = a.pop("flops", torch.zeros(0)), b.pop("flops", torch.zeros(0))
-        # but for what is made once and checked at first only, which audits may meet or not
-        torch.testing.assert_close(mine, others, rtol=0.1, atol=0.0)
+        # but for what is made once and checked at first only, which audits may meet or not: of the
+        # cheapest step, that of a random walk, it is a seventh
+        torch.testing.assert_close(mine, others, rtol=0.2, atol=0.0)
         assert list(a) == list(b)
         assert all(torch.equal(a[k].nan_to_num(), b[k].nan_to_num()) for k in a), end
 
@@ -401,8 +402,8 @@ def test_every_sampler_runs_within_its_budget(name, plugin):
     params = ",".join(f"{k}={v}" for k, v in small.items() if getattr(built(name), k, 0) > v)
     reference = type(built(name).reference).__name__  # a start that the method can use
     text = f"{name}[{params + ',' if params else ''}reference={reference}[steps=3]]"
-    start = {"parallel_tempering": 600, "ais": 240, "smc": 240, "hmc": 240}  # their ladders, chains
-    budget = start.get(name, 80)  # ten steps of most
+    start = {"parallel_tempering": 600, "ais": 240, "smc": 240, "hmc": 240, "rwm": 240}
+    budget = start.get(name, 80)  # ten steps of most; ladders, chains and cheap moves need more
     first = run(text, budget=budget, draws=40, curve=10)
     assert first.status.finished, first.reason
     again = killed(text, (2,), budget=budget, draws=40, curve=10)

@@ -9,6 +9,7 @@ import torch
 from tests.tools.worlds import Mixture, Shifted, rng, z_score
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.loss import reward_and_grad
+from tiltbench.samplers.losses._trust_region import RADIUS, divergence, exponent
 from tiltbench.samplers.losses.adjoint_matching import adjoint_matching
 from tiltbench.samplers.losses.adjoint_matching_full import adjoint_matching_full
 from tiltbench.samplers.losses.adjoint_sampling import adjoint_sampling
@@ -18,12 +19,7 @@ from tiltbench.samplers.losses.adjoint_schroedinger_bridge import (
 )
 from tiltbench.samplers.losses.log_variance import log_variance
 from tiltbench.samplers.losses.relative_entropy import relative_entropy
-from tiltbench.samplers.losses.trust_region_log_variance import (
-    RADIUS,
-    divergence,
-    exponent,
-    trust_region_log_variance,
-)
+from tiltbench.samplers.losses.trust_region_log_variance import trust_region_log_variance
 from tiltbench.samplers.networks.control import Control
 from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.networks.perceptron import Corrected, Guided, Mlp

@@ -19,12 +19,12 @@ from tiltbench.samplers.behaviour.local_search import Langevin
 from tiltbench.samplers.behaviour.replay import Ranked, Unranked
 from tiltbench.samplers.classical._leapfrog import move
 from tiltbench.samplers.diffusion import Diffusion
+from tiltbench.samplers.losses._trust_region import divergence, exponent
 from tiltbench.samplers.losses.conditional_score_matching import (
     conditional_score_matching_plain,
 )
 from tiltbench.samplers.losses.log_variance import log_variance
 from tiltbench.samplers.losses.trajectory_balance import trajectory_balance
-from tiltbench.samplers.losses.trust_region_log_variance import divergence, exponent
 from tiltbench.samplers.networks.control import Control
 from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.networks.perceptron import Guided, Mlp

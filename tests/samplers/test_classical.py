@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from tiltbench.run.meter import BudgetExceeded, Meter
-from tiltbench.samplers.classical import _leapfrog
+from tiltbench.samplers.classical import _leapfrog, rwm
 from tiltbench.samplers.classical._anneal import Schedule, log_mean_weight, refined
 from tiltbench.samplers.classical._chains import rescued
 from tiltbench.samplers.classical._leapfrog import evaluate, move, move_each, score, spread_out
@@ -24,6 +24,7 @@ from tiltbench.targets.target import Density, Truth
 from tiltbench.targets.tilts.tilt_linear import TiltLinear
 
 NAMES = sorted(n for n, e in SAMPLERS.entries.items() if e.path.parent.name == "classical")
+BLIND = ("rwm",)  # without a gradient
 EVERYTHING = 10**6  # draws asked for: all there are
 
 
@@ -431,7 +432,7 @@ def test_spends_the_allowance_and_no_more(name, points):
     problem, state, meter = play(sampler, Oval(), points, 0)
     assert meter.budget.covers(meter.spent)
     assert meter.spent.share(meter.budget) > 0.85
-    assert meter.spent.values == meter.spent.grads
+    assert meter.spent.grads == (0 if name in BLIND else meter.spent.values)
     if name in WEIGHTED:
         assert sampler.done(state), "the plan fits the allowance: no island is cut short"
     before = meter.spent
@@ -532,13 +533,31 @@ def test_the_warm_up_finds_the_wanted_acceptance(name):
     problem, generator = posed(Oval()), seeded(3)
     at = evaluate(problem, Oval().sample(4_000, generator))
     leaps = getattr(sampler, "leaps", 1)
-    _, chance = move(problem, at, 1.0, size, leaps, generator)
+    if name in BLIND:
+        _, chance = rwm.moved(problem, at, size, generator)
+    else:
+        _, chance = move(problem, at, 1.0, size, leaps, generator)
     assert chance == pytest.approx(sampler.acceptance, abs=0.12)
+
+
+def test_a_random_walk_keeps_the_step_it_is_given():
+    """A part of the warm-up tunes it, or none; without a gradient its chains stay exact."""
+    given = rwm.Rwm(step_size=0.7, tuned=0.0)
+    _, state, _ = play(given, Oval(), 4_000, 0)
+    assert float(state.log_size) == pytest.approx(math.log(0.7))
+    _, half, _ = play(replace(given, tuned=0.5), Oval(), 4_000, 0)
+    assert half.stored and float(half.log_size) != pytest.approx(math.log(0.7))
+    problem, generator = posed(Half()), seeded(1)
+    at = rwm.valued(problem, Half().sample(4_000, generator))
+    for _ in range(20):
+        at, chance = rwm.moved(problem, at, torch.tensor(1.0), generator)
+    assert 0.3 < chance < 0.8 and not at.g.any()
+    assert z_scores(moments(at.x), Half().moments).abs().max() < 4
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_far_start_does_not_diverge(name):
-    draws = draws_of(name, Steep(), 4_000, 0, n=500)
+    draws = draws_of(name, Steep(), 12_000 if name in BLIND else 4_000, 0, n=500)
     log_w = torch.zeros(len(draws.x)) if draws.log_w is None else draws.log_w
     x = draws.x[log_w > log_w.max() - 20]
     assert (x.square().mean(-1).sqrt() < 2.5).double().mean() > 0.6

@@ -17,6 +17,7 @@ from tiltbench.plan.spec import build_sampler, parse
 from tiltbench.run.meter import BudgetExceeded, Meter
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.networks.perceptron import Corrected
+from tiltbench.samplers.networks.valued import Valued
 from tiltbench.samplers.recipes.escorted import Escorted, Transported
 from tiltbench.samplers.registry import NETWORKS, SAMPLERS
 from tiltbench.samplers.sampler import Unsupported
@@ -313,7 +314,7 @@ def cheap(name):
             sampler = replace(sampler, ladders=110)
         return replace(sampler, leaps=2) if hasattr(sampler, "leaps") else sampler
     small = {"width": 16}
-    if isinstance(sampler.model, Corrected):
+    if isinstance(sampler.model, Corrected | Valued):
         small["control"] = replace(sampler.model.control, width=16)
     model = replace(sampler.model, **small)
     steps = 16 if isinstance(sampler.recipe, Transported) else 8  # weights exact as dt -> 0

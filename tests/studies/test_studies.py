@@ -28,7 +28,8 @@ from tiltbench.targets.bases.schedules import RectifiedFlow
 from tiltbench.targets.precision import allowed, read
 
 STORED = {"oracle", "physics", "rank_agreement"}  # these read what suites have left
-ELSEWHERE = {"planted_failures", "frontier"}  # so does this, and has a file of tests to itself
+# so do these, and have files of tests to themselves
+ELSEWHERE = {"planted_failures", "frontier", "parity", "quality"}
 
 
 def test_a_study_writes_its_table_with_command_and_commit(tmp_path):

@@ -30,6 +30,25 @@ class Mutant(NamedTuple):
 
 MUTANTS = [
     Mutant(
+        "guidance: its force is not in units of the step's noise",
+        "samplers/baselines/guidance.py",
+        "        return self.strength * std / math.sqrt(dt) * g",
+        "        return self.strength * math.sqrt(dt) * g",
+        "studies/test_parity.py",
+    ),
+    Mutant(
+        "plug-in guidance: the clock of the posterior mean runs without its gain",
+        "bench/studies/parity/plug_in.py",
+        "    return [(gain * std) ** 2 for",
+        "    return [std**2 for",
+        "studies/test_parity.py",
+    ),
+    Mutant(
+        "random walk: the base's density is left out of the test",
+        "samplers/classical/rwm.py",
+        "    gain = base.log_end(new.x) - base.log_end(at.x) + torch.where",
+        "    gain = torch.where",
+        "samplers/test_classical.py",
         "exploring paths weighed with the sign of their excess turned",
         "samplers/losses/_matching.py",
         "else ratio + path.excess",
@@ -381,10 +400,31 @@ MUTANTS = [
     ),
     Mutant(
         "a trust region that ignores its radius",
-        "samplers/losses/trust_region_log_variance.py",
+        "samplers/losses/_trust_region.py",
         "divergence(betas * log_w, log_q) <= radius",
         "divergence(betas * log_w, log_q) <= torch.inf",
         "samplers/test_adjoint.py",
+    ),
+    Mutant(
+        "sub-trajectories: the step ratio counted with the wrong sign",
+        "samplers/losses/subtrajectory_balance.py",
+        "levels[1:] - ahead",
+        "levels[1:] + ahead",
+        "samplers/test_flows.py",
+    ),
+    Mutant(
+        "sub-trajectories: the start's flow is not normalised",
+        "samplers/losses/subtrajectory_balance.py",
+        "start = V[:1] - (",
+        "start = V[:1] - 0 * (",
+        "samplers/test_flows.py",
+    ),
+    Mutant(
+        "cross-entropy: every path counts alike",
+        "samplers/losses/trust_region_cross_entropy.py",
+        'return -(batch["chance"] * ratio).sum()',
+        "return -ratio.mean()",
+        "samplers/test_flows.py",
     ),
     Mutant(
         "annealing through the denoiser, whose rate is not scaled",

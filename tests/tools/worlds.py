@@ -38,6 +38,12 @@ class Shifted:
         k = (t * self.base.steps).round().long().expand(x.shape[:-1])
         return self.base.pull(k, self.slope.to(x).expand_as(x))
 
+    def log_flow(self, x, t):
+        """log E_base[exp r(X_1) | X_t = x]: that of a linear function of a Gaussian."""
+        k = (t * self.base.steps).round().long().expand(x.shape[:-1])
+        gain, var = (torch.tensor(row).to(x)[k] for row in zip(*self.base.ahead, strict=True))
+        return gain * (x * self.slope.to(x)).sum(-1) + var * self.slope.square().sum() / 2
+
 
 class Tilted(Controlled):
     """math.md 11: r = tilt c.x on a "pretrained" mixture of two; log Z = 0.606237 at tilt 1."""
@@ -62,6 +68,14 @@ class Tilted(Controlled):
 
     def control(self, x, t, hint=None):
         return self.optimal.control(x, t)
+
+    def log_flow(self, x, t):
+        """As dt -> 0: log Z and the ratio of the noised laws."""
+        levels = [
+            torch.tensor([of(float(s)) for s in t.flatten()]).to(x).reshape(t.shape + (1,))
+            for of in (self.base.signal, self.base.noise)
+        ]
+        return self.log_Z + self.law.log_density(x, *levels) - self.base.law.log_density(x, *levels)
 
 
 class Mixture(Controlled):
@@ -88,6 +102,16 @@ class Mixture(Controlled):
 
     def problem(self):
         return Problem(2, self.base, lambda x: self.log_rho(x) - self.base.log_end(x))
+
+    def log_flow(self, x, t):
+        """As dt -> 0: log Z and the ratio of the noised laws."""
+        t = torch.where(t == 0, t + 1e-4, t) if self.base.start_var == 0 else t
+        signal, noise, var = (
+            torch.tensor([of(float(s)) for s in t.flatten()]).to(x).reshape(t.shape)
+            for of in (self.base.signal, self.base.noise, self.base.variance)
+        )
+        base = -x.square().sum(-1) / (2 * var) - (2 * math.pi * var).log()
+        return self.log_Z + self.log_noised(x, signal, noise) - base
 
     def sample(self, n, generator):
         k = torch.multinomial(self.weight, n, replacement=True, generator=generator)

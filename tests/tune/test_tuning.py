@@ -1,5 +1,6 @@
 """`tiltbench tune`: equal trials for all, no look at the truth, a suite that reads back."""
 
+import dataclasses
 import math
 import textwrap
 import tomllib
@@ -22,6 +23,7 @@ from tiltbench.run.phases import run_cell
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.samplers.search import Among, LogUniform, Uniform
 from tiltbench.tune import trials as tuning
+from tiltbench.tune.choose import plan
 from tiltbench.tune.file import written
 from tiltbench.tune.trials import drawn, mean_ranks, nested
 
@@ -222,6 +224,20 @@ def test_refusals(suite, capsys, arguments, sentence):
     assert main(["tune", *arguments]) == 2
     assert sentence in capsys.readouterr().err
     assert suite.read_text() == SUITE and not Path("results").exists()
+
+
+def test_a_sampler_is_tuned_on_the_targets_it_runs_on(tmp_path):
+    """One that runs on none of those chosen has no trials."""
+    text = SUITE.replace("blind.py", "gaussian").replace(
+        "[[search]]", 'targets = "blind[dim=3]"\n[[search]]'
+    )
+    (tmp_path / "mine.toml").write_text(text)
+    suite = load_suite(str(tmp_path / "mine.toml"))
+    cells, plans = plan(suite, 2, 0, "cpu")
+    assert [list(mine) for _, _, mine in plans] == [["blind", "blind[dim=3]"], ["blind[dim=3]"]]
+    assert len(cells) == 6
+    apart = dataclasses.replace(suite, targets=suite.targets[:1])
+    assert [sampler.label for sampler, *_ in plan(apart, 2, 0, "cpu")[1]] == ["learned"]
 
 
 @pytest.mark.parametrize(

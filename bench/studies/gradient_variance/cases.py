@@ -18,6 +18,7 @@ from tiltbench.samplers.loss import Loss
 from tiltbench.samplers.losses.tilt_matching import goal
 from tiltbench.samplers.networks.model import Earlier
 from tiltbench.samplers.networks.perceptron import Corrected, Mlp, Potential
+from tiltbench.samplers.networks.valued import Valued
 from tiltbench.samplers.recipes.recipe import Base
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.studies.common.trained import shaken
@@ -42,7 +43,10 @@ FUNCTIONALS = {
     "relative_entropy",
     "log_variance",
     "trust_region_log_variance",
+    "trust_region_cross_entropy",
     "trajectory_balance",
+    "subtrajectory_balance",
+    "detailed_balance",
 }
 
 
@@ -84,6 +88,8 @@ def _shrunk(sampler: Diffusion, steps: int) -> Diffusion:
         model = Potential(NET.width, NET.layers)
     if isinstance(sampler.model, Corrected):
         model = Corrected(NET.width, NET.layers, control=NET)
+    if isinstance(sampler.model, Valued):
+        model = Valued(NET.width, NET.layers, control=NET)
     reference: Any = replace(sampler.reference, steps=steps)  # type: ignore[type-var]
     return replace(sampler, reference=reference, model=model, lr=LR, paths=PATHS)
 

@@ -1,0 +1,1 @@
+"""Published rows of other people's tables, and ours beside them."""
