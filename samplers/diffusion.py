@@ -211,7 +211,7 @@ class Diffusion(Sampler[Trained]):
         for _ in range(self.replay.updates):
             x, r = self.replay.ends(whole, store, self.paths, generator)
             path = self.recipe.retrace(posed, state.model, x, generator)
-            assert path is not None  # the recipe is Base
+            assert path is not None  # a replay is of the base's own chain
             batches.append(self.loss.given(posed, state.model, path, tilt * r, share))
         return turn, batches
 

@@ -1,7 +1,7 @@
 """A Gaussian reference that is learned with its control: mean, scale, and the times of its noise.
 
 The chain is the reference's own in coordinates y, steered by the control u(y, t), and its points
-are x = m + s y: a learned prior (of one component; arXiv 2503.00524 has mixtures).  With P_y the
+are x = m + s y: a learned prior of one component.  With P_y the
 chain of y without control, whose end is p_base(y) exactly, a path has the weight
 
     log w = r(x_K) - log_ratio,    log_ratio = log dP_y^u/dP_y + log p_base(y_K) - sum log s
@@ -205,8 +205,8 @@ class LearnedBase(Recipe):
     def learned(self, loss: Loss, chain: Process, dim: int) -> Reference:
         if not loss.by_weights:
             raise Unsupported(
-                f"{loss.name} does not weigh paths, and cannot learn their base: use log_variance, "
-                "trajectory_balance or relative_entropy, or leave recipe=Base"
+                f"{loss.name} trains a control beside a base that stays as it is: use "
+                "log_variance, trajectory_balance or relative_entropy, or leave recipe=Base"
             )
         assert isinstance(chain, LearnedChain)
         return Reference(dim, chain.flow, place=self.lr_base > 0, noise=self.lr_noise > 0)

@@ -294,8 +294,8 @@ def test_kept_paths_are_weighed_by_the_present_base():
 
 def test_what_it_does_not_serve_is_refused():
     problem = Mixture(Brownian(steps=4)).problem()
-    for loss in ("adjoint_matching", "importance_fine_tuning"):
-        with pytest.raises(Unsupported, match=f"{loss} does not weigh paths"):
+    for loss in ("adjoint_matching", "subtrajectory_balance", "trust_region_cross_entropy"):
+        with pytest.raises(Unsupported, match=f"{loss} trains a control beside a base"):
             sampler_of(loss).init(problem, MUCH, rng())
     with pytest.raises(Unsupported, match="this problem brings a base of its own"):
         sampler_of().init(Tilted().problem(), MUCH, rng())
