@@ -1,4 +1,4 @@
-"""Imports go one way: targets <- samplers <- bench."""
+"""Imports go one way: targets <- samplers <- bench; and what is said of files is true of them."""
 
 import ast
 import graphlib
@@ -9,6 +9,7 @@ import pytest
 import tiltbench
 import tiltbench.samplers
 import tiltbench.targets
+from tests.tools.mutants import MUTANTS, ROOT
 
 ROOTS = {
     name: Path(module.__file__).parent
@@ -97,3 +98,13 @@ def test_a_folder_is_seen_at_a_glance():
     for root in ROOTS.values():
         for folder in {path.parent for path in root.resolve().rglob("*.py")}:
             assert folder.name in wide or len(list(folder.glob("[!_]*.py"))) <= 14, folder
+
+
+def test_every_planted_fault_fits_the_code():
+    """`make mutants` would stop at one that does not, hours into its run."""
+    for fault in MUTANTS:
+        text = (ROOT / fault.file).read_text(encoding="utf-8")
+        assert text.count(fault.old) == 1, fault.what
+        assert fault.new != fault.old, fault.what
+        for name in fault.tests.split():
+            assert (ROOT / "tests" / name.split("::")[0]).is_file(), fault.what

@@ -49,6 +49,8 @@ MUTANTS = [
         "    gain = base.log_end(new.x) - base.log_end(at.x) + torch.where",
         "    gain = torch.where",
         "samplers/test_classical.py",
+    ),
+    Mutant(
         "exploring paths weighed with the sign of their excess turned",
         "samplers/losses/_matching.py",
         "else ratio + path.excess",
@@ -310,8 +312,8 @@ MUTANTS = [
     Mutant(
         "resampling by the inverse control",
         "samplers/losses/_matching.py",
-        "floored(r.double() - base.log_ratio(path), checks)",
-        "floored(r.double() + base.log_ratio(path), checks)",
+        "floored(r.double() - (ratio if path.excess is None",
+        "floored(r.double() + (ratio if path.excess is None",
         "samplers/test_matching.py",
     ),
     Mutant(
@@ -625,8 +627,8 @@ MUTANTS = [
     Mutant(
         "a carried step with w at the earlier end only",
         "targets/bases/noising.py",
-        "mean_w = (carried[:-1] + carried[1:]) / 2",
-        "mean_w = carried[:-1]",
+        "mean_w = (start.carried + end.carried) / 2",
+        "mean_w = start.carried",
         "targets/test_interpolants.py",
     ),
     Mutant(
