@@ -102,8 +102,13 @@ def scan(path: Path, module: str | None = None) -> Iterator[Entry]:
                 isinstance(target, ast.Name)
                 and isinstance(first, ast.Constant)
                 and first.value == target.id
+                and ast.unparse(node.value.func).rpartition(".")[2] not in OF_TYPES
             ):
                 yield Entry(target.id, target.id, _attribute_doc(after) or head, path, module)
+
+
+OF_TYPES = {"TypeVar", "ParamSpec", "TypeVarTuple", "NewType", "NamedTuple", "namedtuple"}
+# these, too, are called with the name that they are given, and make nothing to be run
 
 
 def _class_name(node: ast.ClassDef) -> str | None:

@@ -23,12 +23,15 @@ from tiltbench.targets.registry import TARGETS, BrokenFile, Clash, Registry, Unk
 GMM9 = {"name": "gmm9", "params": {}}
 FILE = '''
 """One of each."""
+import typing
 from dataclasses import dataclass
 import torch
 from tiltbench.metric import Metric
 from tiltbench.samplers.loss import path_space
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Density, Truth
+
+T = typing.TypeVar("T")  # no thing of this file's
 
 @dataclass(frozen=True)
 class Flat(Density):
