@@ -1,8 +1,8 @@
 """A Gaussian reference that is learned with its control: mean, scale, and the times of its noise.
 
 The chain is the reference's own in coordinates y, steered by the control u(y, t), and its points
-are x = m + s y: a learned prior of one component.  With P_y the
-chain of y without control, whose end is p_base(y) exactly, a path has the weight
+are x = m + s y: a learned prior of one component.  With P_y the chain of y without control, whose
+end is p_base(y) exactly, a path has the weight
 
     log w = r(x_K) - log_ratio,    log_ratio = log dP_y^u/dP_y + log p_base(y_K) - sum log s
                                                - log p_base(x_K),
