@@ -27,6 +27,9 @@ from tiltbench.run.failures import FULL
 
 POLL = 0.2  # seconds between two looks at the clocks
 RETRIES = 1  # of a process that was killed from outside
+# 255 is what multiprocessing says where the fork server, which alone knows how the process ended, was
+# killed with it: a worker of Ray whose driver is gone kills its own children before it goes.
+KILLED = (-signal.SIGKILL, -signal.SIGTERM, 255)
 
 
 class Order(NamedTuple):
@@ -175,7 +178,7 @@ class _Life:
             reason = f"stopped after its limit of {self.order.limits.seconds:g} s"
         elif _oom_kills() > self.oom_kills and code == -signal.SIGKILL:
             status, reason = Status.OUT_OF_MEMORY, "the system ran out of memory and killed it"
-        elif code in (-signal.SIGKILL, -signal.SIGTERM) and again:
+        elif code in KILLED and again:
             return None
         else:
             status = Status.FAILED

@@ -279,6 +279,7 @@ def test_a_driver_that_is_killed_and_started_again(cluster, folder, capsys):
     wait_for(lambda: (hold := Hold.take(runs, left)) and not taken.append(hold))
     second = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for(lambda: len(records(runs)) == 5)  # two of them are the untrained base
+    assert not [record.reason for record in records(runs) if record.status is Status.FAILED]
     time.sleep(1)
     assert second.poll() is None and len(seen(folder)) == 5 and len(records(runs)) == 5
     taken[0].release()

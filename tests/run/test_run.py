@@ -158,13 +158,17 @@ class Sealed(Honest):
 
 @dataclass(frozen=True)
 class Killed(Honest):
-    """Killed from outside in its third step, the first time only where `once`."""
+    """Killed from outside in its third step, the first time only where `once`; the fork server that
+    it came from before it where `server`."""
     name: ClassVar[str] = "killed"
     once: bool = False
+    server: bool = False
     def step(self, problem, state, generator):
         mark = pathlib.Path("killed_once")
         if state.steps == 2 and not (self.once and mark.exists()):
             mark.touch()
+            if self.server:
+                os.kill(os.getppid(), signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
         return Honest.step(self, problem, state, generator)
 
@@ -472,10 +476,11 @@ def test_one_bad_cell_leaves_the_others(plugin):
     assert torch.equal(one, read_outcome(Path("alone"), alone.id).draws.x)
 
 
-def test_a_cell_killed_from_outside_goes_on_from_its_checkpoint(plugin):
+@pytest.mark.parametrize("name", ["killed[once=true]", "killed[once=true,server=true]"])
+def test_a_cell_killed_from_outside_goes_on_from_its_checkpoint(plugin, name):
     """Its process died in the third step; the next one makes that step again and no other."""
     whole = run("honest", Path("whole"))
-    found = engine(suite("killed[once=true]").cells("cpu"), every=0.0)["killed[once=true]"]
+    found = engine(suite(name).cells("cpu"), every=0.0)[name]
     assert (found.cost["deaths"], found.cost["resumed"]) == (1, 1)
     one, other = (
         read_outcome(Path(folder), record.id).draws
