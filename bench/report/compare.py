@@ -109,25 +109,39 @@ def _between(value: float, low: float, high: float) -> float:
 
 def cell(rows: DataFrame, metric: Metric) -> Cell | None:
     """The cell of one sampler's rows of one metric; None where no seed has a value."""
-    rows = rows[rows["value"].notna()]
-    if rows.empty:
+    known = rows["value"].notna().to_numpy()
+    if not known.any():
         return None
-    values, mean, sd = rows["value"], rows["floor_mean"].median(), rows["floor_sd"].median()
+
+    def column(name: str) -> np.ndarray:
+        return rows[name].to_numpy()[known]
+
+    values, ses = column("value").astype(float), column("se").astype(float)
+    mean, sd = _median(column("floor_mean")), _median(column("floor_sd"))
     signed = metric.perfect == "0" and math.isnan(mean)
-    merits = values.abs() if signed else (-values if metric.better == "higher" else values)
+    merits = np.abs(values) if signed else (-values if metric.better == "higher" else values)
+    barless = (str(why).startswith(NO_ERROR) for why in column("reason")[np.isnan(ses)])
+    middle = float(np.median(values))
     return Cell(
-        float(values.median()),
+        middle,
         float(values.min()),
         float(values.max()),
-        float(rows["se"].median()),
-        float(mean),
-        float(sd),
-        verdict(float(values.median()), float(mean), float(sd), bool(rows["unfit"].any())),
-        tuple(rows["seed"]),
+        _median(ses),
+        mean,
+        sd,
+        verdict(middle, mean, sd, bool(column("unfit").any())),
+        tuple(int(seed) for seed in column("seed")),
         tuple(float(m) for m in merits),
-        float(rows["floor_n"].astype(float).median()),
-        barless=bool((rows["se"].isna() & rows["reason"].str.startswith(NO_ERROR)).any()),
+        _median(column("floor_n")),
+        barless=any(barless),
     )
+
+
+def _median(values: np.ndarray) -> float:
+    """Of those that are numbers; NaN where none is."""
+    known = values.astype(float)
+    known = known[~np.isnan(known)]
+    return float(np.median(known)) if len(known) else math.nan
 
 
 def levelled(cells: Mapping[str, Cell]) -> dict[str, Cell]:

@@ -99,6 +99,8 @@ class Order(NamedTuple):
     calls: int | None = None  # at equal calls
     compute: int | None = None  # at equal compute
     why: tuple[str, ...] = ()  # there is no place, or not each of them
+    calls_off: float = math.nan  # doublings of the worst score at equal calls; NaN: not known
+    compute_off: float = math.nan
 
 
 def beyond(size: float, edge: float) -> float:
@@ -242,6 +244,8 @@ def orders(
             _place(calls, name),
             _place(compute, name),
             tuple(whys[name]),
+            calls.get(name, math.nan),
+            compute.get(name, math.nan),
         )
         for name in whys
     }

@@ -1,0 +1,1 @@
+"""Families of methods, told apart by paired tests."""

@@ -1,0 +1,98 @@
+"""Families of methods: the paired test, who stands for whom, and the page."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.stats import permutation_test
+
+from tiltbench.plan.spec import build_sampler, spec
+from tiltbench.plan.toml import load_suite
+from tiltbench.report.frame import collect
+from tiltbench.studies.common.stored import folder_of
+from tiltbench.studies.families import study
+from tiltbench.studies.families.paired import paired
+from tiltbench.studies.families.study import Stand, compared, family_of, read, standing_for
+from tiltbench.study import conduct
+
+
+@pytest.mark.parametrize("n", [1, 5, 9])
+def test_the_sign_flip_test_is_the_exact_one(n):
+    gaps = np.random.default_rng(n).normal(0.5, 1, n)
+    found = paired(gaps)
+    flips = np.array([np.dot(signs, gaps) for signs in product((1, -1), repeat=n)])
+    assert found.p == pytest.approx((np.abs(flips) >= abs(gaps.sum()) - 1e-12).mean())
+    if n > 1:
+        other = permutation_test(
+            (gaps,), np.sum, permutation_type="samples", n_resamples=np.inf, alternative="two-sided"
+        )
+        assert found.p == pytest.approx(other.pvalue)
+        assert found.se == pytest.approx(gaps.std(ddof=1) / math.sqrt(n))
+    assert (found.mean, found.targets) == (pytest.approx(gaps.mean()), n)
+    assert (found.ahead, found.behind) == ((gaps < 0).sum(), (gaps > 0).sum())
+
+
+def test_the_sign_flip_test_has_its_level():
+    """Under symmetry about 0 p < .1 comes about one time in ten: 2^8 signs can say so exactly."""
+    rng = np.random.default_rng(0)
+    share = np.mean([paired(rng.normal(0, 1, 8)).p < 0.1 for _ in range(2_000)])
+    assert abs(share - 25 / 256) < 4 * math.sqrt(0.1 * 0.9 / 2_000)
+
+
+def test_every_method_of_the_suite_has_a_family():
+    found = {
+        c.label: family_of(spec(build_sampler(c.spec))) for c in load_suite("standard").samplers
+    }
+    assert None not in found.values() and set(found.values()) == set(study.FAMILIES)
+    assert {m for m, family in found.items() if family == "escorts"} == {"cmcd_lv", "scld"}
+
+
+def _stand(target, method, off, family="values"):
+    return Stand(target, method, family, {"calls": (off,), "compute": (off,)})
+
+
+def test_nobody_is_chosen_where_it_is_judged():
+    """Of two methods each is lucky on one target: what stands there is the other."""
+    stands = [_stand(t, m, float(t != m)) for t in "ab" for m in "ab"]
+    stands += [_stand(t, "smc", 0.5, "classical") for t in "ab"]
+    for target in "ab":
+        assert standing_for(stands, target, "values", "calls").method != target
+    told = {(t.a, t.b): t for t in compared(stands, "calls")}
+    pair = told["values", "classical"].pair
+    assert (pair.mean, pair.ahead, pair.targets) == (0.5, 0, 2)
+    assert str(told["values", "escorts"]) == "–" and math.isnan(told["values", "escorts"].pair.p)
+
+
+def test_families_are_told_apart_by_enough_targets():
+    """2 / 2^n is the least p of n targets, and ten pairs ask for a tenth of 5 %: nine will do."""
+    for n, apart in ((8, False), (9, True)):
+        stands = [_stand(f"t{i}", "tilt_matching", 1.0 + i) for i in range(n)]
+        for family in set(study.FAMILIES) - {"values"}:
+            stands += [_stand(f"t{i}", family, 9.0 + 2 * i, family) for i in range(n)]
+        found = [t for t in compared(stands, "calls") if "values" in (t.a, t.b)]
+        assert [t.nearer for t in found] == ["values" if apart else None] * 4
+
+
+def test_pairs_without_a_record_are_left_out():
+    frames = collect(folder_of("quick"))
+    whole, unready = read(frames)
+    assert unready == 0 and {len(stand.off["calls"]) for stand in whole} == {3}
+    runs = frames.runs
+    gone = (runs["sampler"] == "smc") & (runs["target"] == "gmm9") & (runs["seed"] == 1)
+    part, unready = read(frames._replace(runs=runs[~gone]))
+    seeds = {(s.target, s.method): len(s.off["calls"]) for s in part}
+    assert unready == 1 and seeds["gmm9", "log_variance"] == 2
+    assert seeds["many_well_mdelta", "log_variance"] == 3
+
+
+def test_the_page_of_stored_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "SUITE", "quick")
+    text = conduct(study.families, tmp_path, "cpu").read_text()
+    assert "3 targets, up to 3 seeds" in text and "`cmcd_lv`" in text
+    assert "*escorts*: `cmcd_lv`" in text and "untrained" not in text
+    assert (tmp_path / "families.png").stat().st_size > 2_000
+    frames = collect(folder_of("quick"))
+    monkeypatch.setattr(study, "frames_of", lambda _: frames._replace(runs=frames.runs.iloc[:0]))
+    with pytest.raises(FileNotFoundError, match="no seed of quick is complete"):
+        study.run(tmp_path, "cpu")
