@@ -17,6 +17,9 @@ def publish(
     draws: Annotated[
         Path | None, option("of the draws (default results/SUITE-draws.tar)", "ARCHIVE.tar")
     ] = None,
+    join: Annotated[
+        bool, option("keep what is published of other seeds and shards, of the same settings")
+    ] = False,
 ) -> int:
     """Write records, scores and curves as Parquet files, table.md, and the pictures that README.md
     or docs/ show, to results/published/SUITE; and the draws, which do not belong in git, as one
@@ -26,7 +29,7 @@ def publish(
 
     name = source.resolve().name
     archive = draws or RESULTS / f"{name}-draws.tar"
-    done = work.publish(source, RESULTS / "published" / name, archive, Path())
+    done = work.publish(source, RESULTS / "published" / name, archive, Path(), join)
     print(f"{len(done.files)} files in {RESULTS / 'published' / name}")
     if done.archive:
         print(f"draws, not for git: {done.archive.name}, SHA-256 {done.archive.sha256}")

@@ -11,6 +11,8 @@ from tiltbench.plan.errors import Refused
 from tiltbench.records.archive import pack, sums_of
 from tiltbench.records.files import strict, write_bytes
 from tiltbench.records.published import Archive, Results, read, results, write
+from tiltbench.records.record import Record
+from tiltbench.records.recorded import is_published
 from tiltbench.records.store import done_record, warn
 from tiltbench.report.board import boards
 from tiltbench.report.frame import frames_of
@@ -25,9 +27,11 @@ class Done(NamedTuple):
     without: int  # finished runs whose draws are not there, so that their checksum is not known
 
 
-def publish(source: Path, goal: Path, archive: Path, pages: Path) -> Done:
+def publish(source: Path, goal: Path, archive: Path, pages: Path, join: bool = False) -> Done:
     """Writes the results of `source` as the folder `goal`, and their draws as `archive`.
 
+    With `join` the runs that `goal` has and `source` has not stay there: other seeds, other shards,
+    of another day or machine (see `_joined`).  The archive is that of `source` alone.
     Of the pictures of `source` those go along that README.md or docs/ in the folder `pages` show.
     A published set may be its own source: its table.md is then written anew.  `goal` is replaced
     whole, at the end, once what was written has been read back and found equal.  Raises Refused
@@ -44,6 +48,8 @@ def publish(source: Path, goal: Path, archive: Path, pages: Path) -> Done:
         found = found._replace(sums=sums_of(source / "runs", (r.id for r in found.records)))
         if found.sums:
             found = found._replace(archive=pack(source / "runs", found.sums, archive))
+    if join and is_published(goal):
+        found = _joined(found, read(goal))
     fresh = goal.with_name(f".{goal.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
@@ -72,6 +78,32 @@ def _whole(found: Results, source: Path) -> Results:
 
 def _sound(path: Path) -> bool:
     return not path.with_suffix(".npz").exists() or done_record(path) is not None
+
+
+def _joined(found: Results, before: Results) -> Results:
+    """With the runs of `before` that are not there anew.  One table does not hold two settings of
+    one method: where a target and sampler were run under other settings or another allowance than
+    now, the runs before are left out and counted on stderr."""
+    now = {_pair(record): _but_seed(record) for record in found.records}
+    have = {record.id for record in found.records}
+    others = [record for record in before.records if record.id not in have]
+    kept = [r for r in others if now.get(_pair(r), _but_seed(r)) == _but_seed(r)]
+    if len(kept) < len(others):
+        warn(f"{len(others) - len(kept)} published runs of other settings than now are left out")
+    names = {record.id for record in kept}
+    return found._replace(
+        records=[*kept, *found.records],
+        scores={**{r: s for r, s in before.scores.items() if r in names}, **found.scores},
+        sums={**{run: s for run, s in before.sums.items() if run in names}, **found.sums},
+    )
+
+
+def _pair(record: Record) -> tuple[str, str]:
+    return record.labels["target"], record.labels["sampler"]
+
+
+def _but_seed(record: Record) -> dict[str, Any]:
+    return {key: value for key, value in record.spec.items() if key != "seed"}
 
 
 def _fill(folder: Path, found: Results, name: str) -> None:

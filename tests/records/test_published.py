@@ -126,6 +126,26 @@ def test_a_published_set_is_published_anew_from_itself(here):
     assert read(PUBLIC) == before and "`a`" in (PUBLIC / "table.md").read_text()
 
 
+def test_other_seeds_are_joined_and_other_settings_left_out(here, capsys):
+    """A folder of another day: a's third seed, b at another allowance, c once more."""
+    before = read(PUBLIC)
+    shutil.rmtree("results/mine")
+    mine = Path("results/mine")
+    third = put(mine, "a", 2, {"w2": (0.3, FLOOR)})
+    other = put(mine, "b", 0, {"w2": 0.5}, limits={"flops": 1e9})
+    again = put(mine, "c", 0, {"w2": 0.7})
+    assert main(["publish", "mine", "--join"]) == 0
+    assert "2 published runs of other settings than now are left out" in capsys.readouterr().err
+    after = read(PUBLIC)
+    a = [r.id for r in before.records if r.labels["sampler"] == "a"]
+    assert {r.id for r in after.records} == {*a, third.id, other.id, again.id}
+    assert next(r for r in after.records if r.id == again.id).status is Status.SPENT
+    assert {r: after.scores[r] for r in a} == {r: before.scores[r] for r in a}
+    assert {r: after.sums[r] for r in a} == {r: before.sums[r] for r in a}
+    assert main(["publish", "mine"]) == 0
+    assert {r.id for r in read(PUBLIC).records} == {third.id, other.id, again.id}
+
+
 def test_pictures_go_along_that_a_page_shows(here, capsys):
     plots = Path("results/mine/plots")
     plots.mkdir()
