@@ -151,15 +151,15 @@ MUTANTS = [
     Mutant(
         "sign of the Girsanov cross term",
         "targets/bases/process.py",
-        "return _over_time(dt.sqrt() / path.std.double(), cross) -",
-        "return -_over_time(dt.sqrt() / path.std.double(), cross) -",
+        "return _over_time(pull, cross) -",
+        "return -_over_time(pull, cross) -",
         "targets/test_processes.py",
     ),
     Mutant(
         "factor 1/2 of the control's energy",
         "targets/bases/process.py",
-        "_over_time(dt / 2, energy)",
-        "_over_time(dt, energy)",
+        "_over_time(cost, energy)",
+        "_over_time(2 * cost, energy)",
         "targets/test_processes.py",
     ),
     Mutant(
