@@ -202,8 +202,3 @@ def at_least_one(network: Network, *fields: str) -> None:
     for field in fields:
         if getattr(network, field) < 1:
             raise ValueError(f"{field} is {getattr(network, field)}; it must be 1 or more")
-
-
-def positive_clip(clip: float) -> None:
-    if not clip > 0:
-        raise ValueError(f"clip is {clip}; it must be positive")
