@@ -122,6 +122,8 @@ class Diffusion(Sampler[Trained]):
         posed, device = self.posed(problem), generator.device
         model = self.model.build(problem.dim, posed.base, generator)
         model.reference = self.recipe.learned(self.loss, posed.base, problem.dim)
+        if self.loss.needs:
+            model.part(self.loss.needs)  # raises where there is none
         model.to(device)
         groups = zip(
             (
