@@ -11,7 +11,7 @@ from tests.tools.worlds import Mixture, Shifted, Tilted, narrow, rng, z_score
 from tiltbench.plan.spec import build_sampler, parse
 from tiltbench.run.meter import Meter
 from tiltbench.samplers import diffusion
-from tiltbench.samplers.diffusion import Diffusion, Preset, _ClippedGrad, clipped
+from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import Loss, batch_path, grounded, reward_and_grad
 from tiltbench.samplers.networks.control import Control
 from tiltbench.samplers.networks.model import Earlier, Model
@@ -19,6 +19,7 @@ from tiltbench.samplers.networks.perceptron import Corrected, Guided, Mlp
 from tiltbench.samplers.networks.timed import Guidance
 from tiltbench.samplers.networks.valued import Valued
 from tiltbench.samplers.recipes.recipe import Base
+from tiltbench.samplers.recipes.tamed import _ClippedGrad, clipped
 from tiltbench.samplers.registry import NETWORKS, SAMPLERS
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.samplers.weights import ess
