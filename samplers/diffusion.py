@@ -1,52 +1,38 @@
-"""The one training loop: any loss, any process."""
+"""The one training loop: any loss, any process.
+
+A step simulates and labels paths, then learns from them (`samplers.learning`); draws are those of
+the control that was learned (`samplers.drawing`).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Generator, Tensor
 
-from tiltbench.samplers.at_once import at_once
-from tiltbench.samplers.average import Average
-from tiltbench.samplers.behaviour.exploration import Exploration, OwnNoise, wider_paths
-from tiltbench.samplers.behaviour.replay import Ends, NoReplay, Replay, Store, Turn, keep
+from tiltbench.samplers.behaviour.exploration import Exploration, OwnNoise
+from tiltbench.samplers.behaviour.replay import Ends, NoReplay, Replay, Turn
+from tiltbench.samplers.drawing import drawn, traced
+from tiltbench.samplers.learning import Learning, Trained
 from tiltbench.samplers.loss import Batch, Loss
 from tiltbench.samplers.networks.model import Model, Network
 from tiltbench.samplers.networks.perceptron import Mlp
 from tiltbench.samplers.recipes.recipe import Base, Recipe
+from tiltbench.samplers.recipes.tamed import tamed
 from tiltbench.samplers.sampler import Draws, Sampler, Traced, Unsupported
 from tiltbench.samplers.search import LogUniform, Search
-from tiltbench.samplers.tempering import growing, marked, present, tempered
+from tiltbench.samplers.tempering import growing, marked, present
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.process import Path
 from tiltbench.targets.bases.references import Brownian
-from tiltbench.targets.checks import Diverged
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Graded, Problem, graded, log_weight
-from tiltbench.targets.purity import unchanged
-
-CHUNK = 2048  # paths simulated `at_once` when drawing: bounds the memory
-
-
-@dataclass
-class Trained:
-    """Parameters, optimiser moments, the ring of labelled batches, what has been paid, and the
-    buffers of a replay where there is one."""
-
-    model: Model
-    optimizer: torch.optim.Optimizer
-    allowance: Cost
-    ring: list[Batch] = field(default_factory=list)
-    paid: Cost = Cost()
-    iteration: int = 0  # of the optimiser
-    store: Store | None = None
-    average: Average | None = None  # of the weights, where there is one
+from tiltbench.targets.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -122,30 +108,11 @@ class Diffusion(Sampler[Trained]):
         posed, device = self.posed(problem), generator.device
         model = self.model.build(problem.dim, posed.base, generator)
         model.reference = self.recipe.learned(self.loss, posed.base, problem.dim)
+        if self.loss.needs:
+            model.part(self.loss.needs)  # raises where there is none
         model.to(device)
-        groups = zip(
-            (
-                model.control_parameters(),
-                model.free_energy_parameters(),
-                *model.reference_parameters(),
-            ),
-            self.rates,
-            strict=True,
-        )
-        # on a GPU the rate of every step must reach a captured graph
-        optimizer = torch.optim.Adam(
-            [{"params": list(ps), "lr": torch.tensor(lr, device=device)} for ps, lr in groups],
-            fused=True,
-            capturable=device.type == "cuda",
-        )
         store = self.replay.begin(posed, self.paths, device)
-        average = Average(model) if self.average else None
-        return Trained(model, optimizer, allowance, store=store, average=average)
-
-    @property
-    def rates(self) -> tuple[float, ...]:
-        """The learning rates of the optimiser's groups, at the start of training."""
-        return self.lr, self.lr_log_Z, *self.recipe.rates
+        return self.learning.begin(model, allowance, store)
 
     def _suits(self) -> None:
         """Raises Unsupported where the loss or the recipe takes none but the model's own paths."""
@@ -157,30 +124,37 @@ class Diffusion(Sampler[Trained]):
         if self.replay.updates and self.loss.given is None:
             raise Unsupported(f"{self.loss.name} cannot train on replayed paths: {own}")
 
+    @property
+    def learning(self) -> Learning:
+        return Learning((self.lr, self.lr_log_Z, *self.recipe.rates), self.clip, self.average)
+
+    def posed(self, problem: Problem, tilt: float = 1.0) -> Problem:
+        """The problem of tilt r on the recipe's chain, with grad r clipped."""
+        return tamed(problem, self.recipe, tilt, self.steepest)
+
     def step(self, problem: Problem, state: Trained, generator: Generator) -> Trained:
-        share = self.share(problem, state)
+        share, made = self.share(problem, state), self.made(state)
         tilt = self.tilt(share)
         posed = self.posed(problem, tilt)
-        made = self.made(state)
-        kept = min(len(state.ring) + 1, self.memory)
         with posed.checks.together():  # raises before anything changes
             batch, ends = self._fresh(posed, state, share, generator)
-            turn, replayed = self._replayed(problem, state, share, generator)
+            turn, replayed = self._replayed(problem, posed, state, share, generator)
+            if self.start_tilt < 1:
+                batch = marked(batch, tilt)
+            ring = [*state.ring, batch][-self.memory :]
             own = self._each - len(replayed)  # at first there is nothing to replay
-            choices = posed.checks.also(_choices(own, kept, generator)) if kept > 1 else None
-        if self.start_tilt < 1:
-            batch = marked(batch, tilt)
-        ring = [*state.ring, batch][-self.memory :]
-        for group, lr in zip(state.optimizer.param_groups, self.rates, strict=True):
-            group["lr"].fill_(lr * math.cos(math.pi / 2 * share))
+            chosen: Sequence[int] = [0] * own
+            if len(ring) > 1:
+                choice = torch.randint(
+                    len(ring), (own,), generator=generator, device=generator.device
+                )
+                chosen = posed.checks.also(choice)
+        self.learning.slow_down(state, share)
         with posed.checks.together():
-            for choice in choices or [0] * own:
-                now = present(self.loss, posed.base, ring[choice], tilt)
-                self._improve(state, posed, now, generator)
-            for other in replayed:
-                self._improve(state, posed, other, generator)
-        if state.store is not None and ends is not None:
-            keep(state.store, turn, ends)
+            for batch in (*(ring[i] for i in chosen), *replayed):
+                now = present(self.loss, posed.base, batch, tilt)
+                self.learning.step(state, self.loss, posed, now, generator)
+        self.replay.keep(state.store, turn, ends)
         state.ring, state.paid = ring, state.paid.plus(self.price(problem, state.model, made))
         return state
 
@@ -198,48 +172,39 @@ class Diffusion(Sampler[Trained]):
 
     @torch.no_grad()
     def _replayed(
-        self, problem: Problem, state: Trained, share: float, generator: Generator
+        self, problem: Problem, posed: Problem, state: Trained, share: float, generator: Generator
     ) -> tuple[Turn, list[Batch]]:
-        """What is bought for the buffers, and batches of paths traced back from them; nothing of
-        either in the first step."""
+        """What is bought for the buffers, and batches of paths traced back from them."""
         store, made, batches = state.store, self.made(state), []
-        if store is None or self.loss.given is None or made == 0:
-            return Turn(store.walk if store else None), []
-        tilt, whole = self.tilt(share), self.posed(problem)
-        posed = self.posed(problem, tilt)
-        turn = self.replay.buy(whole, store, made - 1, generator)
-        for _ in range(self.replay.updates):
+        if store is None or self.loss.given is None:
+            return Turn(), []
+        whole = self.posed(problem)
+        turn = self.replay.buy(whole, store, made, generator)
+        for _ in range(self.replay.updates if made else 0):
             x, r = self.replay.ends(whole, store, self.paths, generator)
             path = self.recipe.retrace(posed, state.model, x, generator)
             assert path is not None  # a replay is of the base's own chain
-            batches.append(self.loss.given(posed, state.model, path, tilt * r, share))
+            batches.append(self.loss.given(posed, state.model, path, self.tilt(share) * r, share))
         return turn, batches
 
-    def _improve(self, state: Trained, posed: Problem, batch: Batch, generator: Generator) -> None:
-        """One step of the optimiser."""
-        with unchanged(f"the loss {self.loss.name}", batch):  # it is asked again of kept batches
-            value = self.loss.value(state.model, posed.base, batch, generator)
-        state.optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.clip)
-        value, iteration = value.detach(), state.iteration
-        posed.checks.finite(
-            norm,
-            lambda: Diverged(
-                f"the loss is {float(value):.4g} and its gradient norm {float(norm):.4g} "
-                f"at iteration {iteration}; a smaller lr than {self.lr:g} may help"
-            ),
-        )
-        state.optimizer.step()
-        state.iteration += 1
-        if state.average is not None:
-            state.average.add(state.model, self.average, state.iteration)
+    def batch(self, problem: Problem, model: Model, share: float, generator: Generator) -> Batch:
+        """Fresh paths of the model on a problem as it is given, simulated and labelled."""
+        return self.bought(self.posed(problem, self.tilt(share)), model, share, generator)
 
-    def shown(self, state: Trained) -> Trained:
-        """The state with the model that is drawn from in the place of the one that trains."""
-        if state.average is None:
-            return state
-        return replace(state, model=state.average.of(state.model))
+    def bought(self, posed: Problem, model: Model, share: float, generator: Generator) -> Batch:
+        """The same on a problem that is `posed` already."""
+        if self.loss.pulls_back:
+            posed = replace(posed, base=posed.base.remembering())
+        path = self._path(posed, model, share, generator)
+        return self.loss.label(posed, model, path, share, generator)
+
+    def _path(self, posed: Problem, model: Model, share: float, generator: Generator) -> Path:
+        """Fresh paths, with more noise than the model's own while it explores."""
+        behaviour = self.loss.behaviour(model)
+        with torch.set_grad_enabled(self.loss.through_path):
+            return self.explore.simulate(
+                self.recipe, posed, behaviour, self.paths, share, generator
+            )
 
     def tilt(self, share: float) -> float:
         """lambda when `share` of the training is done."""
@@ -268,113 +233,40 @@ class Diffusion(Sampler[Trained]):
         """Of the step after `made` others."""
         steps = problem.base.steps
         fresh = self.recipe.price(self.loss, self.paths, steps, model.guided)
-        if made == 0:
-            return fresh
-        return fresh.plus(self.replay.price(self.paths, steps, model.guided, made - 1))
+        return fresh.plus(self.replay.price(self.paths, steps, model.guided, made))
 
-    def batch(self, problem: Problem, model: Model, share: float, generator: Generator) -> Batch:
-        """Fresh paths of the model on a problem as it is given, simulated and labelled."""
-        return self.bought(self.posed(problem, self.tilt(share)), model, share, generator)
-
-    def bought(self, posed: Problem, model: Model, share: float, generator: Generator) -> Batch:
-        """The same on a problem that is `posed` already."""
-        if self.loss.pulls_back:
-            posed = replace(posed, base=posed.base.remembering())
-        path = self._path(posed, model, share, generator)
-        return self.loss.label(posed, model, path, share, generator)
-
-    def _path(self, posed: Problem, model: Model, share: float, generator: Generator) -> Path:
-        """Fresh paths, with more noise than the model's own while it explores."""
-        with torch.set_grad_enabled(self.loss.through_path):
-            behaviour, extra = self.loss.behaviour(model), self.explore.at(share)
-            if extra:
-                return wider_paths(posed, behaviour, self.paths, extra, generator)
-            return self.recipe.simulate(posed, behaviour, self.paths, generator)
-
-    def posed(self, problem: Problem, tilt: float = 1.0) -> Problem:
-        """The problem of tilt r on the recipe's chain, with grad r clipped; r itself is left as it
-        is."""
-        most = tilt * self.steepest * math.sqrt(problem.dim) / problem.base.spread
-
-        bare = tempered(graded(problem.reward, problem.checks), tilt)
-        if tilt < 1:
-            problem = replace(problem, reward=bare)
-
-        def reward(x: Tensor) -> Tensor:
-            return bare.value(_ClippedGrad.apply(x, most) if torch.is_grad_enabled() else x)
-
-        def with_grad(x: Tensor) -> tuple[Tensor, Tensor]:
-            r, g = bare.value_and_grad(x)
-            return r, clipped(g, most)
-
-        tamed = Graded(reward, with_grad, problem.checks)
-        return Problem(problem.dim, self.recipe.process(problem, tamed), tamed, problem.checks)
-
-    @torch.no_grad()
     def draw(self, problem: Problem, state: Trained, n: int, generator: Generator) -> Draws:
-        state = self.shown(state)
-        problem, xs, log_ws, groups = self.posed(problem), [], [], []
-        most = at_once(CHUNK, problem.dim, generator.device)
-        for start in range(0, n, most):
-            with problem.checks.together():
-                path = self.recipe.simulate(problem, state.model, min(most, n - start), generator)
-                path = self.recipe.weighed(problem, state.model, path)
-                x = path.x[-1]
-                problem.checks.never(~x.isfinite().all(), _lost)
-                xs.append(x)
-                log_ws.append(log_weight(problem, path))
-                if (group := self.recipe.groups(problem, path)) is not None:
-                    groups.append(start + group)
-        own = None
-        if self.loss.learns_log_Z:  # a parameter comes with no standard error
-            own = Estimate(float(state.model.log_Z), math.nan, state.iteration)
-        group = torch.cat(groups) if groups else None
-        return Draws(torch.cat(xs), torch.cat(log_ws), group, own)
+        model = state.shown()
+        draws = drawn(self.posed(problem), self.recipe, model, n, generator)
+        if not self.loss.learns_log_Z:
+            return draws
+        log_Z = float(model.log_Z.detach())  # a parameter comes with no standard error
+        return draws._replace(log_Z=Estimate(log_Z, math.nan, state.iteration))
 
-    @torch.no_grad()
     def reverse(
         self, problem: Problem, state: Trained, x: Float[Tensor, "n d"], generator: Generator
     ) -> Traced | None:
-        state, posed = self.shown(state), self.posed(problem)
-        parts = x.float().split(at_once(CHUNK, problem.dim, x.device))
-        return self._weighed(
-            posed, state, parts, lambda x: self.recipe.retrace(posed, state.model, x, generator)
-        )
+        posed, model = self.posed(problem), state.shown()
 
-    @torch.no_grad()
+        def paths(x: Tensor) -> Path | None:
+            return self.recipe.retrace(posed, model, x, generator)
+
+        return traced(posed, self.recipe, model, x, paths)
+
     def along(
         self, problem: Problem, state: Trained, x: Float[Tensor, "k1 n d"], generator: Generator
     ) -> Traced | None:
-        state, posed = self.shown(state), self.posed(problem)
-        parts = x.float().split(at_once(CHUNK, problem.dim, x.device), dim=1)
-        return self._weighed(
-            posed, state, parts, lambda x: self.recipe.passing(posed, state.model, x)
-        )
+        posed, model = self.posed(problem), state.shown()
 
-    def _weighed(
-        self,
-        posed: Problem,
-        state: Trained,
-        parts: Sequence[Tensor],
-        paths: Callable[[Tensor], Path | None],
-    ) -> Traced | None:
-        log_ws, xs, us, t = [], [], [], None
-        for part in parts:
-            with posed.checks.together():
-                path = paths(part)
-                if path is None:
-                    return None
-                path = self.recipe.weighed(posed, state.model, path)
-                log_ws.append(log_weight(posed, path))
-            xs.append(path.x)
-            us.append(path.u)
-            t = path.t
-        return Traced(torch.cat(log_ws), t, torch.cat(xs, 1), torch.cat(us, 1))
+        def paths(x: Tensor) -> Path | None:
+            return self.recipe.passing(posed, model, x)
+
+        return traced(posed, self.recipe, model, x, paths)
 
     def probe(self, problem: Problem, state: Trained, generator: Generator) -> dict[str, Tensor]:
         """`gradient_gram`: (M, M), the Gram matrix of M = 32 fresh mini-batch gradients."""
-        state, posed = self.shown(state), self.posed(problem)
-        rows = [self.gradient(posed, state.model, 1.0, generator) for _ in range(GRADIENTS)]
+        posed, model = self.posed(problem), state.shown()
+        rows = [self.gradient(posed, model, 1.0, generator) for _ in range(GRADIENTS)]
         matrix = torch.stack(rows)
         return {"gradient_gram": matrix @ matrix.T}
 
@@ -399,14 +291,8 @@ class Diffusion(Sampler[Trained]):
         return laws
 
     def tensors(self, state: Trained) -> dict[str, Tensor]:
-        shown = self.shown(state).model
-        found = shown.state_dict()  # with what is no tensor: the model's extra state
+        found = state.shown().state_dict()  # with what is no tensor: the model's extra state
         return {key: value for key, value in found.items() if isinstance(value, Tensor)}
-
-
-def _choices(n: int, kept: int, generator: Generator) -> Int[Tensor, " n"]:
-    """Which of the kept batches serve n steps of the optimiser."""
-    return torch.randint(kept, (n,), generator=generator, device=generator.device)
 
 
 class Preset(NamedTuple):
@@ -414,30 +300,6 @@ class Preset(NamedTuple):
 
     name: str
     sampler: Diffusion
-
-
-class _ClippedGrad(torch.autograd.Function):
-    """Identity whose gradient is shortened to length `most` at each point."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, most: float) -> Tensor:
-        ctx.most = most
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grad: Any) -> Any:
-        return clipped(grad[0], ctx.most), None
-
-
-def clipped(g: Float[Tensor, "*b d"], most: float) -> Float[Tensor, "*b d"]:
-    """g shortened to length `most` at each point."""
-    # in float64, or the squares of g may overflow
-    length = torch.linalg.vector_norm(g, dim=-1, keepdim=True, dtype=torch.float64)
-    return g / (length / most).clamp(min=1).to(g)
-
-
-def _lost() -> Diverged:
-    return Diverged("the trained control leads to infinite or undefined points")
 
 
 GRADIENTS = 32  # mini-batches of the gradient-variance probe

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from torch.utils.checkpoint import checkpoint
 
 from tiltbench.samplers.at_once import at_once
-from tiltbench.samplers.networks.model import Model
+from tiltbench.samplers.networks.model import Model, Part
 from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.checks import Checks, Diverged
 from tiltbench.targets.cost import Cost
@@ -43,6 +43,7 @@ class Loss(NamedTuple):
     price: Callable[[int, int, bool], Cost]
     through_path: bool = False  # value needs the simulation's graph
     pulls_back: bool = False  # label pulls gradients back along the path it is given
+    needs: Part | None = None  # what it trains of the model beside the control
     learns_log_Z: bool = False  # value trains the model's log Z, the method's own estimate
     tempered: Callable[[Process, Batch, Tensor], Batch] | None = None  # a kept batch, its r scaled
     by_weights: bool = False  # value knows the model by the weights it gives to paths, and no more

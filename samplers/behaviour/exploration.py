@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.samplers.networks.model import Model
-from tiltbench.samplers.recipes.recipe import guide
+from tiltbench.samplers.recipes.recipe import Recipe, guide
 from tiltbench.targets.bases.process import Path, Process, simulate
 from tiltbench.targets.problem import Problem
 
@@ -41,6 +41,20 @@ class Exploration(ABC):
     @abstractmethod
     def explores(self) -> bool:
         """Whether e is ever above 0."""
+
+    def simulate(
+        self,
+        recipe: Recipe,
+        problem: Problem,
+        model: Model,
+        n: int,
+        share: float,
+        generator: Generator,
+    ) -> Path:
+        """n paths of the model along the recipe's chain, their noise wider while e is above 0."""
+        if extra := self.at(share):
+            return wider_paths(problem, model, n, extra, generator)
+        return recipe.simulate(problem, model, n, generator)
 
 
 @dataclass(frozen=True)

@@ -45,15 +45,6 @@ class Turn(NamedTuple):
     visited: list[Points] = []
 
 
-def keep(store: Store, turn: Turn, fresh: Ends) -> None:
-    """Writes what an iteration has bought: where its paths ended and what its search visited."""
-    store.seen.write(*fresh)
-    if store.found is not None:
-        store.walk = turn.walk
-        for at in turn.visited:
-            store.found.write(at.x, at.r)
-
-
 class Replay(ABC):
     """What of the past is trained on again; a frozen dataclass, `name` registers it."""
 
@@ -65,16 +56,21 @@ class Replay(ABC):
         """Empty buffers.  Raises Unsupported where the base does not serve."""
 
     @abstractmethod
-    def buy(self, problem: Problem, store: Store, iteration: int, generator: Generator) -> Turn:
-        """The local search of an iteration, 0 being the first with a buffer; nothing is written."""
+    def buy(self, problem: Problem, store: Store, made: int, generator: Generator) -> Turn:
+        """The local search of the iteration after `made` others; nothing is written."""
 
     @abstractmethod
     def ends(self, problem: Problem, store: Store, n: int, generator: Generator) -> Ends:
         """n end points to trace paths back from, for nothing."""
 
     @abstractmethod
-    def price(self, paths: int, steps: int, guided: bool, iteration: int) -> Cost:
-        """What `buy` pays, and the hints of guided controls along replayed paths."""
+    def keep(self, store: Store | None, turn: Turn, fresh: Ends | None) -> None:
+        """Writes what an iteration has bought: where its paths ended, what its search visited."""
+
+    @abstractmethod
+    def price(self, paths: int, steps: int, guided: bool, made: int) -> Cost:
+        """What `buy` pays, and the hints of guided controls along replayed paths: nothing in the
+        first iteration, which has no buffer yet."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +86,16 @@ class NoReplay(Replay):
     def begin(self, problem: Problem, paths: int, device: torch.device) -> None:
         return None
 
-    def buy(self, problem: Problem, store: Store, iteration: int, generator: Generator) -> Turn:
+    def buy(self, problem: Problem, store: Store, made: int, generator: Generator) -> Turn:
         return Turn()
 
     def ends(self, problem: Problem, store: Store, n: int, generator: Generator) -> Ends:
         raise TypeError("there is nothing to replay")
 
-    def price(self, paths: int, steps: int, guided: bool, iteration: int) -> Cost:
+    def keep(self, store: Store | None, turn: Turn, fresh: Ends | None) -> None:
+        return None
+
+    def price(self, paths: int, steps: int, guided: bool, made: int) -> Cost:
         return Cost()
 
 
@@ -136,23 +135,33 @@ class Kept(Replay):
     ) -> Int[Tensor, " n"]:
         """n places of the buffer."""
 
-    def buy(self, problem: Problem, store: Store, iteration: int, generator: Generator) -> Turn:
-        if store.walk is None:
-            return Turn()
+    def buy(self, problem: Problem, store: Store, made: int, generator: Generator) -> Turn:
+        if store.walk is None or made == 0:
+            return Turn(store.walk)
         chains = len(store.walk.at.r)
 
         def starts() -> Tensor:
             return store.seen.x[self.choose(problem, store.seen, chains, generator)]
 
-        return Turn(*self.search.advance(problem, store.walk, starts, iteration, generator))
+        return Turn(*self.search.advance(problem, store.walk, starts, made - 1, generator))
 
     def ends(self, problem: Problem, store: Store, n: int, generator: Generator) -> Ends:
         buffer = store.found if store.found is not None and store.found.written else store.seen
         return buffer.at(self.choose(problem, buffer, n, generator))
 
-    def price(self, paths: int, steps: int, guided: bool, iteration: int) -> Cost:
+    def keep(self, store: Store | None, turn: Turn, fresh: Ends | None) -> None:
+        assert store is not None and fresh is not None
+        store.seen.write(*fresh)
+        if store.found is not None:
+            store.walk = turn.walk
+            for at in turn.visited:
+                store.found.write(at.x, at.r)
+
+    def price(self, paths: int, steps: int, guided: bool, made: int) -> Cost:
+        if made == 0:
+            return Cost()
         traced = hints(self.updates * paths, steps, guided)
-        return traced.plus(self.search.price(paths, iteration))
+        return traced.plus(self.search.price(paths, made - 1))
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def price(paths: int, steps: int, guided: bool) -> Cost:
     return Cost()
 
 
-action = Loss("nets_action", label, value, price)
+action = Loss("nets_action", label, value, price, needs="potential")
 
 nets_action = Preset(
     "nets_action",

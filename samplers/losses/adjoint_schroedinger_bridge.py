@@ -55,7 +55,7 @@ def value(model: Model, process: Process, batch: Batch, generator: Generator) ->
     return regress_on_grid(model, base, x, k, y, batch.get("hint")) + corrector
 
 
-bridge = Loss("adjoint_schroedinger_bridge", label, value, price)
+bridge = Loss("adjoint_schroedinger_bridge", label, value, price, needs="corrector")
 
 adjoint_schroedinger_bridge = Preset(
     "adjoint_schroedinger_bridge",

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from tiltbench.samplers.networks.model import Model, Network, at_least_one, positive_clip
-from tiltbench.samplers.networks.timed import MOST, Field, Timed, clock, initialise
+from tiltbench.samplers.networks.hinted import Hinted, OfField
+from tiltbench.samplers.networks.timed import MOST, Field, clock, initialise
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.bases.process import Process
 
@@ -28,7 +28,7 @@ DILATIONS = (1, 2, 4)
 
 
 @dataclass(frozen=True)
-class Convolutional(Network):
+class Convolutional(OfField):
     """u by circular convolutions with 3 taps an axis: u(shifted x) = shifted u(x), u(-x) = -u(x).
 
     For bases that carry the lattice of their target, of one to three axes; raises Unsupported on
@@ -39,43 +39,28 @@ class Convolutional(Network):
     width: int = 16
     layers: int = 3
 
-    def __post_init__(self) -> None:
-        at_least_one(self, "width", "layers")
-
-    def build(self, dim: int, process: Process, generator: Generator) -> Model:
-        field = _Lattice(self, dim, process, generator)
-        return Model(Timed(field, process)).to(generator.device)
+    def field(self, dim: int, process: Process, generator: Generator, gates: int) -> _Lattice:
+        return _Lattice(self, dim, process, generator, gates)
 
 
 @dataclass(frozen=True)
-class ConvolutionalGuided(Network):
+class ConvolutionalGuided(Hinted, Convolutional):
     """u = Convolutional(x, t) + gate(t) h,  h = grad r(x) spread clipped to length `clip`.
 
     As `Guided` is to `Mlp`; odd and equivariant where r is even and invariant.
     """
 
     name: ClassVar[str] = "ConvolutionalGuided"
-    width: int = 16
-    layers: int = 3
-    clip: float = 20.0
-
-    def __post_init__(self) -> None:
-        at_least_one(self, "width", "layers")
-        positive_clip(self.clip)
-
-    def build(self, dim: int, process: Process, generator: Generator) -> Model:
-        field = _Lattice(self, dim, process, generator, gates=1)
-        return Model(Timed(field, process, self.clip)).to(generator.device)
 
 
 class _Lattice(Field):
     def __init__(
         self,
-        spec: Convolutional | ConvolutionalGuided,
+        spec: Convolutional,
         dim: int,
         process: Process,
         generator: Generator,
-        gates: int = 0,
+        gates: int,
     ) -> None:
         super().__init__()
         sides = process.lattice

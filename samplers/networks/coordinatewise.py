@@ -19,13 +19,13 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn.functional import linear, silu
 
-from tiltbench.samplers.networks.model import Model, Network, at_least_one, positive_clip
-from tiltbench.samplers.networks.timed import MOST, Field, Timed, clock, initialise
+from tiltbench.samplers.networks.hinted import Hinted, OfField
+from tiltbench.samplers.networks.timed import MOST, Field, clock, initialise
 from tiltbench.targets.bases.process import Process
 
 
 @dataclass(frozen=True)
-class Coordinatewise(Network):
+class Coordinatewise(OfField):
     """u_i = squash(f(x_i / spread, e_i, mean of features, t)), f of `layers` layers, one for all.
 
     A point costs about D (layers - 1) width^2 multiplications, and the means as much again."""
@@ -34,43 +34,32 @@ class Coordinatewise(Network):
     width: int = 16
     layers: int = 3
 
-    def __post_init__(self) -> None:
-        at_least_one(self, "width", "layers")
-
-    def build(self, dim: int, process: Process, generator: Generator) -> Model:
-        field = _Shared(self, dim, process, generator)
-        return Model(Timed(field, process)).to(generator.device)
+    def field(self, dim: int, process: Process, generator: Generator, gates: int) -> _Shared:
+        return _Shared(self, dim, process, generator, gates)
 
 
 @dataclass(frozen=True)
-class CoordinatewiseGuided(Network):
+class CoordinatewiseGuided(Hinted, Coordinatewise):
     """u = Coordinatewise(x, t) + gate(t) h,  h = grad r(x) spread clipped to length `clip` sqrt(D).
 
     As `Guided` is to `Mlp`, but that the clip grows with the dimension: one for the length of the
     whole vector would tie every coordinate's hint to the sizes of all others."""
 
     name: ClassVar[str] = "CoordinatewiseGuided"
-    width: int = 16
-    layers: int = 3
-    clip: float = 20.0
+    clip: float = 20.0  # the greatest length of h, over sqrt(D)
 
-    def __post_init__(self) -> None:
-        at_least_one(self, "width", "layers")
-        positive_clip(self.clip)
-
-    def build(self, dim: int, process: Process, generator: Generator) -> Model:
-        field = _Shared(self, dim, process, generator, gates=1)
-        return Model(Timed(field, process, self.clip * math.sqrt(dim))).to(generator.device)
+    def longest(self, dim: int) -> float:
+        return self.clip * math.sqrt(dim)
 
 
 class _Shared(Field):
     def __init__(
         self,
-        spec: Coordinatewise | CoordinatewiseGuided,
+        spec: Coordinatewise,
         dim: int,
         process: Process,
         generator: Generator,
-        gates: int = 0,
+        gates: int,
     ) -> None:
         super().__init__()
         width = spec.width

@@ -20,8 +20,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn.functional import silu
 
-from tiltbench.samplers.networks.model import Model, Network, at_least_one, positive_clip
-from tiltbench.samplers.networks.timed import MOST, Field, Timed, clock, initialise
+from tiltbench.samplers.networks.hinted import Hinted, OfField
+from tiltbench.samplers.networks.timed import MOST, Field, clock, initialise
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.bases.process import Process
 
@@ -31,7 +31,7 @@ TOUCH = 1e-3  # sqrt(d^2 + TOUCH^2) has a gradient where two particles coincide
 
 
 @dataclass(frozen=True)
-class Equivariant(Network):
+class Equivariant(OfField):
     """u of pair distances d: `radial` Gaussians of d / spread on [0, 6], `rounds` of messages.
 
     The optimal control of a law with these symmetries has them too.  For bases whose centre of
@@ -43,34 +43,18 @@ class Equivariant(Network):
     rounds: int = 2
     radial: int = 32
 
-    def __post_init__(self) -> None:
-        at_least_one(self, "width", "rounds", "radial")
-
-    def build(self, dim: int, process: Process, generator: Generator) -> Model:
-        field = _Particles(self, dim, process, generator)
-        return Model(Timed(field, process)).to(generator.device)
+    def field(self, dim: int, process: Process, generator: Generator, gates: int) -> _Particles:
+        return _Particles(self, dim, process, generator, gates)
 
 
 @dataclass(frozen=True)
-class EquivariantGuided(Network):
+class EquivariantGuided(Hinted, Equivariant):
     """u = Equivariant(x, t) + gate(t) h,  h = grad r(x) spread clipped to length `clip`.
 
     As `Guided` is to `Mlp`; the clip is on the whole vector, so that h stays equivariant.
     """
 
     name: ClassVar[str] = "EquivariantGuided"
-    width: int = 64
-    rounds: int = 2
-    radial: int = 32
-    clip: float = 20.0
-
-    def __post_init__(self) -> None:
-        at_least_one(self, "width", "rounds", "radial")
-        positive_clip(self.clip)
-
-    def build(self, dim: int, process: Process, generator: Generator) -> Model:
-        field = _Particles(self, dim, process, generator, gates=1)
-        return Model(Timed(field, process, self.clip)).to(generator.device)
 
 
 class _Particles(Field):
@@ -80,11 +64,11 @@ class _Particles(Field):
 
     def __init__(
         self,
-        spec: Equivariant | EquivariantGuided,
+        spec: Equivariant,
         dim: int,
         process: Process,
         generator: Generator,
-        gates: int = 0,
+        gates: int,
     ) -> None:
         super().__init__(FASTEST)
         self.space, self.spread = process.removed, process.spread

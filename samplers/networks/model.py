@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple, final
+from typing import Any, ClassVar, Literal, NamedTuple, cast, final
 
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
@@ -15,6 +15,9 @@ from tiltbench.samplers.networks.free_energy import FreeEnergy
 from tiltbench.samplers.networks.reference import Reference
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.bases.process import Controlled, Process, Stepper
+
+Part = Literal["potential", "corrector", "flow"]
+HAVING: dict[Part, str] = {"potential": "Potential", "corrector": "Corrected", "flow": "Valued"}
 
 
 class Earlier(NamedTuple):
@@ -85,31 +88,30 @@ class Model(nn.Module, Controlled):
         return self.network.stretched(x, t, directions)
 
     def potential(self, x: Float[Tensor, "*b d"], t: Tensor) -> Float[Tensor, " *b"]:
-        """phi(x, t), length^2, of which spread u is the gradient.
-
-        Raises Unsupported where the control is not made of one."""
-        if not isinstance(self.network, Sloped):
-            raise Unsupported("this loss trains a potential: use model=Potential")
-        return self.network.potential(x, t)
+        """phi(x, t), length^2, of which spread u is the gradient."""
+        return cast(Sloped, self.part("potential")).potential(x, t)
 
     def corrector(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        """h(x) of the adjoint Schroedinger bridge, in units of a score (1/length).
-
-        Raises Unsupported where there is none."""
-        if self.correction is None:
-            raise Unsupported("the network has no corrector: use model=Corrected")
-        out: Tensor = self.correction(x)
+        """h(x) of the adjoint Schroedinger bridge, in units of a score (1/length)."""
+        out: Tensor = self.part("corrector")(x)
         return out
 
     def log_flow(self, x: Float[Tensor, "*b d"], t: Tensor) -> Float[Tensor, " *b"]:
         """log E_base[exp r(X_1) | X_t = x] - log_Z as it is learned, nats; t broadcastable to
-        x.shape[:-1].
-
-        Raises Unsupported where there is none."""
-        if self.flow is None:
-            raise Unsupported("the network has no flow: use model=Valued")
-        out: Tensor = self.flow(x, t)
+        x.shape[:-1]."""
+        out: Tensor = self.part("flow")(x, t)
         return out
+
+    def part(self, name: Part) -> nn.Module:
+        """What a loss trains beside the control (`Loss.needs`).
+
+        Raises Unsupported, which names the network to use, where the model has none."""
+        sloped = self.network if isinstance(self.network, Sloped) else None
+        parts = {"potential": sloped, "corrector": self.correction, "flow": self.flow}
+        found = parts[name]
+        if found is None:
+            raise Unsupported(f"the network has no {name}: use model={HAVING[name]}")
+        return found
 
     @property
     def log_Z(self) -> nn.Parameter:
@@ -202,8 +204,3 @@ def at_least_one(network: Network, *fields: str) -> None:
     for field in fields:
         if getattr(network, field) < 1:
             raise ValueError(f"{field} is {getattr(network, field)}; it must be 1 or more")
-
-
-def positive_clip(clip: float) -> None:
-    if not clip > 0:
-        raise ValueError(f"clip is {clip}; it must be positive")

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from tiltbench.samplers.networks.model import Model, Network, at_least_one, positive_clip
+from tiltbench.samplers.networks.hinted import Hinted, OfField
+from tiltbench.samplers.networks.model import Model, Network, at_least_one
 from tiltbench.samplers.networks.timed import (
     MOST,
     Along,
     Descent,
     Pushed,
-    Timed,
     clock,
     initialise,
 )
@@ -25,7 +25,7 @@ from tiltbench.targets.bases.process import Process
 
 
 @dataclass(frozen=True)
-class Mlp(Network):
+class Mlp(OfField):
     """u = squash(MLP(x / spread, embedding(t))): state layer, layers - 1 hidden ones, output; SiLU.
 
     The embedding (128 Fourier features -> 128 -> width) is evaluated once per time, not per
@@ -36,16 +36,12 @@ class Mlp(Network):
     width: int = 64
     layers: int = 4
 
-    def __post_init__(self) -> None:
-        at_least_one(self, "width", "layers")
-
-    def build(self, dim: int, process: Process, generator: Generator) -> Model:
-        field = _Perceptron(self, dim, dim, process, generator)
-        return Model(Timed(field, process)).to(generator.device)
+    def field(self, dim: int, process: Process, generator: Generator, gates: int) -> _Perceptron:
+        return _Perceptron(self, dim, dim, process, generator, gates)
 
 
 @dataclass(frozen=True)
-class Guided(Network):
+class Guided(Hinted, Mlp):
     """u = Mlp(x, t) + gate(t) h,  h = grad r(x) spread clipped to length `clip`, gate(t) learned.
 
     The hint grad r(x) is paid at every point (one gradient a step).  In the manner of PIS
@@ -53,17 +49,6 @@ class Guided(Network):
     """
 
     name: ClassVar[str] = "Guided"
-    width: int = 64
-    layers: int = 4
-    clip: float = 20.0
-
-    def __post_init__(self) -> None:
-        at_least_one(self, "width", "layers")
-        positive_clip(self.clip)
-
-    def build(self, dim: int, process: Process, generator: Generator) -> Model:
-        field = _Perceptron(self, dim, dim, process, generator, gates=1)
-        return Model(Timed(field, process, self.clip)).to(generator.device)
 
 
 @dataclass(frozen=True)
@@ -126,7 +111,7 @@ class _Correction(nn.Module):
 class _Perceptron(Pushed):
     def __init__(
         self,
-        spec: Mlp | Guided | Potential,
+        spec: Mlp | Potential,
         dim: int,
         outputs: int,
         process: Process,

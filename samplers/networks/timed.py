@@ -79,6 +79,16 @@ class Pushed(Field):
         """The value v, and onto_i . (dv/dx) directions_i for every i."""
 
 
+FREE = 8.0  # |gate| up to which it is as learned; the optimum at t = 1, sigma / spread, is about 1
+
+
+def bounded(gate: Tensor) -> Tensor:
+    """The gate itself up to FREE, and never beyond 2 FREE: at high learning rates it runs away,
+    and the hint with it."""
+    over = torch.nn.functional.softshrink(gate, FREE)
+    return gate - (over - FREE * torch.tanh(over / FREE))
+
+
 @dataclass(frozen=True)
 class Guidance:
     """gate(t) h,  h = grad r(x) spread clipped to length `clip`."""
@@ -115,13 +125,13 @@ class Timed(Control):
         embedding = self.field.embed(t, x)
         if self.guidance is None:
             return self.project(self.field(x, embedding))
-        term = self.guidance.term(hint, embedding[..., -1:])
+        term = self.guidance.term(hint, bounded(embedding[..., -1:]))
         return self.project(self.field(x, embedding[..., :-1]) + term)
 
     def on_grid(self, t: Float[Tensor, " k"]) -> Stepper:
         whole = self.field.embed(t, t)
-        field = self.field.along(whole if self.guidance is None else whole[:, :-1])
-        gates = whole[:, -1:]
+        field = self.field.along(whole[:, :-1] if self.guided else whole)
+        gates = bounded(whole[:, -1:]) if self.guided else whole[:, -1:]
         each = gates.unbind(0)
 
         def step(x: Tensor, k: int | Tensor, hint: Tensor | None) -> Tensor:

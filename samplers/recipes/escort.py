@@ -22,9 +22,10 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.samplers.recipes.annealing import Annealed, Annealing
+from tiltbench.samplers.recipes.borrowed import Borrowed
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.bases.noising import Current, Noising, Side, turn, turns
-from tiltbench.targets.bases.process import Controlled, Kernel, Path, Process
+from tiltbench.targets.bases.process import Controlled, Kernel, Path
 from tiltbench.targets.constants import constant
 from tiltbench.targets.problem import Reward
 
@@ -168,7 +169,7 @@ def rate(path: EscortPath) -> Float[Tensor, " k1 *b"]:
 
 
 @dataclass(frozen=True)
-class Escort(Process):
+class Escort(Borrowed):
     """The chain: Euler steps on the base's grid, both ways, with noise 2 eps_t dt.
 
     `diffusion` is eps_t of every step, length^2, that of its earlier end."""
@@ -180,18 +181,6 @@ class Escort(Process):
     diffusion: tuple[float, ...]
     weighing: Weighing
 
-    @property
-    def steps(self) -> int:  # type: ignore[override]
-        return self.flow.steps
-
-    @property
-    def times(self) -> tuple[float, ...]:
-        return self.flow.times
-
-    @property
-    def spread(self) -> float:
-        return self.flow.spread
-
     @cached_property
     def stds(self) -> list[float]:
         """sqrt(2 eps_t dt) of every step."""
@@ -199,20 +188,6 @@ class Escort(Process):
             math.sqrt(2 * eps * (t - s))
             for eps, (s, t) in zip(self.diffusion, itertools.pairwise(self.times), strict=True)
         ]
-
-    @property
-    def removed(self) -> int:
-        return self.flow.removed
-
-    @property
-    def lattice(self) -> tuple[int, ...] | None:
-        return self.flow.lattice
-
-    def project(self, x: Tensor) -> Tensor:
-        return self.flow.project(x)
-
-    def start(self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
-        return self.flow.start(shape, generator, dtype)
 
     def base(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
         """w = 0, for a value and a gradient of r."""

@@ -24,6 +24,7 @@ from torch import Generator, Tensor
 from tiltbench.samplers.loss import Loss
 from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.networks.reference import Reference
+from tiltbench.samplers.recipes.borrowed import Borrowed
 from tiltbench.samplers.recipes.recipe import Recipe, guide
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.bases.linear import Linear
@@ -41,37 +42,11 @@ class LearnedPath(Path):
 
 
 @dataclass(frozen=True)
-class LearnedChain(Additive):
+class LearnedChain(Borrowed, Additive):
     """The chain of y, whose points are shown as x; what it is made of lies in the model."""
 
     path: ClassVar[type[Path]] = LearnedPath
     flow: Linear
-
-    @property
-    def steps(self) -> int:  # type: ignore[override]
-        return self.flow.steps
-
-    @property
-    def times(self) -> tuple[float, ...]:
-        return self.flow.times
-
-    @property
-    def spread(self) -> float:
-        return self.flow.spread
-
-    @property
-    def removed(self) -> int:
-        return self.flow.removed
-
-    @property
-    def lattice(self) -> tuple[int, ...] | None:
-        return self.flow.lattice
-
-    def project(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        return self.flow.project(x)
-
-    def start(self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
-        return self.flow.start(shape, generator, dtype)
 
     def base(self, x: Float[Tensor, "*b d"], k: int) -> Kernel:
         """Of the reference as it was before it learned."""

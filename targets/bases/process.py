@@ -199,24 +199,26 @@ class Additive(Process):
 
         The logarithm of the ratio of the Gaussian kernels: exact in discrete time.  Summed over
         time in float64; differentiable in path.u and path.x."""
-        dt = path.dt.double()
-        ahead = path.x[1:] - path.mean
-        cross = (path.u * ahead).sum(-1).double()
-        energy = path.u.square().sum(-1).double()
-        return _over_time(dt.sqrt() / path.std.double(), cross) - _over_time(dt / 2, energy)
+        (pull, cross), (cost, energy) = _girsanov(path)
+        return _over_time(pull, cross) - _over_time(cost, energy)
 
     def log_ratios(self, path: Path) -> Float[Tensor, " k *b"]:
         """The terms of `log_ratio`, that of every step by itself."""
         lead = (-1, *[1] * (path.x.dim() - 2))
-        dt, std = path.dt.double().reshape(lead), path.std.double().reshape(lead)
-        cross = (path.u * (path.x[1:] - path.mean)).sum(-1).double()
-        energy = path.u.square().sum(-1).double()
-        return dt.sqrt() / std * cross - dt / 2 * energy
+        (pull, cross), (cost, energy) = _girsanov(path)
+        return pull.reshape(lead) * cross - cost.reshape(lead) * energy
 
     def running_cost(self, path: Path) -> Float[Tensor, " *b"]:
         """int 1/2 |u|^2 dt: log_ratio less the noise, whose mean is 0 at the present control."""
         energy = path.u.square().sum(-1)
         return _over_time(path.dt.to(energy) / 2, energy)
+
+
+def _girsanov(path: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """What the terms of Girsanov's formula are made of, each as weights (K,) and values (K, *b)."""
+    dt, ahead = path.dt.double(), path.x[1:] - path.mean
+    cross, energy = (path.u * ahead).sum(-1), path.u.square().sum(-1)
+    return (dt.sqrt() / path.std.double(), cross.double()), (dt / 2, energy.double())
 
 
 def _over_time(weight: Tensor, values: Tensor) -> Tensor:

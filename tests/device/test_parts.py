@@ -24,7 +24,7 @@ def randn(*shape):
 
 @pytest.mark.parametrize("name", ["log_variance[model=Mlp[width=8]]", "guidance"])
 def test_a_gpu_draws_more_at_once(gpu, monkeypatch, name):
-    monkeypatch.setattr("tiltbench.samplers.diffusion.CHUNK", 10)
+    monkeypatch.setattr("tiltbench.samplers.drawing.CHUNK", 10)
     monkeypatch.setattr("tiltbench.samplers.baselines.guidance.CHUNK", 10)
     target, sampler = build_target(parse("tilt_linear[steps=2]")), build_sampler(parse(name))
     problem, starts = pose(target, sampler.reference), []

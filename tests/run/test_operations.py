@@ -140,7 +140,7 @@ def test_the_count_does_not_depend_on_the_parts_that_paths_are_drawn_in(monkeypa
     source = torch.Generator().manual_seed(0)
     state = sampler.init(problem, (1000, 1000), source)
     for most in (2048, 100):
-        monkeypatch.setattr("tiltbench.samplers.diffusion.CHUNK", most)
+        monkeypatch.setattr("tiltbench.samplers.drawing.CHUNK", most)
         seen.append(counted(lambda: sampler.draw(problem, state, 400, source)))
     # the embedding of the grid, made anew for every part, is all that differs
     clock = 2 * 32 * (128 * 128 + 128 * 64)

@@ -197,6 +197,22 @@ def test_a_flow_is_asked_of_a_network_that_has_one_and_a_chain_that_is_the_base_
         Reach(0)
 
 
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        ("subtrajectory_balance", "Valued"),
+        ("detailed_balance", "Valued"),
+        ("nets_action", "Potential"),
+        ("adjoint_schroedinger_bridge", "Corrected"),
+    ],
+)
+def test_a_network_without_what_a_loss_needs_is_refused_before_anything_is_paid(name, network):
+    sampler = build_sampler(parse(f"{name}[model=Mlp]"))
+    problem = Shifted(sampler.reference).problem()
+    with pytest.raises(Unsupported, match=f"the network has no .*: use model={network}"):
+        sampler.init(problem, Cost(10**6, 10**6), rng())  # which evaluates nothing
+
+
 def test_a_flow_begins_as_log_Z_and_its_control_as_without_it():
     base = Brownian(steps=4)
     model = Valued(width=8, control=Mlp(width=8)).build(3, base, rng())

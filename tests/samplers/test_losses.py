@@ -11,14 +11,15 @@ from tests.tools.worlds import Mixture, Shifted, Tilted, narrow, rng, z_score
 from tiltbench.plan.spec import build_sampler, parse
 from tiltbench.run.meter import Meter
 from tiltbench.samplers import diffusion
-from tiltbench.samplers.diffusion import Diffusion, Preset, _ClippedGrad, clipped
+from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import Loss, batch_path, grounded, reward_and_grad
 from tiltbench.samplers.networks.control import Control
 from tiltbench.samplers.networks.model import Earlier, Model
 from tiltbench.samplers.networks.perceptron import Corrected, Guided, Mlp
-from tiltbench.samplers.networks.timed import Guidance
+from tiltbench.samplers.networks.timed import FREE, Guidance, bounded
 from tiltbench.samplers.networks.valued import Valued
 from tiltbench.samplers.recipes.recipe import Base
+from tiltbench.samplers.recipes.tamed import _ClippedGrad, clipped
 from tiltbench.samplers.registry import NETWORKS, SAMPLERS
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.samplers.weights import ess
@@ -338,6 +339,21 @@ def test_guidance_is_clipped_in_length_only():
     hint = torch.tensor([[0.1, 0.2], [30.0, 40.0]])
     expected = torch.tensor([[0.3, 0.6], [1.2, 1.6]])
     assert torch.allclose(model.control(x, t, hint), expected, atol=1e-5)
+
+
+def test_a_gate_that_runs_away_is_held_and_any_other_left_as_it_is():
+    gate = torch.tensor([-1e9, -30.0, -7.9, 0.0, 0.3, 8.0, 8.1, 1e9], requires_grad=True)
+    seen = bounded(gate)
+    assert torch.equal(seen[2:6], gate[2:6]) and (seen.abs() <= 2 * FREE).all()
+    (slope,) = torch.autograd.grad(seen.sum(), gate)
+    assert (slope[2:6] == 1).all() and 0.9 < slope[6] < 1 and 0 < slope[1] < 0.1
+    model = Guided(width=8).build(2, Brownian(), rng())
+    with torch.no_grad():
+        model.network.field.time[-1].bias[-1] = 500.0
+    x, t, hint = torch.zeros(3, 2), torch.tensor([0.0, 0.5]), torch.full((3, 2), 1e-3)
+    step, spread = model.on_grid(t), Brownian().spread
+    for u in (model.control(x, t[1], hint), step(x, 1, hint)):
+        torch.testing.assert_close(u, 2 * FREE * spread * hint)
 
 
 def test_a_steep_reward_is_clipped_wherever_it_is_seen():

@@ -151,15 +151,15 @@ MUTANTS = [
     Mutant(
         "sign of the Girsanov cross term",
         "targets/bases/process.py",
-        "return _over_time(dt.sqrt() / path.std.double(), cross) -",
-        "return -_over_time(dt.sqrt() / path.std.double(), cross) -",
+        "return _over_time(pull, cross) -",
+        "return -_over_time(pull, cross) -",
         "targets/test_processes.py",
     ),
     Mutant(
         "factor 1/2 of the control's energy",
         "targets/bases/process.py",
-        "_over_time(dt / 2, energy)",
-        "_over_time(dt, energy)",
+        "_over_time(cost, energy)",
+        "_over_time(2 * cost, energy)",
         "targets/test_processes.py",
     ),
     Mutant(
@@ -318,9 +318,9 @@ MUTANTS = [
     ),
     Mutant(
         "draws of the weights themselves where their average is asked for",
-        "samplers/diffusion.py",
-        "model=state.average.of(state.model)",
-        "model=state.model",
+        "samplers/learning.py",
+        "else self.average.of(self.model)",
+        "else self.model",
         "samplers/test_average.py",
     ),
     Mutant(
@@ -507,7 +507,7 @@ MUTANTS = [
     ),
     Mutant(
         "hints and pulls that are not clipped",
-        "samplers/diffusion.py",
+        "samplers/recipes/tamed.py",
         "return r, clipped(g, most)",
         "return r, g",
         "samplers/test_losses.py",
@@ -599,8 +599,8 @@ MUTANTS = [
     Mutant(
         "the oldest batch of the ring, always",
         "samplers/diffusion.py",
-        "present(self.loss, posed.base, ring[choice], tilt)",
-        "present(self.loss, posed.base, ring[0], tilt)",
+        "*(ring[i] for i in chosen)",
+        "*(ring[0] for i in chosen)",
         "samplers/test_losses.py",
     ),
     Mutant(
@@ -612,7 +612,7 @@ MUTANTS = [
     ),
     Mutant(
         "pulls clipped by coordinate",
-        "samplers/diffusion.py",
+        "samplers/recipes/tamed.py",
         "length = torch.linalg.vector_norm(g, dim=-1, keepdim=True, dtype=torch.float64)",
         "length = g.abs().double()",
         "samplers/test_losses.py",

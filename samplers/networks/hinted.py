@@ -1,0 +1,53 @@
+"""Networks whose control is one field of x and t, with the reward's gradient as a hint or without.
+
+The two kinds of one architecture differ by a term alone: `class Guided(Hinted, Mlp)` is all of Mlp
+and gate(t) h beside it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, fields
+
+from torch import Generator
+
+from tiltbench.samplers.networks.model import Model, Network, at_least_one
+from tiltbench.samplers.networks.timed import Field, Timed
+from tiltbench.targets.bases.process import Process
+
+
+@dataclass(frozen=True)
+class OfField(Network):
+    """u = field(x, t); what it has of whole numbers are sizes, 1 or more."""
+
+    def __post_init__(self) -> None:
+        numbers = [part.name for part in fields(self) if isinstance(getattr(self, part.name), int)]
+        at_least_one(self, *numbers)
+
+    @abstractmethod
+    def field(self, dim: int, process: Process, generator: Generator, gates: int) -> Field:
+        """u without hints, 0 at first, with `gates` entries more in its embedding of t."""
+
+    def longest(self, dim: int) -> float | None:
+        """The length to which hints are clipped; None: the control takes none."""
+        return None
+
+    def build(self, dim: int, process: Process, generator: Generator) -> Model:
+        clip = self.longest(dim)
+        field = self.field(dim, process, generator, gates=0 if clip is None else 1)
+        return Model(Timed(field, process, clip)).to(generator.device)
+
+
+@dataclass(frozen=True)
+class Hinted(OfField):
+    """u = field(x, t) + gate(t) h,  h = grad r(x) spread clipped to length `clip`."""
+
+    clip: float = 20.0  # the greatest length of h
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.clip > 0:
+            raise ValueError(f"clip is {self.clip}; it must be positive")
+
+    def longest(self, dim: int) -> float:
+        return self.clip
