@@ -27,8 +27,8 @@ from tiltbench.run.failures import FULL
 
 POLL = 0.2  # seconds between two looks at the clocks
 RETRIES = 1  # of a process that was killed from outside
-# 255 is what multiprocessing says where the fork server, which alone knows how the process ended, was
-# killed with it: a worker of Ray whose driver is gone kills its own children before it goes.
+# 255 is what multiprocessing says where the fork server, which alone knows how the process ended,
+# was killed with it: a worker of Ray whose driver is gone kills its own children before it goes.
 KILLED = (-signal.SIGKILL, -signal.SIGTERM, 255)
 
 
