@@ -19,7 +19,7 @@ from tiltbench.samplers.loss import Batch, Loss
 from tiltbench.samplers.networks.model import Model, Network
 from tiltbench.samplers.networks.perceptron import Mlp
 from tiltbench.samplers.recipes.recipe import Base, Recipe
-from tiltbench.samplers.sampler import Draws, Sampler, Traced, Unsupported
+from tiltbench.samplers.sampler import Draws, Sampler, Traced
 from tiltbench.samplers.search import LogUniform, Search
 from tiltbench.samplers.tempering import growing, marked, present, tempered
 from tiltbench.samplers.weights import Estimate
@@ -32,6 +32,9 @@ from tiltbench.targets.problem import Graded, Problem, graded, log_weight
 from tiltbench.targets.purity import unchanged
 
 CHUNK = 2048  # paths simulated `at_once` when drawing: bounds the memory
+FULL_TILT = 0.5
+LEAST_TILT = 1e-6  # of rewards in float32
+FASTEST = 1e6  # a learning rate: what no parameter of order one survives
 
 
 @dataclass
@@ -90,7 +93,7 @@ class Diffusion(Sampler[Trained]):
     steepest: float = 20.0
     average: float = 0.0  # decay of the averaged weights a step of the optimiser; 0: not averaged
     start_tilt: float = 1.0  # lambda at the start of training; 1: all of r from the start
-    full_tilt: float = 0.5  # the part of the training after which it is 1
+    full_tilt: float = FULL_TILT  # the part of the training after which it is 1
 
     def __post_init__(self) -> None:
         for name in ("paths", "repeats", "memory", "lr", "clip", "steepest"):
@@ -104,9 +107,22 @@ class Diffusion(Sampler[Trained]):
             raise ValueError(
                 f"average is {self.average}; it is a decay, such as 0.99, below 1, or 0 for none"
             )
+        for name, least in (("lr", "above"), ("lr_log_Z", "at least")):
+            if not 0 <= getattr(self, name) <= FASTEST:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; it must be {least} 0 and at most {FASTEST:g}"
+                )
         for name in ("start_tilt", "full_tilt"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0, at most 1")
+            if not LEAST_TILT <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; it must be from {LEAST_TILT:g} to 1"
+                )
+        if self.start_tilt == 1 and self.full_tilt != FULL_TILT:
+            raise ValueError(
+                f"full_tilt is {self.full_tilt}, but training sees all of r from the start: "
+                "set start_tilt below 1, or leave full_tilt out"
+            )
+        self._suits()
         if self.loss.staged and self.start_tilt < 1:
             raise ValueError(
                 f"{self.loss.name} climbs a ladder of tilts of its own: leave start_tilt at 1"
@@ -118,10 +134,11 @@ class Diffusion(Sampler[Trained]):
             )
 
     def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Trained:
-        self._suits()
         posed, device = self.posed(problem), generator.device
         model = self.model.build(problem.dim, posed.base, generator)
         model.reference = self.recipe.learned(self.loss, posed.base, problem.dim)
+        if self.loss.learns_flow:
+            model.require_flow()
         model.to(device)
         groups = zip(
             (
@@ -148,14 +165,20 @@ class Diffusion(Sampler[Trained]):
         return self.lr, self.lr_log_Z, *self.recipe.rates
 
     def _suits(self) -> None:
-        """Raises Unsupported where the loss or the recipe takes none but the model's own paths."""
+        """Raises ValueError where the loss or the recipe takes none but the model's own paths, and
+        where a flow would be built that nothing trains."""
         own = "leave explore and replay out"
         if (self.explore.explores or self.replay.updates) and not isinstance(self.recipe, Base):
-            raise Unsupported(f"explore and replay follow the base's own chain: {own}")
+            raise ValueError(f"explore and replay follow the base's own chain: {own}")
         if self.explore.explores and not self.loss.any_law:
-            raise Unsupported(f"{self.loss.name} is right for the model's own paths only: {own}")
+            raise ValueError(f"{self.loss.name} is right for the model's own paths only: {own}")
         if self.replay.updates and self.loss.given is None:
-            raise Unsupported(f"{self.loss.name} cannot train on replayed paths: {own}")
+            raise ValueError(f"{self.loss.name} cannot train on replayed paths: {own}")
+        if self.model.flows and not self.loss.learns_flow:
+            raise ValueError(
+                f"{self.loss.name} learns no flow, which model={self.model.name} has beside its "
+                "control: use model=Mlp or another control alone"
+            )
 
     def step(self, problem: Problem, state: Trained, generator: Generator) -> Trained:
         share = self.share(problem, state)
@@ -164,7 +187,7 @@ class Diffusion(Sampler[Trained]):
         made = self.made(state)
         kept = min(len(state.ring) + 1, self.memory)
         with posed.checks.together():  # raises before anything changes
-            batch, ends = self._fresh(posed, state, share, generator)
+            batch, ends = self._fresh(problem, posed, state, share, generator)
             turn, replayed = self._replayed(problem, state, share, generator)
             own = self._each - len(replayed)  # at first there is nothing to replay
             choices = posed.checks.also(_choices(own, kept, generator)) if kept > 1 else None
@@ -185,16 +208,16 @@ class Diffusion(Sampler[Trained]):
         return state
 
     def _fresh(
-        self, posed: Problem, state: Trained, share: float, generator: Generator
+        self, problem: Problem, posed: Problem, state: Trained, share: float, generator: Generator
     ) -> tuple[Batch, Ends | None]:
         """A batch of fresh paths, with where they end if that is kept."""
         if self.loss.given is None or state.store is None:
             return self.bought(posed, state.model, share, generator), None
         path = self._path(posed, state.model, share, generator)
         with torch.no_grad():
-            r = posed.reward(path.x[-1])
-        ends = path.x[-1], r / self.tilt(share)  # the buffers are of r, whatever its share by now
-        return self.loss.given(posed, state.model, path, r, share), ends
+            r = problem.reward(path.x[-1])  # the buffers are of r, whatever its share by now
+        made = self.loss.given(posed, state.model, path, self.tilt(share) * r, share)
+        return made, (path.x[-1], r)
 
     @torch.no_grad()
     def _replayed(

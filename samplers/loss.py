@@ -43,6 +43,7 @@ class Loss(NamedTuple):
     price: Callable[[int, int, bool], Cost]
     through_path: bool = False  # value needs the simulation's graph
     pulls_back: bool = False  # label pulls gradients back along the path it is given
+    learns_flow: bool = False  # value trains the flow of a model, which it must have
     learns_log_Z: bool = False  # value trains the model's log Z, the method's own estimate
     tempered: Callable[[Process, Batch, Tensor], Batch] | None = None  # a kept batch, its r scaled
     by_weights: bool = False  # value knows the model by the weights it gives to paths, and no more

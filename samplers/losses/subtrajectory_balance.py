@@ -59,7 +59,7 @@ def balance(name: str, weights: Weights) -> Loss:
         levels = torch.cat([levels[:1], levels[1:] - ahead])
         return imbalance(levels, constant(weights(len(ahead)), levels)).mean()
 
-    return trajectory_balance._replace(name=name, value=value, by_weights=False)
+    return trajectory_balance._replace(name=name, value=value, by_weights=False, learns_flow=True)
 
 
 def log_flows(model: Model, path: Path, r: Float[Tensor, " b"]) -> Float[Tensor, "k1 b"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple, final
@@ -106,10 +107,14 @@ class Model(nn.Module, Controlled):
         x.shape[:-1].
 
         Raises Unsupported where there is none."""
+        out: Tensor = self.require_flow()(x, t)
+        return out
+
+    def require_flow(self) -> nn.Module:
+        """What `log_flow` evaluates; raises Unsupported where there is none."""
         if self.flow is None:
             raise Unsupported("the network has no flow: use model=Valued")
-        out: Tensor = self.flow(x, t)
-        return out
+        return self.flow
 
     @property
     def log_Z(self) -> nn.Parameter:
@@ -192,6 +197,7 @@ class Network(ABC):
     """The description of a model: a frozen dataclass, `name` registers it."""
 
     name: ClassVar[str]
+    flows: ClassVar[bool] = False  # whether its models have a flow, which but few losses train
 
     @abstractmethod
     def build(self, dim: int, process: Process, generator: Generator) -> Model:
@@ -205,5 +211,5 @@ def at_least_one(network: Network, *fields: str) -> None:
 
 
 def positive_clip(clip: float) -> None:
-    if not clip > 0:
-        raise ValueError(f"clip is {clip}; it must be positive")
+    if not 0 < clip < math.inf:
+        raise ValueError(f"clip is {clip}; it must be positive and finite")

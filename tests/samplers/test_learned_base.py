@@ -300,6 +300,6 @@ def test_what_it_does_not_serve_is_refused():
     with pytest.raises(Unsupported, match="this problem brings a base of its own"):
         sampler_of().init(Tilted().problem(), MUCH, rng())
     for wrong in (-0.1, 1.0, math.nan):
-        with pytest.raises(ValueError, match="it must be from 0 to 1"):
+        with pytest.raises(ValueError, match="it must be at least 0 and below 1"):
             replace(sampler_of().recipe, lr_noise=wrong)
     assert "recipe=LearnedBase[lr_noise=0.01]" in label(sampler_of())
