@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from tests.tools.result_sets import put
+from tests.tools.result_sets import FLOOR, put
 from tiltbench.plan.spec import build_sampler, build_target
 from tiltbench.plan.toml import load_suite
 from tiltbench.studies.parity import plug_in
@@ -227,6 +227,16 @@ def test_the_best_of_ours_has_the_smallest_gap(tmp_path, monkeypatch):
     answer = quality.run(tmp_path, "cpu")
     assert answer.claims[0].verdict == "refuted"
     assert answer.claims[0].measured.startswith("2 of 7 better; worse: log Z error of DIS log-var")
+
+
+def test_runs_of_another_allowance_are_no_seeds(tmp_path, monkeypatch):
+    for seed, (gap, limits) in enumerate(((0.5, None), (0.1, {"flops": 1e9}))):
+        found = {"log_Z_err": 0.1, "elbo_gap": gap, "ess_model": 0.4, "w2": (1.0, FLOOR)}
+        put(tmp_path, "a", seed, found, cpu_seconds=90.0, limits=limits)
+    monkeypatch.setattr(quality, "folder_of", lambda suite: tmp_path)
+    monkeypatch.setattr(quality, "SUITES", ("quality",))
+    best = quality.best_of(*quality._stored(), "gmm9")
+    assert (best.elbo_gap.value, best.elbo_gap.seeds) == (0.1, 1)
 
 
 def test_without_runs_the_remedy_is_named(monkeypatch, tmp_path):
