@@ -24,7 +24,7 @@ from tiltbench.samplers.networks.model import Model, Network
 from tiltbench.samplers.networks.perceptron import Mlp
 from tiltbench.samplers.recipes.recipe import Base, Recipe
 from tiltbench.samplers.recipes.tamed import tamed
-from tiltbench.samplers.sampler import Draws, Sampler, Traced, Unsupported
+from tiltbench.samplers.sampler import Draws, Sampler, Traced
 from tiltbench.samplers.search import LogUniform, Search
 from tiltbench.samplers.tempering import growing, marked, present
 from tiltbench.samplers.weights import Estimate
@@ -33,6 +33,10 @@ from tiltbench.targets.bases.process import Path
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
+
+FULL_TILT = 0.5
+LEAST_TILT = 1e-6  # of rewards in float32
+FASTEST = 1e6  # a learning rate: what no parameter of order one survives
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Diffusion(Sampler[Trained]):
     steepest: float = 20.0
     average: float = 0.0  # decay of the averaged weights a step of the optimiser; 0: not averaged
     start_tilt: float = 1.0  # lambda at the start of training; 1: all of r from the start
-    full_tilt: float = 0.5  # the part of the training after which it is 1
+    full_tilt: float = FULL_TILT  # the part of the training after which it is 1
 
     def __post_init__(self) -> None:
         for name in ("paths", "repeats", "memory", "lr", "clip", "steepest"):
@@ -90,9 +94,22 @@ class Diffusion(Sampler[Trained]):
             raise ValueError(
                 f"average is {self.average}; it is a decay, such as 0.99, below 1, or 0 for none"
             )
+        for name, least in (("lr", "above"), ("lr_log_Z", "at least")):
+            if not 0 <= getattr(self, name) <= FASTEST:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; it must be {least} 0 and at most {FASTEST:g}"
+                )
         for name in ("start_tilt", "full_tilt"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0, at most 1")
+            if not LEAST_TILT <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; it must be from {LEAST_TILT:g} to 1"
+                )
+        if self.start_tilt == 1 and self.full_tilt != FULL_TILT:
+            raise ValueError(
+                f"full_tilt is {self.full_tilt}, but training sees all of r from the start: "
+                "set start_tilt below 1, or leave full_tilt out"
+            )
+        self._suits()
         if self.loss.staged and self.start_tilt < 1:
             raise ValueError(
                 f"{self.loss.name} climbs a ladder of tilts of its own: leave start_tilt at 1"
@@ -104,7 +121,6 @@ class Diffusion(Sampler[Trained]):
             )
 
     def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Trained:
-        self._suits()
         posed, device = self.posed(problem), generator.device
         model = self.model.build(problem.dim, posed.base, generator)
         model.reference = self.recipe.learned(self.loss, posed.base, problem.dim)
@@ -115,14 +131,20 @@ class Diffusion(Sampler[Trained]):
         return self.learning.begin(model, allowance, store)
 
     def _suits(self) -> None:
-        """Raises Unsupported where the loss or the recipe takes none but the model's own paths."""
+        """Raises ValueError where the loss or the recipe takes none but the model's own paths, and
+        where a flow would be built that nothing trains."""
         own = "leave explore and replay out"
         if (self.explore.explores or self.replay.updates) and not isinstance(self.recipe, Base):
-            raise Unsupported(f"explore and replay follow the base's own chain: {own}")
+            raise ValueError(f"explore and replay follow the base's own chain: {own}")
         if self.explore.explores and not self.loss.any_law:
-            raise Unsupported(f"{self.loss.name} is right for the model's own paths only: {own}")
+            raise ValueError(f"{self.loss.name} is right for the model's own paths only: {own}")
         if self.replay.updates and self.loss.given is None:
-            raise Unsupported(f"{self.loss.name} cannot train on replayed paths: {own}")
+            raise ValueError(f"{self.loss.name} cannot train on replayed paths: {own}")
+        if self.model.flows and self.loss.needs != "flow":
+            raise ValueError(
+                f"{self.loss.name} learns no flow, which model={self.model.name} has beside its "
+                "control: use model=Mlp or another control alone"
+            )
 
     @property
     def learning(self) -> Learning:
@@ -137,7 +159,7 @@ class Diffusion(Sampler[Trained]):
         tilt = self.tilt(share)
         posed = self.posed(problem, tilt)
         with posed.checks.together():  # raises before anything changes
-            batch, ends = self._fresh(posed, state, share, generator)
+            batch, ends = self._fresh(problem, posed, state, share, generator)
             turn, replayed = self._replayed(problem, posed, state, share, generator)
             if self.start_tilt < 1:
                 batch = marked(batch, tilt)
@@ -159,16 +181,16 @@ class Diffusion(Sampler[Trained]):
         return state
 
     def _fresh(
-        self, posed: Problem, state: Trained, share: float, generator: Generator
+        self, problem: Problem, posed: Problem, state: Trained, share: float, generator: Generator
     ) -> tuple[Batch, Ends | None]:
         """A batch of fresh paths, with where they end if that is kept."""
         if self.loss.given is None or state.store is None:
             return self.bought(posed, state.model, share, generator), None
         path = self._path(posed, state.model, share, generator)
         with torch.no_grad():
-            r = posed.reward(path.x[-1])
-        ends = path.x[-1], r / self.tilt(share)  # the buffers are of r, whatever its share by now
-        return self.loss.given(posed, state.model, path, r, share), ends
+            r = problem.reward(path.x[-1])  # the buffers are of r, whatever its share by now
+        made = self.loss.given(posed, state.model, path, self.tilt(share) * r, share)
+        return made, (path.x[-1], r)
 
     @torch.no_grad()
     def _replayed(

@@ -145,7 +145,7 @@ def _convert(value: Any, standard: Any, where: str) -> Any:
             raise BadSpec(f"{where} is {value!r}; it takes {type(standard).__name__}")
         return value
     if isinstance(standard, int) and isinstance(value, float):
-        if value != int(value):
+        if not value.is_integer():
             raise BadSpec(f"{where} is {value!r}; it takes a whole number")
         return int(value)
     if isinstance(standard, float) and isinstance(value, int):

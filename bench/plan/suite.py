@@ -321,11 +321,32 @@ def overlaid(old: Spec, params: Mapping[str, Any], build: Builder) -> Spec:
 def _pick(
     choices: tuple[Choice, ...], names: list[str], kind: str, suite: str
 ) -> tuple[Choice, ...]:
+    names = _joined(choices, names)
     for name in names:
         if not any(choice.answers_to(name) for choice in choices):
-            near = nearest(name, [choice.label for choice in choices])
+            near = nearest_or_all(name, [choice.label for choice in choices])
             raise UnknownName(f"suite {suite!r} has no {kind} {name!r}{near}")
     return tuple(c for c in choices if not names or any(c.answers_to(name) for name in names))
+
+
+def _joined(choices: tuple[Choice, ...], names: list[str]) -> list[str]:
+    """The names, where one is unknown with the labels put together again that hold a comma: a list
+    was parted at all of them."""
+    if all(any(choice.answers_to(name) for choice in choices) for name in names):
+        return names
+    labels = {_tight(choice.label): choice.label for choice in choices}
+    found, at = [], 0
+    while at < len(names):
+        ends = range(len(names), at, -1)
+        end = next((e for e in ends if _tight(",".join(names[at:e])) in labels), at + 1)
+        whole = _tight(",".join(names[at:end]))
+        found.append(labels[whole] if end > at + 1 else names[at])
+        at = end
+    return found
+
+
+def _tight(label: str) -> str:
+    return ",".join(part.strip() for part in label.split(","))
 
 
 def _holds(target: Any, draws: int) -> None:
@@ -361,3 +382,9 @@ def _distinct(cells: list[Cell]) -> None:
 def nearest(name: str, names: list[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else "."
+
+
+def nearest_or_all(name: str, names: list[str]) -> str:
+    """The nearest name or, where none is near, all of them."""
+    near = nearest(name, names)
+    return f"; there are {', '.join(map(repr, names))}" if near == "." else near

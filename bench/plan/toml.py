@@ -44,6 +44,7 @@ from tiltbench.plan.suite import (
     Suite,
     Tuned,
     nearest,
+    nearest_or_all,
     overlaid,
     typed,
 )
@@ -321,7 +322,7 @@ def _chosen(
         )
     for name in listed:
         if not any(choice.answers_to(name) for choice in choices):
-            near = nearest(name, [choice.label for choice in choices])
+            near = nearest_or_all(name, [choice.label for choice in choices])
             raise BadSpec(f"{where} is for {kind} {name!r}, not in the suite{near}")
     return tuple(listed)
 

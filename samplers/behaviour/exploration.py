@@ -57,6 +57,9 @@ class Exploration(ABC):
         return recipe.simulate(problem, model, n, generator)
 
 
+MOST = 1e6  # a thousand times the model's own noise: squares of what lies farther overflow
+
+
 @dataclass(frozen=True)
 class OwnNoise(Exploration):
     """The model's own noise: paths are its own."""
@@ -83,8 +86,8 @@ class Wider(Exploration):
     until: float = 0.5  # the share of the training at which e has become 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.extra < math.inf:
-            raise ValueError(f"extra is {self.extra}; it must be positive and finite")
+        if not 0 < self.extra <= MOST:
+            raise ValueError(f"extra is {self.extra}; it must be above 0 and at most {MOST:g}")
         if not 0 < self.until <= 1:
             raise ValueError(f"until is {self.until}; it must be above 0 and at most 1")
 

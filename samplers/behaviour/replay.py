@@ -9,6 +9,7 @@ goes into a buffer of its own, from which paths are traced back as soon as it ho
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -187,8 +188,10 @@ class Ranked(Kept):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.w0 > 0:
-            raise ValueError(f"w0 is {self.w0}; it must be positive")
+        if not 0 < self.w0 < math.inf:
+            raise ValueError(
+                f"w0 is {self.w0}; it must be positive and finite (replay=Unranked prefers none)"
+            )
 
     def _unknown(self, problem: Problem) -> None:
         raise Unsupported(

@@ -6,6 +6,7 @@ and gate(t) h beside it.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, fields
 
@@ -46,8 +47,8 @@ class Hinted(OfField):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.clip > 0:
-            raise ValueError(f"clip is {self.clip}; it must be positive")
+        if not 0 < self.clip < math.inf:
+            raise ValueError(f"clip is {self.clip}; it must be positive and finite")
 
     def longest(self, dim: int) -> float:
         return self.clip

@@ -194,6 +194,7 @@ class Network(ABC):
     """The description of a model: a frozen dataclass, `name` registers it."""
 
     name: ClassVar[str]
+    flows: ClassVar[bool] = False  # whether its models have a flow, which but few losses train
 
     @abstractmethod
     def build(self, dim: int, process: Process, generator: Generator) -> Model:

@@ -29,6 +29,7 @@ class Valued(Network):
     """
 
     name: ClassVar[str] = "Valued"
+    flows: ClassVar[bool] = True
     width: int = 32
     layers: int = 3
     factor: float = 1.0
@@ -36,6 +37,11 @@ class Valued(Network):
 
     def __post_init__(self) -> None:
         at_least_one(self, "width", "layers")
+        if self.control.flows:
+            raise ValueError(
+                f"control is {self.control.name}, which has a flow of its own that nothing would "
+                "train: use its control alone"
+            )
         if not 0 < self.factor < math.inf:
             raise ValueError(f"factor is {self.factor}; it must be positive and finite")
 

@@ -63,11 +63,19 @@ class Kernels(_Annealed):
     """Annealing whose weights are ratios of kernels, which need noise."""
 
     def __post_init__(self) -> None:
-        _positive(self, "eps", "ratio")
+        _fallen(self.ratio)
+        if not 0 < self.eps < math.inf:
+            raise ValueError(f"eps is {self.eps}; it must be positive and finite")
         if self.eps < LEAST:
             raise ValueError(
                 f"eps is {self.eps}; below {LEAST} the two kernels of a step hardly meet: use "
                 "recipe=Transported, which takes any eps from 0 on"
+            )
+        end = self.eps * self.ratio**-2
+        if end < LEAST:
+            raise ValueError(
+                f"eps / ratio^2, the noise at the end, is {end:.2g}; below {LEAST} the two kernels "
+                "of a step hardly meet: lower ratio, or raise eps"
             )
 
 
@@ -108,7 +116,7 @@ class Transported(_Annealed):
     def __post_init__(self) -> None:
         if not 0 <= self.eps < math.inf:
             raise ValueError(f"eps is {self.eps}; it must be 0 or more, and finite")
-        _positive(self, "ratio")
+        _fallen(self.ratio)
 
     def process(self, problem: Problem, tamed: Reward) -> Escort:
         flow = started(problem.base)
@@ -158,6 +166,7 @@ DIRECTIONS = 64  # bounds the memory
 
 
 LEAST = 1e-3  # Var(X_t)
+STEEPEST = 1e3  # sqrt of the noise at the start beside that at the end
 
 
 def _escort(problem: Problem) -> Escort:
@@ -165,10 +174,9 @@ def _escort(problem: Problem) -> Escort:
     return problem.base
 
 
-def _positive(recipe: Recipe, *names: str) -> None:
-    for field in names:
-        if not 0 < getattr(recipe, field) < math.inf:
-            raise ValueError(f"{field} is {getattr(recipe, field)}; it must be positive and finite")
+def _fallen(ratio: float) -> None:
+    if not 1 / STEEPEST <= ratio <= STEEPEST:
+        raise ValueError(f"ratio is {ratio}; it must be from {1 / STEEPEST:g} to {STEEPEST:g}")
 
 
 def started(base: Process) -> Noising:

@@ -167,7 +167,9 @@ class LearnedBase(Recipe):
     def __post_init__(self) -> None:
         for field in ("lr_base", "lr_noise"):
             if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"{field} is {getattr(self, field)}; it must be from 0 to 1")
+                raise ValueError(
+                    f"{field} is {getattr(self, field)}; it must be at least 0 and below 1"
+                )
 
     def process(self, problem: Problem, tamed: Reward) -> LearnedChain:
         if not isinstance(problem.base, Linear):

@@ -73,7 +73,8 @@ def test_every_network(gpu, tmp_path, name):
     """On the first target that has a place for it."""
     model = NETWORKS.load(name)
     wide = "[width=8]" if hasattr(model, "width") else ""
-    sampler = small("log_variance", model=name + wide)
+    loss = "subtrajectory_balance" if model.flows else "log_variance"
+    sampler = small(loss, model=name + wide)
     for target in ("gmm9", "dw4", "ising_hs[side=4]", "digits_even[steps=3]"):
         with suppress(Unsupported):
             problem = pose(build_target(parse(target)), Brownian(steps=3))

@@ -83,8 +83,13 @@ def row(what: str, visit: Visit) -> dict[str, Any] | str:
 
 def registered() -> list[str]:
     """Every sampler, network and target, as it is written on the command line."""
-    networks = (f"log_variance[model={name}]" for name in sorted(NETWORKS.entries))
+    networks = (f"{trained(name)}[model={name}]" for name in sorted(NETWORKS.entries))
     return [*sorted(SAMPLERS.entries), *networks, *sorted(TARGETS.entries)]
+
+
+def trained(network: str) -> str:
+    """A loss that trains all of it."""
+    return "subtrajectory_balance" if NETWORKS.load(network).flows else "log_variance"
 
 
 # ---------------------------------------------------------------- stories

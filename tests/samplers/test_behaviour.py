@@ -174,9 +174,8 @@ def test_a_trust_region_is_around_the_control_not_around_what_simulated():
     ],
 )
 def test_a_loss_for_its_own_paths_says_so(text, why):
-    sampler = build_sampler(parse(text))
-    with pytest.raises(Unsupported, match=why):
-        sampler.init(Mixture(Stationary()).problem(), Cost(10**4, 10**4), rng())
+    with pytest.raises(BadSpec, match=why):
+        build_sampler(parse(text))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +185,11 @@ def test_a_loss_for_its_own_paths_says_so(text, why):
         ("explore=Wider[until=2]", "until is 2"),
         ("explore=Ranked", "OwnNoise, Wider"),
         ("replay=Ranked[capacity=0]", "capacity is 0"),
+        ("explore=Wider[extra=1e300]", "at most 1e\\+06"),
         ("replay=Ranked[w0=0]", "w0 is 0"),
+        ("replay=Ranked[w0=inf]", "replay=Unranked prefers none"),
+        ("replay=Ranked[capacity=inf]", "whole number"),
+        ("replay=Ranked[capacity=nan]", "whole number"),
         ("replay=Unranked[search=Langevin[burn_in=200]]", "below steps, 200"),
         ("replay=Unranked[search=Langevin[start=0]]", "start is 0"),
     ],
@@ -219,6 +222,8 @@ def test_a_ring_keeps_the_last():
     assert ring.filled == 3
     ring.write(torch.zeros(4, 2), torch.arange(3, 7))
     assert ring.filled == 5 and sorted(ring.r.tolist()) == [2, 3, 4, 5, 6]
+    ring.write(torch.zeros(2, 2), torch.arange(7, 9))
+    assert sorted(ring.r.tolist()) == [4, 5, 6, 7, 8]  # the oldest go, wherever they lie
     ring.write(torch.ones(12, 2), torch.arange(12))
     assert sorted(ring.r.tolist()) == [7, 8, 9, 10, 11] and ring.x.min() == 1
 
@@ -235,6 +240,18 @@ def test_chances_go_by_rank():
     assert ((found - expected) / error).abs().max() < 4
     even = torch.bincount(evenly(ring, 100_000, rng(12)), minlength=4) / 100_000
     assert (even - 0.25).abs().max() < 0.01
+
+
+def test_replayed_ends_go_by_rank_or_evenly():
+    problem = Problem(2, Brownian(scale=10.0), lambda x: x)
+    worst = {}
+    for replay in (Ranked(capacity=200, w0=1e-3), Unranked(capacity=200)):
+        store = replay.begin(problem, 4, torch.device("cpu"))
+        r = torch.arange(100.0)
+        store.seen.write(torch.zeros(100, 2), r)
+        chosen = replay.ends(problem, store, 1000, rng(15))[1]
+        worst[replay.name] = float((chosen < 50).float().mean())
+    assert worst["Ranked"] < 0.1 and 0.4 < worst["Unranked"] < 0.6
 
 
 def test_ranks_are_renewed_when_enough_is_new():
@@ -385,6 +402,19 @@ def test_a_search_ends_in_the_law_of_its_mode():
         assert abs(z_score((last - mean[d]).square(), 0.25)) < 4
     chance = move(world.problem(), walk.at, 1.0, walk.log_size.exp(), 1, rng(18))[1]
     assert float(chance) == pytest.approx(search.acceptance, abs=0.1)
+
+
+def test_the_step_size_moves_less_the_more_moves_there_were():
+    """From one search to the next: the count goes on."""
+    search, world = Langevin(every=1, steps=1, burn_in=0), Shifted(Brownian(scale=0.5))
+    fresh = search.begin(50, 2, torch.device("cpu"))
+    moved = []
+    for made in (0, 10**6):
+        walk = fresh._replace(moves=made)
+        after, _ = search.advance(world.problem(), walk, lambda: torch.zeros(50, 2), 0, rng(19))
+        assert after.moves == made + 1
+        moved.append(abs(float(after.log_size - walk.log_size)))
+    assert moved[0] > 0.1 and moved[1] < 0.01
 
 
 def test_the_first_step_size_is_that_of_the_drift():

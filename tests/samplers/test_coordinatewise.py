@@ -7,6 +7,7 @@ import torch
 from tests.tools.worlds import rng
 from tiltbench.samplers.networks.coordinatewise import Coordinatewise, CoordinatewiseGuided
 from tiltbench.samplers.networks.sharpened import Sharpened
+from tiltbench.samplers.networks.timed import MOST
 from tiltbench.targets.bases.references import Brownian
 
 PROCESS, D = Brownian(steps=4, scale=2.0), 5
@@ -62,3 +63,21 @@ def test_hints_are_clipped_for_the_dimension():
     found = model.control(x, t, long)
     assert torch.allclose(found, gate * 3.0 / PROCESS.spread, rtol=1e-4)
     assert torch.allclose(found.norm(dim=-1), gate[:, 0] * 3.0 * math.sqrt(D) / 2, rtol=1e-4)
+
+
+def test_twice_as_many_alike_coordinates_feel_the_same():
+    """What passes from one to another is a mean, which does not grow with their number."""
+    few, (x, t) = awake(Coordinatewise(width=8)), points()
+    many = Coordinatewise(width=8).build(2 * D, PROCESS, rng())
+    shared = {key: part for key, part in few.state_dict().items() if key != "each"}
+    many.load_state_dict({**many.state_dict(), **shared})
+    twice = many.control(torch.cat([x, x], -1), t)
+    assert torch.allclose(twice, few.control(x, t).repeat(1, 2), atol=1e-5)
+
+
+def test_a_control_stays_within_its_bound():
+    model, (x, t) = awake(Coordinatewise(width=8)), points()
+    with torch.no_grad():
+        model.network.field.out.weight.mul_(1e5)
+    u = model.control(x, t).abs()
+    assert u.max() <= MOST < u.max() + 1e-3

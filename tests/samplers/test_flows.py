@@ -323,3 +323,22 @@ def test_known_flow_is_the_value_function():
     w = world.problem().reward(ends).double().exp()
     expected = (Known(world)(x, t) + world.log_Z).exp()
     assert abs(z_score(w, float(expected))) < 4
+
+
+def test_a_flow_is_told_in_tens_of_nats_of_points_times_its_factor():
+    base = Stationary(steps=4, scale=2.0)
+    models = [
+        Valued(width=8, factor=factor, control=Mlp(width=8)).build(2, base, rng())
+        for factor in (1.0, 3.0)
+    ]
+    for model in models:
+        torch.nn.init.normal_(model.flow.field.out.weight, generator=rng(1))
+    x, t = torch.randn(9, 2, generator=rng(2)), torch.full((9,), 0.25)
+    plain, sharp = models
+    assert torch.allclose(sharp.log_flow(x, t), plain.log_flow(3 * x, t), atol=1e-4)
+    assert not torch.allclose(sharp.log_flow(x, t), plain.log_flow(x, t), atol=0.1)
+    with torch.no_grad():
+        plain.flow.field.out.weight.zero_()
+        for bias, nats in ((0.01, 0.1), (1e6, 500.0)):
+            plain.flow.field.out.bias.fill_(bias)
+            assert torch.allclose(plain.log_flow(x, t), torch.full((9,), nats), rtol=1e-4)

@@ -184,6 +184,33 @@ def test_the_gradient_of_relative_entropy_is_that_of_its_expectation(base):
 
 
 @references
+def test_the_running_cost_has_the_mean_of_the_ratio(base):
+    """Under the control that simulated, whose noise is all that they differ by."""
+    problem, sampler = Mixture(base).problem(), sampler_of("relative_entropy")
+    state = disturbed(sampler, problem, 0.3)
+    chain = sampler.posed(problem).base
+    with torch.no_grad():
+        path = sampler.recipe.simulate(sampler.posed(problem), state.model, 40_000, rng(1))
+    ratio = chain.log_ratio(path)
+    assert abs(z_score(ratio - chain.running_cost(path), 0.0)) < 4
+    assert abs(z_score(ratio - chain.running_cost(path) + path.log_move, 0.0)) > 10
+
+
+@references
+def test_hints_are_the_slope_of_the_tilt_in_the_coordinates_of_the_control(base):
+    """grad_y of r(x(y)) - log_move, by autograd."""
+    sampler = sampler_of(model="Guided[width=8]")
+    place = disturbed(sampler, Mixture(base).problem(), 0.4).model.reference.place
+    y = torch.randn(20, 2, generator=rng(1), dtype=torch.float64, requires_grad=True)
+    x = place.there(y)
+    r = bounded(x)
+    (g,) = torch.autograd.grad(r.sum(), x, retain_graph=True)
+    (slope,) = torch.autograd.grad((r - place.log_move(x, y)).sum(), y)
+    torch.testing.assert_close(place.slope(x, y, g), slope)
+    assert not torch.allclose(slope, g, atol=0.1)
+
+
+@references
 def test_the_noise_is_shared_anew_and_all_of_it_spent(base):
     state = disturbed(sampler_of(), Mixture(base).problem(), 3.0)
     clock = state.model.reference.clock
@@ -280,9 +307,11 @@ def test_it_is_saved_and_goes_on():
     assert torch.equal(results[0].log_w, results[1].log_w)
 
 
-def test_kept_paths_are_weighed_by_the_present_base():
+@pytest.mark.parametrize("model", ["Mlp[width=8]", "Guided[width=8]"])
+def test_kept_paths_are_weighed_by_the_present_base(model):
     """A batch is points: what it weighs under other parameters is what they say of these points."""
-    problem, sampler = Mixture(Brownian(steps=4, scale=2.0)).problem(), sampler_of()
+    problem = Mixture(Brownian(steps=4, scale=2.0)).problem()
+    sampler = sampler_of(model=model)
     state = disturbed(sampler, problem, 0.3)
     chain = sampler.posed(problem).base
     batch = sampler.batch(problem, state.model, 0.5, rng(1))
@@ -300,6 +329,6 @@ def test_what_it_does_not_serve_is_refused():
     with pytest.raises(Unsupported, match="this problem brings a base of its own"):
         sampler_of().init(Tilted().problem(), MUCH, rng())
     for wrong in (-0.1, 1.0, math.nan):
-        with pytest.raises(ValueError, match="it must be from 0 to 1"):
+        with pytest.raises(ValueError, match="it must be at least 0 and below 1"):
             replace(sampler_of().recipe, lr_noise=wrong)
     assert "recipe=LearnedBase[lr_noise=0.01]" in label(sampler_of())

@@ -86,6 +86,9 @@ def test_log_Z_is_the_sum_of_the_segments():
     path, log_w = islands_of(problem, 50, 50)
     gained = scld.segments(problem.base, path)
     assert len(gained) == 3
+    batch = scld.label(problem, Model(Random()), path, 0.5, rng())
+    value = float(scld.value(Model(Random()), problem.base, batch, rng()))
+    assert value == pytest.approx(float(gained.var(1).sum()))
     each = torch.logsumexp(gained, 1) - math.log(50)
     assert float(torch.logsumexp(log_w, 1)) - math.log(50) == pytest.approx(float(each.sum()))
 

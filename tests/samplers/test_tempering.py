@@ -162,5 +162,5 @@ def test_it_is_refused_beside_a_ladder_of_tilts():
         replace(build_sampler(parse("tilt_matching")), start_tilt=0.5)
     for name in ("start_tilt", "full_tilt"):
         for wrong in (0.0, 1.5, math.nan):
-            with pytest.raises(ValueError, match=f"{name} is .*; it must be above 0, at most 1"):
+            with pytest.raises(ValueError, match=f"{name} is .*; it must be from 1e-06 to 1"):
                 replace(build_sampler(parse("log_variance")), **{name: wrong})

@@ -1,11 +1,12 @@
 """Published rows: their settings, the verdicts, plug-in guidance, and the peers' 90 seconds."""
 
 import math
+import re
 
 import pytest
 import torch
 
-from tests.tools.result_sets import put
+from tests.tools.result_sets import FLOOR, put
 from tiltbench.plan.spec import build_sampler, build_target
 from tiltbench.plan.toml import load_suite
 from tiltbench.studies.parity import plug_in
@@ -148,6 +149,33 @@ def test_the_page_has_a_line_a_figure(monkeypatch, tmp_path):
     assert f"Of {len(published().row)} published rows" in answer.words and len(answer.claims) == 1
 
 
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ({"draws": 50}, r"S gmm25 TB \(50 draws\), 1,000 calls, seeds 0"),
+        ({"version": 2, "seed": 1}, "S gmm25 TB, 1,000 calls, seeds 1"),  # no seed is there twice
+        ({"limits": {"flops": 1e9}}, r"1,000 calls, 1e\+09 flops, seeds 0"),
+    ],
+)
+def test_runs_of_two_settings_are_not_judged(monkeypatch, tmp_path, others, said):
+    """Neither are they called not run, nor averaged as if they were seeds; the page says why."""
+    found, seed = {"log_Z_err": -1.1, "elbo_gap": 1.0, "w2": 4.9}, others.pop("seed", 0)
+    put(tmp_path, "S gmm25 TB", 0, found, target="gmm25", cpu_seconds=120.0)
+    put(tmp_path, "S gmm25 TB", seed, found, target="gmm25", cpu_seconds=120.0, **others)
+    monkeypatch.setattr(parity, "folder_of", lambda suite: tmp_path)
+    parity._frames.cache_clear()
+    try:
+        row = next(row for row in published().row if row.sampler == "S gmm25 TB")
+        mine = parity._found(row)
+        lines = list(parity._lines(published(), row, mine, [], 0.0))
+        words = " ".join(parity._unclear({row: mine}))
+    finally:
+        parity._frames.cache_clear()
+    assert {line["figure is"] for line in lines} == {"not judged"}
+    assert lines[0]["row is"] == "**not judged**" and lines[0]["differences"] == ""
+    assert "are of 2 settings" in words and re.search(said, words)
+
+
 PEER = Peer("run", "gmm9", -0.5, 1.0, 0.1, 3.0, 1.5)
 BEST = Best(
     "ours",
@@ -199,6 +227,16 @@ def test_the_best_of_ours_has_the_smallest_gap(tmp_path, monkeypatch):
     answer = quality.run(tmp_path, "cpu")
     assert answer.claims[0].verdict == "refuted"
     assert answer.claims[0].measured.startswith("2 of 7 better; worse: log Z error of DIS log-var")
+
+
+def test_runs_of_another_allowance_are_no_seeds(tmp_path, monkeypatch):
+    for seed, (gap, limits) in enumerate(((0.5, None), (0.1, {"flops": 1e9}))):
+        found = {"log_Z_err": 0.1, "elbo_gap": gap, "ess_model": 0.4, "w2": (1.0, FLOOR)}
+        put(tmp_path, "a", seed, found, cpu_seconds=90.0, limits=limits)
+    monkeypatch.setattr(quality, "folder_of", lambda suite: tmp_path)
+    monkeypatch.setattr(quality, "SUITES", ("quality",))
+    best = quality.best_of(*quality._stored(), "gmm9")
+    assert (best.elbo_gap.value, best.elbo_gap.seeds) == (0.1, 1)
 
 
 def test_without_runs_the_remedy_is_named(monkeypatch, tmp_path):

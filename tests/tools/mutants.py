@@ -340,8 +340,8 @@ MUTANTS = [
     Mutant(
         "a buffer of rewards at the tilt of their time",
         "samplers/diffusion.py",
-        "ends = path.x[-1], r / self.tilt(share)",
-        "ends = path.x[-1], r",
+        "return made, (path.x[-1], r)",
+        "return made, (path.x[-1], self.tilt(share) * r)",
         "samplers/test_tempering.py",
     ),
     Mutant(

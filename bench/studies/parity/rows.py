@@ -82,6 +82,7 @@ class Verdict(StrEnum):
     BETTER = "better"
     WORSE = "worse"
     NOT_RUN = "not run"
+    UNCLEAR = "not judged"  # of runs that are not of one setting
 
 
 def judged(figure: Figure, found: Ours | None) -> Verdict:
@@ -98,7 +99,7 @@ def judged(figure: Figure, found: Ours | None) -> Verdict:
 
 def together(verdicts: Sequence[Verdict]) -> Verdict:
     """Of a whole row: worse where any figure is, better where one is and none is worse."""
-    for verdict in (Verdict.NOT_RUN, Verdict.WORSE, Verdict.BETTER):
+    for verdict in (Verdict.UNCLEAR, Verdict.NOT_RUN, Verdict.WORSE, Verdict.BETTER):
         if verdict in verdicts:
             return verdict
     return Verdict.MET if verdicts else Verdict.NOT_RUN

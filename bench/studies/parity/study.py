@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -39,16 +40,19 @@ EXACT, GUIDED = 13, 17  # the rows that no sampler of a suite makes
 BATCHES, BATCH = 25, 1_000  # of exact draws, against as many test points
 DRAWS, STEPS = 100_000, 100  # of guidance
 STRENGTHS = (1.0, 3.0)
+NOTHING = (Verdict.NOT_RUN, Verdict.UNCLEAR)
 WIDEST = 3.0  # standard errors between guidance and its closed form
 
 T = TypeVar("T")
 
 
 class Found(NamedTuple):
-    """What a row of ours has come to: a figure each, and CPU-minutes a run (NaN: not run)."""
+    """What a row of ours has come to: a figure each, and CPU-minutes a run (NaN: not run); the
+    settings that share its label, where they are more than one."""
 
     figures: tuple[Ours | None, ...]
     minutes: float
+    settings: tuple[str, ...] = ()
 
 
 class Case(NamedTuple):
@@ -76,19 +80,38 @@ def run(folder: Path, device: str) -> Answer:
 
     file = published()
     cases, minutes = _timed(lambda: list(_guided(device)))
-    lines = [line for row in file.row for line in _lines(file, row, cases, minutes)]
-    return Answer(DataFrame(lines), _words(file, lines), (_claim(cases),))
+    found = {row: _found(row) for row in file.row}
+    lines = [line for row in file.row for line in _lines(file, row, found[row], cases, minutes)]
+    words = "\n\n".join([_words(file, lines), *_unclear(found)])
+    return Answer(DataFrame(lines), words, (_claim(cases),))
+
+
+def _found(row: Row) -> Found:
+    return _exact(row) if row.number == EXACT else _stored(row)
+
+
+def _unclear(found: Mapping[Row, Found]) -> Iterator[str]:
+    """Why rows are not judged, and what to do."""
+    for row, mine in found.items():
+        if mine.settings:
+            yield (
+                f"*Not judged*: the runs of {row.sampler} on {row.target} in the results of "
+                f"{row.suite} are of {len(mine.settings)} settings ({'; '.join(mine.settings)}). "
+                "Take away those that are not meant (`tiltbench run --dry-run` names the runs of "
+                "the suite as it is), and run the study again."
+            )
 
 
 def _lines(
-    file: File, row: Row, cases: list[Case], minutes: float
+    file: File, row: Row, found: Found, cases: list[Case], minutes: float
 ) -> Iterator[dict[str, str | float]]:
     """A line a figure; what belongs to the whole row stands in its first line."""
     if row.number == GUIDED:
         yield from _guided_lines(row, cases, minutes)
         return
-    found = _exact(row) if row.number == EXACT else _stored(row)
     verdicts = [judged(*both) for both in zip(row.figures, found.figures, strict=True)]
+    if found.settings:
+        verdicts = [Verdict.UNCLEAR] * len(verdicts)
     whole, why = together(verdicts), file.source[row.source].differences
     for i, (figure, mine) in enumerate(zip(row.figures, found.figures, strict=True)):
         seeds = "" if mine is None else str(mine.seeds)
@@ -101,7 +124,7 @@ def _lines(
             "figure is": str(verdicts[i]),
             "row is": f"**{whole}**" if i == 0 else "",
             "CPU-minutes a run": _minutes(found.minutes) if i == 0 else "",
-            "differences": row.source if i == 0 and why and whole is not Verdict.NOT_RUN else "",
+            "differences": row.source if i == 0 and why and whole not in NOTHING else "",
         }
     if not row.figures:
         yield {**_blank(row), "row is": f"**{whole}**"}
@@ -136,6 +159,9 @@ def _stored(row: Row) -> Found:
     runs = runs[runs["finished"]]
     if runs.empty:
         return lacking
+    settings = _settings(frames, runs)
+    if len(settings) > 1:
+        return lacking._replace(settings=settings)
     scores = _of(frames.scores, row)
     figures = [
         ours([abs(v) for v in scores.loc[scores["metric"] == figure.metric, "value"]])
@@ -153,7 +179,28 @@ def _frames(suite: str) -> Frames | None:
 
 
 def _of(frame: DataFrame, row: Row) -> DataFrame:
-    return frame[(frame["target"] == row.target) & (frame["sampler"] == row.sampler)]
+    """The row's own, and what `frames_of` tells apart by a bracket behind the label."""
+    label = frame["sampler"]
+    mine = (label == row.sampler) | label.str.startswith(f"{row.sampler} (")
+    return frame[(frame["target"] == row.target) & mine]
+
+
+def _settings(frames: Frames, runs: DataFrame) -> tuple[str, ...]:
+    """What runs that share a label were run with, all but the seed, in words: one, as a rule."""
+    specs = {
+        record.id: {**record.spec, "seed": None, "budget": {**record.spec["budget"], "measure": 0}}
+        for record in frames.records
+    }
+    seeds: dict[str, list[int]] = {}
+    names: dict[str, str] = {}
+    for run in runs.itertuples(index=False):
+        key = json.dumps(specs[run.id], sort_keys=True)
+        seeds.setdefault(key, []).append(run.seed)
+        allowance = filter(None, (f"{run.budget:,} calls", run.limits))
+        names[key] = f"{run.sampler}, {', '.join(allowance)}"
+    return tuple(
+        f"{names[key]}, seeds {', '.join(map(str, sorted(of)))}" for key, of in seeds.items()
+    )
 
 
 def _exact(row: Row) -> Found:
@@ -233,7 +280,8 @@ def _timed(work: Callable[[], list[T]]) -> tuple[list[T], float]:
 
 def _words(file: File, lines: list[dict[str, str | float]]) -> str:
     found = [str(line["row is"]).strip("*") for line in lines if line["row is"]]
-    counts = ", ".join(f"{found.count(v)} {v}" for v in Verdict)
+    shown = [v for v in Verdict if v is not Verdict.UNCLEAR or v in found]
+    counts = ", ".join(f"{found.count(v)} {v}" for v in shown)
     return "\n\n".join(
         [
             f"Of {len(found)} published rows: {counts}. Means ± standard deviations over runs. A "

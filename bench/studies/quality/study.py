@@ -159,10 +159,12 @@ def _stored() -> tuple[DataFrame, DataFrame]:
 
 
 def best_of(runs: DataFrame, scores: DataFrame, target: str) -> Best | None:
-    """None where no trained method has finished on the target."""
+    """None where no trained method has finished on the target.
+
+    Runs of one label with other allowances are other methods, not more seeds."""
     here = runs[(runs["target"] == target) & runs["finished"] & (runs["method"] != "untrained")]
     made = []
-    for method, mine in here.groupby("sampler", sort=False):
+    for (method, *_), mine in here.groupby(["sampler", "budget", "limits"], sort=False):
         of = scores[scores["id"].isin(mine["id"])]
         log_Z, gap, ess, w2 = (
             _mean(of, metric) for metric in ("log_Z_err", "elbo_gap", "ess_model", "w2")
