@@ -29,7 +29,7 @@ from tiltbench.targets.precision import allowed, read
 
 STORED = {"oracle", "physics", "rank_agreement"}  # these read what suites have left
 # so do these, and have files of tests to themselves
-ELSEWHERE = {"planted_failures", "frontier", "parity", "quality", "families"}
+ELSEWHERE = {"planted_failures", "frontier", "parity", "quality", "families", "hard"}
 
 
 def test_a_study_writes_its_table_with_command_and_commit(tmp_path):

@@ -1,0 +1,1 @@
+"""Figures asked for within stated minutes of training."""

@@ -1,0 +1,71 @@
+"""Figures asked for: by the median over seeds, in time, and by enough methods."""
+
+import pytest
+
+from tests.tools.result_sets import put
+from tiltbench.plan.toml import load_suite
+from tiltbench.report.frame import collect
+from tiltbench.studies.hard import study
+from tiltbench.studies.hard.study import Goal, attempts, claim, goals
+from tiltbench.study import Verdict, conduct
+
+FLOOR = {"mean": 0.0, "sd": 0.1, "n": 40, "unfit": False}
+GOAL = Goal("gmm9", 5, 2, {"log_Z_err": 0.1}, {"ess_model": 0.5}, ("w2",), {"mmd": 5})
+
+
+def _tried(folder, seconds=100.0, goal=GOAL, **values):
+    """Two methods, three seeds of each; `values` are those of the second."""
+    good = {"log_Z_err": -0.05, "ess_model": 0.6, "w2": 0.15, "mmd": 0.9}
+    for seed in range(3):
+        for method, own, spent in (("a", good, 100.0), ("b", {**good, **values}, seconds)):
+            scores = {m: (v, FLOOR) if m in ("w2", "mmd") else v for m, v in own.items()}
+            put(folder, method, seed, scores, parameters=7, cpu_seconds=spent + seed)
+    put(folder, "untrained", 0, good, parameters=0)
+    found = collect(folder)
+    return list(attempts(goal, found.runs, found.scores))
+
+
+def test_every_condition_counts(tmp_path):
+    tried = _tried(tmp_path)
+    assert [attempt.met for attempt in tried] == [True, True]  # and the untrained base is not tried
+    assert [f.said for f in tried[0].figures] == [
+        "< 0.1",
+        "> 0.5",
+        "≤ 0.2, the floor's edge",
+        "≤ 1, 5 times the floor's edge",
+    ]
+    assert claim(GOAL, tried).verdict is Verdict.SUPPORTED
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"log_Z_err": -0.11}, {"ess_model": 0.4}, {"w2": 0.21}, {"mmd": 1.01}, {"seconds": 299.0}],
+)
+def test_one_miss_is_a_miss(fault, tmp_path):
+    tried = _tried(tmp_path, **fault)
+    assert [attempt.met for attempt in tried] == [True, False]
+    found = claim(GOAL, tried)
+    assert found.verdict is Verdict.REFUTED and found.measured == "1 of 2 tried: `a`"
+    few = claim(Goal("gmm9", 5, 3), tried)
+    assert few.verdict is Verdict.OPEN and "3 learned methods" in few.text
+
+
+def test_the_median_over_seeds_decides(tmp_path):
+    for seed, error in enumerate((0.01, -0.09, 0.7)):
+        put(tmp_path, "a", seed, {"log_Z_err": error}, parameters=7, cpu_seconds=1.0)
+    found = collect(tmp_path)
+    (tried,) = attempts(Goal("gmm9", 1, below={"log_Z_err": 0.1}), found.runs, found.scores)
+    assert tried.met and str(tried.figures[0]) == "0.01, 0.09, 0.7"
+
+
+def test_goals_are_of_targets_that_exist_and_the_suite_tries_no_others():
+    named = {goal.target for goal in goals()}
+    assert {target.label for target in load_suite("hard").targets} <= named
+
+
+def test_the_page(tmp_path, monkeypatch):
+    _tried(tmp_path / "results/hard")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(study, "goals", lambda: (GOAL, Goal("dw4", 30, below={"w2": 0.2})))
+    text = conduct(study.hard, tmp_path / "page", "cpu").read_text()
+    assert "| dw4 | 30 minutes | not run |" in text and "2 of 2 tried: `a`, `b`" in text
