@@ -25,6 +25,7 @@ from tiltbench.targets.bases.process import Process
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 DILATIONS = (1, 2, 4)
+PART = 512  # lattices at a time: what is kept of more of them leaves the cache in between
 
 
 @dataclass(frozen=True)
@@ -83,21 +84,41 @@ class _Lattice(Field):
 
     def _conv(self, ins: int, outs: int, step: int) -> nn.Module:
         steps = tuple(max(1, min(step, side // 2)) for side in self.sides)
-        kind: type[nn.Module] = CONVOLUTIONS[len(steps) - 1]
-        return kind(
-            ins, outs, 3, padding=steps, dilation=steps, padding_mode="circular", bias=False
-        )
+        kind: type[nn.Conv1d | nn.Conv2d | nn.Conv3d] = CONVOLUTIONS[len(steps) - 1]
+        return _Wrapped(kind(ins, outs, 3, dilation=steps, bias=False))
 
     def forward(self, x: Float[Tensor, "*b d"], embedding: Tensor) -> Float[Tensor, "*b d"]:
+        sites = x.reshape(-1, 1, *self.sides) / self.spread  # (B, 1, side, ...)
         if embedding.dim() > 1:
             embedding = embedding.expand(*x.shape[:-1], -1).flatten(0, -2)
+        most = PART if x.device.type == "cpu" else max(1, len(sites))
+        parts = sites.split(most)
+        times = embedding.split(most) if embedding.dim() > 1 else [embedding] * len(parts)
+        u = [self._part(part, time) for part, time in zip(parts, times, strict=True)]
+        return (MOST * torch.tanh(torch.cat(u) / MOST)).reshape(x.shape)
+
+    def _part(self, sites: Float[Tensor, "b 1 *sides"], embedding: Tensor) -> Tensor:
         *shifts, readout = embedding.split(self.width, -1)
         flat = (-1, *[1] * len(self.sides))
-        sites = x.reshape(-1, 1, *self.sides) / self.spread  # (B, 1, side, ...)
         h = self.lift(sites)
         for near, far, shift in zip(self.near, self.far, shifts, strict=True):
             both = near(h) + far(h.flatten(2).mean(-1)).unflatten(-1, flat)
             a, b = both.chunk(2, 1)
             h = h + torch.tanh(a) * torch.sigmoid(b * torch.tanh(b) + shift.unflatten(-1, flat))
-        u = (h * readout.unflatten(-1, flat)).sum(1)
-        return (MOST * torch.tanh(u / MOST)).reshape(x.shape)
+        return (h * readout.unflatten(-1, flat)).sum(1)
+
+
+class _Wrapped(nn.Module):
+    """A convolution of the torus.  Its margins are put on by `cat`: the circular padding of torch's
+    own layers writes into a copy, whose backward pass takes as long as the convolution's."""
+
+    def __init__(self, inner: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, h: Float[Tensor, "b c *sides"]) -> Tensor:
+        for axis, step in enumerate(self.inner.dilation, start=2):
+            last = h.narrow(axis, h.shape[axis] - step, step)
+            h = torch.cat([last, h, h.narrow(axis, 0, step)], axis)
+        out: Tensor = self.inner(h)
+        return out
