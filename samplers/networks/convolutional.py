@@ -12,7 +12,7 @@ magnetisation everywhere at once; dilations 1, 2, 4 carry the rest across 16 sit
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -84,7 +84,7 @@ class _Lattice(Field):
 
     def _conv(self, ins: int, outs: int, step: int) -> nn.Module:
         steps = tuple(max(1, min(step, side // 2)) for side in self.sides)
-        kind: type[nn.Conv1d | nn.Conv2d | nn.Conv3d] = CONVOLUTIONS[len(steps) - 1]
+        kind: Any = CONVOLUTIONS[len(steps) - 1]
         return _Wrapped(kind(ins, outs, 3, dilation=steps, bias=False))
 
     def forward(self, x: Float[Tensor, "*b d"], embedding: Tensor) -> Float[Tensor, "*b d"]:

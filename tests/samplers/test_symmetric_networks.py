@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.tools.worlds import Cloud, Field, rng
-from tiltbench.samplers.networks.convolutional import Convolutional, ConvolutionalGuided
+from tiltbench.samplers.networks.convolutional import PART, Convolutional, ConvolutionalGuided
 from tiltbench.samplers.networks.equivariant import Equivariant, EquivariantGuided
 from tiltbench.samplers.networks.perceptron import Mlp
 from tiltbench.samplers.networks.timed import MOST
@@ -136,6 +136,19 @@ def test_every_site_hears_of_every_other():
     assert (heard != 0).all()
 
 
+@lattices
+def test_many_lattices_are_taken_in_parts(case):
+    """Points with times of their own and one for all: each is what it is alone."""
+    model = made(case, torch.float64)
+    x, t, hint = drawn(case, torch.float64, 2 * PART + 3)
+    for time in (t, t[0]):
+        whole = model.control(x, time, hint if model.guided else None)
+        for i in (0, PART - 1, PART, 2 * PART + 2):
+            own = time[i : i + 1] if time.dim() else time
+            one = model.control(x[i : i + 1], own, hint[i : i + 1] if model.guided else None)
+            torch.testing.assert_close(whole[i : i + 1], one, rtol=1e-10, atol=1e-10)
+
+
 def test_a_uniform_shift_is_told_from_its_mean():
     """With one dead convolution the means alone still carry the magnetisation."""
     model = Convolutional(width=4).build(256, torus(16, 16), rng())
@@ -143,7 +156,7 @@ def test_a_uniform_shift_is_told_from_its_mean():
         for p in model.parameters():
             p.add_(0.3 * torch.randn(p.shape, generator=rng(1), dtype=p.dtype))
         for near in model.network.field.near:
-            near.weight.zero_()
+            near.inner.weight.zero_()
     x = torch.randn(256, generator=rng(2)).requires_grad_()
     (heard,) = torch.autograd.grad(model.control(x, torch.tensor(0.5))[0], x)
     assert (heard != 0).all()
