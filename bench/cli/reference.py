@@ -54,8 +54,9 @@ def reference(
     """Certify a reference: parallel tempering from dispersed starts, R-hat, virial test, halves,
     log Z in two ways.
 
-    Where a target has no exact truth, what passes is stored: with the package, or beside
-    path/to/file.py.  Exact truths are compared with the chains.
+    Where a target's truth is unknown, what passes is stored, with the package or beside
+    path/to/file.py, and is the target's truth from then on; scores of runs that are there are made
+    anew by `tiltbench score`.  Exact truths are compared with the chains.
 
     Exit code: 0 when every test passes, 1 when one fails, 2 for a wrong argument.
     """
@@ -108,9 +109,9 @@ def _store(target: Density, effort: Effort) -> Path | None:
 
     Raises Refused where one of other parameters or a better one would be lost."""
     from tiltbench.reference.certify import outdone
-    from tiltbench.targets.reference import Referenced
+    from tiltbench.targets.reference import Referenced, home_of, needs_reference
 
-    if not isinstance(target, Referenced):
+    if not needs_reference(target):
         return None
     if target != type(target)():
         raise Refused(
@@ -123,7 +124,7 @@ def _store(target: Density, effort: Effort) -> Path | None:
         raise Refused(str(error)) from error
     if worse:
         raise Refused(worse)
-    return target.home
+    return target.home if isinstance(target, Referenced) else home_of(type(target))
 
 
 def _set_targets(names: Sequence[str], settings: Sequence[Setting]) -> list[dict[str, Any]]:
