@@ -61,8 +61,7 @@ def reference(
     Exit code: 0 when every test passes, 1 when one fails, 2 for a wrong argument.
     """
     from tiltbench.engine.local import jobs_for
-    from tiltbench.reference.certify import conduct_all
-    from tiltbench.samplers.sampler import Unsupported
+    from tiltbench.reference.certify import Broken, conduct_all
 
     chosen = _set_targets(names, settings)
     made = [_density(target) for target in chosen]
@@ -74,8 +73,8 @@ def reference(
     at_once = jobs_for(jobs, "cpu", Limits())
     try:
         found = conduct_all(chosen, efforts, stores, seed, folder, command(typed), at_once)
-    except Unsupported as error:  # too few points
-        raise Refused(str(error)) from error
+    except Broken as error:  # too few points, or a log rho that raises
+        raise Refused(f"no reference of {error}") from error
     return 0 if all(verdict.passed for verdict in found) else 1
 
 
@@ -113,7 +112,7 @@ def _store(target: Density, effort: Effort) -> Path | None:
 
     if not needs_reference(target):
         return None
-    if target != type(target)():
+    if not _standard(target):
         raise Refused(
             f"the stored reference is of {target.name} as it stands; name a folder for one with "
             "other parameters with --out"
@@ -125,6 +124,14 @@ def _store(target: Density, effort: Effort) -> Path | None:
     if worse:
         raise Refused(worse)
     return target.home if isinstance(target, Referenced) else home_of(type(target))
+
+
+def _standard(target: Density) -> bool:
+    """Whether the target has the parameters that its class has by default."""
+    try:
+        return bool(target == type(target)())
+    except TypeError:  # a parameter without a default
+        return False
 
 
 def _set_targets(names: Sequence[str], settings: Sequence[Setting]) -> list[dict[str, Any]]:

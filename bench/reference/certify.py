@@ -36,6 +36,7 @@ from tiltbench.reference.tests import (
     virial,
 )
 from tiltbench.rhat import rank_rhat
+from tiltbench.run.failures import explain
 from tiltbench.run.streams import generator
 from tiltbench.samplers.classical._leapfrog import spread_out, unknown
 from tiltbench.samplers.classical._replicas import Replicas, log_ratio
@@ -91,6 +92,10 @@ class Evidence(NamedTuple):
         return {**self.statistics, **{f"basin_{k}": b for k, b in enumerate(self.basins)}}
 
 
+class Broken(Exception):
+    """Chains that could not be run; the message names the targets and says why."""
+
+
 class Verdict(NamedTuple):
     tests: tuple[Test, ...]
     files: tuple[Path, ...]  # written
@@ -110,16 +115,23 @@ def conduct_all(
     jobs: int,
 ) -> list[Verdict]:
     """`conduct` for every target, its effort and its store, `jobs` at a time in processes of one
-    thread each."""
+    thread each.  Raises Broken where chains cannot be run: the others have been."""
     with pool(min(jobs, len(targets))) as workers:
         waiting = {
             workers.submit(_conduct, target, effort, seed, out, store, command): k
             for k, (target, effort, store) in enumerate(zip(targets, efforts, stores, strict=True))
         }
-        found = {}
+        found, broken = {}, []
         for future in as_completed(waiting):
-            text, found[waiting[future]] = future.result()
-            print(text, flush=True)
+            k = waiting[future]
+            try:
+                text, found[k] = future.result()
+            except Exception as error:
+                broken.append(f"{label(build_target(targets[k]))}: {explain(error)[1]}")
+            else:
+                print(text, flush=True)
+    if broken:
+        raise Broken("; ".join(broken))
     return [found[k] for k in range(len(targets))]
 
 
