@@ -72,23 +72,11 @@ class Referenced(Density):
             return Truth("unknown: no reference; `tiltbench reference` makes one")
         if not self.is_described(stored):
             return Truth(_of_another(self, stored))
-        known, basins = stored.facts["statistics"], self.basins()
-        modes = None
+        basins, modes = self.basins(), None
         if basins is not None:
             shares = basins.share or [basin["share"] for basin in stored.facts["basins"]]
             modes = Modes(torch.tensor(shares, dtype=torch.float64), basins.assign)
-        return Truth(
-            stored.facts["source"],
-            log_Z=stored.facts["log_Z"],
-            log_Z_se=stored.facts["log_Z_se"],
-            sample=lambda n, generator: self._drawn(stored.x, n, generator),
-            held=len(stored.x),
-            modes=modes,
-            observables={
-                name: Observable(f, known[name]["mean"], known[name]["sd"], known[name]["se"])
-                for name, f in self.statistics().items()
-            },
-        )
+        return _told(self, stored, self.moved)._replace(modes=modes)
 
     def stored(self) -> Stored | None:
         """What lies in `home`, whatever its parameters; None where nothing does.
@@ -99,10 +87,6 @@ class Referenced(Density):
     def is_described(self, stored: Stored) -> bool:
         """Whether a reference is of these parameters and this version."""
         return described(self, stored)
-
-    def _drawn(self, stored: Tensor, n: int, generator: Generator) -> Float[Tensor, "n d"]:
-        x = without_replacement(stored, n, generator, self.name).double()
-        return self.moved(self.project(x), generator)
 
 
 def home_of(cls: type[Density]) -> Path:
@@ -160,13 +144,18 @@ def certified(target: Density, stated: Truth) -> Truth:
     again = f"`tiltbench reference` makes one of {target.name} as it is now"
     if not _same_values(target, stored):
         return Truth(f"unknown: the reference is of another log_rho; {again}")
-    known, functions = stored.facts["statistics"], target.statistics()
-    if lacking := sorted(set(functions) - set(known)):
+    if lacking := sorted(set(target.statistics()) - set(stored.facts["statistics"])):
         return Truth(f"unknown: the reference says nothing of {', '.join(lacking)}; {again}")
+    return _told(target, stored, target.posed)
 
-    def sample(n: int, generator: Generator) -> Tensor:
+
+def _told(target: Density, stored: Stored, moved: Callable[[Tensor, Generator], Tensor]) -> Truth:
+    """What a reference says: each draw is `moved` by a symmetry of the law."""
+    known = stored.facts["statistics"]
+
+    def sample(n: int, generator: Generator) -> Float[Tensor, "n d"]:
         x = without_replacement(stored.x, n, generator, target.name).double()
-        return target.posed(target.project(x), generator)
+        return moved(target.project(x), generator)
 
     return Truth(
         stored.facts["source"],
@@ -176,7 +165,7 @@ def certified(target: Density, stated: Truth) -> Truth:
         held=len(stored.x),
         observables={
             name: Observable(f, known[name]["mean"], known[name]["sd"], known[name]["se"])
-            for name, f in functions.items()
+            for name, f in target.statistics().items()
         },
     )
 

@@ -94,7 +94,7 @@ def test_means_errors_and_quantiles_of_named_statistics():
     error, quantiles = rest.split("<br>")
     y = x.sum(-1)
     assert float(mean) == pytest.approx(float(y.mean()), rel=0.01)
-    assert float(error) == pytest.approx(float(y.std()) / math.sqrt(4000), rel=0.1)
+    assert float(error) == pytest.approx(float(y.std()) / math.sqrt(4000), rel=0.2)
     wanted = y.quantile(torch.tensor([0.05, 0.5, 0.95], dtype=y.dtype))
     assert [float(q) for q in quantiles.split(", ")] == pytest.approx(wanted.tolist(), abs=0.03)
 
