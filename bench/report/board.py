@@ -118,6 +118,13 @@ class Board(NamedTuple):
         return bool(seen) and not any(metric_of(metric).needs & TRUTH for metric in seen)
 
     @property
+    def certifiable(self) -> bool:
+        """Whether `tiltbench reference` may make a truth: it is unknown, and that of a density."""
+        return self.unknown and any(
+            "density" in metric_of(metric).needs for row in self.rows for metric in row.cells
+        )
+
+    @property
     def has_flops(self) -> bool:
         return any(not math.isnan(row.spent.flops) for row in self.rows)
 

@@ -194,7 +194,7 @@ def conclusion(rows: Sequence[Standing], boards: Sequence[Board], ranked: int) -
 
 def _certify(boards: Sequence[Board]) -> str:
     """How targets of unknown truth get one; nothing where there is none."""
-    names = list(dict.fromkeys(board.target for board in boards if board.unknown))
+    names = list(dict.fromkeys(board.target for board in boards if board.certifiable))
     if not names:
         return ""
     return (

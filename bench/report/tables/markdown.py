@@ -111,9 +111,10 @@ def _without_truth(board: Board, frames: Frames, runs: Path) -> str:
     records = [record for record in frames.records if record.id in mine]
     said = (
         f"The truth of {text(board.target)} is unknown, so there are no places: no score here sees "
-        "what a sampler has missed, and one that never moved could have the best of them. "
-        f"`tiltbench reference {board.target}` certifies a truth from long chains."
+        "what a sampler has missed, and one that never moved could have the best of them."
     )
+    if board.certifiable:
+        said += f" {code(f'tiltbench reference {board.target}')} certifies one from long chains."
     target = targets_of(records[:1], runs).get(board.target)
     tables = unknown(target, seeds_of(runs, records, target.dim)) if target else ""
     return "\n\n".join(filter(None, (said, tables)))
