@@ -166,7 +166,7 @@ class Density(Target):
         if _nearer(cls, "log_rho", "log_rho_and_grad"):
             cls.log_rho_and_grad = Density.log_rho_and_grad  # type: ignore[method-assign]
         if "truth" in vars(cls):
-            cls.truth = _or_certified(cls.truth)  # type: ignore[method-assign]
+            cls.truth = _or_certified(cls.truth)  # type: ignore[method-assign, assignment]
 
 
 class Tilt(Target):
