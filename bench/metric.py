@@ -13,8 +13,8 @@ from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Density, Target, Tilt, Truth
 
 # What a metric may need: "sample" (exact draws), "log_Z", "modes", "observables" of the truth;
-# "log_w", "reverse" (log_w_reverse), "own_log_Z" of the outcome; "probe.NAME"; of the target, what
-# KINDS lists.
+# "log_w", "reverse" (log_w_reverse), "own_log_Z", "chains" (groups of states in the order of time)
+# of the outcome; "probe.NAME"; of the target, what KINDS lists.
 Needs = frozenset[str]
 
 
@@ -40,11 +40,17 @@ KINDS = {
     "tilt": "the target is a density: it has no base model and no reward of its own",
     "particles": "the target has no particles",
     "lattice": "the target is not a lattice",
+    "unknown_law": "exact draws of the target are known: draws are compared with them instead",
+    "unknown_log_Z": "log Z of the target is known: errors of its estimates are scored instead",
 }  # why a metric made for one kind of target has no number on another
 
 
-def of_kind(need: str, target: Target) -> bool:
-    """Whether the target is of the kind that a metric asks for."""
+def of_kind(need: str, target: Target, truth: Truth) -> bool:
+    """Whether the target, of which `truth` is known, is of the kind that a metric asks for."""
+    if need == "unknown_law":
+        return truth.sample is None
+    if need == "unknown_log_Z":
+        return truth.log_Z is None
     if need == "density":
         return isinstance(target, Density)
     if need == "tilt":

@@ -1,4 +1,5 @@
-"""R-hat: whether chains have forgotten where they started (arviz-stats, on arrays of chains)."""
+"""R-hat, whether chains have forgotten where they started, and their effective sizes
+(arviz-stats, on arrays of chains)."""
 
 from __future__ import annotations
 
@@ -38,6 +39,17 @@ def split_rhat(values: Float[Tensor, " n"], group: Int[Tensor, " n"]) -> float:
     if len(ends) == 1:
         return _rhat(torch.stack(ends[0]), "identity")
     return _rhat(torch.stack([torch.cat(both) for both in ends]), "split")
+
+
+def bulk_ess(chains: Chains) -> float:
+    """The bulk effective sample size of all chains together, in states: that of the rank-normalised
+    halves of the chains (Vehtari et al. 2021).  nan where nothing varies, and for fewer than 4
+    states."""
+    from arviz_stats.base import array_stats
+
+    array = chains.double().cpu().numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(array_stats.ess(array, method="bulk"))
 
 
 def _rhat(chains: Chains, method: str) -> float:

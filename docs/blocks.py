@@ -51,6 +51,9 @@ NOT_RUN = {
     "make test": "these blocks are run by a test",
     "make docs": "it has a step of its own in .ci/run",
     "tiltbench base digits --kind flow --out mine": "a minute; test_digits has it briefly",
+    "tiltbench reference valley.py --points 2e6 --ladders 16": (
+        "minutes; tests/reference/test_beside.py has what it writes"
+    ),
     "tiltbench run --suite smoke --device cuda --gpus 0,1 --gpu-share 0.5": "it needs two GPUs",
     "cp there/runs/* here/runs/": "a command of the system",
     "ray start --head": "it needs the extra `cluster`; `make cluster` tests the like",

@@ -8,8 +8,10 @@ it; a class that extends Density does the same and may have parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from tiltbench.targets.target import Density, Truth
 
 Values = Callable[[np.ndarray], np.ndarray]  # (n, dim) -> (n,), float64
 Gradients = Callable[[np.ndarray], np.ndarray]  # (n, dim) -> (n, dim), float64
+Statistics = Mapping[str, Callable[[Any], Any]]  # (n, dim) -> (n,), of arrays or of tensors
 
 STEP = np.finfo(np.float64).eps ** (1 / 3)  # of central differences, in scales
 
@@ -31,12 +34,17 @@ def from_torch(
     dim: int,
     scale: float = 1.0,
     truth: Truth | None = None,
+    statistics: Statistics | Iterable[str] | None = None,
 ) -> type[Density]:
     """The target rho(x) = exp log_density(x), a PyTorch function (*b, dim) -> (*b) in nats.
 
-    `scale` is the rms coordinate, as far as it is known; `truth` what is known, nothing by default.
-    """
-    return _density(name, log_density, dim, scale, truth)
+    `scale` is the rms coordinate, as far as it is known; `truth` what is known, nothing by default:
+    then the certified reference beside the file is the truth, once `tiltbench reference` has made
+    one.  `statistics` are what a table reports of draws whose truth is unknown: functions by name,
+    (n, dim) -> (n,), or one name a coordinate (default x1, x2, ...).
+
+    Raises ValueError where the names are not one a coordinate."""
+    return _density(name, log_density, dim, scale, truth, _named(name, statistics, dim))
 
 
 def from_numpy(
@@ -46,24 +54,36 @@ def from_numpy(
     scale: float = 1.0,
     gradient: Gradients | None = None,
     truth: Truth | None = None,
+    statistics: Statistics | Iterable[str] | None = None,
 ) -> type[Density]:
     """The same of a NumPy function (n, dim) -> (n,), and of its gradient (n, dim) -> (n, dim).
 
     Without a gradient central differences are taken: the meter counts one gradient, the machine
     works for 2 dim values.  A function of one point, as Stan's and NumPyro's log densities are,
     becomes one of many by `numpy.vectorize(f, signature="(d)->()")`, its gradient by
-    `signature="(d)->(d)"`.  There are no second derivatives, and no device but the CPU's."""
+    `signature="(d)->(d)"`.  The functions of `statistics` take arrays, too.  There are no second
+    derivatives, and no device but the CPU's."""
     slope = gradient or _differences(log_density, scale)
 
     def log_rho(x: Tensor) -> Tensor:
         value: Tensor = _Foreign.apply(x, log_density, slope)
         return value
 
-    return _density(name, log_rho, dim, scale, truth)
+    named = _named(name, statistics, dim)
+    named = {
+        key: _of_arrays(key, g) if isinstance(statistics, Mapping) else g
+        for key, g in named.items()
+    }
+    return _density(name, log_rho, dim, scale, truth, named)
 
 
 def _density(
-    name: str, f: Callable[[Tensor], Tensor], dim: int, scale: float, truth: Truth | None
+    name: str,
+    f: Callable[[Tensor], Tensor],
+    dim: int,
+    scale: float,
+    truth: Truth | None,
+    statistics: Statistics,
 ) -> type[Density]:
     known = truth or Truth("unknown")
     body: dict[str, Any] = {
@@ -73,8 +93,51 @@ def _density(
         "scale": scale,
         "log_rho": lambda self, x: f(x),
         "truth": lambda self: known,
+        "__module__": _caller(),  # beside whose file a reference lies
     }
+    if statistics:
+        body["statistics"] = lambda self: dict(statistics)
     return dataclass(frozen=True)(type(name, (Density,), body))
+
+
+def _caller() -> str:
+    """The module that called this file."""
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_globals["__name__"] == __name__:
+        frame = frame.f_back
+    return str(frame.f_globals["__name__"])
+
+
+def _named(name: str, statistics: Statistics | Iterable[str] | None, dim: int) -> Statistics:
+    if statistics is None or isinstance(statistics, Mapping):
+        return statistics or {}
+    names = [statistics] if isinstance(statistics, str) else [str(one) for one in statistics]
+    if len(set(names)) != dim:
+        raise ValueError(
+            f"{name} has {dim} coordinates, and its statistics are {len(set(names))} different "
+            "names: state one a coordinate, or functions by name"
+        )
+    return {one: partial(_coordinate, i) for i, one in enumerate(names)}
+
+
+def _coordinate(i: int, x: Tensor) -> Tensor:
+    return x[..., i]
+
+
+def _of_arrays(name: str, f: Callable[[Any], Any]) -> Callable[[Tensor], Tensor]:
+    """A NumPy function (n, dim) -> (n,) of the points x (*b, dim)."""
+
+    def statistic(x: Tensor) -> Tensor:
+        flat = _array(x)
+        value = np.asarray(f(flat), dtype=np.float64)
+        if value.shape != flat.shape[:1]:
+            raise ValueError(
+                f"the statistic {name} maps {flat.shape} to {value.shape}, not to "
+                f"{flat.shape[:1]}: write one number a point, such as lambda x: x[:, 0]"
+            )
+        return torch.from_numpy(value.copy()).to(x).reshape(x.shape[:-1])
+
+    return statistic
 
 
 def _differences(log_density: Values, scale: float) -> Gradients:

@@ -7,7 +7,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial, wraps
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tiltbench.targets.bases.process import Process
 
 DATA = Path(__file__).parent / "data"
+COORDINATES = 32  # that are statistics of a target which names none
 
 
 class Observable(NamedTuple):
@@ -60,6 +61,12 @@ class Truth(NamedTuple):
     # (n, generator) -> (K + 1, n, D): draws as `sample` makes them, each with the path of the
     # base's chain that it ended; where that is all one knows of the base (`reversed_exactly`)
 
+    @property
+    def unknown(self) -> bool:
+        """Whether nothing is known that a score could be held against."""
+        facts = (self.log_Z, self.sample, self.modes, self.noised_score)
+        return all(fact is None for fact in facts) and not self.observables
+
 
 class Target(ABC):
     """A law p* on R^dim, stated up to a constant.
@@ -94,6 +101,16 @@ class Target(ABC):
     def pixels(self) -> tuple[int, int] | None:
         """(rows, columns): x is a grey image, row by row, dark at -1 and bright at 1."""
         return None
+
+    def statistics(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """Named functions (B, D) -> (B,) that a table reports where the truth is unknown, and of
+        which a certified reference states mean, sd and error.
+
+        By default the coordinates `x1`, `x2`, ..., at most 32 of them; none of particles, lattices
+        and images, whose coordinates have no meaning one by one."""
+        if self.particles or self.lattice or self.pixels:
+            return {}
+        return {f"x{i + 1}": partial(_coordinate, i) for i in range(min(self.dim, COORDINATES))}
 
     @property
     def rank(self) -> int:
@@ -148,6 +165,8 @@ class Density(Target):
         super().__init_subclass__(**keywords)
         if _nearer(cls, "log_rho", "log_rho_and_grad"):
             cls.log_rho_and_grad = Density.log_rho_and_grad  # type: ignore[method-assign]
+        if "truth" in vars(cls):
+            cls.truth = _or_certified(cls.truth)  # type: ignore[method-assign, assignment]
 
 
 class Tilt(Target):
@@ -181,6 +200,24 @@ class Tilt(Target):
         """What the diversity of draws is measured in: x itself, or say a classifier's last layer.
         Euclidean distances between features are to mean something."""
         return x
+
+
+def _or_certified(stated: Callable[[Any], Truth]) -> Callable[[Any], Truth]:
+    """`truth` of a density: what its class states or, where that is nothing, what the certified
+    reference beside its file says (targets/reference.py)."""
+
+    @wraps(stated)
+    def truth(self: Density) -> Truth:
+        from tiltbench.targets.reference import certified  # which imports this file
+
+        found = stated(self)
+        return certified(self, found) if found.unknown else found
+
+    return truth
+
+
+def _coordinate(i: int, x: Tensor) -> Tensor:
+    return x[..., i]
 
 
 def _nearer(cls: type, name: str, other: str) -> bool:

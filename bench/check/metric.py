@@ -18,7 +18,7 @@ from tiltbench.samplers.weights import Estimate
 from tiltbench.score.floor import COMPARED, REPETITIONS, known, measure
 from tiltbench.targets.target import Target
 
-NEEDS = {*COMPARED, *KINDS, "log_Z", "log_w", "reverse", "own_log_Z"}
+NEEDS = {*COMPARED, *KINDS, "log_Z", "log_w", "reverse", "own_log_Z", "chains"}
 PERFECT = ("0", "1", "floor", "")
 TARGETS = (
     "gmm9",

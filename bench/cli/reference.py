@@ -54,14 +54,14 @@ def reference(
     """Certify a reference: parallel tempering from dispersed starts, R-hat, virial test, halves,
     log Z in two ways.
 
-    Where a target has no exact truth, what passes is stored: with the package, or beside
-    path/to/file.py.  Exact truths are compared with the chains.
+    Where a target's truth is unknown, what passes is stored, with the package or beside
+    path/to/file.py, and is the target's truth from then on; scores of runs that are there are made
+    anew by `tiltbench score`.  Exact truths are compared with the chains.
 
     Exit code: 0 when every test passes, 1 when one fails, 2 for a wrong argument.
     """
     from tiltbench.engine.local import jobs_for
-    from tiltbench.reference.certify import conduct_all
-    from tiltbench.samplers.sampler import Unsupported
+    from tiltbench.reference.certify import Broken, conduct_all
 
     chosen = _set_targets(names, settings)
     made = [_density(target) for target in chosen]
@@ -73,8 +73,8 @@ def reference(
     at_once = jobs_for(jobs, "cpu", Limits())
     try:
         found = conduct_all(chosen, efforts, stores, seed, folder, command(typed), at_once)
-    except Unsupported as error:  # too few points
-        raise Refused(str(error)) from error
+    except Broken as error:  # too few points, or a log rho that raises
+        raise Refused(f"no reference of {error}") from error
     return 0 if all(verdict.passed for verdict in found) else 1
 
 
@@ -108,11 +108,11 @@ def _store(target: Density, effort: Effort) -> Path | None:
 
     Raises Refused where one of other parameters or a better one would be lost."""
     from tiltbench.reference.certify import outdone
-    from tiltbench.targets.reference import Referenced
+    from tiltbench.targets.reference import Referenced, home_of, needs_reference
 
-    if not isinstance(target, Referenced):
+    if not needs_reference(target):
         return None
-    if target != type(target)():
+    if not _standard(target):
         raise Refused(
             f"the stored reference is of {target.name} as it stands; name a folder for one with "
             "other parameters with --out"
@@ -123,7 +123,15 @@ def _store(target: Density, effort: Effort) -> Path | None:
         raise Refused(str(error)) from error
     if worse:
         raise Refused(worse)
-    return target.home
+    return target.home if isinstance(target, Referenced) else home_of(type(target))
+
+
+def _standard(target: Density) -> bool:
+    """Whether the target has the parameters that its class has by default."""
+    try:
+        return bool(target == type(target)())
+    except TypeError:  # a parameter without a default
+        return False
 
 
 def _set_targets(names: Sequence[str], settings: Sequence[Setting]) -> list[dict[str, Any]]:

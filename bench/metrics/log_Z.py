@@ -25,7 +25,7 @@ def _minus(estimate: Estimate, truth: Truth) -> Estimate:
     return Estimate(value, math.hypot(se, truth.log_Z_se), n)
 
 
-def _told(estimate: Estimate, k: float, log_w: Tensor, other: Tensor | None, side: str) -> Estimate:
+def told(estimate: Estimate, k: float, log_w: Tensor, other: Tensor | None, side: str) -> Estimate:
     """The estimate of the mean of exp(log_w), without its error where the weights do not tell it:
     where their tail is too heavy, or where `other`, those along the other side's paths, show that
     the mean lacks more beyond the largest of them than the error (math.md 5.5)."""
@@ -46,7 +46,7 @@ def _forward(target: Target, truth: Truth, outcome: Outcome, generator: Generato
     draws = outcome.draws
     log_w, group = given(draws.log_w), draws.group
     found, k = estimators.jarzynski(log_w, group), estimators.k_hat(log_w, group)
-    return _minus(_told(found, k, log_w, outcome.log_w_reverse, ""), truth)
+    return _minus(told(found, k, log_w, outcome.log_w_reverse, ""), truth)
 
 
 def _reverse(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
@@ -54,7 +54,7 @@ def _reverse(target: Target, truth: Truth, outcome: Outcome, generator: Generato
     found, k = estimators.reverse(-back), estimators.k_hat(back)
     if NOISED in outcome.probes:
         return _minus(_noised(found), truth)
-    return _minus(_told(found, k, back, None if there is None else -there, "_rev"), truth)
+    return _minus(told(found, k, back, None if there is None else -there, "_rev"), truth)
 
 
 def _bar(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:

@@ -5,6 +5,7 @@ Entry points of installed packages need none of this: the registries find them b
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -113,6 +114,23 @@ def plugin_hash(name: str) -> str:
     if in_session(name):
         return _called(name)[0].path.name.rpartition(" ")[2]
     return digest(found for entry in _called(name) if (found := entry_hash(entry)))
+
+
+def truth_hash(name: str) -> str:
+    """`plugin_hash` of a target and, where a certified reference lies beside its file, a hash of
+    that: with it the target has another truth, and other floors."""
+    own = plugin_hash(name)
+    try:
+        entry = TARGETS.find(name)
+    except UnknownName:  # or a file that is gone
+        return own
+    if entry.module is not None and entry.module != SESSION:
+        return own
+    folder = Path() if entry.module == SESSION else entry.path.parent
+    about = folder / f"{entry.name}_reference.json"
+    if not about.is_file():
+        return own
+    return f"{own} reference {hashlib.sha256(about.read_bytes()).hexdigest()[:16]}"
 
 
 def entry_hash(entry: Entry) -> str:

@@ -36,6 +36,7 @@ from tiltbench.reference.tests import (
     virial,
 )
 from tiltbench.rhat import rank_rhat
+from tiltbench.run.failures import explain
 from tiltbench.run.streams import generator
 from tiltbench.samplers.classical._leapfrog import spread_out, unknown
 from tiltbench.samplers.classical._replicas import Replicas, log_ratio
@@ -45,7 +46,17 @@ from tiltbench.samplers.sampler import Unsupported
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem, pose
-from tiltbench.targets.reference import Basins, Referenced, checksum
+from tiltbench.targets.reference import (
+    Basins,
+    Referenced,
+    checksum,
+    described,
+    home_of,
+    needs_reference,
+    probed,
+    reference_of,
+    stated,
+)
 from tiltbench.targets.settings import standard
 from tiltbench.targets.target import Density
 
@@ -81,6 +92,10 @@ class Evidence(NamedTuple):
         return {**self.statistics, **{f"basin_{k}": b for k, b in enumerate(self.basins)}}
 
 
+class Broken(Exception):
+    """Chains that could not be run; the message names the targets and says why."""
+
+
 class Verdict(NamedTuple):
     tests: tuple[Test, ...]
     files: tuple[Path, ...]  # written
@@ -100,16 +115,23 @@ def conduct_all(
     jobs: int,
 ) -> list[Verdict]:
     """`conduct` for every target, its effort and its store, `jobs` at a time in processes of one
-    thread each."""
+    thread each.  Raises Broken where chains cannot be run: the others have been."""
     with pool(min(jobs, len(targets))) as workers:
         waiting = {
             workers.submit(_conduct, target, effort, seed, out, store, command): k
             for k, (target, effort, store) in enumerate(zip(targets, efforts, stores, strict=True))
         }
-        found = {}
+        found, broken = {}, []
         for future in as_completed(waiting):
-            text, found[waiting[future]] = future.result()
-            print(text, flush=True)
+            k = waiting[future]
+            try:
+                text, found[k] = future.result()
+            except Exception as error:
+                broken.append(f"{label(build_target(targets[k]))}: {explain(error)[1]}")
+            else:
+                print(text, flush=True)
+    if broken:
+        raise Broken("; ".join(broken))
     return [found[k] for k in range(len(targets))]
 
 
@@ -117,19 +139,21 @@ def usual(target: Density) -> Effort:
     return Effort(LEAST + A_DIMENSION * target.rank)
 
 
-def outdone(target: Referenced, effort: Effort) -> str:
+def outdone(target: Density, effort: Effort) -> str:
     """Why the reference that lies in the target's home is not to be replaced by one of this effort;
     empty where it may be.  Raises ValueError where it is damaged."""
-    old = target.stored()
-    if old is None or not target.is_described(old):
+    old = reference_of(target)
+    if old is None or not described(target, old):
         return ""
+    if not isinstance(target, Referenced) and target.truth().unknown:
+        return ""  # it is of a density that the file had before
     before = Effort(**old.facts["effort"])
     if effort.points >= before.points and effort.ladders >= before.ladders:
         return ""
     return (
         f"the stored reference of {target.name} took {before.points} points and {before.ladders} "
         f"ladders, more than {effort.points} and {effort.ladders}: ask for as many, name another "
-        f"folder with --out, or delete {target.name}_reference.json in {target.home}"
+        f"folder with --out, or delete {target.name}_reference.json in {home_of(type(target))}"
     )
 
 
@@ -153,8 +177,8 @@ def conduct(
 ) -> Verdict:
     """Runs the chains, tests them and writes <name>_reference.npz and .json.
 
-    A `Referenced` target that passes is written to `store` (to `out` where that is None), what
-    fails and what needs no reference to `out`.
+    What passes of a target that needs a reference is written to `store` (to `out` where that is
+    None), what fails and what needs none to `out`.
     """
     begun, cpu = time.monotonic(), time.process_time()
     evidence = gather(target, effort, seed)
@@ -163,13 +187,15 @@ def conduct(
     for test in tests:
         say(f"  {'ok ' if test.passed else 'BAD'} {test.sentence}")
     passed = all(test.passed for test in tests)
-    needed = isinstance(target, Referenced)
+    needed = needs_reference(target)
     folder = store if passed and needed and store is not None else out
-    raw = _rows(evidence.x, seed)
+    rows = _rows(evidence.x, seed)
+    raw = _packed(rows)
     stem = f"{target.name}_reference"
     about = strict(
         {
             **facts(target, evidence),
+            "log_rho": probed(target, rows),
             "certified": passed,
             "tests": [_plain(test) for test in tests],
             "notes": dict(evidence.notes),
@@ -185,14 +211,16 @@ def conduct(
     files = (folder / f"{stem}.npz", folder / f"{stem}.json")
     write_bytes(files[0], raw)
     write_json(files[1], {**about, "sha256": checksum(raw, about)})
-    say(f"  {_outcome(passed, needed)}; {files[1]}")
+    say(f"  {_outcome(passed, needed, store is not None)}; {files[1]}")
     return Verdict(tuple(tests), files)
 
 
-def _outcome(passed: bool, needed: bool) -> str:
+def _outcome(passed: bool, needed: bool, stored: bool) -> str:
     if not passed:
         return "NOT certified"
-    return "certified" if needed else "checked; its truth is exact, so no reference is needed"
+    if not needed:
+        return "checked; its truth is exact, so no reference is needed"
+    return "certified: the truth of this target from now on" if stored else "certified"
 
 
 def _plain(test: Test) -> dict[str, Any]:
@@ -263,7 +291,7 @@ def tempered(problem: Problem, effort: Effort, rank: int, generator: Generator) 
 def statistics(target: Density) -> dict[str, Callable[[Tensor], Tensor]]:
     """Energy and radius, and what the target names."""
     always = {"energy": lambda x: -target.log_rho(x), "radius": lambda x: x.square().sum(-1).sqrt()}
-    if isinstance(target, Referenced):
+    if needs_reference(target):
         return {**always, **target.statistics()}
     known = target.truth().observables
     return {**always, **{name: observable.f for name, observable in known.items()}}
@@ -274,7 +302,7 @@ def basins(target: Density, x: Float[Tensor, "c n d"]) -> tuple[Tensor, ...]:
     if isinstance(target, Referenced):
         cells = target.basins()
     else:
-        modes = target.truth().modes
+        modes = stated(target).modes
         cells = Basins(len(modes.weight), modes.assign) if modes is not None else None
     if cells is None:
         return ()
@@ -323,7 +351,7 @@ def _exact(
         shares = (cells.share if cells is not None else None) or ()
         by_symmetry = {f"basin_{k}": (share, 0.0) for k, share in enumerate(shares)}
         return by_symmetry, {f"basin_{k}": estimate(y) for k, y in enumerate(evidence.basins)}
-    truth = target.truth()
+    truth = stated(target)
     known = {name: (o.mean, o.se) for name, o in truth.observables.items()}
     made = {name: estimate(evidence.statistics[name]) for name in known}
     if truth.modes is not None:
@@ -356,13 +384,18 @@ def facts(target: Density, evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _rows(x: Float[Tensor, "chains states d"], seed: int) -> bytes:
-    """The npz file: `x`, single-precision rows spread evenly over chains and time."""
+def _rows(x: Float[Tensor, "chains states d"], seed: int) -> Float[Tensor, "n d"]:
+    """Single-precision rows spread evenly over chains and time."""
     chains, states, dim = x.shape
     count = min(MOST, NUMBERS // dim, chains * states)
     index = spread_out(chains, states, count, _generator(seed, "rows"))
+    return x.reshape(-1, dim)[index].float()
+
+
+def _packed(rows: Float[Tensor, "n d"]) -> bytes:
+    """The npz file."""
     file = io.BytesIO()
-    np.savez_compressed(file, x=x.reshape(-1, dim)[index].float().numpy())
+    np.savez_compressed(file, x=rows.numpy())
     return file.getvalue()
 
 

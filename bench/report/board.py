@@ -36,6 +36,7 @@ TRUTH = {"sample", "modes", "observables", "log_Z", "reverse"}  # needs that onl
 GROUPS = {
     "drawn": "Draws, as they are",
     "weighted": "Draws, after weighting",
+    "chains": "Chains",
     "weights": "log Z and weights",
     "probes": "Measured while training",
 }
@@ -109,6 +110,19 @@ class Board(NamedTuple):
     def of(self, frame: DataFrame) -> DataFrame:
         """The rows of a frame that are this board's."""
         return block_of(frame, (self.target, self.budget, self.limits))
+
+    @property
+    def unknown(self) -> bool:
+        """Whether some run finished and no score could be held against a truth."""
+        seen = [metric for row in self.rows for metric in row.cells]
+        return bool(seen) and not any(metric_of(metric).needs & TRUTH for metric in seen)
+
+    @property
+    def certifiable(self) -> bool:
+        """Whether `tiltbench reference` may make a truth: it is unknown, and that of a density."""
+        return self.unknown and any(
+            "density" in metric_of(metric).needs for row in self.rows for metric in row.cells
+        )
 
     @property
     def has_flops(self) -> bool:
@@ -233,6 +247,8 @@ def group(name: str) -> str:
     needs = metric_of(name).needs
     if any(need.startswith("probe.") for need in needs):
         return "probes"
-    if needs & {"sample", "modes", "observables"}:
+    if "chains" in needs:
+        return "chains"
+    if needs & {"sample", "modes", "observables", "unknown_law"}:
         return "weighted" if name.endswith(SUFFIX) else "drawn"
     return "weights"

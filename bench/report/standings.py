@@ -167,7 +167,7 @@ def conclusion(rows: Sequence[Standing], boards: Sequence[Board], ranked: int) -
     if not ranked:
         return (
             "Nobody has a place: no target here has a truth that the runs that finished could be "
-            "compared with."
+            f"compared with.{_certify(boards)}"
         )
     at = {board.target for board in boards if any(map(_at, board.rows))}
     targets = {board.target for board in boards}
@@ -190,6 +190,18 @@ def conclusion(rows: Sequence[Standing], boards: Sequence[Board], ranked: int) -
         else ""
     )
     return f"{lead}{by}; {where}{few}."
+
+
+def _certify(boards: Sequence[Board]) -> str:
+    """How targets of unknown truth get one; nothing where there is none."""
+    names = list(dict.fromkeys(board.target for board in boards if board.certifiable))
+    if not names:
+        return ""
+    return (
+        " The table has the scores that need none (log Z as estimated, R-hat, ksd, means); "
+        f"`tiltbench reference {' '.join(names)}` certifies a truth, and `tiltbench score` then "
+        "ranks the same runs."
+    )
 
 
 def learned(rows: Sequence[Standing], boards: Sequence[Board]) -> list[str]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tiltbench.metric import KINDS, Metric, Outcome, Unknown, of_kind
-from tiltbench.plan.plugins import plugin_hash
+from tiltbench.plan.plugins import truth_hash
 from tiltbench.plan.spec import METRICS, build_target
 from tiltbench.records.located import located
 from tiltbench.records.record import Record, read_outcome, read_record
@@ -22,7 +22,15 @@ from tiltbench.run.streams import generator
 from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import Unbounded, ess, resample
 from tiltbench.score.curve import curve_scores
-from tiltbench.score.floor import COMPARED, Floor, Floors, compared, sample_metrics, short
+from tiltbench.score.floor import (
+    COMPARED,
+    Floor,
+    Floors,
+    compared,
+    draw_metrics,
+    sample_metrics,
+    short,
+)
 from tiltbench.score.result import Evaluation, Score
 from tiltbench.targets.target import Target, Truth
 
@@ -87,7 +95,7 @@ def _scores(
     record: Record,
     floors: Floors,
 ) -> Iterator[tuple[str, Score]]:
-    comparing = sample_metrics()
+    comparing = draw_metrics()
     n = compared(len(outcome.draws.x))
     few, weighted = _thinned(outcome, n), _weighted(outcome, record, n)
     here = floors.get(n, {})
@@ -142,21 +150,27 @@ def _missing(metric: Metric, target: Target, truth: Truth, outcome: Outcome) -> 
         "log_w": _bad_weights(log_w, "the method gives no weights"),
         "reverse": _bad_weights(back, "the method cannot trace paths back from exact draws"),
         "own_log_Z": "" if draws.log_Z else "the method makes no estimate of its own",
+        "chains": "" if chained(draws) else "the draws are no chains",
     }
     for need in sorted(metric.needs, key=lambda need: (need not in KINDS, need)):
         if need in KINDS:
-            if not of_kind(need, target):
+            if not of_kind(need, target, truth):
                 return KINDS[need]
         elif need.startswith("probe."):
             if need.removeprefix("probe.") not in outcome.probes:
                 return f"the run measured no {need.removeprefix('probe.')}"
         elif reasons[need]:
             return reasons[need]
-    if metric.needs & COMPARED:
+    if metric.needs & {*COMPARED, "unknown_law"}:
         bad = int((~x.isfinite().all(-1)).sum())
         if bad:
             return f"{bad} of {len(x)} draws are not finite"
     return ""
+
+
+def chained(draws: Draws) -> bool:
+    """Whether the groups of the draws are chains: states in the order of time, of equal weight."""
+    return draws.group is not None and draws.log_w is None
 
 
 def _bad_weights(log_w: Tensor | None, absent: str) -> str:
@@ -203,7 +217,7 @@ Source = tuple[str, str]  # a target's spec, located, and the hash of its file w
 
 def _source(record: Record, runs: Path) -> Source:
     target = located(record, runs)
-    return json.dumps(target, sort_keys=True), plugin_hash(target["name"])
+    return json.dumps(target, sort_keys=True), truth_hash(target["name"])
 
 
 def _rebuilt(record: Record, source: Source, outcome: Outcome) -> tuple[Target, Truth]:

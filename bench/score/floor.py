@@ -67,7 +67,7 @@ FloorTable = dict[str, TargetFloors]  # by target, version and number of draws
 
 
 def floors_key(target: Spec, version: int, n: int, file: str = "") -> str:
-    """The key of a target's floors: its complete spec, its version, the `plugin_hash` of its name
+    """The key of a target's floors: its complete spec, its version, the `truth_hash` of its name
     (nothing for the package's own) and the number of draws."""
     return f"{json.dumps(target, sort_keys=True)} v{version}{file and f' file {file}'} n={n}"
 
@@ -84,6 +84,16 @@ def sample_metrics() -> dict[str, Metric]:
     return {n: m for n, m in loaded.items() if m.needs & COMPARED and m.needs <= SAMPLE_NEEDS}
 
 
+def draw_metrics() -> dict[str, Metric]:
+    """Those that score a set of draws by itself or beside exact ones: `sample_metrics`, and what
+    stands in for them where the law is unknown."""
+    loaded = {name: METRICS.load(name) for name in METRICS.entries}
+    alone = {
+        n: m for n, m in loaded.items() if "unknown_law" in m.needs and m.needs <= SAMPLE_NEEDS
+    }
+    return {**sample_metrics(), **alone}
+
+
 def known(metric: Metric, target: Target, truth: Truth) -> bool:
     """Whether the target is of the kind, and `truth` has what a sample metric needs."""
     have = {
@@ -91,7 +101,7 @@ def known(metric: Metric, target: Target, truth: Truth) -> bool:
         "modes": truth.modes is not None,
         "observables": bool(truth.observables),
     }
-    return all(have[n] if n in have else of_kind(n, target) for n in metric.needs)
+    return all(have[n] if n in have else of_kind(n, target, truth) for n in metric.needs)
 
 
 def measure(

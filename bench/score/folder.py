@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tiltbench.plan.plugins import deciding, metric_hash, metric_modules, plugin_hash
+from tiltbench.plan.plugins import deciding, metric_hash, metric_modules, truth_hash
 from tiltbench.plan.source import package
 from tiltbench.plan.spec import METRICS, Spec, build_target
 from tiltbench.processes import pool
@@ -142,7 +142,7 @@ def scoring_code(target: Spec) -> str:
     metrics, lent = metric_modules()
     parts = [
         package().hash({SCORER, *own, *metrics}, files | lent),
-        plugin_hash(target["name"]),
+        truth_hash(target["name"]),
         metric_hash(),
         _shipped(SHIPPED.read_bytes() if SHIPPED.exists() else b"").get(_key(target), ""),
     ]
@@ -243,7 +243,7 @@ def _floors(
     files: dict[str, str] = {}
     for record in due:
         target, version = record.spec["target"], record.spec["target_version"]
-        file = files.setdefault(_key(target), plugin_hash(placed[record.id]["name"]))
+        file = files.setdefault(_key(target), truth_hash(placed[record.id]["name"]))
         n, of_curve = _counts(runs, record)
         for count, names in ((n, set(sample_metrics())), (of_curve, {*DISTANCES, ENERGY})):
             if count > 1:
@@ -316,7 +316,7 @@ def _measure(task: tuple[_Asked, tuple[str, ...]]) -> tuple[_Asked, TargetFloors
 def _floors_by_draws(table: FloorTable, record: Record, placed: Spec) -> dict[int, TargetFloors]:
     """The floors of the record's target, by number of draws."""
     target = record.spec["target"]
-    file = plugin_hash(placed["name"])
+    file = truth_hash(placed["name"])
     start = floors_key(target, record.spec["target_version"], 0, file).removesuffix("0")
     names = {metric_key(name): name for name in METRICS.entries}
     return {

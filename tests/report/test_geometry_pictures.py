@@ -227,7 +227,7 @@ def test_histograms_are_shares_and_what_is_outside_is_stated():
 
 def test_histograms_without_exact_draws_share_the_window_of_all():
     typical = torch.linspace(-2, 2, 100, dtype=torch.float64)[:, None]
-    draw = histogram(lambda x: x[:, 0], torch.empty(0, 1), typical)
+    draw = histogram(lambda x: x[:, 0], torch.empty(0, 1), [typical])
     panels = axes(), axes()
     for panel, x in zip(panels, (typical[:50], typical[50:]), strict=True):
         draw(panel, x, "#123456")

@@ -26,13 +26,13 @@ from tiltbench.report.board import GROUPS, Board, Row, group
 from tiltbench.report.compare import scale
 from tiltbench.report.frame import Frames, metric_of
 from tiltbench.report.page.views import views
-from tiltbench.report.pictures.plots import targets_of
 from tiltbench.report.pictures.style import looks
 from tiltbench.report.places import shown
 from tiltbench.report.tables.legend import NOT_BETTER, SIDES, brief, legend, physics
 from tiltbench.report.tables.markdown import PLACES, places_of, worst
 from tiltbench.report.tables.misled import misled
 from tiltbench.report.tables.reasons import dashes, ends, marks, notes, places
+from tiltbench.report.targets import targets_of
 from tiltbench.score.curve import DISTANCES
 
 PARTS = Path(__file__).parent / "assets"

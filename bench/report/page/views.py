@@ -13,6 +13,7 @@ from torch import Tensor
 from tiltbench.metric import Outcome
 from tiltbench.metrics.distance_w2 import distances
 from tiltbench.records.store import warn
+from tiltbench.report.pictures.axes import span
 from tiltbench.report.pictures.images import spread
 from tiltbench.report.pictures.scatter import view
 from tiltbench.report.pictures.strips import reference
@@ -42,7 +43,7 @@ def plane(target: Target, exact: Tensor, draws: Mapping[str, Tensor]) -> Json | 
     coordinates have no meaning one by one, and on the line."""
     if target.dim < 2 or target.particles or target.lattice or target.pixels:
         return None
-    seen = view(target, len(exact) or 1)
+    seen = view(target, len(exact) or 1, list(draws.values()))
     if seen is not None:
         low, high = seen.low, seen.high
     else:
@@ -158,10 +159,10 @@ def histograms(law: Law, exact: Tensor, draws: Mapping[str, Tensor]) -> Json | N
     finite."""
     known = _finite(law.of(exact)) if len(exact) else np.empty(0)
     values = {run: law.of(x).numpy() for run, x in draws.items()}
-    typical = known if len(known) else np.concatenate([v[np.isfinite(v)] for v in values.values()])
-    if not len(typical):
+    finite = [own[np.isfinite(own)] for own in values.values()]
+    if not len(known) and not any(map(len, finite)):
         return None
-    low, high = np.quantile(typical, [0.001, 0.999])
+    low, high = np.quantile(known, [0.001, 0.999]) if len(known) else span(finite)
     margin = (high - low) / 3 + 1e-9
     bins = np.linspace(low - margin, high + margin, BINS + 1)
     return {
@@ -188,7 +189,7 @@ def both_sides(outcome: Outcome, log_Z: float | None) -> Json | None:
     forward, backward = sides(outcome, log_Z)
     if len(forward) < 2:
         return None
-    low, high = window(forward, backward)
+    low, high = window(forward, backward, log_Z is not None)
     bins = np.linspace(low, high, BINS + 1)
     return {
         "low": low,

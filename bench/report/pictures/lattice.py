@@ -30,10 +30,11 @@ def lattice(
     if not target.lattice or not samples:
         return False
     exact = reference(target)
-    typical = exact if len(exact) else torch.cat([sample.x for sample in samples.values()])
+    others = [sample.x for sample in samples.values()]
+    typical = exact if len(exact) else torch.cat(others)
     limit = float(np.quantile(typical.abs().numpy(), 0.995))
     measures = [
-        Measure("mean field", histogram(partial(torch.mean, dim=-1), exact, typical)),
+        Measure("mean field", histogram(partial(torch.mean, dim=-1), exact, others)),
         Measure("two-point function", partial(_two_point, target.lattice, exact)),
     ]
     caption = f"six fields, {-limit:.2g} (blue) to {limit:.2g} (red)"

@@ -35,11 +35,12 @@ def particles(
         return False
     _, space = target.particles
     exact = reference(target)
-    typical = exact if len(exact) else torch.cat([sample.x for sample in samples.values()])
-    near = histogram(partial(distances, space=space), exact, typical)
+    others = [sample.x for sample in samples.values()]
+    typical = exact if len(exact) else torch.cat(others)
+    near = histogram(partial(distances, space=space), exact, others)
     measures = [Measure("interatomic distance", near)]
     if isinstance(target, Density):
-        energies = histogram(partial(_energies, target), exact, typical)
+        energies = histogram(partial(_energies, target), exact, others)
         measures.insert(0, Measure("energy −log ρ  (nats)", energies))
     depth = "" if space < 3 else ", seen along one axis"
     look = (f"six configurations, centred{depth}", discs(space, centred(typical, space)))

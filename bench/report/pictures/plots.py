@@ -6,10 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from tiltbench.plan.spec import build_target
-from tiltbench.records.located import located
 from tiltbench.records.names import file_name
-from tiltbench.records.record import Record
 from tiltbench.records.store import warn
 from tiltbench.report.board import Board
 from tiltbench.report.frame import BLOCK, Frames
@@ -21,7 +18,7 @@ from tiltbench.report.pictures.scatter import scatter
 from tiltbench.report.pictures.style import looks
 from tiltbench.report.pictures.summary import summary
 from tiltbench.report.pictures.weights import weights
-from tiltbench.targets.target import Target
+from tiltbench.report.targets import targets_of
 
 
 def plots(frames: Frames, boards: Sequence[Board], folder: Path, place: Path) -> list[Path]:
@@ -67,18 +64,3 @@ def _drawn(path: Path, draw: Callable[[], bool]) -> bool:
     except Exception as error:
         warn(f"no {path.name}: {type(error).__name__}: {error}")
         return False
-
-
-def targets_of(records: list[Record], runs: Path) -> dict[str, Target]:
-    """By label; targets that cannot be rebuilt here (a plug-in that has moved) are left out."""
-    found: dict[str, Target] = {}
-    for record in records:
-        label = record.labels["target"]
-        if label not in found:
-            try:
-                target = build_target(located(record, runs))
-                target.truth()
-                found[label] = target
-            except Exception:  # the scores of its runs say why
-                continue
-    return found

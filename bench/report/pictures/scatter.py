@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from tiltbench.metric import Outcome
 from tiltbench.records.record import Record, read_outcome
 from tiltbench.records.store import warn
+from tiltbench.report.pictures.axes import span
 from tiltbench.report.pictures.style import GREY, INK, bare, picture, plain, size_of
 from tiltbench.targets.target import Density, Target
 
@@ -33,14 +34,19 @@ class View(NamedTuple):
     exact: Tensor  # (n, 2); none where the target has no exact draws
 
 
-def view(target: Target, n: int) -> View | None:
-    """The window that holds the exact draws; None for other than two dimensions."""
+def view(target: Target, n: int, others: Sequence[Tensor] = ()) -> View | None:
+    """The window that holds the exact draws or, where there are none, the `span` of the `others`;
+    None for other than two dimensions."""
     if target.dim != 2:
         return None
     truth = target.truth()
     if truth.sample is not None:
         exact = truth.sample(n, Generator().manual_seed(0)).double()
         low, high = exact.amin(0), exact.amax(0)
+    elif others:
+        exact = torch.empty(0, 2, dtype=torch.float64)
+        ends = [span([x[x.isfinite().all(-1), i].numpy() for x in others]) for i in range(2)]
+        low, high = torch.tensor(ends, dtype=torch.float64).T
     else:
         exact = torch.empty(0, 2, dtype=torch.float64)
         high = torch.full((2,), 2.5 * target.scale, dtype=torch.float64)
@@ -123,19 +129,22 @@ def outcomes(runs: Path, chosen: Mapping[str, Record]) -> dict[str, Outcome]:
 def scatter(
     path: Path, runs: Path, target: Target, records: list[Record], colour: Mapping[str, str]
 ) -> bool:
-    """A panel for the exact draws and one a sampler; False where the target is not 2-D."""
+    """A panel for the exact draws, if there are any, and one a sampler; False where the target is
+    not 2-D."""
     chosen = outcomes(runs, first_runs(records))
-    seen = view(target, MOST)
+    seen = view(target, MOST, [outcome.draws.x.double() for outcome in chosen.values()])
     if seen is None or not chosen:
         return False
-    count = len(chosen) + 1
+    first = int(len(seen.exact) > 0)
+    count = len(chosen) + first
     columns = min(count, 5)
     rows = math.ceil(count / columns)
     with picture(path, rows, columns, (2.3, 2.4)) as (_, grid):
         panels = list(grid.flat)
         for axes in panels[count:]:
             axes.remove()
-        panel(panels[0], seen, seen.exact, EXACT, INK)
-        for axes, (name, outcome) in zip(panels[1:], chosen.items(), strict=False):
+        if first:
+            panel(panels[0], seen, seen.exact, EXACT, INK)
+        for axes, (name, outcome) in zip(panels[first:], chosen.items(), strict=False):
             panel(axes, seen, outcome.draws.x, name, colour[name])
     return True

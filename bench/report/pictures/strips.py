@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from tiltbench.records.record import Record
+from tiltbench.report.pictures.axes import span
 from tiltbench.report.pictures.scatter import EXACT, first_runs, outcomes
 from tiltbench.report.pictures.style import GREY, INK, picture, plain
 from tiltbench.targets.target import Target
@@ -109,13 +110,17 @@ def reference(target: Target) -> Tensor:
 
 
 def histogram(
-    statistic: Callable[[Tensor], Tensor], exact: Tensor, typical: Tensor
+    statistic: Callable[[Tensor], Tensor], exact: Tensor, others: Sequence[Tensor]
 ) -> Callable[[Axes, Tensor, str], None]:
     """Draws the law of a statistic ((n, D) -> values), filled, over that of the exact draws, an
-    outline.  The window holds the statistic of `typical` points and a third more on both sides; the
-    share of the draws outside it is stated, not hidden."""
-    known, seen = (_finite(statistic(z)) for z in (exact, typical))
-    low, high = np.quantile(seen, [0.001, 0.999]) if len(seen) else (0.0, 1.0)
+    outline.  The window holds the statistic of the exact draws, or where there are none the `span`
+    of the `others`, and a third more on both sides; the share of the draws outside it is stated,
+    not hidden."""
+    known = _finite(statistic(exact))
+    if len(known):
+        low, high = np.quantile(known, [0.001, 0.999])
+    else:
+        low, high = span([_finite(statistic(x)) for x in others])
     margin = (high - low) / 3 + 1e-9
     bins = np.linspace(low - margin, high + margin, 51).tolist()
     top = max(np.histogram(known, bins)[0], default=0) / max(len(known), 1)

@@ -48,12 +48,13 @@ def summary(
 ) -> bool:
     """Above: draws on the 2-D target whose modes are best counted by eye.  Below: distance to exact
     draws with the calls it took, and |log Z error| from every side, of every sampler on every
-    target, at its largest allowance; bold and in one colour what the tables have in bold."""
+    target, at its largest allowance; bold and in one colour what the tables have in bold.  False
+    where nothing finished, or no target's truth is known."""
     import matplotlib
     from matplotlib.figure import Figure
 
     runs = frames.runs[frames.runs["finished"]]
-    if runs.empty:
+    if runs.empty or all(board.unknown for board in boards):  # nothing but dashes
         return False
     runs = at_largest(runs)
     shown = _shown(targets, set(runs["target"]))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tiltbench.metric import Outcome
 from tiltbench.records.record import Record
+from tiltbench.report.pictures.axes import span
 from tiltbench.report.pictures.scatter import first_runs, outcomes
 from tiltbench.report.pictures.style import GREY, INK, picture, plain, size_of
 
@@ -40,7 +41,7 @@ def weights(
         for axes in panels[len(pairs) :]:
             axes.remove()
         for axes, (name, (forward, backward)) in zip(panels, pairs.items(), strict=False):
-            _panel(axes, name, forward, backward, colour[name])
+            _panel(axes, name, forward, backward, log_Z is not None, colour[name])
         handles = [Patch(color=GREY, alpha=0.45), Patch(fill=False, edgecolor=INK)]
         names = ["own paths", "paths traced back from exact draws"]
         figure.legend(handles, names, loc="outside upper left", ncols=2, fontsize=8)
@@ -49,14 +50,17 @@ def weights(
     return True
 
 
-def _panel(axes: Axes, name: str, forward: np.ndarray, backward: np.ndarray, colour: str) -> None:
-    low, high = window(forward, backward)
+def _panel(
+    axes: Axes, name: str, forward: np.ndarray, backward: np.ndarray, known: bool, colour: str
+) -> None:
+    low, high = window(forward, backward, known)
     bins = np.linspace(low, high, 50).tolist()
     axes.hist(forward.clip(low, high), bins, density=True, color=colour, alpha=0.45)
     if len(backward):
         seen = backward.clip(low, high)
         axes.hist(seen, bins, density=True, histtype="step", color=INK, lw=1.1)
-    axes.axvline(0, color=INK, lw=0.8, ls=":")
+    if known:
+        axes.axvline(0, color=INK, lw=0.8, ls=":")
     axes.set_yticks([])
     axes.set_title(plain(name), fontsize=size_of(name))
 
@@ -67,12 +71,17 @@ def sides(outcome: Outcome, log_Z: float | None) -> tuple[np.ndarray, np.ndarray
     return _finite(outcome.draws.log_w, log_Z), _finite(outcome.log_w_reverse, log_Z)
 
 
-def window(forward: np.ndarray, backward: np.ndarray) -> tuple[float, float]:
-    """What a histogram of both shows: nearly all of them, and 0."""
+def window(forward: np.ndarray, backward: np.ndarray, known: bool) -> tuple[float, float]:
+    """What a histogram of both shows: nearly all of them, and 0 where log Z is `known`.  Where it
+    is not, the low tail of weights that carry nothing is cut at 8 interquartile ranges."""
     both = np.concatenate([forward, backward])
     low, high = np.quantile(both, [0.005, 0.995])
+    if known:
+        low, high = min(low, 0.0), max(high, 0.0)
+    else:
+        low = max(low, span([both])[0])
     margin = 0.05 * (high - low) + 1e-3
-    return min(low, 0.0) - margin, max(high, 0.0) + margin
+    return low - margin, high + margin
 
 
 def _finite(log_w: Tensor | None, log_Z: float | None) -> np.ndarray:

@@ -28,6 +28,8 @@ from tiltbench.report.tables.legend import (
 from tiltbench.report.tables.misled import Misled, misled
 from tiltbench.report.tables.provenance import provenance
 from tiltbench.report.tables.reasons import Said, dashes, ends, marks, notes, places
+from tiltbench.report.tables.unknown import seeds_of, unknown
+from tiltbench.report.targets import targets_of
 from tiltbench.score.curve import DISTANCES
 
 if TYPE_CHECKING:
@@ -42,12 +44,14 @@ def markdown(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
         f"# {text(folder.resolve().name)}",
         "How to read the tables stands at the end.",
         _overview(boards),
-        _misled(misled(frames)),
+        _misled(misled(frames), any(not board.unknown for board in boards)),
         _unmet(frames),
         _tuning(frames.runs),
     ]
     for board in boards:
         parts.append(_leaderboard(board, board.of(frames.runs), board.of(frames.scores)))
+        if board.unknown:
+            parts.append(_without_truth(board, frames, folder / "runs"))
     parts.append(provenance(frames.records, frames.command))
     parts += ["## How to read the tables", legend()]
     seen = {column.metric for board in boards for column in board.columns}
@@ -99,6 +103,21 @@ def _leaderboard(board: Board, runs: DataFrame, scores: DataFrame) -> str:
         listed = "\n".join(lines)
         parts.append(f"<details><summary>Dashes and failures</summary>\n\n{listed}\n\n</details>")
     return "\n\n".join(part for part in parts if part)
+
+
+def _without_truth(board: Board, frames: Frames, runs: Path) -> str:
+    """Why there are no places, and what samplers say beside each other."""
+    mine = set(board.of(frames.runs)["id"])
+    records = [record for record in frames.records if record.id in mine]
+    said = (
+        f"The truth of {text(board.target)} is unknown, so there are no places: no score here sees "
+        "what a sampler has missed, and one that never moved could have the best of them."
+    )
+    if board.certifiable:
+        said += f" {code(f'tiltbench reference {board.target}')} certifies one from long chains."
+    target = targets_of(records[:1], runs).get(board.target)
+    tables = unknown(target, seeds_of(runs, records, target.dim)) if target else ""
+    return "\n\n".join(filter(None, (said, tables)))
 
 
 def _line(said: Said) -> str:
@@ -263,7 +282,7 @@ def _overview(boards: Sequence[Board]) -> str:
     floors = [_exact(_floor_of_distance(board)) for board in boards]
     distance = _matrix(boards, _distance, ["*exact draws*", *floors])
     sides = _matrix(boards, _sides)
-    off = _matrix(boards, worst, ["*exact draws*", *("0" for board in boards)])
+    off = _matrix(boards, worst, ["*exact draws*", *map(_none_off, boards)])
     parts = ["## Overview"]
     if off:
         parts.append(
@@ -285,6 +304,11 @@ def _overview(boards: Sequence[Board]) -> str:
             f"it has no such weights**\n\n{sides}"
         )
     return "\n\n".join(parts) if parts[1:] else ""
+
+
+def _none_off(board: Board) -> str:
+    """What exact draws would have; nothing where nobody is judged."""
+    return "0" if any(row.judged for row in board.rows) else ""
 
 
 def _matrix(boards: Sequence[Board], shown: Callable[[Row], str], last: Sequence[str] = ()) -> str:
@@ -328,9 +352,12 @@ def _sides(row: Row) -> str:
     return " / ".join(texts) if texts[1:] != ["–", "–"] else texts[0]
 
 
-def _misled(found: list[Misled]) -> str:
-    """At most three runs of a target and sampler are many; the worst one of each is told."""
+def _misled(found: list[Misled], known: bool) -> str:
+    """At most three runs of a target and sampler are many; the worst one of each is told.  Nothing
+    is said where no truth is `known`: there is one side only."""
     title = "## One-sided against two-sided"
+    if not found and not known:
+        return ""
     if not found:
         return f"{title}\n\nNo run looks good from its own side and bad from the target's."
     worst: dict[tuple[str, str], list[Misled]] = {}
