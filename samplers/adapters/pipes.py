@@ -16,7 +16,8 @@ import numpy as np
 from tiltbench.samplers.adapters.density import Misuse
 
 LINE = 256  # bytes of a line at most
-END = 2.0  # seconds that a program has to end by itself
+END = 2.0  # seconds in which a program that has closed its output has an exit code
+GRACE = 0.5  # seconds that a program has to end by itself, once nobody listens
 
 
 class Program:
@@ -91,16 +92,16 @@ class Program:
         self._process.stdin.close()
         self._process.stdout.close()
         try:
-            self._process.wait(END)
+            self._process.wait(GRACE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._errors.close()
 
     def garbage(self, given: bytes | str) -> Misuse:
-        said = given if isinstance(given, str) else given.decode("ascii", "backslashreplace")
+        said = given.encode("ascii") if isinstance(given, str) else given
         return Misuse(
-            f"{self.name} wrote {said!r} where a line `value N`, `grad N`, `draws N`, "
+            f"{self.name} wrote {repr(said)[1:]} where a line `value N`, `grad N`, `draws N`, "
             "`chains C N`, `weighted N` or `done` was due; let it print all else to its standard "
             "error"
         )
