@@ -1,4 +1,4 @@
-"""`tiltbench new`: write a target, loss, sampler or metric that works, with its test, to start from."""
+"""`tiltbench new`: write a target, loss, sampler or metric that works, with its test."""
 
 from __future__ import annotations
 

@@ -128,7 +128,8 @@ class CLASS(Sampler[State]):
         w = torch.softmax(log_w, 0)[:, None]
         mean = (w * x).sum(0)
         var = (w * (x - mean).square()).sum(0)
-        return State((state.mean + mean) / 2, (state.var + var) / 2)  # half: one point may weigh all
+        # half of each: one point may have all the weight
+        return State((state.mean + mean) / 2, (state.var + var) / 2)
 
     def draw(self, problem, state, n, generator):
         """n draws, fewer where there are fewer, on an allowance of their own."""
