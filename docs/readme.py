@@ -39,6 +39,7 @@ PAGES = (
     "docs/finetune_methods.md",
     "docs/finetuning.md",
     "docs/walk.md",
+    "docs/tutorials/loss.md",
 )
 PART = re.compile(
     r"(<!-- (?P<kind>show|rows|leaders|claims|references|tree|visit): (?P<file>\S+)"

@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
+class BudgetExceeded(Exception):
+    """The next evaluation would spend more than is allowed; it was not made."""
+
+
 class Cost(NamedTuple):
     """Points, not function calls: one value at one x, one gradient at one x (protocol.md 1)."""
 

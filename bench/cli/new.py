@@ -1,4 +1,4 @@
-"""`tiltbench new`: write a target, loss or metric that works, with its test, to start from."""
+"""`tiltbench new`: write a target, loss, sampler or metric that works, with its test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tiltbench.records.command import command
 
 
 def new(
-    kind: Annotated[Literal["target", "loss", "metric"], option("what to write")],
+    kind: Annotated[Literal["target", "loss", "sampler", "metric"], option("what to write")],
     name: Annotated[str, option("small letters, digits and _")],
     /,
     *,

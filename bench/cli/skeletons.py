@@ -1,4 +1,4 @@
-"""What `tiltbench new` writes: a working target, loss or metric, with its test."""
+"""What `tiltbench new` writes: a working target, loss, sampler or metric, with its test."""
 
 from __future__ import annotations
 
@@ -84,6 +84,67 @@ def price(paths, steps, guided):
 NAME = Loss("NAME", label, value, price)
 '''
 
+SAMPLER = '''\
+"""A sampler in one file: try it with `tiltbench check NAME.py`."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from tiltbench.samplers.sampler import Draws, Sampler, Unsupported
+from tiltbench.targets.bases.linear import Linear
+from tiltbench.targets.bases.noising import Known
+from tiltbench.targets.bases.references import Brownian
+
+
+class State(NamedTuple):
+    """Plain data: a run that is killed goes on from it."""
+
+    mean: torch.Tensor  # (dim,), of the proposal q = N(mean, diag(var))
+    var: torch.Tensor  # (dim,)
+
+
+@dataclass(frozen=True)
+class CLASS(Sampler[State]):
+    """Importance sampling from a normal law that is fitted as it goes: put your own method here."""
+
+    name = "NAME"
+    reference: Linear = Brownian()  # on a density, p* is proportional to N(0, scale^2) exp r
+    points: int = 200  # of a step
+
+    def init(self, problem, allowance, generator):
+        """The start; `allowance` is what all steps may cost together, to plan by."""
+        if not isinstance(problem.base, Known) or problem.base.removed:
+            raise Unsupported("NAME needs a base with a density on all of R^dim")
+        here = {"device": generator.device, "dtype": torch.float64}
+        spread = torch.full((problem.dim,), problem.base.spread, **here)
+        return State(torch.zeros_like(spread), spread.square())
+
+    def step(self, problem, state, generator):
+        """One unit of work.  The reward counts its calls, and raises once they are spent."""
+        x, log_w = self.weighed(problem, state, self.points, generator)
+        w = torch.softmax(log_w, 0)[:, None]
+        mean = (w * x).sum(0)
+        var = (w * (x - mean).square()).sum(0)
+        # half of each: one point may have all the weight
+        return State((state.mean + mean) / 2, (state.var + var) / 2)
+
+    def draw(self, problem, state, n, generator):
+        """n draws, fewer where there are fewer, on an allowance of their own."""
+        return Draws(*self.weighed(problem, state, n, generator))
+
+    @torch.no_grad()
+    def weighed(self, problem, state, n, generator):
+        """x ~ q with log_w = log p_base + r - log q, for a value each: E[exp(log_w)] = Z."""
+        here = {"device": generator.device, "dtype": torch.float64}
+        noise = torch.randn(n, problem.dim, generator=generator, **here)
+        x = state.mean + state.var.sqrt() * noise
+        log_q = -(noise.square() + state.var.log() + math.log(2 * math.pi)).sum(-1) / 2
+        return x, problem.reward(x) + problem.base.log_end(x) - log_q
+'''
+
 METRIC = '''\
 """A metric in one file: try it with `tiltbench check NAME.py`, use it with --plugin."""
 
@@ -151,6 +212,7 @@ TEST = CONTRACT.replace("IMPORTED", "cell, run") + RUNS
 KINDS = {
     "target": (TARGET, TEST.replace("TARGET", '"NAME.py"').replace("SAMPLER", '"smc"')),
     "loss": (LOSS, TEST.replace("TARGET", '"gaussian"').replace("SAMPLER", '"NAME.py"')),
+    "sampler": (SAMPLER, TEST.replace("TARGET", '"gaussian"').replace("SAMPLER", '"NAME.py"')),
     "metric": (METRIC, CONTRACT.replace("IMPORTED", "cell, plugged, run, score") + SCORES),
 }
 

@@ -191,16 +191,28 @@ def registered_name(thing: Any) -> str | None:
     # the package first: a plug-in file also holds what it imports
     for registry in (TARGETS, SAMPLERS, *PARTS):
         entry = registry.entries.get(thing.name)
-        if entry is not None and entry.module is not None and entry.load() is thing:
+        if entry is not None and entry.module is not None and _stands_for(entry.load(), thing):
             return entry.name
     holding = [
         Path(str(module.__file__))
         for module_name, module in list(sys.modules.items())
-        if module_name.startswith(PREFIX) and any(value is thing for value in vars(module).values())
+        if module_name.startswith(PREFIX)
+        and any(_stands_for(value, thing) for value in list(vars(module).values()))
     ]
     # the file that names it rather than one that imports it from beside
     naming = [path for path in holding if _names(path, thing.name)] or holding
     return f"{os.path.relpath(naming[0])}:{thing.name}" if naming else None
+
+
+def _stands_for(value: Any, thing: Any) -> bool:
+    """Whether it is the thing, or a preset of that loss, be it with other options."""
+    from tiltbench.samplers.diffusion import Preset
+
+    if value is thing or not isinstance(value, Preset):
+        return value is thing
+    loss, options = value.sampler.loss, getattr(thing, "options", None)
+    varied = options is not None and type(options) is type(loss.options)
+    return loss is thing or (varied and value.name == thing.name)
 
 
 def _names(file: Path, name: str) -> bool:

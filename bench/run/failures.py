@@ -9,6 +9,7 @@ import torch
 
 from tiltbench.records.record import Status
 from tiltbench.run.meter import BudgetExceeded
+from tiltbench.samplers.adapters.density import Misuse
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.checks import Diverged
 from tiltbench.targets.purity import Impure
@@ -31,7 +32,7 @@ def explain(error: BaseException) -> tuple[Status, str]:
             return Status.UNSUPPORTED, said
         case Diverged():
             return Status.DIVERGED, said
-        case BudgetExceeded() | Impure():
+        case BudgetExceeded() | Impure() | Misuse():
             return Status.FAILED, said
         case MemoryError() | torch.OutOfMemoryError():
             return Status.OUT_OF_MEMORY, f"out of memory: {said}"

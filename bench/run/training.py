@@ -94,15 +94,18 @@ class Training:
                 with compute.step(self.steps, calls):
                     state = sampler.step(problem, state, source)
                     over = sampler.done(state)
+                self.steps += 1
                 if calls.refused:  # the step has kept the refusal to itself
                     raise BudgetExceeded("the calls are spent")
-                self.steps += 1
                 self.progress("training", meters.share)
                 self.look(state, source)
         except ComputeExceeded:
             ended = "flops"  # not begun or, where none was as dear before, stopped in its midst
         except BudgetExceeded:
-            ended = "calls"  # the last step was not made, `state` is as it was before
+            # the last step was not made, `state` is as it was before; an adapter reads the clock in
+            # the midst of a step (`Problem.share`), and the meter has refused nothing then
+            late = not calls.refused and clock.seconds >= cell.budget.seconds
+            ended = "seconds" if late else "calls"
         finally:
             clock.stop()
             ledger.seconds["train"], ledger.flops["train"] = clock.seconds, compute.spent

@@ -27,7 +27,7 @@ def test_generated_parts_are_up_to_date():
 def test_examples_are_shown_and_run_by_a_page(example):
     """The pages' blocks are run by tests/docs/test_docs.py."""
     name = f"examples/{example.name}"
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     texts = [path.read_text(encoding="utf-8") for path in pages]
     code = example.read_text(encoding="utf-8")
     word = "python" if "__main__" in code else "tiltbench check"

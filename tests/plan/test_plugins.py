@@ -11,7 +11,7 @@ from tests.tools.worlds import rng
 from tiltbench.cli.main import main
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.plugins import SESSION, in_session, offer, plugged, plugged_files, plugin_hash
-from tiltbench.plan.spec import METRICS, build_sampler, build_target, spec
+from tiltbench.plan.spec import METRICS, build_sampler, build_target, label, spec
 from tiltbench.plan.toml import Choice, Suite
 from tiltbench.records.provenance import code_of
 from tiltbench.samplers.registry import SAMPLERS
@@ -273,3 +273,34 @@ def test_what_a_plug_in_imports_is_named_by_its_own_file(file, tmp_path):
     assert build_target(spec(flat(3))) == flat(3) and TARGETS.load("mine.py:flat") is flat
     sampler = build_sampler({"name": "mine.py:my_variance", "params": {}})
     assert spec(sampler)["name"] == "mine.py:my_variance"
+
+
+PRESET = """
+from tiltbench.samplers.diffusion import Diffusion, Preset
+from tiltbench.samplers.loss import made, path_space
+from tiltbench.samplers.losses.subtrajectory_balance import Geometric, detailed_balance
+from tiltbench.samplers.networks.valued import Valued
+
+plain = path_space("mine", lambda log_w, model: log_w.var())
+mine = Preset("mine", Diffusion(plain, model=Valued(), paths=8))
+"""
+
+
+def test_a_preset_of_a_file_has_a_spec_that_builds_it_back(tmp_path, monkeypatch):
+    """A loss that needs another network than the usual one is offered as a preset."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(PRESET)
+    made = build_sampler({"name": "mine.py", "params": {"lr": 0.5}})
+    full = spec(made)
+    assert full["name"] == "mine.py:mine" and build_sampler(full) == made
+    assert (made.paths, made.lr, type(made.model).__name__) == (8, 0.5, "Valued")
+    assert label(made) == "mine.py:mine[lr=0.5]"
+
+
+def test_a_file_that_imports_a_preset_does_not_name_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(PRESET)
+    build_sampler({"name": "mine.py", "params": {}})
+    for name, params in {"detailed_balance": {}, "subtrajectory_balance": {"lam": 3.0}}.items():
+        made = build_sampler({"name": name, "params": params})
+        assert spec(made)["name"] == name and build_sampler(spec(made)) == made

@@ -1,0 +1,1 @@
+"""Samplers that know nothing of the suite: functions of PyTorch, NumPy or JAX, and programs."""
