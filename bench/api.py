@@ -11,6 +11,7 @@ or as objects: a target, a loss, a sampler, also of classes written in this sess
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from tiltbench.plan.plugins import in_session, offer, plugged
 from tiltbench.plan.spec import METRICS, label, registered_name, spec
 from tiltbench.plan.suite import Choice, Suite
 from tiltbench.plan.text import written_name
+from tiltbench.records.chosen import chosen
 from tiltbench.records.provenance import code_identity, code_of, same_code
 from tiltbench.records.record import Record
 from tiltbench.records.recorded import is_published
@@ -34,6 +36,8 @@ from tiltbench.records.store import records, undamaged
 from tiltbench.report.export import inference_data
 from tiltbench.report.frame import collect
 from tiltbench.run.phases import run_cell
+from tiltbench.run.reload import Loaded
+from tiltbench.run.reload import load as load_run
 from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import Loss
 from tiltbench.samplers.sampler import Sampler
@@ -45,7 +49,8 @@ from tiltbench.targets.target import Target
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["Cell", "cell", "cells", "inference_data", "offer", "plugged", "run", "score"]
+__all__ = ["Cell", "Loaded", "cell", "cells", "inference_data", "load", "offer", "plugged"]
+__all__ += ["run", "score"]
 
 FOLDER = Path("results/python")
 
@@ -209,6 +214,20 @@ def score(folder: str | Path = FOLDER) -> DataFrame:
     if not is_published(Path(folder)):
         _score(Path(folder))
     return collect(Path(folder)).scores
+
+
+def load(run: str | Path, device: str = "cpu", results: str | Path = "results") -> Loaded:
+    """A finished run with what it has trained: `load("python/3f2a").draw(10_000, seed=1)` are draws
+    with log-weights, and `.calls` what drawing has taken so far.
+
+    `run` is as of `tiltbench draw`: FOLDER/ID, ID or a file of the run, folders being those in
+    `results`.  `device` is "cpu" or "cuda", whichever the run was on.  Warns where the code is
+    other than that of the run; raises Refused where nothing can be drawn from it."""
+    found = chosen(str(run), Path(results))
+    made = load_run(found.runs, found.record, device)
+    if made.warning:
+        warnings.warn(made.warning, stacklevel=2)
+    return made
 
 
 def _score(folder: Path) -> None:
