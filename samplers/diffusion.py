@@ -47,6 +47,7 @@ class Trained:
     iteration: int = 0  # of the optimiser
     store: Store | None = None
     average: Average | None = None  # of the weights, where there is one
+    loss: Tensor | None = None  # () of the last step of the optimiser
 
 
 @dataclass(frozen=True)
@@ -232,6 +233,7 @@ class Diffusion(Sampler[Trained]):
         )
         state.optimizer.step()
         state.iteration += 1
+        state.loss = value
         if state.average is not None:
             state.average.add(state.model, self.average, state.iteration)
 
@@ -397,6 +399,12 @@ class Diffusion(Sampler[Trained]):
         if any(part.name == "steps" for part in fields(cast(Any, self.reference))):
             laws["reference.steps"] = LogUniform(16, 64)
         return laws
+
+    def told(self, state: Trained) -> dict[str, Tensor]:
+        """`loss` of the last step of the optimiser, `lr` and `log_Z` as the model holds it."""
+        lr = torch.as_tensor(state.optimizer.param_groups[0]["lr"])
+        found = {"loss": state.loss, "lr": lr, "log_Z": state.model.log_Z.detach()}
+        return {name: value for name, value in found.items() if value is not None}
 
     def tensors(self, state: Trained) -> dict[str, Tensor]:
         shown = self.shown(state).model

@@ -22,6 +22,7 @@ from tiltbench.run.clock import Clock
 from tiltbench.run.compute import Compute, planned
 from tiltbench.run.curve import Curve, Spent
 from tiltbench.run.ledger import Ledger
+from tiltbench.run.logs import Logs
 from tiltbench.run.meter import BudgetExceeded, Meter
 from tiltbench.run.operations import ComputeExceeded
 from tiltbench.run.states import modules
@@ -62,6 +63,7 @@ class Training:
     curve: Curve
     checkpoints: Checkpoints
     progress: Progress
+    logs: Logs = field(default_factory=Logs)
     steps: int = 0
     meters: Meters = field(init=False)
 
@@ -99,6 +101,8 @@ class Training:
                 self.steps += 1
                 self.progress("training", meters.share)
                 self.look(state, source)
+                if self.logs.due(self.steps):
+                    self.log(sampler, state)
         except ComputeExceeded:
             ended = "flops"  # not begun or, where none was as dear before, stopped in its midst
         except BudgetExceeded:
@@ -107,6 +111,9 @@ class Training:
             clock.stop()
             ledger.seconds["train"], ledger.flops["train"] = clock.seconds, compute.spent
             calls.close()  # a reward kept in the state is of no use in `draw`
+            if self.logs.due(self.steps, 1):  # however many there were
+                self.log(sampler, state)
+            self.logs.close()
         models = [m for m in modules(state) if isinstance(m, Model)]
         ledger.network = {
             "network_forward": sum(m.forward_points for m in models),
@@ -157,6 +164,16 @@ class Training:
             )
             self.say(self.checkpoints.save(saved, meters.share))
         meters.clock.start()
+
+    def log(self, sampler: Sampler[Any], state: Any) -> None:
+        """A line, off the training clock; the only place where the host asks for a loss."""
+        meters = self.meters
+        running = meters.clock.since is not None
+        meters.clock.stop()
+        told = {name: float(value) for name, value in sampler.told(state).items()}
+        self.logs.line(self.steps, {"share": meters.share, **meters.spent._asdict(), **told})
+        if running:
+            meters.clock.start()
 
     def say(self, sentence: str) -> None:
         if sentence:
