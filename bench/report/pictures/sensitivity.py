@@ -46,7 +46,7 @@ def sensitivity(path: Path, frames: Frames) -> bool:
             _axes(place, method, key)
         for place in places[len(panels) :]:
             place.set_visible(False)
-        places[0].set_ylabel("doublings beyond exact draws")
+        places[0].set_ylabel("doublings off")
         handles, labels = places[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return True
