@@ -46,7 +46,7 @@ def publish(
 
         made = write_site(RESULTS / "published", site)
         print(
-            f"{made.suites} suites, {made.methods} methods and {made.targets} targets; open "
+            f"suites: {made.suites}, methods: {made.methods}, targets: {made.targets}; open "
             f"{site / 'index.html'}"
         )
     return 0

@@ -75,7 +75,7 @@ def test_its_own_folder_is_replaced_and_no_other(stored, tmp_path, capsys, monke
     (stored / "public/old.html").write_text("of before")
     assert main(["publish", "--site", "public"]) == 0
     assert capsys.readouterr().out == (
-        "2 suites, 3 methods and 1 targets; open public/index.html\n"
+        "suites: 2, methods: 3, targets: 1; open public/index.html\n"
     )
     assert not (stored / "public/old.html").exists() and (stored / "public" / MARK).exists()
     theirs = tmp_path / "theirs"
