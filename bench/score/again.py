@@ -83,7 +83,7 @@ def compared(folder: Path, jobs: int = 0, progress: Progress | None = None) -> A
         unscored = shutil.ignore_patterns("*.scores.json", "*.log", "*.tmp")
         shutil.copytree(folder / "runs", fresh / "runs", ignore=unscored)
         score(fresh, force=True, jobs=jobs, progress=progress)
-        bare = {r.id: {"scores": {}} for r in old.records if r.status.finished}
+        bare: dict[str, Any] = {r.id: {"scores": {}} for r in old.records if r.status.finished}
         found = compare({**bare, **old.scores}, results(fresh).scores)
         lacking = [f"{run} came without scores" for run in bare if run not in old.scores]
         return found._replace(apart=(*lacking, *found.apart))
