@@ -28,7 +28,6 @@ from tiltbench.plan.plugins import in_session, offer, plugged
 from tiltbench.plan.spec import METRICS, label, registered_name, spec
 from tiltbench.plan.suite import Choice, Suite
 from tiltbench.plan.text import written_name
-from tiltbench.records.chosen import chosen
 from tiltbench.records.provenance import code_identity, code_of, same_code
 from tiltbench.records.record import Record
 from tiltbench.records.recorded import is_published
@@ -36,8 +35,6 @@ from tiltbench.records.store import records, undamaged
 from tiltbench.report.export import inference_data
 from tiltbench.report.frame import collect
 from tiltbench.run.phases import run_cell
-from tiltbench.run.reload import Loaded
-from tiltbench.run.reload import load as load_run
 from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import Loss
 from tiltbench.samplers.sampler import Sampler
@@ -45,6 +42,9 @@ from tiltbench.score.folder import score as score_folder
 from tiltbench.targets.files import split
 from tiltbench.targets.settings import kept, standard
 from tiltbench.targets.target import Target
+from tiltbench.trained.chosen import chosen
+from tiltbench.trained.reload import Loaded
+from tiltbench.trained.reload import load as load_run
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -36,11 +36,11 @@ def draw(
         raise Refused(f"there is no folder {out.parent} for {out.name}; make it, or name another")
     import sys
 
-    from tiltbench.records.chosen import chosen, title
     from tiltbench.records.files import write_arrays
     from tiltbench.records.record import draw_arrays
-    from tiltbench.run.reload import load
     from tiltbench.samplers.weights import ess, log_mean_exp
+    from tiltbench.trained.chosen import chosen, title
+    from tiltbench.trained.reload import load
 
     with plugged(plugin):
         found = chosen(run, RESULTS)

@@ -39,9 +39,9 @@ def export(
 def _trained(run: str, file: Path, plugin: tuple[str, ...]) -> int:
     import sys
 
-    from tiltbench.records.chosen import chosen, title
-    from tiltbench.run.reload import load
-    from tiltbench.run.standalone import write
+    from tiltbench.trained.chosen import chosen, title
+    from tiltbench.trained.reload import load
+    from tiltbench.trained.standalone import write
 
     with plugged(plugin):
         found = chosen(run, RESULTS)

@@ -184,7 +184,7 @@ def found_loggers(names: Sequence[str]) -> tuple[str, ...]:
     """The names, each of a logger that can be imported and has what one must have.  Raises
     UnknownName or Refused before anything has run."""
     if names:
-        from tiltbench.run.logs import LOGGERS
+        from tiltbench.plan.loggers import LOGGERS
 
         for name in names:
             if not LOGGERS.entries and not name.endswith(".py") and ".py:" not in name:

@@ -25,7 +25,7 @@ class Limits:
     megabytes: int = 8192
     threads: int = 1
     checkpoint: float = SAVED_EVERY  # seconds from one saved state to the next
-    loggers: tuple[str, ...] = ()  # who is told of its training (run/logs.py)
+    loggers: tuple[str, ...] = ()  # who is told of its training (plan/loggers.py)
 
 
 @dataclass(frozen=True)

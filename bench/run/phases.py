@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tiltbench.metric import NOISED, Outcome
 from tiltbench.plan.cell import SAVED_EVERY, Cell
+from tiltbench.plan.loggers import Logs
 from tiltbench.plan.spec import build_sampler, build_target
 from tiltbench.records.drawn import sound
 from tiltbench.records.files import write_arrays, write_tensors
@@ -29,7 +30,6 @@ from tiltbench.run.control_gap import control_gap
 from tiltbench.run.curve import Curve, curve_cost
 from tiltbench.run.failures import explain
 from tiltbench.run.ledger import Ledger
-from tiltbench.run.logs import Logs
 from tiltbench.run.meter import BudgetExceeded
 from tiltbench.run.operations import Operations
 from tiltbench.run.states import copied

@@ -16,13 +16,13 @@ from typing import Any
 from torch import Generator
 
 from tiltbench.plan.budget import Budget
+from tiltbench.plan.loggers import Logs
 from tiltbench.records.record import Status
 from tiltbench.run.checkpoint import Checkpoints, Saved
 from tiltbench.run.clock import Clock
 from tiltbench.run.compute import Compute, planned
 from tiltbench.run.curve import Curve, Spent
 from tiltbench.run.ledger import Ledger
-from tiltbench.run.logs import Logs
 from tiltbench.run.meter import BudgetExceeded, Meter
 from tiltbench.run.operations import ComputeExceeded
 from tiltbench.run.states import modules

@@ -8,8 +8,8 @@ import torch
 from tests.tools.small import small
 from tiltbench.api import cell
 from tiltbench.cli.main import main
+from tiltbench.plan import loggers as logs
 from tiltbench.records.record import read_outcome
-from tiltbench.run import logs
 from tiltbench.run.phases import run_cell
 
 CSV = """

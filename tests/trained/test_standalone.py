@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.run.test_reload import made
 from tests.tools.small import small
+from tests.trained.test_reload import made
 from tiltbench.api import load
 from tiltbench.cli.main import main
 from tiltbench.run.streams import generator
@@ -40,7 +40,7 @@ def shaken(loaded):
 
 @pytest.mark.parametrize("sampler", WRITTEN)
 def test_the_script_draws_what_the_package_draws(sampler, folder, tmp_path):
-    from tiltbench.run import standalone
+    from tiltbench.trained import standalone
 
     loaded = shaken(load(made(folder, sampler).id))
     standalone.write(loaded, tmp_path / "control.pt")
@@ -74,7 +74,7 @@ def test_the_script_needs_torch_alone_and_is_short(folder, capsys, monkeypatch):
 
 
 def test_a_label_cannot_bring_code(folder, tmp_path):
-    from tiltbench.run import standalone
+    from tiltbench.trained import standalone
 
     loaded = load(made(folder, WRITTEN[0]).id)
     labels = {"target": 'x"""\nraise SystemExit(3)\n"""', "sampler": "\\"}

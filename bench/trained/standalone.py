@@ -19,10 +19,8 @@ import torch
 from torch import Tensor
 
 from tiltbench.plan.errors import Refused
-from tiltbench.records.chosen import title
 from tiltbench.records.files import write_bytes
 from tiltbench.records.names import short
-from tiltbench.run.reload import Loaded
 from tiltbench.samplers.diffusion import Diffusion, Trained
 from tiltbench.samplers.networks.model import Network
 from tiltbench.samplers.networks.perceptron import Corrected, Guided, Mlp
@@ -32,6 +30,8 @@ from tiltbench.samplers.networks.valued import Valued
 from tiltbench.samplers.recipes.recipe import Base
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.target import Density
+from tiltbench.trained.chosen import title
+from tiltbench.trained.reload import Loaded
 
 LAYERS = ("state.", "time.", "hidden.", "out.")  # what of a model is its control
 MARK = '"""Draws of '  # the first line of every script

@@ -15,11 +15,11 @@ from tests.tools.small import small
 from tiltbench.api import cell, load
 from tiltbench.cli.main import main
 from tiltbench.plan.errors import Refused
-from tiltbench.records.chosen import chosen
 from tiltbench.records.imported import import_draws
 from tiltbench.records.record import Status, read_outcome, read_record, write_record
 from tiltbench.run.phases import run_cell
 from tiltbench.targets.cost import Cost
+from tiltbench.trained.chosen import chosen
 
 TRAINED = [
     small("log_variance", average=0.9),  # what is kept is the average

@@ -14,7 +14,6 @@ from torch import Tensor
 from tiltbench.plan.budget import UNLIMITED
 from tiltbench.plan.errors import Refused
 from tiltbench.plan.spec import build_sampler, build_target
-from tiltbench.records.chosen import title
 from tiltbench.records.drawn import sound
 from tiltbench.records.files import read_arrays
 from tiltbench.records.located import located
@@ -31,6 +30,7 @@ from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem, pose
 from tiltbench.targets.settings import standard
 from tiltbench.targets.target import Target
+from tiltbench.trained.chosen import title
 
 ENDLESS = Cost(UNLIMITED, UNLIMITED)
 STATE = ".state.safetensors"
