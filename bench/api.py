@@ -11,6 +11,7 @@ or as objects: a target, a loss, a sampler, also of classes written in this sess
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,11 +42,15 @@ from tiltbench.score.folder import score as score_folder
 from tiltbench.targets.files import split
 from tiltbench.targets.settings import kept, standard
 from tiltbench.targets.target import Target
+from tiltbench.trained.chosen import chosen
+from tiltbench.trained.reload import Loaded
+from tiltbench.trained.reload import load as load_run
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["Cell", "cell", "cells", "inference_data", "offer", "plugged", "run", "score"]
+__all__ = ["Cell", "Loaded", "cell", "cells", "inference_data", "load", "offer", "plugged"]
+__all__ += ["run", "score"]
 
 FOLDER = Path("results/python")
 
@@ -209,6 +214,20 @@ def score(folder: str | Path = FOLDER) -> DataFrame:
     if not is_published(Path(folder)):
         _score(Path(folder))
     return collect(Path(folder)).scores
+
+
+def load(run: str | Path, device: str = "cpu", results: str | Path = "results") -> Loaded:
+    """A finished run with what it has trained: `load("python/3f2a").draw(10_000, seed=1)` are draws
+    with log-weights, and `.calls` what drawing has taken so far.
+
+    `run` is as of `tiltbench draw`: FOLDER/ID, ID or a file of the run, folders being those in
+    `results`.  `device` is "cpu" or "cuda", whichever the run was on.  Warns where the code is
+    other than that of the run; raises Refused where nothing can be drawn from it."""
+    found = chosen(str(run), Path(results))
+    made = load_run(found.runs, found.record, device)
+    if made.warning:
+        warnings.warn(made.warning, stacklevel=2)
+    return made
 
 
 def _score(folder: Path) -> None:

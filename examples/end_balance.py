@@ -19,5 +19,5 @@ def value(model, process, batch, generator):
     return (phi[:-1] + ahead - phi[-1]).square().mean()
 
 
-loss = trajectory_balance._replace(name="end_balance", value=value, by_weights=False)
+loss = trajectory_balance._replace(name="end_balance", value=value, by_weights=False, needs="flow")
 end_balance = Preset("end_balance", Diffusion(loss, model=Valued(), lr_log_Z=0.3))

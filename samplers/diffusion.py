@@ -312,6 +312,12 @@ class Diffusion(Sampler[Trained]):
             laws["reference.steps"] = LogUniform(16, 64)
         return laws
 
+    def told(self, state: Trained) -> dict[str, Tensor]:
+        """`loss` of the last step of the optimiser, `lr` and `log_Z` as the model holds it."""
+        lr = torch.as_tensor(state.optimizer.param_groups[0]["lr"])
+        found = {"loss": state.loss, "lr": lr, "log_Z": state.model.log_Z.detach()}
+        return {name: value for name, value in found.items() if value is not None}
+
     def tensors(self, state: Trained) -> dict[str, Tensor]:
         found = state.shown().state_dict()  # with what is no tensor: the model's extra state
         return {key: value for key, value in found.items() if isinstance(value, Tensor)}

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from tiltbench.samplers.average import Average
 from tiltbench.samplers.behaviour.replay import Store
@@ -31,6 +31,7 @@ class Trained:
     iteration: int = 0  # of the optimiser
     store: Store | None = None
     average: Average | None = None  # of the weights, where there is one
+    loss: Tensor | None = None  # () of the last step of the optimiser
 
     def shown(self) -> Model:
         """The model that is drawn from, in the place of the one that trains."""
@@ -91,5 +92,6 @@ class Learning:
         )
         state.optimizer.step()
         state.iteration += 1
+        state.loss = value
         if state.average is not None:
             state.average.add(state.model, self.decay, state.iteration)

@@ -98,6 +98,11 @@ class Sampler(ABC, Generic[State]):
         """What `tiltbench tune` may vary, and the law of each; nothing: it is never tuned."""
         return {}
 
+    def told(self, state: State) -> dict[str, Tensor]:
+        """Numbers of the last step for a log of the training, () each; asked for once in a thousand
+        steps, where somebody logs."""
+        return {}
+
     def tensors(self, state: State) -> dict[str, Tensor]:
         """What to keep of the final state, as named tensors (written as safetensors)."""
         return {}

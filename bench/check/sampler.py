@@ -18,6 +18,7 @@ from tiltbench.run.meter import BudgetExceeded, Meter
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.networks.model import Network
 from tiltbench.samplers.networks.perceptron import Guided
+from tiltbench.samplers.networks.valued import Valued
 from tiltbench.samplers.sampler import Draws, Sampler, Unsupported
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.densities.gaussian import Gaussian
@@ -82,17 +83,19 @@ def _prices(sampler: Sampler[Any]) -> Iterator[Finding]:
     """A step of a loss costs what the loss declares, unguided and guided."""
     if not isinstance(sampler, Diffusion):
         return
-    networks: tuple[Network, ...] = (sampler.model, Guided(width=8, layers=2))
+    guided: Network = Guided(width=8, layers=2)
+    if isinstance(sampler.model, Valued):  # beside the flow that the loss trains
+        guided = replace(sampler.model, control=guided)
+    networks = (sampler.model, guided)
     for network in networks:
         coarse = replace(sampler.reference, steps=3)  # type: ignore[type-var]
         small = replace(sampler, model=network, paths=5, reference=coarse)
         g = Generator().manual_seed(0)
         meter = Meter(POINTS)
         problem = pose(TARGET, small.reference, meter.watch)
-        state = small.init(problem, POINTS, g)
         begun = meter.spent
         try:
-            small.step(problem, state, g)
+            small.step(problem, small.init(problem, POINTS, g), g)
         except Unsupported:
             if network is sampler.model:
                 raise

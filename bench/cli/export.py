@@ -1,25 +1,55 @@
-"""`tiltbench export`: tidy scores as CSV or Parquet, one row a run and metric."""
+"""`tiltbench export`: tidy scores as CSV or Parquet, or a trained control for torch alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-from tiltbench.cli.folders import Results, readable_folder
+from tiltbench.cli.folders import readable_folder
 from tiltbench.cli.options import Plugins, option, plugged
+from tiltbench.cli.words import RESULTS
+
+TRAINED = ".pt"
 
 
 def export(
-    results: Results,
-    file: Annotated[Path, option("FILE.csv or FILE.parquet")],
+    results: Annotated[
+        str, option("a suite that was run, or the folder of its results; for FILE.pt one run of it")
+    ],
+    file: Annotated[Path, option("FILE.csv or FILE.parquet of scores, FILE.pt of weights")],
     /,
     *,
     plugin: Plugins = (),
 ) -> int:
-    """Write tidy scores as CSV or Parquet, one row a run and metric."""
+    """Write tidy scores as CSV or Parquet, one row a run and metric; or what a run has trained.
+
+    FILE.pt is a state_dict, and FILE.py beside it a script that draws from it, with log-weights,
+    and needs torch only: for perceptrons on Gaussian references.  The run is named as for `draw`.
+    """
+    if file.suffix == TRAINED:
+        return _trained(results, file, plugin)
     from tiltbench.report.export import write_scores
 
     with plugged(plugin):
         rows = write_scores(readable_folder(results), file)
     print(f"{rows:,} scores in {file}")
+    return 0
+
+
+def _trained(run: str, file: Path, plugin: tuple[str, ...]) -> int:
+    import sys
+
+    from tiltbench.trained.chosen import chosen, title
+    from tiltbench.trained.reload import load
+    from tiltbench.trained.standalone import write
+
+    with plugged(plugin):
+        found = chosen(run, RESULTS)
+        loaded = load(found.runs, found.record)
+        if loaded.warning:
+            print(f"warning: {loaded.warning}", file=sys.stderr)
+        made = write(loaded, file)
+    print(f"{title(found.record)}: {made.tensors} tensors in {made.weights}")
+    how = "its function draw takes log rho" if made.guided else f"python {made.script} 1000"
+    print(f"{made.script} draws from them with torch alone: {how}")
     return 0

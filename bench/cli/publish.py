@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from tiltbench.cli.folders import Results, results_folder
+from tiltbench.cli.folders import results_folder
 from tiltbench.cli.options import option
 from tiltbench.cli.words import RESULTS
+from tiltbench.plan.errors import Refused
 
 
 def publish(
-    results: Results,
+    results: Annotated[
+        str | None, option("a suite that was run, or the folder of its results")
+    ] = None,
     /,
     *,
     draws: Annotated[
@@ -20,10 +23,36 @@ def publish(
     join: Annotated[
         bool, option("keep what is published of other seeds and shards, of the same settings")
     ] = False,
+    site: Annotated[
+        Path | None,
+        option(
+            "write all that is published as a static site, a page a suite, a method and a target; "
+            "alone, or after publishing RESULTS",
+            "DIR",
+        ),
+    ] = None,
 ) -> int:
     """Write records, scores and curves as Parquet files, table.md, and the pictures that README.md
     or docs/ show, to results/published/SUITE; and the draws, which do not belong in git, as one
     archive, whose SHA-256 is kept."""
+    if results is None and site is None:
+        raise Refused("name the RESULTS to publish, or a folder for the site with --site")
+    if results is None and (draws or join):
+        raise Refused("--draws and --join are of RESULTS to publish; name them, or leave both out")
+    if results is not None:
+        _publish(results, draws, join)
+    if site is not None:
+        from tiltbench.report.site import site as write_site
+
+        made = write_site(RESULTS / "published", site)
+        print(
+            f"suites: {made.suites}, methods: {made.methods}, targets: {made.targets}; open "
+            f"{site / 'index.html'}"
+        )
+    return 0
+
+
+def _publish(results: str, draws: Path | None, join: bool) -> None:
     source = results_folder(results)
     from tiltbench.report import publish as work
 
@@ -35,4 +64,3 @@ def publish(
         print(f"draws, not for git: {done.archive.name}, SHA-256 {done.archive.sha256}")
     if done.without:
         print(f"of {done.without} runs the draws are not known: nobody can score them again")
-    return 0

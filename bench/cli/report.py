@@ -44,9 +44,11 @@ def summary(boards: Sequence[Board], out: Path) -> str:
     """Who leads, in a dozen lines, and where the rest is."""
     from tiltbench.report.standings import leaderboard
 
-    page = out / "report.html"
+    page, settings = out / "report.html", out / "settings.md"
+    best = f"The best setting of each method, on other seeds: {settings}\n"
     return (
         f"{leaderboard(boards)}\n\n"
         f"Every score beside its floor: {out / 'table.md'}\n"
+        f"{best if settings.exists() else ''}"
         f"The same with pictures, for a browser: {page} ({page.stat().st_size / 1e6:.1f} MB)"
     )

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tiltbench.cli.engine import HERE, Where, engine
 from tiltbench.cli.options import FLAT, Names, Out, Plugins, Typed, names, option, plugged, repeated
 from tiltbench.cli.score import score_and_report
-from tiltbench.cli.words import RESULTS, Setting, chosen_device, positive, seeds, setting, whole
+from tiltbench.cli.words import (
+    RESULTS,
+    Setting,
+    chosen_device,
+    natural,
+    positive,
+    seeds,
+    setting,
+    whole,
+)
 from tiltbench.engine.lock import alone
 from tiltbench.engine.shard import WHOLE, Shard, shard
 from tiltbench.plan.budget import together, usual_calls
@@ -102,6 +111,23 @@ class Asked:
             "--set",
         ),
     ] = ()
+    curve: Annotated[
+        int | None,
+        option(
+            "draws at each of 8 points of the learning curve, on an allowance of its own; 0: no "
+            "curve (default 250, or what the suite says)",
+            "N",
+            natural,
+        ),
+    ] = None
+    log: Annotated[
+        Names,
+        names(
+            "tell these loggers of every training, a line a thousand steps: installed ones, or "
+            "path/to/file.py (default: none)",
+            "NAME|FILE.py",
+        ),
+    ] = ()
     time_limit: Annotated[int | None, option("seconds a cell may take", "S", whole)] = None
     memory_limit: Annotated[
         int | None, option("memory a cell may take beyond that of its start", "MB", whole)
@@ -143,13 +169,37 @@ class Asked:
             seconds=self.seconds or suite.seconds,
             draws=self.draws or suite.draws,
             seeds=self.seeds or suite.seeds,
+            curve=suite.curve if self.curve is None else self.curve,
         )
         limits = suite.limits
         if self.time_limit is not None:
             limits = replace(limits, seconds=float(self.time_limit))
         if self.memory_limit is not None:
             limits = replace(limits, megabytes=self.memory_limit)
+        limits = replace(limits, loggers=found_loggers(self.log))
         return replace(suite, limits=limits).spanned(self.settings)
+
+
+def found_loggers(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, each of a logger that can be imported and has what one must have.  Raises
+    UnknownName or Refused before anything has run."""
+    if names:
+        from tiltbench.plan.loggers import LOGGERS
+
+        for name in names:
+            if not LOGGERS.entries and not name.endswith(".py") and ".py:" not in name:
+                raise Refused(
+                    f"no logger is called {name!r}, as no installed package offers any; name a "
+                    "file with one, such as that in docs/tutorials/trained.md"
+                )
+            made = LOGGERS.load(name)
+            lacks = [part for part in ("line", "close") if not callable(getattr(made, part, None))]
+            if lacks:
+                raise Refused(
+                    f"{name} is no logger: it has no {lacks[0]}(...); docs/tutorials/trained.md "
+                    "shows one in ten lines"
+                )
+    return tuple(names)
 
 
 @dataclass(frozen=True)

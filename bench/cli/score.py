@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tiltbench.cli.folders import Results, filled, results_folder
 from tiltbench.cli.options import Plugins, option, plugged
@@ -12,6 +12,9 @@ from tiltbench.cli.report import summary
 from tiltbench.cli.words import RESULTS
 from tiltbench.plan.errors import Refused
 from tiltbench.records.command import command
+
+if TYPE_CHECKING:
+    from tiltbench.score.again import Again
 
 SHOWN = 10  # scores that differ
 
@@ -25,6 +28,13 @@ def score(
         Path | None,
         option("of a published set: score it again from these, and compare", "ARCHIVE.tar"),
     ] = None,
+    compare: Annotated[
+        bool,
+        option(
+            "change nothing: score every run again and say which numbers are others; exit code "
+            "1 where some are"
+        ),
+    ] = False,
     out: Annotated[
         str | None, option("with --draws: where to (default results/SUITE-rescored)", "DIR")
     ] = None,
@@ -37,6 +47,11 @@ def score(
     from tiltbench.score.floor import BrokenFloors
     from tiltbench.score.folder import score_runs
 
+    if compare and (draws or force):
+        raise Refused("--compare scores every run and keeps nothing: leave --draws and --force out")
+    if compare:
+        with plugged(plugin):
+            return _compared(filled(results))
     if draws:
         with plugged(plugin):
             return _check(results_folder(results), draws, out)
@@ -63,8 +78,18 @@ def _check(folder: Path, draws: Path, out: str | None) -> int:
     from tiltbench.score.again import score_again as again
 
     home = Path(out) if out else RESULTS / f"{folder.resolve().name}-rescored"
-    found = again(folder, draws, home, progress=_scored)
-    print("\n".join([f"{found.sentence}; in {home}", *found.apart[:SHOWN]]))
+    return _say(again(folder, draws, home, progress=_scored), f"; in {home}")
+
+
+def _compared(folder: Path) -> int:
+    """The same of a plain folder, whose own scores stay as they are."""
+    from tiltbench.score.again import compared
+
+    return _say(compared(folder, progress=_scored), "")
+
+
+def _say(found: Again, where: str) -> int:
+    print("\n".join([f"{found.sentence}{where}", *found.apart[:SHOWN]]))
     if len(found.apart) > SHOWN:
         print(f"and {len(found.apart) - SHOWN} more")
     return 1 if found.apart else 0

@@ -54,7 +54,7 @@ def live(
             pipe.send((phase, share))
 
     try:
-        run_cell(cell, folder, progress, limits.threads, code, limits.checkpoint)
+        run_cell(cell, folder, progress, limits.threads, code, limits.checkpoint, limits.loggers)
     except OSError as error:
         sys.exit(error.errno if error.errno in FULL else 1)
 

@@ -18,13 +18,14 @@ SAVED_EVERY = 600.0  # seconds from one checkpoint of a cell to the next
 
 @dataclass(frozen=True)
 class Limits:
-    """What one cell may use of the machine: seconds of wall time, MB of memory, CPU threads; and
-    how often it saves itself."""
+    """What one cell may use of the machine: seconds of wall time, MB of memory, CPU threads; how
+    often it saves itself, and whom it tells of its training."""
 
     seconds: float = 600.0
     megabytes: int = 8192
     threads: int = 1
     checkpoint: float = SAVED_EVERY  # seconds from one saved state to the next
+    loggers: tuple[str, ...] = ()  # who is told of its training (plan/loggers.py)
 
 
 @dataclass(frozen=True)

@@ -28,26 +28,26 @@ def hints(names: Iterable[str], runs: Path) -> dict[str, str]:
     return found
 
 
-def located(record: Record, runs: Path) -> Spec:
-    """The spec that builds the record's target here: its own, with the path of a plug-in file where
-    that lies now.
+def located(record: Record, runs: Path, part: str = "target") -> Spec:
+    """The spec that builds the record's target here, or its other `part`, the sampler: its own,
+    with the path of a plug-in file where that lies now.
 
     It is looked for at the record's hint (from the results folder), at its name (from the working
     folder), and among the files of --plugin.  The file of the recorded content wins; else one of
     --plugin, the hint, the name, in that order: an edited file.  None inside the results folder."""
-    target: Spec = record.spec["target"]
-    name = str(target["name"])
+    stated: Spec = record.spec[part]
+    name = str(stated["name"])
     file = split(name)
     if file is None:
-        return target
+        return stated
     places = [*_lent(file), *_hinted(record, name, runs), file.path]
     there = [path for path in places if path.is_file() and not brings_code(str(path), runs)]
     if not there:
-        return target
+        return stated
     recorded = record.code.get("plugins", {}).get(name)
     same = [path for path in there if file_hash(path) == recorded]
     chosen = os.path.relpath((same or there)[0])
-    return {**target, "name": f"{chosen}:{file.name}" if file.name else chosen}
+    return {**stated, "name": f"{chosen}:{file.name}" if file.name else chosen}
 
 
 def _hinted(record: Record, name: str, runs: Path) -> list[Path]:

@@ -66,9 +66,8 @@ class Record:
         return spec_id(self.spec)
 
 
-def write_outcome(folder: Path, run: str, outcome: Outcome) -> None:
-    """`<run>.npz`: the draws, the reverse weights and the probes."""
-    draws = outcome.draws
+def draw_arrays(draws: Draws) -> dict[str, Tensor]:
+    """What a file of draws holds, by name: `tiltbench import` reads it."""
     arrays: dict[str, Tensor] = {"x": draws.x}
     if draws.log_w is not None:
         arrays["log_w"] = draws.log_w
@@ -76,6 +75,12 @@ def write_outcome(folder: Path, run: str, outcome: Outcome) -> None:
         arrays["group"] = draws.group
     if draws.log_Z is not None:
         arrays["log_Z"] = torch.tensor(draws.log_Z, dtype=torch.float64)
+    return arrays
+
+
+def write_outcome(folder: Path, run: str, outcome: Outcome) -> None:
+    """`<run>.npz`: the draws, the reverse weights and the probes."""
+    arrays = draw_arrays(outcome.draws)
     if outcome.log_w_reverse is not None:
         arrays["log_w_reverse"] = outcome.log_w_reverse
     arrays.update({f"probe.{key}": value for key, value in outcome.probes.items()})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tiltbench.report.board import Board
+    from tiltbench.report.frame import Frames
 
 
 def report(folder: Path, out: Path | None = None) -> Path:
@@ -18,7 +19,8 @@ def report(folder: Path, out: Path | None = None) -> Path:
 def write(folder: Path, out: Path | None = None) -> list[Board]:
     """Writes table.md, table.csv, table.tex, report.html and plots/*.png, *.pdf of a results
     folder, published or not, into `out` (default: the folder itself); returns the
-    leaderboards that they show.
+    leaderboards that they show.  Where a method was run with several settings, also settings.md and
+    settings.tex, the best of each, and plots/sensitivity.png.
 
     Reads records, scores and draws only: score first.  Raises FileNotFoundError where there are no
     records."""
@@ -40,4 +42,20 @@ def write(folder: Path, out: Path | None = None) -> list[Board]:
     write_bytes(out / "table.tex", latex(folder.resolve().name, made).encode())
     write_bytes(out / "report.html", page(frames, made, folder).encode())
     plots(frames, made, folder, out / "plots")
+    _settings(frames, folder, out)
     return made
+
+
+def _settings(frames: Frames, folder: Path, out: Path) -> None:
+    from tiltbench.records.files import write_bytes
+    from tiltbench.report.pictures.sensitivity import sensitivity
+    from tiltbench.report.settings import choice, varied
+    from tiltbench.report.tables.settings import latex, markdown
+
+    if frames.scores.empty or not varied(frames):
+        return
+    made, name = choice(frames), folder.resolve().name
+    write_bytes(out / "settings.md", f"# Settings of {name}\n\n{markdown(made)}".encode())
+    if text := latex(name, made):
+        write_bytes(out / "settings.tex", text.encode())
+    sensitivity(out / "plots" / "sensitivity.png", frames)

@@ -37,7 +37,7 @@ def table_bytes(frame: DataFrame, ending: str) -> bytes:
         case ".parquet":
             made: bytes = frame.to_parquet(index=False)
             return made
-    raise BadSpec(f"scores are written as .csv or .parquet, not as {ending!r}")
+    raise BadSpec(f"scores are written as .csv or .parquet, weights as .pt, not as {ending!r}")
 
 
 def inference_data(folder: Path, run: str) -> Any:

@@ -7,7 +7,7 @@ its own, and the learning curve, reverse paths and probes work on copies of the 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tiltbench.metric import NOISED, Outcome
 from tiltbench.plan.cell import SAVED_EVERY, Cell
+from tiltbench.plan.loggers import Logs
 from tiltbench.plan.spec import build_sampler, build_target
 from tiltbench.records.drawn import sound
 from tiltbench.records.files import write_arrays, write_tensors
@@ -52,19 +53,21 @@ def run_cell(
     threads: int = 1,
     code: Mapping[str, Any] | None = None,
     checkpoint: float = SAVED_EVERY,
+    loggers: Sequence[str] = (),
 ) -> Record:
     """Runs `cell` and writes its files into `folder`, the record last.
 
     Training is saved every `checkpoint` seconds; a cell without a record but with a checkpoint of
-    this code goes on from there.  Whatever a target or sampler raises becomes the record's status;
-    only KeyboardInterrupt and the like pass.  `code` is what `code_of` said before the run, worked
-    out here where it is None.  The settings of the session (default dtype, threads, global
-    generators, ...) neither reach the run nor are changed by it."""
+    this code goes on from there.  Loggers of these names are told of the training.  Whatever a
+    target or sampler raises becomes the record's status; only KeyboardInterrupt and the like pass.
+    `code` is what `code_of` said before the run, worked out here where it is None.  The settings of
+    the session (default dtype, threads, global generators, ...) neither reach the run nor are
+    changed by it."""
     with standard(cell.seed):
         torch.set_num_threads(threads)
         if cell.tf32:
             precision.write(precision.TF32)
-        return _run_cell(cell, folder, progress, code, checkpoint)
+        return _run_cell(cell, folder, progress, code, checkpoint, loggers)
 
 
 def _run_cell(
@@ -73,12 +76,13 @@ def _run_cell(
     progress: Progress,
     code: Mapping[str, Any] | None,
     checkpoint: float,
+    loggers: Sequence[str],
 ) -> Record:
     code = code if code is not None else code_of(cell, code_identity())
     forget(folder, cell.id)
     forget_peak(cell.device)
     saved = folder / f"{cell.id}{CHECKPOINT}"
-    run = _Run(cell, progress, Checkpoints(saved, identity(cell, code), checkpoint))
+    run = _Run(cell, progress, Checkpoints(saved, identity(cell, code), checkpoint), loggers)
     status, reason, trace = Status.FAILED, "", ""
     try:
         status = run.work()
@@ -109,6 +113,7 @@ class _Run:
     cell: Cell
     progress: Progress
     checkpoints: Checkpoints
+    loggers: Sequence[str] = ()
     outcome: Outcome | None = None
     curve: dict[str, Tensor] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -120,7 +125,9 @@ class _Run:
     def work(self) -> Status:
         target, sampler = build_target(self.cell.target), build_sampler(self.cell.sampler)
         curve = Curve(self.ledger, target, sampler)
-        training = Training(self.ledger, curve, self.checkpoints, self.progress)
+        home = self.checkpoints.path.parent
+        logs = Logs.begun(self.loggers, self.cell, home, self.ledger.note)
+        training = Training(self.ledger, curve, self.checkpoints, self.progress, logs)
         state, status = training.run(target, sampler)
         self.progress("drawing", 1.0)
         draws = self.draw(target, sampler, state)

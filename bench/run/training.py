@@ -16,6 +16,7 @@ from typing import Any
 from torch import Generator
 
 from tiltbench.plan.budget import Budget
+from tiltbench.plan.loggers import Logs
 from tiltbench.records.record import Status
 from tiltbench.run.checkpoint import Checkpoints, Saved
 from tiltbench.run.clock import Clock
@@ -62,6 +63,7 @@ class Training:
     curve: Curve
     checkpoints: Checkpoints
     progress: Progress
+    logs: Logs = field(default_factory=Logs)
     steps: int = 0
     meters: Meters = field(init=False)
 
@@ -99,6 +101,8 @@ class Training:
                     raise BudgetExceeded("the calls are spent")
                 self.progress("training", meters.share)
                 self.look(state, source)
+                if self.logs.due(self.steps):
+                    self.log(sampler, state)
         except ComputeExceeded:
             ended = "flops"  # not begun or, where none was as dear before, stopped in its midst
         except BudgetExceeded:
@@ -110,6 +114,9 @@ class Training:
             clock.stop()
             ledger.seconds["train"], ledger.flops["train"] = clock.seconds, compute.spent
             calls.close()  # a reward kept in the state is of no use in `draw`
+            if self.logs.due(self.steps, 1):  # however many there were
+                self.log(sampler, state)
+            self.logs.close()
         models = [m for m in modules(state) if isinstance(m, Model)]
         ledger.network = {
             "network_forward": sum(m.forward_points for m in models),
@@ -160,6 +167,16 @@ class Training:
             )
             self.say(self.checkpoints.save(saved, meters.share))
         meters.clock.start()
+
+    def log(self, sampler: Sampler[Any], state: Any) -> None:
+        """A line, off the training clock; the only place where the host asks for a loss."""
+        meters = self.meters
+        running = meters.clock.since is not None
+        meters.clock.stop()
+        told = {name: float(value) for name, value in sampler.told(state).items()}
+        self.logs.line(self.steps, {"share": meters.share, **meters.spent._asdict(), **told})
+        if running:
+            meters.clock.start()
 
     def say(self, sentence: str) -> None:
         if sentence:

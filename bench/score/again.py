@@ -68,6 +68,29 @@ def score_again(
     return compare(old.scores, results(out).scores)
 
 
+def compared(folder: Path, jobs: int = 0, progress: Progress | None = None) -> Again:
+    """Scores every run of a plain results folder again, beside it, and compares with the scores
+    that came with it; nothing in `folder` changes.  What was never scored counts as different.
+
+    Raises Refused where no run came with scores."""
+    old = results(folder)
+    if not old.scores:
+        raise Refused(f"{folder} came without scores to compare with; `tiltbench score` makes them")
+    # beside it, so that hints to plug-in files, which are relative, hold
+    fresh = folder.with_name(f".{folder.resolve().name}.again")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        unscored = shutil.ignore_patterns("*.scores.json", "*.log", "*.tmp")
+        shutil.copytree(folder / "runs", fresh / "runs", ignore=unscored)
+        score(fresh, force=True, jobs=jobs, progress=progress)
+        bare: dict[str, Any] = {r.id: {"scores": {}} for r in old.records if r.status.finished}
+        found = compare({**bare, **old.scores}, results(fresh).scores)
+        lacking = [f"{run} came without scores" for run in bare if run not in old.scores]
+        return found._replace(apart=(*lacking, *found.apart))
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
 def _cells(old: Results) -> list[dict[str, Any]]:
     """What was asked for: every run of the set, and those that are missing."""
     mine = [

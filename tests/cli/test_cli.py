@@ -51,7 +51,7 @@ def test_words_need_no_torch(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-COMMANDS = "base check diff export floor import list new publish reference report run".split()
+COMMANDS = "base check diff draw export floor import list new publish reference report run".split()
 COMMANDS += "score status study tune".split()
 
 

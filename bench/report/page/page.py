@@ -43,19 +43,20 @@ Json = dict[str, Any]
 
 def page(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
     """The whole of report.html."""
-    script = "\n".join(_part(name) for name in SCRIPTS)
+    script = "\n".join(part(name) for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     parts = {
         "title": html.escape(folder.resolve().name),
         "digest": digest,
-        "style": _part("style.css"),
+        "style": part("style.css"),
         "script": script,
         "data": inert(data(frames, boards, folder)),
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _part("page.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], part("page.html"))
 
 
-def _part(name: str) -> str:
+def part(name: str) -> str:
+    """A file of assets/."""
     return (PARTS / name).read_text(encoding="utf-8")
 
 

@@ -100,7 +100,7 @@ def _overview(
         for sampler in samplers
     ]
     last = ["exact draws", *map(exact, boards)]
-    return _table(label, caption, ["", *heads], [rows, [last]] if any(last[1:]) else [rows])
+    return tabular(label, caption, ["", *heads], [rows, [last]] if any(last[1:]) else [rows])
 
 
 def _worst(row: Row) -> str:
@@ -163,7 +163,7 @@ def _grid(name: str, board: Board, group: str) -> str:
         caption += "".join(f" {MARKED}{NOT_BETTER}." for _ in marks(board)[:1])
     more = f"-{_slug(board.limits)}" if board.limits else ""
     label = f"{_slug(name)}-{_slug(board.target)}-{board.budget}{more}-{group}"
-    return _table(label, caption, ["", "seeds", "calls", *heads], body)
+    return tabular(label, caption, ["", "seeds", "calls", *heads], body)
 
 
 def _title(target: str, allowed: str) -> str:
@@ -219,9 +219,10 @@ def _number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
-def _table(
+def tabular(
     label: str, caption: str, heads: Sequence[str], bodies: Iterable[Iterable[Sequence[str]]]
 ) -> str:
+    """A floating table no wider than the line; rules stand between the bodies."""
     made = ["\n".join(" & ".join(row) + r" \\" for row in body) for body in bodies]
     return "\n".join(
         [

@@ -1,0 +1,85 @@
+"""The best setting of each method as a table, in Markdown and on at most a page of LaTeX."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from tiltbench.report.places import Judged, shown
+from tiltbench.report.settings import Best, Choice
+from tiltbench.report.tables.grid import code, grid, text
+from tiltbench.report.tables.latex import escaped, tabular
+
+ROWS, COLUMNS = 40, 6  # of a page
+NUMBER = (
+    "A number says by how many doublings the worst score lies beyond the edge of what exact draws "
+    "score; 0 is as good as exact draws"
+)
+
+
+def markdown(choice: Choice) -> str:
+    if not choice.best:
+        return (
+            "One seed chooses and shows nothing: a setting is chosen on some seeds and shown on "
+            "others, so run two or more (--seeds 4).\n"
+        )
+    heads = ["method", "settings", *map(code, choice.targets)]
+    rows = [
+        [code(each.setting.short), str(len(each.method.settings)), *_cells(each, choice)]
+        for each in choice.best
+    ]
+    return (
+        f"Of each method the setting with the best mean rank over targets on {_seeds(choice)[0]}; "
+        f"the numbers are of {_seeds(choice)[1]}.\n\n{grid(heads, rows)}\n\n{NUMBER}.\n"
+    )
+
+
+def _cells(best: Best, choice: Choice) -> list[str]:
+    return [_cell(best.shown.get(target)) for target in choice.targets]
+
+
+def _cell(found: Judged | None) -> str:
+    if found is None:
+        return "–"
+    return "0" if found.level else f"{shown(found.worst)} {text(found.worst.metric)}"
+
+
+def _seeds(choice: Choice) -> tuple[str, str]:
+    one, other = (
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        for seeds in (choice.chosen_on, choice.shown_on)
+    )
+    return one, other
+
+
+def latex(name: str, choice: Choice) -> str:
+    """Of more targets than fit the first, of more methods the first; the caption says how many are
+    left out.  Empty where nothing could be chosen."""
+    if not choice.best:
+        return ""
+    targets, best = choice.targets[:COLUMNS], choice.best[:ROWS]
+    rows = [
+        [escaped(b.setting.short), *(_tex(b.shown.get(target)) for target in targets)] for b in best
+    ]
+    left = [
+        f"{len(whole) - len(kept)} more {what}"
+        for whole, kept, what in (
+            (choice.targets, targets, "targets"),
+            (choice.best, best, "methods"),
+        )
+        if len(whole) > len(kept)
+    ]
+    caption = (
+        f"{NUMBER}. The setting of each method was chosen on {_seeds(choice)[0]}; the numbers are "
+        f"of {_seeds(choice)[1]}."
+    )
+    caption += f" Left out: {' and '.join(left)}." if left else ""
+    label = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return tabular(f"{label}-settings", caption, ["", *map(escaped, targets)], [rows])
+
+
+def _tex(found: Judged | None) -> str:
+    if found is None:
+        return "--"
+    size = found.doublings
+    return f"${size:.1f}$" if math.isfinite(size) else r"$\infty$"

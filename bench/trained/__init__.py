@@ -1,0 +1,1 @@
+"""What finished runs have trained: named, loaded, drawn from again, handed on."""
