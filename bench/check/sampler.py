@@ -95,7 +95,7 @@ def _prices(sampler: Sampler[Any]) -> Iterator[Finding]:
         problem = pose(TARGET, small.reference, meter.watch)
         begun = meter.spent
         try:
-            small.step(problem, small.init(problem, POINTS, g), g)
+            state = small.step(problem, small.init(problem, POINTS, g), g)
         except Unsupported:
             if network is sampler.model:
                 raise
