@@ -28,6 +28,7 @@ PAGES = (
     "docs/examples.md",
     "docs/reading.md",
     "docs/quick.md",
+    "docs/standard.md",
     "docs/parity.md",
     "docs/quality.md",
     "docs/performance.md",
