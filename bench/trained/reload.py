@@ -22,7 +22,6 @@ from tiltbench.records.record import Record
 from tiltbench.run.failures import explain
 from tiltbench.run.meter import Meter
 from tiltbench.run.streams import generator
-from tiltbench.samplers.restored import restored
 from tiltbench.samplers.sampler import Draws, Sampler
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets import precision
@@ -31,6 +30,7 @@ from tiltbench.targets.problem import Problem, pose
 from tiltbench.targets.settings import standard
 from tiltbench.targets.target import Target
 from tiltbench.trained.chosen import title
+from tiltbench.trained.restored import restored
 
 ENDLESS = Cost(UNLIMITED, UNLIMITED)
 STATE = ".state.safetensors"

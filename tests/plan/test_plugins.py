@@ -279,10 +279,10 @@ PRESET = """
 from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import made, path_space
 from tiltbench.samplers.losses.subtrajectory_balance import Geometric, detailed_balance
-from tiltbench.samplers.networks.valued import Valued
+from tiltbench.samplers.networks.sharpened import Sharpened
 
 plain = path_space("mine", lambda log_w, model: log_w.var())
-mine = Preset("mine", Diffusion(plain, model=Valued(), paths=8))
+mine = Preset("mine", Diffusion(plain, model=Sharpened(), paths=8))
 """
 
 
@@ -293,7 +293,7 @@ def test_a_preset_of_a_file_has_a_spec_that_builds_it_back(tmp_path, monkeypatch
     made = build_sampler({"name": "mine.py", "params": {"lr": 0.5}})
     full = spec(made)
     assert full["name"] == "mine.py:mine" and build_sampler(full) == made
-    assert (made.paths, made.lr, type(made.model).__name__) == (8, 0.5, "Valued")
+    assert (made.paths, made.lr, type(made.model).__name__) == (8, 0.5, "Sharpened")
     assert label(made) == "mine.py:mine[lr=0.5]"
 
 

@@ -22,7 +22,7 @@ def test_more_at_once_on_a_gpu_unless_they_are_large(dim, wider):
 
 
 DRAWING = {
-    "log_variance[model=Mlp[width=8]]": "diffusion",
+    "log_variance[model=Mlp[width=8]]": "drawing",
     "guidance": "baselines.guidance",
 }
 
