@@ -13,6 +13,7 @@ from tests.gpu import visit as visiting
 from tests.gpu.layout import ROOT
 from tests.gpu.section import TINY, Notes, Section, Visit, read
 from tests.gpu.visit import SECTIONS, Finding, body, page, supervised
+from tests.waiting import wait_for
 
 FORK = multiprocessing.get_context("fork")  # the server that sections have takes seconds to start
 
@@ -62,20 +63,16 @@ def test_a_section_that_fails_leaves_its_rows_and_a_fault(tmp_path, does, says):
 def test_a_section_that_hangs_is_ended_with_all_it_started(tmp_path):
     found = ran(tmp_path, "hangs", seconds=0.3)
     assert found.faults == ["stopped after 0 s, its limit; what it had found stands above"]
-    assert gone(int((tmp_path / "child").read_text()))
+    child = int((tmp_path / "child").read_text())
+    wait_for(lambda: gone(child))  # SIGKILL is not answered at once
 
 
 def gone(process):
-    """Whether it has ended, or is about to: SIGKILL is not answered at once."""
-    for _ in range(1000):
-        try:
-            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return True
-        if state in "ZX":
-            return True
-        os.sched_yield()
-    return False
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return state in "ZX"
 
 
 def test_the_time_of_the_whole_is_a_limit_too(tmp_path):
