@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial, wraps
-from importlib import import_module
-from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,54 +15,16 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.targets.gradient import Ungraded, value_and_grad
+from tiltbench.targets.truths.certified import certified
+from tiltbench.targets.truths.facts import Modes as Modes  # met where targets are
+from tiltbench.targets.truths.facts import Observable as Observable
+from tiltbench.targets.truths.facts import Truth as Truth
+from tiltbench.targets.truths.stored import DATA as DATA
 
 if TYPE_CHECKING:
     from tiltbench.targets.bases.process import Process
 
-DATA = Path(__file__).parent / "data"
 COORDINATES = 32  # that are statistics of a target which names none
-
-
-class Observable(NamedTuple):
-    """A statistic known under p*: E f(X) = mean +- se, Var f(X) = sd^2."""
-
-    f: Callable[[Tensor], Tensor]  # (B, D) -> (B,)
-    mean: float
-    sd: float
-    se: float = 0.0  # 0 means exact
-
-
-class Modes(NamedTuple):
-    """A partition of R^D into M <= 100 cells with known masses."""
-
-    weight: Tensor  # (M,), sums to 1
-    assign: Callable[[Tensor], Tensor]  # (B, D) -> (B,) index of the cell
-
-
-class Truth(NamedTuple):
-    """What is known about a target without running a sampler under test."""
-
-    source: str  # "closed form" | "quadrature, 1e-10" | "PT, 10 x 10^4, R-hat 1.003" | "unknown"
-    log_Z: float | None = None
-    log_Z_se: float = 0.0
-    sample: Callable[[int, Generator], Tensor] | None = None  # (n, generator) -> (n, D), float64
-    held: float = math.inf  # `sample` draws from so many stored ones, without replacement
-    modes: Modes | None = None
-    observables: Mapping[str, Observable] = MappingProxyType({})
-    noised_score: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
-    # (x, signal, noise) -> grad log of the law of signal X + noise xi, X ~ p*, xi ~ N(0, I)
-    log_Z_along: Callable[[float, float, float], float] | None = None
-    # (signal, noise, strength) -> log E exp(strength r(signal X + noise xi)), X ~ p_base: minus
-    # the free energy of the annealing strength(t) r at the time of these levels; tilts only
-    paths: Callable[[int, Generator], Tensor] | None = None
-    # (n, generator) -> (K + 1, n, D): draws as `sample` makes them, each with the path of the
-    # base's chain that it ended; where that is all one knows of the base (`reversed_exactly`)
-
-    @property
-    def unknown(self) -> bool:
-        """Whether nothing is known that a score could be held against."""
-        facts = (self.log_Z, self.sample, self.modes, self.noised_score)
-        return all(fact is None for fact in facts) and not self.observables
 
 
 class Target(ABC):
@@ -205,16 +163,13 @@ class Tilt(Target):
 
 def _or_certified(stated: Callable[[Any], Truth]) -> Callable[[Any], Truth]:
     """`truth` of a density: what its class states or, where that is nothing, what the certified
-    reference beside its file says (targets/reference.py)."""
+    reference beside its file says."""
 
     @wraps(stated)
     def truth(self: Density) -> Truth:
         found = stated(self)
-        if not isinstance(found, Truth) or not found.unknown:
-            return found
-        beside = import_module("tiltbench.targets.reference")  # which imports this file
-        told: Truth = beside.certified(self, found)
-        return told
+        unknown = isinstance(found, Truth) and found.unknown
+        return certified(self, found) if unknown else found
 
     return truth
 

@@ -108,7 +108,8 @@ def _store(target: Density, effort: Effort) -> Path | None:
 
     Raises Refused where one of other parameters or a better one would be lost."""
     from tiltbench.reference.certify import outdone
-    from tiltbench.targets.reference import Referenced, home_of, needs_reference
+    from tiltbench.targets.reference import needs_reference
+    from tiltbench.targets.truths.certified import home_of
 
     if not needs_reference(target):
         return None
@@ -123,7 +124,7 @@ def _store(target: Density, effort: Effort) -> Path | None:
         raise Refused(str(error)) from error
     if worse:
         raise Refused(worse)
-    return target.home if isinstance(target, Referenced) else home_of(type(target))
+    return home_of(type(target))
 
 
 def _standard(target: Density) -> bool:

@@ -353,8 +353,8 @@ def _holds(target: Any, draws: int) -> None:
     """Raises BadSpec where `draws` exact ones cannot be had of a stored reference."""
     import torch
 
-    from tiltbench.targets.reference import reference_of
     from tiltbench.targets.target import Density
+    from tiltbench.targets.truths.certified import reference_of
 
     if not isinstance(target, Density):
         return

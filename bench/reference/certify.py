@@ -46,19 +46,11 @@ from tiltbench.samplers.sampler import Unsupported
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem, pose
-from tiltbench.targets.reference import (
-    Basins,
-    Referenced,
-    checksum,
-    described,
-    home_of,
-    needs_reference,
-    probed,
-    reference_of,
-    stated,
-)
+from tiltbench.targets.reference import Basins, Referenced, needs_reference, stated
 from tiltbench.targets.settings import standard
 from tiltbench.targets.target import Density
+from tiltbench.targets.truths.certified import described, home_of, probed, reference_of
+from tiltbench.targets.truths.stored import checksum
 
 GROUPS = 8  # widths of the starts
 NARROW, WIDE = 0.5, 2.0  # the first and the last, in spreads of the base

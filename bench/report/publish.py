@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,8 @@ def publish(source: Path, goal: Path, archive: Path, pages: Path, join: bool = F
     bare = [r.id for r in found.records if r.status.finished and r.id not in found.scores]
     if bare:
         raise Refused(f"{len(bare)} runs of {source} are not scored; score them first")
+    records = [replace(r, traceback=_anywhere(r.traceback)) for r in found.records]
+    found = found._replace(records=records)
     if not found.published:
         found = found._replace(sums=sums_of(source / "runs", (r.id for r in found.records)))
         if found.sums:
@@ -66,6 +69,20 @@ def publish(source: Path, goal: Path, archive: Path, pages: Path, join: bool = F
         shutil.rmtree(fresh, ignore_errors=True)
     finished = [record.id for record in found.records if record.status.finished]
     return Done(files, found.archive, sum(run not in found.sums for run in finished))
+
+
+def _anywhere(trace: str) -> str:
+    """A traceback whose files are named as on any machine: from the package, or the folder of
+    installed ones, on; others by their name alone."""
+
+    def named(file: re.Match[str]) -> str:
+        path = file[1]
+        for start in ("/site-packages/", "/src/"):
+            if start in path:
+                return f'File "{path.rpartition(start)[2]}"'
+        return f'File "{Path(path).name}"'
+
+    return re.sub(r'File "(/[^"]*)"', named, trace)
 
 
 def _whole(found: Results, source: Path) -> Results:

@@ -18,8 +18,8 @@ from torch import Generator, Tensor
 
 from tiltbench.targets.digits.digits import CLASSES, DIM, digits, log_classes
 from tiltbench.targets.digits.images import ink, sharpness
-from tiltbench.targets.reference import without_replacement
 from tiltbench.targets.target import Modes, Observable, Truth, table
+from tiltbench.targets.truths.stored import without_replacement
 
 COUNT = 50_000
 PART = 500  # images that a network sees at once: more leave the cache and take 3 times as long

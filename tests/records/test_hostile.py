@@ -29,7 +29,8 @@ from tiltbench.report import report
 from tiltbench.samplers.sampler import Draws
 from tiltbench.score.floor import read_floors
 from tiltbench.score.folder import score
-from tiltbench.targets import reference, target
+from tiltbench.targets import target
+from tiltbench.targets.truths import stored
 
 ROOT = Path(tiltbench.__file__).resolve().parents[1]
 OPEN = "ran"  # the file that hostile code would leave
@@ -135,10 +136,10 @@ def test_the_package_s_own_data_is_read_without_pickle(tmp_path, monkeypatch):
         target.table("bad", torch.zeros(1))
     data, about = Path("bad_reference.npz"), Path("bad_reference.json")
     facts = {"certified": True}
-    stamp = reference.checksum(data.read_bytes(), facts)
+    stamp = stored.checksum(data.read_bytes(), facts)
     about.write_text(json.dumps({**facts, "sha256": stamp}))
     with pytest.raises(ValueError, match="pickle"):
-        reference._loaded(data, about)
+        stored._loaded(data, about)
 
 
 PLUGIN = """

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import pickle
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -144,6 +145,19 @@ def test_other_seeds_are_joined_and_other_settings_left_out(here, capsys):
     assert {r: after.sums[r] for r in a} == {r: before.sums[r] for r in a}
     assert main(["publish", "mine"]) == 0
     assert {r.id for r in read(PUBLIC).records} == {third.id, other.id, again.id}
+
+
+def test_no_path_of_the_machine_is_published(here):
+    """Of a traceback the files of packages are named from the package on, others by their name."""
+    trace = (
+        'File "/a/b/src/tiltbench/run/phases.py", line 8\nFile "/c/lib/site-packages/torch/x.py"'
+    )
+    trace += ', line 9\nFile "/home/somebody/mine.py", line 1\nFile "<string>", line 2'
+    record = put(Path("results/mine"), "d", 0, {}, status=Status.FAILED, reason=trace)
+    assert main(["publish", "mine"]) == 0
+    (shown,) = [r.traceback for r in read(PUBLIC).records if r.id == record.id]
+    files = ["tiltbench/run/phases.py", "torch/x.py", "mine.py", "<string>"]
+    assert re.findall(r'File "(.*?)"', shown) == files
 
 
 def test_pictures_go_along_that_a_page_shows(here, capsys):

@@ -17,9 +17,10 @@ from tiltbench.reference import certify
 from tiltbench.reference.certify import Broken, Effort, Evidence, conduct, outdone
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.functions import from_numpy, from_torch
-from tiltbench.targets.reference import home_of, needs_reference, stated
+from tiltbench.targets.reference import needs_reference, stated
 from tiltbench.targets.registry import TARGETS
 from tiltbench.targets.target import Density, Observable, Truth
+from tiltbench.targets.truths.certified import home_of
 
 CODE = """
 import numpy as np

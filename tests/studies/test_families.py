@@ -76,14 +76,19 @@ def test_families_are_told_apart_by_enough_targets():
 
 def test_pairs_without_a_record_are_left_out():
     frames = collect(folder_of("quick"))
-    whole, unready = read(frames)
+    planned = {(t.label, s.label) for t, s in load_suite("quick").pairs}
+    whole, unready = read(frames, planned)
     assert unready == 0 and {len(stand.off["calls"]) for stand in whole} == {3}
     runs = frames.runs
     gone = (runs["sampler"] == "smc") & (runs["target"] == "gmm9") & (runs["seed"] == 1)
-    part, unready = read(frames._replace(runs=runs[~gone]))
+    part, unready = read(frames._replace(runs=runs[~gone]), planned)
     seeds = {(s.target, s.method): len(s.off["calls"]) for s in part}
     assert unready == 1 and seeds["gmm9", "log_variance"] == 2
     assert seeds["many_well_mdelta", "log_variance"] == 3
+    # a method that has no record of any seed is missed as well
+    nowhere = (runs["sampler"] == "smc") & (runs["target"] == "gmm9")
+    part, unready = read(frames._replace(runs=runs[~nowhere]), planned)
+    assert unready == 3 and "gmm9" not in {stand.target for stand in part}
 
 
 def test_the_page_of_stored_runs(tmp_path, monkeypatch):

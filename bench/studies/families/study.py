@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tiltbench.plan.toml import load_suite
 from tiltbench.records.published import results
 from tiltbench.report.board import boards
 from tiltbench.report.compare import LEVEL, holm
@@ -64,7 +65,8 @@ def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
     frames = frames_of(results(folder_of(SUITE)))
-    stands, unready = read(frames)
+    planned = {(t.label, s.label) for t, s in load_suite(SUITE).pairs}
+    stands, unready = read(frames, planned)
     if not stands:
         raise FileNotFoundError(f"no seed of {SUITE} is complete on any target yet")
     tests = {reading: compared(stands, reading) for reading in READINGS}
@@ -78,13 +80,12 @@ def run(folder: Path, device: str) -> Answer:
     )
 
 
-def read(frames: Frames) -> tuple[list[Stand], int]:
+def read(frames: Frames, planned: Iterable[tuple[str, str]]) -> tuple[list[Stand], int]:
     """Every method on every target, and how many pairs of target and seed were left out because a
-    method has no record there yet."""
+    method that is `planned` there, (target, method), has no record yet."""
     runs, scores = frames.runs, frames.scores
     scores = scores[scores["metric"].isin({m for metrics in GROUPS.values() for m in metrics})]
     families = {r.labels["sampler"]: family_of(r.spec["sampler"]) for r in frames.records}
-    planned = {(t, s) for t, s in zip(runs["target"], runs["sampler"], strict=True)}
     offs: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     unready = 0
     for seed in sorted(set(runs["seed"])):
@@ -92,7 +93,8 @@ def read(frames: Frames) -> tuple[list[Stand], int]:
             runs=runs[runs["seed"] == seed], scores=scores[scores["seed"] == seed]
         )
         for board in boards(own):
-            if {s for t, s in planned if t == board.target} != {row.sampler for row in board.rows}:
+            wanted = {method for target, method in planned if target == board.target}
+            if not wanted <= {row.sampler for row in board.rows}:
                 unready += 1
                 continue
             for row in board.rows:

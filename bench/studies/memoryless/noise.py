@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from tiltbench.samplers.at_once import at_once
 from tiltbench.samplers.networks.adapter import Adapter
 from tiltbench.samplers.networks.model import Model
+from tiltbench.samplers.recipes.borrowed import Borrowed
 from tiltbench.samplers.weights import resample
 from tiltbench.targets.bases.interpolant import Ancestral, Constant, Interpolant, Mix, Stepping
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
@@ -78,7 +79,7 @@ class Integrated(Ancestral):
         return Constant(self.level).memory(base)
 
 
-class Silent(Additive):
+class Silent(Borrowed, Additive):
     """The probability flow of an interpolant with a control and no noise: dX = (v + gain u) dt.
 
     u costs |u|^2 / 2, as with noise, so a loss whose label and value do not need the noise trains
@@ -86,18 +87,6 @@ class Silent(Additive):
 
     def __init__(self, flow: Interpolant, gain: float = 1.0) -> None:
         self.flow = replace(flow, stepping=Flowing(gain))  # type: ignore[type-var]
-        self.steps = flow.steps
-
-    @property
-    def times(self) -> tuple[float, ...]:
-        return self.flow.times
-
-    @property
-    def spread(self) -> float:
-        return self.flow.spread
-
-    def start(self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
-        return self.flow.start(shape, generator, dtype)
 
     def normal(self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype) -> Tensor:
         return torch.zeros(shape, device=generator.device, dtype=dtype)

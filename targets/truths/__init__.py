@@ -1,0 +1,1 @@
+"""What is known of a law, and the certified references that say it."""
