@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 IMPORTED = "imported"
+METHODICAL = ("recipe", "explore", "replay")  # parts by which two methods of one loss differ
 
 
 class Setting(NamedTuple):
@@ -56,14 +57,20 @@ class Choice(NamedTuple):
 
 
 def methods(frames: Frames) -> list[Method]:
-    """By the sampler's registered name, in the order of the records; settings by their labels."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    """By the sampler's registered name and the parts that make it another method, in the order of
+    the records; settings by their labels.  A method of one setting goes by its label."""
+    found: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
     for record in frames.records:
         given = record.spec["sampler"]
         if given["name"] != IMPORTED:
-            mine = found.setdefault(given["name"], {})
-            mine.setdefault(record.labels["sampler"], dict(_flat(given["params"])))
-    return [Method(name, tuple(_settings(name, mine))) for name, mine in found.items()]
+            params = dict(_flat(given["params"]))
+            key = given["name"], *(str(params.get(part)) for part in METHODICAL)
+            found.setdefault(key, {}).setdefault(record.labels["sampler"], params)
+    return [
+        Method(name, tuple(_settings(name, mine)))
+        for key, mine in found.items()
+        for name in [key[0] if len(mine) > 1 else next(iter(mine))]
+    ]
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

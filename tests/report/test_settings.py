@@ -5,6 +5,7 @@ import math
 import pytest
 from pandas import DataFrame
 
+from tiltbench.plan.spec import build_sampler, spec
 from tiltbench.records.record import Record, Status
 from tiltbench.report.frame import COLUMNS, Frames
 from tiltbench.report.pictures.sensitivity import sensitivity
@@ -18,7 +19,7 @@ def frames(found, targets=("gmm9",)):
     """`found`: (method, parameters, a score by seed), of every target alike; floor 0 +- 1."""
     records, rows = [], []
     for method, params, scores in found:
-        label = f"{method}{params}"
+        label = f"{method}{params or ''}"
         for target in targets:
             for seed, value in enumerate(scores):
                 spec = {"target": {"name": target, "params": {}}, "seed": seed}
@@ -113,6 +114,15 @@ def test_a_picture_shows_what_each_parameter_does(seeds, tmp_path, monkeypatch):
     expected = [math.log2(value / 2) / 2 for value in (middle, 8, 128)]
     assert drawn == [([0.001, 0.01, 0.1], pytest.approx(expected))]
     assert (tmp_path / "s.png").stat().st_size > 2_000
+
+
+def test_methods_of_one_loss_are_no_settings_of_each_other():
+    """An escort by log-variance, and trajectory balance with a replay, are other methods."""
+    names = ("log_variance", "cmcd_lv", "trajectory_balance", "off_policy_trajectory_balance")
+    made = [spec(build_sampler({"name": name, "params": {}})) for name in names]
+    apart = frames([(one["name"], one["params"], [1.0, 1.0]) for one in made])
+    assert len({one["name"] for one in made}) == 2
+    assert [len(method.settings) for method in methods(apart)] == [1] * 4 and not varied(apart)
 
 
 def test_without_a_grid_there_is_nothing(tmp_path):
