@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -12,7 +11,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.targets.target import Density
-from tiltbench.targets.truths.certified import described, home_of, of_another, told
+from tiltbench.targets.truths.certified import described, of_another, told
 from tiltbench.targets.truths.facts import Modes, Truth
 from tiltbench.targets.truths.stored import Stored, read
 
@@ -33,12 +32,6 @@ class Referenced(Density):
     tests.
 
     The facts come from all of the chains; the rows are thinned from them."""
-
-    @property
-    def home(self) -> Path:
-        """The folder of the reference: the package's data, or for a target outside the package the
-        folder of its file (the current one, where it was typed into an interpreter)."""
-        return home_of(type(self))
 
     @abstractmethod
     def statistics(self) -> Mapping[str, Statistic]:

@@ -7,6 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial, wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.targets.gradient import Ungraded, value_and_grad
-from tiltbench.targets.truths.certified import certified
+from tiltbench.targets.truths.certified import certified, home_of
 from tiltbench.targets.truths.facts import Modes as Modes  # met where targets are
 from tiltbench.targets.truths.facts import Observable as Observable
 from tiltbench.targets.truths.facts import Truth as Truth
@@ -119,6 +120,12 @@ class Density(Target):
             return value_and_grad(self.log_rho, x)
         except Ungraded:
             return self.log_rho(x.detach()), torch.zeros_like(x)
+
+    @property
+    def home(self) -> Path:
+        """The folder of a certified reference: the package's data, or for a target outside the
+        package the folder of its file (the current one, where it was typed into an interpreter)."""
+        return home_of(type(self))
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

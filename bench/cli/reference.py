@@ -109,7 +109,6 @@ def _store(target: Density, effort: Effort) -> Path | None:
     Raises Refused where one of other parameters or a better one would be lost."""
     from tiltbench.reference.certify import outdone
     from tiltbench.targets.reference import needs_reference
-    from tiltbench.targets.truths.certified import home_of
 
     if not needs_reference(target):
         return None
@@ -124,7 +123,7 @@ def _store(target: Density, effort: Effort) -> Path | None:
         raise Refused(str(error)) from error
     if worse:
         raise Refused(worse)
-    return home_of(type(target))
+    return target.home
 
 
 def _standard(target: Density) -> bool:

@@ -49,7 +49,7 @@ from tiltbench.targets.problem import Problem, pose
 from tiltbench.targets.reference import Basins, Referenced, needs_reference, stated
 from tiltbench.targets.settings import standard
 from tiltbench.targets.target import Density
-from tiltbench.targets.truths.certified import described, home_of, probed, reference_of
+from tiltbench.targets.truths.certified import described, probed, reference_of
 from tiltbench.targets.truths.stored import checksum
 
 GROUPS = 8  # widths of the starts
@@ -145,7 +145,7 @@ def outdone(target: Density, effort: Effort) -> str:
     return (
         f"the stored reference of {target.name} took {before.points} points and {before.ladders} "
         f"ladders, more than {effort.points} and {effort.ladders}: ask for as many, name another "
-        f"folder with --out, or delete {target.name}_reference.json in {home_of(type(target))}"
+        f"folder with --out, or delete {target.name}_reference.json in {target.home}"
     )
 
 

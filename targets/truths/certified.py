@@ -89,7 +89,7 @@ def reference_of(target: Density) -> Stored | None:
     """The reference that lies where the target's belongs, whatever it is of; None without.
 
     Raises ValueError where it is damaged, altered or not certified."""
-    return read(home_of(type(target)), target.name)
+    return read(target.home, target.name)
 
 
 def home_of(cls: type[Density]) -> Path:

@@ -18,7 +18,6 @@ from tiltbench.reference.certify import Effort, conduct, examine, gather
 from tiltbench.rhat import rank_rhat
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.samplers.weights import Estimate
-from tiltbench.targets import reference as stored
 from tiltbench.targets.densities.gaussian import Gaussian
 from tiltbench.targets.densities.ising_hs import IsingHS
 from tiltbench.targets.densities.many_well import ManyWell
@@ -26,6 +25,7 @@ from tiltbench.targets.densities.phi4 import Phi4
 from tiltbench.targets.densities.phi4_chain import Phi4Chain
 from tiltbench.targets.reference import Basins, Referenced
 from tiltbench.targets.target import DATA, Density, Modes, Observable, Truth
+from tiltbench.targets.truths import stored
 
 
 def seeded(seed: int) -> torch.Generator:
