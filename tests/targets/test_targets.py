@@ -397,6 +397,22 @@ def test_noised_score_by_quadrature(target):
     assert torch.allclose(found, expected, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize(("signal", "noise"), [(1.0, 0.05), (0.7, 0.5), (0.3, 8.0), (0.0, 2.0)])
+def test_noised_score_of_the_funnel_by_a_wide_quadrature(signal, noise):
+    """log of the noised density, X_0 integrated over 60 standard deviations, differentiated."""
+    (target,) = (t for t in SCORED if t.name == "funnel")
+    xi = torch.randn(8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = (signal * draws(target)[:8] + noise * xi).requires_grad_()
+    u = torch.linspace(-30, 30, 60_001, dtype=torch.float64)
+    v = signal**2 * u.exp() + noise**2
+    inner = y[:, 1:].square().sum(-1, keepdim=True)
+    near = (y[:, :1] - signal * u).square() / noise**2
+    noised = ((u / 3).square() + near + inner / v + 9 * v.log()).div(-2).logsumexp(-1)
+    expected = torch.autograd.grad(noised.sum(), y)[0]
+    found = target.truth().noised_score(y.detach(), signal, noise)
+    assert torch.allclose(found, expected, rtol=1e-8, atol=1e-9)
+
+
 # the contract
 
 
