@@ -503,6 +503,20 @@ def test_every_kept_batch_serves_and_none_that_is_older():
     assert (share - 0.25).abs().max() < 4 * math.sqrt(0.25 * 0.75 / float(ages.sum()))
 
 
+def test_the_gradient_of_a_step_is_clipped_by_its_norm():
+    """All parameters together: shortened to `clip`, in the direction it had."""
+    problem = Mixture(Brownian(steps=2, scale=2.0)).problem()
+    found = []
+    for clip in (1e9, 0.01):
+        sampler = Diffusion(LOSSES[0], reference=problem.base, paths=8, clip=clip)
+        state = sampler.init(problem, Cost(10**6, 10**6), rng())
+        state = sampler.step(problem, state, rng(1))
+        found.append(torch.cat([p.grad.flatten() for p in state.model.control_parameters()]))
+    whole, short = found
+    assert whole.norm() > 0.1
+    torch.testing.assert_close(short, 0.01 * whole / whole.norm(), rtol=1e-3, atol=1e-9)
+
+
 def test_clipping_is_by_length_and_keeps_the_direction():
     """Of pulls and of hints: a long vector is shortened, none of its coordinates by itself."""
     g = torch.tensor([[3.0, 4.0], [0.3, -0.4], [1e-30, 0.0], [0.0, 0.0], [3e30, -4e30]])
