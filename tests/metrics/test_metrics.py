@@ -220,6 +220,20 @@ def test_mmd_of_two_gaussians_on_the_line():
     assert found.value == pytest.approx(exact, rel=0.05)
 
 
+def test_the_width_of_mmd_is_that_of_the_exact_draws():
+    """Pair by pair, on draws that lie wider than the exact ones."""
+    x, y = 4 * normal(7, 12), normal(7, 13)
+    made = Outcome(Draws(x), None, {})
+    h = torch.pdist(y).median()
+
+    def mean(a, b, pairs):
+        return float(torch.exp(-torch.cdist(a, b).square() / (2 * h * h)).sum()) / pairs
+
+    within = (mean(x, x, 1) - 7 + mean(y, y, 1) - 7) / 42  # no point with itself
+    found = value("mmd", made, truth()._replace(sample=lambda n, g: y[:n]))
+    assert found.value == pytest.approx(within - 2 * mean(x, y, 49), rel=1e-9)
+
+
 def test_w2_between_shifted_sets_is_the_shift():
     y = normal(300, 8)
     known_truth = truth()._replace(sample=lambda n, g: y[:n])

@@ -19,6 +19,7 @@ from tiltbench.samplers.weights import log_mean_exp
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.cost import Cost
+from tiltbench.targets.densities.dw4 import Dw4
 from tiltbench.targets.problem import Problem, pose
 from tiltbench.targets.target import Density, Truth
 from tiltbench.targets.tilts.tilt_linear import TiltLinear
@@ -359,6 +360,18 @@ def test_a_trajectory_that_overflows_is_refused():
     after, chance = move(problem, at, 1.0, 1e3, 12, generator)
     assert chance == 0
     assert torch.equal(after.x, at.x) and torch.equal(after.g, at.g)
+
+
+def test_moves_keep_the_centre_of_mass():
+    """Momenta and proposals are drawn on the subspace of the particles."""
+    problem = pose(Dw4(), Brownian())
+    start = problem.base.end((30, 8), seeded(0), torch.float64)
+    for after in (
+        move_each(problem, evaluate(problem, start), 1.0, 0.05, 3, seeded(1))[0],
+        rwm.moved(problem, evaluate(problem, start), torch.tensor(0.05), seeded(1))[0],
+    ):
+        assert (after.x != start).any(-1).double().mean() > 0.5
+        assert after.x.unflatten(-1, (4, 2)).mean(-2).abs().max() < 1e-12
 
 
 def test_the_ball_of_trajectories_is_one_of_rms_coordinates(monkeypatch):

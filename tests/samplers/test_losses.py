@@ -372,6 +372,16 @@ def test_a_steep_reward_is_clipped_wherever_it_is_seen():
     assert torch.allclose(clipped(far, 1.0), near)
 
 
+@pytest.mark.parametrize("tilt", [1.0, 0.25])
+def test_a_part_of_the_tilt_is_clipped_at_that_part(tilt):
+    """grad of lambda r to lambda steepest sqrt(D) / spread, so that the same points are clipped."""
+    problem = Shifted(Stationary(scale=2.0), (30.0, -40.0)).problem()
+    for steepest, length in ((20.0, 20 * math.sqrt(2) / 2), (100.0, 50.0)):
+        posed = Diffusion(LOSSES[0], steepest=steepest).posed(problem, tilt)
+        _, g = posed.reward.value_and_grad(torch.zeros(1, 2))
+        torch.testing.assert_close(g, tilt * length * torch.tensor([[0.6, -0.8]]))
+
+
 def test_reward_and_grad_at_the_edge_of_the_support():
     def reward(x):
         inside = x[..., 0] > 0
