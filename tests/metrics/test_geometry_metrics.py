@@ -471,7 +471,11 @@ def test_two_point_error_of_correlated_noise():
 
 
 def test_magnetisation_error_of_a_shift():
-    """A field of mean phase 3 shifted by 0.6: W1 is 0.6 and the rms of the mean is known."""
+    """A field of mean phase 3 shifted by 0.6: W1 is 0.6 and the rms of the mean is known; of two
+    phases, 1 and 7, it is 5 and not the mean 4."""
+    phases = torch.tensor([[1.0], [7.0]], dtype=torch.float64).expand(2, 20)
+    two = score("magnetisation_err", Field(3.0), phases + 0.6, exact=phases).value
+    assert two == pytest.approx(0.6 / 5)
     target = Field(3.0)
     y = draws(target, 4000, 1)
     found = score("magnetisation_err", target, y + 0.6, exact=y).value

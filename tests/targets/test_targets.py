@@ -16,6 +16,7 @@ import torch
 
 from tiltbench.check.truth import log_integrand
 from tiltbench.targets.densities._ising import log_Z_and_slope, rows, swendsen_wang
+from tiltbench.targets.densities._mixture import Mixture
 from tiltbench.targets.registry import TARGETS, Registry, UnknownName
 from tiltbench.targets.target import DATA, Density, table, test_point
 
@@ -552,3 +553,12 @@ def test_two_files_of_one_name_are_an_error(tmp_path):
 def test_unknown_names_get_the_nearest():
     with pytest.raises(UnknownName, match="did you mean 'funnel'"):
         TARGETS.find("funel")
+
+
+def test_moments_of_a_mixture_by_quadrature():
+    weight, mean = (torch.tensor(v, dtype=torch.float64) for v in ([0.3, 0.7], [[1.0], [-2.0]]))
+    law, var = Mixture(weight, mean, 0.6), 0.6
+    nodes, w = np.polynomial.hermite_e.hermegauss(8)  # exact to order 15
+    for order in (1, 2, 4):
+        each = [(w * (m + math.sqrt(var) * nodes) ** order).sum() / w.sum() for m in (1.0, -2.0)]
+        assert law.moment(0, order) == pytest.approx(0.3 * each[0] + 0.7 * each[1], rel=1e-12)
