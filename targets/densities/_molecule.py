@@ -79,7 +79,7 @@ class Molecule(Analytic):
             torch.mul(
                 gradient.permute(2, 0, 1),
                 -1 / (GAS * self.temperature),
-                out=slope.view(len(x), -1, 3),
+                out=slope.view(len(x), len(y), 3),
             )
             slope.masked_fill_(~alive[:, None], 0.0)
 

@@ -120,6 +120,7 @@ def test_shapes_and_blocks(dtype, monkeypatch):
         assert torch.allclose(value.flatten(), whole[0], rtol=0, atol=4e-4)
         assert relative(slope.reshape(24, 66), whole[1]) < 5e-5
     assert target.log_rho(x[0]).shape == () and target.log_rho(x[:0]).shape == (0,)
+    assert [part.shape for part in target.log_rho_and_grad(x[:0])] == [(0,), (0, 66)]
     cut = x.reshape(4, 6, 66).transpose(0, 1)
     assert torch.equal(target.log_rho(cut), target.log_rho(cut.contiguous()))
 
