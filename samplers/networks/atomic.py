@@ -44,7 +44,7 @@ class Atomic(Equivariant):
     rounds: int = 1
     radial: int = 16
 
-    def field(self, dim: int, process: Process, generator: Generator, gates: int) -> _Atoms:
+    def field(self, dim: int, process: Process, generator: Generator, gates: int) -> Messages:
         return _Atoms(self, dim, process, generator, gates)
 
 

@@ -45,7 +45,7 @@ class Equivariant(OfField):
     rounds: int = 2
     radial: int = 32
 
-    def field(self, dim: int, process: Process, generator: Generator, gates: int) -> _Particles:
+    def field(self, dim: int, process: Process, generator: Generator, gates: int) -> Messages:
         return _Particles(self, dim, process, generator, gates)
 
 

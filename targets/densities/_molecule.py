@@ -93,7 +93,7 @@ class Molecule(Analytic):
         def slope(y: Tensor) -> Tensor:
             return torch.func.grad(lambda z: self.energy(z).sum())(y)
 
-        _, product = torch.func.vjp(slope, y)
+        product = torch.func.vjp(slope, y)[1]
         return torch.where(keep, product(v)[0] / (-GAS * self.temperature), 0.0)
 
     def block(self, x: Tensor) -> int:
