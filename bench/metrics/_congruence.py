@@ -3,7 +3,8 @@ motion g that leaves their law as it is: min over g of |x - g y|^2."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import permutations, product
 
@@ -20,6 +21,7 @@ FEW = 5  # particles in the plane whose permutations are all tried
 MANY = 20  # particles in space that are still aligned
 STARTS = 12  # alignments of each pair that are followed to their end
 ROUNDS = 20  # of assignment and rotation: they end by themselves after about five
+TRIED = 24  # permutations within groups that are all tried
 FITTED = 200  # configurations a side of particles that differ
 PAIRS = 2**14  # held at once
 
@@ -89,9 +91,11 @@ def in_space(x: Float[Tensor, "n k 3"], y: Float[Tensor, "m k 3"]) -> Float[Tens
 def in_order(
     alike: Groups, chiral: bool, x: Float[Tensor, "n k d"], y: Float[Tensor, "m k d"]
 ) -> Float[Tensor, "n m"]:
-    """Of particles that differ, but for those of the groups `alike`: the best rotation (Kabsch
-    1976) of those in no group, then in turns the best assignment within each group and the best
-    rotation of all.  Exact without groups, with them an upper bound."""
+    """Of particles that differ, but for those of the groups `alike`.
+
+    Up to TRIED permutations: each, with its best rotation (Kabsch 1976), which is exact.  More: the
+    best rotation of the particles in no group, then in turns the best assignment within each group
+    and the best rotation of all, an upper bound."""
     rows = [
         _matched(alike, chiral, block, y).reshape(len(block), len(y))
         for block in x.split(max(PAIRS // len(y), 1))
@@ -103,27 +107,39 @@ def _matched(alike: Groups, chiral: bool, x: Tensor, y: Tensor) -> Float[Tensor,
     """The largest sum_i x_i . R y_p(i) that is found, for every pair."""
     from scipy.optimize import linear_sum_assignment
 
-    n, m, k, d = len(x), len(y), *x.shape[1:]
+    n, m, (k, d) = len(x), len(y), x.shape[1:]
     left = x[:, None].expand(n, m, k, d).reshape(n * m, k, d)
     right = y[None].expand(n, m, k, d).reshape(n * m, k, d).clone()
+    if math.prod(math.factorial(len(group)) for group in alike) <= TRIED:
+        every = [_kabsch(left, right[:, order], chiral)[1] for order in _orders(k, alike)]
+        return torch.stack(every).amax(0)
     named = {one for group in alike for one in group}
     fixed = [one for one in range(k) if one not in named] or list(range(k))
-    turn, _ = _kabsch(left[:, fixed], right[:, fixed], chiral)
-    right = right @ turn
-    turn, best = _kabsch(left, right, chiral)
-    for _ in range(ROUNDS if alike else 0):
-        right = right @ turn
+    right = right @ _kabsch(left[:, fixed], right[:, fixed], chiral)[0]
+    best = x.new_zeros(n * m)
+    for _ in range(ROUNDS):
         for group in map(list, alike):
             gain = (left[:, group] @ right[:, group].mT).numpy()
             order = np.stack([linear_sum_assignment(g, maximize=True)[1] for g in gain])
             chosen = torch.from_numpy(order)[..., None].expand(-1, -1, d)
             right[:, group] = right[:, group].gather(1, chosen)
         turn, total = _kabsch(left, right, chiral)
+        right = right @ turn
         better = bool((total > best + 1e-9).any())
         best = torch.maximum(best, total)
         if not better:
             break
     return best
+
+
+def _orders(k: int, alike: Groups) -> Iterator[list[int]]:
+    """All permutations of k particles within the groups."""
+    for choice in product(*(permutations(group) for group in alike)):
+        order = list(range(k))
+        for group, places in zip(alike, choice, strict=True):
+            for here, there in zip(group, places, strict=True):
+                order[here] = there
+        yield order
 
 
 def _kabsch(x: Tensor, y: Tensor, chiral: bool) -> tuple[Float[Tensor, "p d d"], Tensor]:
