@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from tiltbench import estimators
 from tiltbench.metric import Metric, Outcome, Unknown
-from tiltbench.metrics._congruence import least
+from tiltbench.metrics._congruence import aligner
 from tiltbench.plan.spec import METRICS
 from tiltbench.records.files import read_arrays
 from tiltbench.samplers.sampler import Draws
@@ -65,8 +65,7 @@ def _point(spend: float, draws: Tensor, log_w: Tensor, target: Target, truth: Tr
 
 def curve_distance(target: Target) -> str:
     """That of DISTANCES which the target has."""
-    aligned = target.particles and least(*target.particles)
-    return DISTANCES[0] if aligned else DISTANCES[1]
+    return DISTANCES[0] if aligner(target) else DISTANCES[1]
 
 
 def _energy(target: Target, truth: Truth, points: Tensor) -> float | None:

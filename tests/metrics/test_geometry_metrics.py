@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import permutations, product
 
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 from scipy.stats import wasserstein_distance, wasserstein_distance_nd
 
 from tiltbench.metric import KINDS, Outcome, Unknown
@@ -335,6 +336,62 @@ def test_small_systems_are_aligned_exactly(k, d):
     x, y = clusters(7, k, d, seed=1), clusters(9, k, d, seed=2)
     least, _ = _congruence.least(k, d)
     torch.testing.assert_close(least(x, y), brute(x, y), atol=1e-10, rtol=0)
+
+
+@dataclass(frozen=True)
+class Labelled(Cluster):
+    """The same, whose particles are alike in the given groups alone."""
+
+    name = "labelled"
+    alike: tuple[tuple[int, ...], ...] = ()
+    chiral: bool = True
+
+
+def brute_in_order(x, y, target):
+    """As `brute`, over the permutations of like particles and, where mirror images differ, over
+    rotations alone: SciPy's, of one pair at a time."""
+    found = torch.full((len(x), len(y)), torch.inf, dtype=torch.float64)
+    ways = [[*permutations(group)] for group in target.alike]
+    mirrors = [1.0] if target.chiral else [1.0, -1.0]
+    for choice in product(*ways):
+        order = list(range(x.shape[1]))
+        for group, places in zip(target.alike, choice, strict=True):
+            for here, there in zip(group, places, strict=True):
+                order[here] = there
+        for i, j, mirror in product(range(len(x)), range(len(y)), mirrors):
+            _, off = Rotation.align_vectors(x[i].numpy(), mirror * y[j, order].numpy())
+            found[i, j] = min(float(found[i, j]), off**2)
+    return found
+
+
+@pytest.mark.parametrize("chiral", [True, False])
+@pytest.mark.parametrize("alike", [(), ((0, 2),), ((1, 2), (0, 3))])
+def test_particles_that_differ_are_aligned_in_their_order(alike, chiral, monkeypatch):
+    """Exactly, where every permutation is tried; where not, from above, and close ones exactly."""
+    target = Labelled(7, 3, alike, chiral)
+    tried = len(alike) < 2
+    monkeypatch.setattr(_congruence, "TRIED", 24 if tried else 1)
+    x, y = clusters(5, 7, 3, seed=1), clusters(6, 7, 3, seed=2)
+    least, _ = _congruence.aligner(target)
+    exact, bound = brute_in_order(x, y, target), least(x, y)
+    assert (bound > exact - 1e-9).all() and bound.mean() < 1.3 * exact.mean()
+    if tried:
+        torch.testing.assert_close(bound, exact, atol=1e-9, rtol=0)
+    z = centred(target.posed(x.flatten(1), source(3)).unflatten(1, (7, 3)))
+    z = z + 0.02 * clusters(5, 7, 3, seed=4)
+    near, same = least(x, z).diagonal(), ((0.02 * clusters(5, 7, 3, seed=4)) ** 2).sum((1, 2))
+    assert (near < same + 1e-9).all()
+    mirror = x * x.new_tensor([-1.0, 1.0, 1.0])
+    assert bool((least(x, mirror).diagonal() > 0.1).all()) == chiral
+
+
+def test_config_w2_of_particles_that_differ_sees_their_names():
+    target = Labelled(7, 3, ((1, 2, 4),), True)
+    x = clusters(40, 7, 3, seed=1).flatten(1)
+    y = target.posed(x, source(2))
+    assert score("config_w2", target, x, exact=y).value < 0.3
+    other = x.unflatten(1, (7, 3)).roll(1, 1).flatten(1)
+    assert score("config_w2", target, other, exact=y).value > 1.0
 
 
 def test_alignment_by_turning_a_configuration_step_by_step():

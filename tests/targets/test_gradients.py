@@ -64,8 +64,10 @@ def points(target, *shape, spread=1.0, dtype=torch.float64):
 
 
 def apart(target, a, b):
-    """By what gradients differ, relative to the largest entry at the point, or to 1 / scale."""
-    return ((a - b).abs().amax(-1) / b.abs().amax(-1).clamp(min=1 / target.scale)).max()
+    """By what gradients differ, relative to the largest entry at the point, or to 1 / scale; 0
+    where there are none."""
+    each = (a - b).abs().amax(-1) / b.abs().amax(-1).clamp(min=1 / target.scale)
+    return max(each.tolist(), default=0.0)
 
 
 def test_those_who_gain_state_a_gradient():

@@ -450,6 +450,8 @@ def test_gradients_are_those_of_finite_differences(target):
     g = torch.Generator().manual_seed(4)
     x = 0.7 * target.scale * torch.randn(8, target.dim, generator=g, dtype=torch.float64)
     v = torch.randn(x.shape, generator=g, dtype=torch.float64)
+    if bool((value(target, x) == -torch.inf).all()):  # where there is no density there is no slope
+        x = test_point(target) + 0.05 * x
     v, h = v / v.norm(dim=-1, keepdim=True), 1e-5
     slope = (value(target, x + h * v) - value(target, x - h * v)) / (2 * h)
     x.requires_grad_()
