@@ -13,9 +13,9 @@ from tiltbench.check import unknown as check_unknown
 from tiltbench.check.device import devices
 from tiltbench.check.findings import Finding, expect, is_frozen, until_broken
 from tiltbench.check.function import points
-from tiltbench.check.jacobian import jacobian
 from tiltbench.check.proper import proper
-from tiltbench.check.stated_gradient import stated_gradient
+from tiltbench.check.stated.gradient import stated_gradient
+from tiltbench.check.stated.jacobian import jacobian
 from tiltbench.check.symmetries import Function, symmetries
 from tiltbench.plan.spec import build_target, spec
 from tiltbench.targets.problem import misfit

@@ -26,7 +26,7 @@ from torch import Tensor
 
 LARGEST = 64 * 2**20  # bytes of an unpacked file
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
-COMPONENT = re.compile(r"(?P<name>\w+)\[(?P<index>[\d,]+)\]")
+COMPONENT = re.compile(r"(?P<name>\w+)\[(?P<index>[0-9]{1,6}(,[0-9]{1,6})*)\]")
 AGAIN = "take it anew from posteriordb"
 
 

@@ -15,7 +15,12 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import softplus
+
+
+def logsigmoid(u: Tensor) -> Tensor:
+    """log of 1 / (1 + exp(-u)) to the last digit, with derivatives under vmap."""
+    return -softplus(-u, threshold=40.0)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,8 @@ def diamonds(g: Generator) -> np.ndarray:
     x = x - x.mean(0)
     y = 8 + x @ (0.3 * g.standard_normal(24)) + 0.13 * g.standard_normal(5000)
     columns = np.column_stack([np.ones(5000), x, y])
-    return np.linalg.qr(columns, mode="r")
+    _, triangle = np.linalg.qr(columns)
+    return triangle
 
 
 def brownian_motion(g: Generator) -> np.ndarray:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tiltbench.check.contract import check
-from tiltbench.check.jacobian import jacobian
+from tiltbench.check.stated.jacobian import jacobian
 from tiltbench.targets.constrained.transforms import POSITIVE
 from tiltbench.targets.functions import Parameter, from_constrained
 from tiltbench.targets.registry import TARGETS

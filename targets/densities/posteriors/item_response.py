@@ -37,6 +37,10 @@ class ItemResponse(Observed):
         asked = torch.cat([each, each.roll(-1, -2)], -1)[..., None, :]
         odds = (mean[..., None] + ability).unflatten(-1, (10, 40))[..., None] - asked
         sums = mean * data["score"].sum() + (ability * data["score"]).sum(-1)
-        likelihood = sums - (difficulty * data["solved"]).sum(-1) - softplus(odds).sum((-1, -2, -3))
+        likelihood = (
+            sums
+            - (difficulty * data["solved"]).sum(-1)
+            - softplus(odds, threshold=40).sum((-1, -2, -3))
+        )
         prior = normal(ability, 0, 1).sum(-1) + normal(difficulty, 0, 1).sum(-1)
         return likelihood + prior + normal(mean, 0.75, 1)

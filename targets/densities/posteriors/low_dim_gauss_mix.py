@@ -44,7 +44,7 @@ class LowDimGaussMix(Observed):
         law = torch.stack([level, precision * mu, -precision / 2], -1)  # of 1, y and y^2
         one, two = law.unbind(-2)
         powers = data["powers"]
-        seen = two @ powers.sum(-1) + softplus((one - two) @ powers).sum(-1)
+        seen = two @ powers.sum(-1) + softplus((one - two) @ powers, threshold=40).sum(-1)
         prior = normal(mu, 0, 2).sum(-1) + normal(sigma, 0, 2).sum(-1)
         return seen + prior + 4 * shares.sum(-1) + math.log(630)
 
