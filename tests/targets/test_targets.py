@@ -14,13 +14,14 @@ import scipy.integrate
 import scipy.stats
 import torch
 
+from tests.tools.registered import by_default
 from tiltbench.check.truth import log_integrand
 from tiltbench.targets.densities._ising import log_Z_and_slope, rows, swendsen_wang
 from tiltbench.targets.densities._mixture import Mixture
 from tiltbench.targets.registry import TARGETS, Registry, UnknownName
 from tiltbench.targets.target import DATA, Density, table, test_point
 
-ALL = [TARGETS.load(name)() for name in sorted(TARGETS.entries)]
+ALL = [TARGETS.load(name)() for name in by_default()]
 SHAPES = [TARGETS.load("tilt_shapes")(shape=s) for s in ("diagonal", "corners", "ring")]
 WIDE = [TARGETS.load(name)(dim=10) for name in ("tilt_linear", "tilt_quadratic")]
 # Those with exact, independent draws; finite reference sets are tested in test_reference.py.

@@ -31,6 +31,41 @@ class Mutant(NamedTuple):
 
 MUTANTS = [
     Mutant(
+        "ordered parameters: the Jacobian counts the first, which is not an exponential",
+        "targets/constrained/transforms.py",
+        "        return steps.cumsum(-1), u[..., 1:].sum(-1)",
+        "        return steps.cumsum(-1), u.sum(-1)",
+        "targets/test_constrained.py",
+    ),
+    Mutant(
+        "posteriors: the Jacobian lacks the widths of the table",
+        "targets/constrained/parameters.py",
+        "        log_jacobian = log_jacobian + slope + width.log().sum()",
+        "        log_jacobian = log_jacobian + slope",
+        "targets/test_constrained.py",
+    ),
+    Mutant(
+        "garch11: the variance is pushed by y and not by its distance from the mean",
+        "targets/densities/posteriors/garch11.py",
+        '        square = (data["y"] - theta["mu"][..., None]).square()',
+        '        square = (data["y"] - 0 * theta["mu"][..., None]).square()',
+        "targets/test_posteriors.py",
+    ),
+    Mutant(
+        "check of posteriors: any Jacobian will do",
+        "bench/check/stated/jacobian.py",
+        "    return bool(((a - b).abs() <= rounding).all())",
+        "    return True",
+        "check/test_jacobian.py",
+    ),
+    Mutant(
+        "posteriordb: an archive may unpack to anything",
+        "targets/constrained/posteriordb.py",
+        "                text = file.read(LARGEST + 1)  # whatever size the archive states",
+        "                text = file.read()[:LARGEST]  # whatever size the archive states",
+        "targets/test_posteriordb.py",
+    ),
+    Mutant(
         "guidance: its force is not in units of the step's noise",
         "samplers/baselines/guidance.py",
         "        return self.strength * std / math.sqrt(dt) * g",
@@ -256,7 +291,7 @@ MUTANTS = [
     ),
     Mutant(
         "a stated gradient that check does not look at far out",
-        "bench/check/stated_gradient.py",
+        "bench/check/stated/gradient.py",
         "10.0: 100, ",
         "",
         "check/test_mistakes.py",
