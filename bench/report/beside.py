@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +22,7 @@ from tiltbench.metrics._pairs import two_sample
 from tiltbench.records.files import strict
 from tiltbench.records.record import Record, read_outcome
 from tiltbench.records.store import warn
+from tiltbench.report.nearer import Ahead, nearer
 from tiltbench.report.targets import targets_of
 from tiltbench.samplers.sampler import Draws
 from tiltbench.targets.target import Target
@@ -50,6 +51,8 @@ class Beside:
     samplers: tuple[str, ...]  # those whose draws are there
     statistics: dict[str, tuple[Said | None, ...]]  # by name, one a sampler
     distances: tuple[tuple[float | None, ...], ...] = ()  # energy distance of every two of them
+    nearer: tuple[tuple[Ahead | None, ...], ...] = ()  # of the row than of the column
+    apart: dict[str, str] = field(default_factory=dict)  # why others were not compared so
 
 
 class Seed(NamedTuple):
@@ -70,15 +73,22 @@ def with_beside(boards: Sequence[Board], frames: Frames, folder: Path) -> list[B
         elif frames.beside is not None:
             made.append(board._replace(beside=kept.get(_key(board))))
         else:
-            made.append(board._replace(beside=_of_board(board, frames, folder / "runs")))
+            made.append(board._replace(beside=_of_board(board, frames, folder)))
     return made
 
 
-def _of_board(board: Board, frames: Frames, runs: Path) -> Beside | None:
+def _of_board(board: Board, frames: Frames, folder: Path) -> Beside | None:
     mine = set(board.of(frames.runs)["id"])
     records = [record for record in frames.records if record.id in mine]
-    target = targets_of(records[:1], runs).get(board.target)
-    return None if target is None else beside(target, seeds_of(runs, records, target.dim))
+    target = targets_of(records[:1], folder / "runs").get(board.target)
+    if target is None:
+        return None
+    found = beside(target, seeds_of(folder / "runs", records, target.dim))
+    pairs, why = nearer(board, folder)
+    if found is None or not (pairs or why):
+        return found
+    rows = tuple(tuple(pairs.get((a, b)) for b in found.samplers) for a in found.samplers)
+    return replace(found, nearer=rows if pairs else (), apart=dict(why))
 
 
 def written(boards: Sequence[Board]) -> list[dict[str, Any]]:
@@ -157,11 +167,11 @@ def _said(target: Target, name: str, f: Any, own: Sequence[Seed]) -> Said | None
     means, errors = zip(*(_mean(y, seed) for y, seed in found), strict=True)
     y = torch.cat([y for y, _ in found])
     weight = torch.cat([seed.weight for _, seed in found]) / len(found)
-    error = _error(means, errors)
+    se = _error(means, errors)
     mean, quantiles = sum(means) / len(means), _quantiles(y, weight)
     if not all(map(math.isfinite, (mean, *quantiles))):
         return None
-    return Said(mean, error if math.isfinite(error) else None, quantiles)
+    return Said(mean, se if math.isfinite(se) else None, quantiles)
 
 
 def _mean(y: Tensor, seed: Seed) -> tuple[float, float]:

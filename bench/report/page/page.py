@@ -33,7 +33,15 @@ from tiltbench.report.tables.legend import NOT_BETTER, SIDES, brief, legend, phy
 from tiltbench.report.tables.markdown import PLACES, places_of, worst
 from tiltbench.report.tables.misled import misled
 from tiltbench.report.tables.reasons import dashes, ends, marks, notes, places
-from tiltbench.report.tables.unknown import APART, HOW_APART, HOW_SAID, SAID, no_places
+from tiltbench.report.tables.unknown import (
+    APART,
+    HOW_APART,
+    HOW_NEARER,
+    HOW_SAID,
+    NEARER,
+    SAID,
+    no_places,
+)
 from tiltbench.report.targets import targets_of
 from tiltbench.score.curve import DISTANCES, UNJUDGED
 
@@ -180,6 +188,12 @@ def _unknown(board: Board) -> Json:
             for name, row in zip(found.samplers, found.distances, strict=True)
         ]
         tables.append(_table(APART, HOW_APART, ["sampler", *found.samplers], rows))
+    if found is not None and found.nearer:
+        rows = [
+            [name, *({"v": by.value, "e": by.error} if by else None for by in row)]
+            for name, row in zip(found.samplers, found.nearer, strict=True)
+        ]
+        tables.append(_table(NEARER, HOW_NEARER, ["sampler", *found.samplers], rows))
     return {"why": no_places(board.target), "certify": board.certifiable, "tables": tables}
 
 

@@ -14,7 +14,7 @@ from tiltbench.report.frame import SUFFIX, metric_of
 from tiltbench.report.places import shown
 from tiltbench.report.tables.legend import NOT_BETTER, brief
 from tiltbench.report.tables.reasons import marks
-from tiltbench.report.tables.unknown import APART, SAID
+from tiltbench.report.tables.unknown import APART, NEARER, SAID
 from tiltbench.score.curve import DISTANCES
 
 ARROW = {"lower": r"$\downarrow$", "higher": r"$\uparrow$"}
@@ -82,7 +82,7 @@ def latex(name: str, boards: Sequence[Board]) -> str:
     for board in boards:
         parts += [_grid(name, board, group) for group in GROUPS]
         if board.beside is not None:
-            parts += [_said(name, board, board.beside), _apart(name, board, board.beside)]
+            parts += [part(name, board, board.beside) for part in (_said, _apart, _nearer)]
     return "\n".join(part for part in parts if part)
 
 
@@ -196,6 +196,20 @@ def _apart(name: str, board: Board, found: Beside) -> str:
     ]
     heads = ["", *map(_code, found.samplers)]
     return tabular(_label(name, board, "distances"), _caption(board, APART), heads, [rows])
+
+
+def _nearer(name: str, board: Board, found: Beside) -> str:
+    """A matrix of the samplers that could be compared."""
+    kept = [i for i, row in enumerate(found.nearer) if any(row)]
+    if not kept:
+        return ""
+    names = [_code(found.samplers[i]) for i in kept]
+    ahead = [[found.nearer[i][j] for j in kept] for i in kept]
+    rows = [
+        [own, *("--" if by is None else _pair(by.value, by.error) for by in row)]
+        for own, row in zip(names, ahead, strict=True)
+    ]
+    return tabular(_label(name, board, "nearer"), _caption(board, NEARER), ["", *names], [rows])
 
 
 def _caption(board: Board, text: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tiltbench.report.beside import Beside, Said
-from tiltbench.report.tables.grid import code, grid
+from tiltbench.report.nearer import Ahead
+from tiltbench.report.tables.grid import code, grid, sentence, text
 from tiltbench.report.tables.legend import number
 
 # What the tables are: in Markdown, LaTeX and the page alike.
@@ -19,6 +20,15 @@ HOW_APART = (
     "seeds: distances of that size say nothing."
 )
 
+NEARER = (
+    "Which is nearer to the target: by how many nats the row is than the column, ± standard error"  # noqa: E501
+)
+HOW_NEARER = (
+    "KL(target | column) - KL(target | row) of paths, from draws and weights of both (`tiltbench "
+    "versus`); of a path the KL divergence bounds that of its end from above. What both miss "
+    "counts for neither."
+)
+
 
 def no_places(target: str) -> str:
     return (
@@ -29,7 +39,7 @@ def no_places(target: str) -> str:
 
 def unknown(found: Beside | None) -> str:
     """The tables; empty where nobody has draws."""
-    parts = [] if found is None else [_said(found), _apart(found)]
+    parts = [] if found is None else [_said(found), _apart(found), _nearer(found)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -58,3 +68,19 @@ def _apart(found: Beside) -> str:
         for name, row in zip(found.samplers, found.distances, strict=True)
     ]
     return f"**{APART}**\n\n{HOW_APART}\n\n{grid(['sampler', *map(code, found.samplers)], rows)}"
+
+
+def _nearer(found: Beside) -> str:
+    """A matrix of the samplers that could be compared, and why others could not."""
+    kept = [i for i, row in enumerate(found.nearer) if any(row)]
+    names = [code(found.samplers[i]) for i in kept]
+    rows = [[names[k], *(_ahead(found.nearer[i][j]) for j in kept)] for k, i in enumerate(kept)]
+    why = "\n".join(f"- – {text(name)}: {sentence(why)}" for name, why in found.apart.items())
+    if not rows and not why:
+        return ""
+    table = grid(["sampler", *names], rows) if rows else ""
+    return "\n\n".join(filter(None, (f"**{NEARER}**", HOW_NEARER, table, why)))
+
+
+def _ahead(by: Ahead | None) -> str:
+    return "–" if by is None else f"{number(by.value)} ± {by.error:.1g}"
