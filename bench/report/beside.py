@@ -54,6 +54,13 @@ class Beside:
     nearer: tuple[tuple[Ahead | None, ...], ...] = ()  # of the row than of the column
     apart: dict[str, str] = field(default_factory=dict)  # why others were not compared so
 
+    @property
+    def compared(self) -> tuple[tuple[str, ...], tuple[tuple[Ahead | None, ...], ...]]:
+        """The samplers that some other could be compared with, and `nearer` of these."""
+        kept = [i for i, row in enumerate(self.nearer) if any(row)]
+        rows = tuple(tuple(self.nearer[i][j] for j in kept) for i in kept)
+        return tuple(self.samplers[i] for i in kept), rows
+
 
 class Seed(NamedTuple):
     """The finite draws of one run."""

@@ -139,7 +139,7 @@ def said_by(work):
 
 def few_points(made):
     """As the command says it of what the chains raise."""
-    return f"no reference of bell: {said_by(lambda: gather(made[0], Effort(10_000, 4), 0))}"
+    return f"no reference of bell: {said_by(lambda: gather(made[0], Effort(2_000, 4), 0))}"
 
 
 def raises(made):

@@ -188,12 +188,15 @@ def _unknown(board: Board) -> Json:
             for name, row in zip(found.samplers, found.distances, strict=True)
         ]
         tables.append(_table(APART, HOW_APART, ["sampler", *found.samplers], rows))
-    if found is not None and found.nearer:
+    if found is not None and (found.nearer or found.apart):
+        samplers, ahead = found.compared
         rows = [
             [name, *({"v": by.value, "e": by.error} if by else None for by in row)]
-            for name, row in zip(found.samplers, found.nearer, strict=True)
+            for name, row in zip(samplers, ahead, strict=True)
         ]
-        tables.append(_table(NEARER, HOW_NEARER, ["sampler", *found.samplers], rows))
+        why = [f"– {name}: {reason}." for name, reason in found.apart.items()]
+        note = " ".join([HOW_NEARER, *why]).replace("`", "")
+        tables.append(_table(NEARER, note, ["sampler", *samplers], rows))
     return {"why": no_places(board.target), "certify": board.certifiable, "tables": tables}
 
 

@@ -151,7 +151,7 @@ def _floors(
         axes.set_yscale("log")
         log_ticks(axes.yaxis, *axes.get_ylim())
     else:
-        _linear_below(axes, band.edge if band and band.edge > 0 else SMALLEST, low)
+        _linear_below(axes, band.edge if band and band.edge > 0 else max(SMALLEST, -low), low)
     if band is None:
         return {}
     axes.axhspan(band.mean - 2 * band.sd, band.edge, color=PALE, zorder=0, lw=0)

@@ -200,11 +200,10 @@ def _apart(name: str, board: Board, found: Beside) -> str:
 
 def _nearer(name: str, board: Board, found: Beside) -> str:
     """A matrix of the samplers that could be compared."""
-    kept = [i for i, row in enumerate(found.nearer) if any(row)]
-    if not kept:
+    samplers, ahead = found.compared
+    if not samplers:
         return ""
-    names = [_code(found.samplers[i]) for i in kept]
-    ahead = [[found.nearer[i][j] for j in kept] for i in kept]
+    names = list(map(_code, samplers))
     rows = [
         [own, *("--" if by is None else _pair(by.value, by.error) for by in row)]
         for own, row in zip(names, ahead, strict=True)

@@ -72,9 +72,9 @@ def _apart(found: Beside) -> str:
 
 def _nearer(found: Beside) -> str:
     """A matrix of the samplers that could be compared, and why others could not."""
-    kept = [i for i, row in enumerate(found.nearer) if any(row)]
-    names = [code(found.samplers[i]) for i in kept]
-    rows = [[names[k], *(_ahead(found.nearer[i][j]) for j in kept)] for k, i in enumerate(kept)]
+    samplers, ahead = found.compared
+    names = list(map(code, samplers))
+    rows = [[name, *map(_ahead, row)] for name, row in zip(names, ahead, strict=True)]
     why = "\n".join(f"- – {text(name)}: {sentence(why)}" for name, why in found.apart.items())
     if not rows and not why:
         return ""

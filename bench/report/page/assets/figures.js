@@ -81,7 +81,7 @@ function lines({ title, series, xlabel, floor, edge, note, level = false }) {
   if (x0 === x1) [x0, x1] = [x0 / 2, x1 * 2];
   const late = series.map((s) => [...s.points.slice(Math.floor(s.points.length / 2)).flatMap((p) => [p[1], p[2], p[3]]), ...(known(s.end) ? [s.end] : [])]);
   const [least, most] = level ? span(late) : [Math.min(...ys), Math.max(...ys)];
-  const linear = least > 0 ? null : Math.max(floor ? band[1] : 1e-3, 1e-9);
+  const linear = least > 0 ? null : Math.max(floor ? band[1] : Math.max(1e-3, -least), 1e-9);
   const shape = level ? (v) => v : linear === null ? Math.log : (v) => Math.sign(v) * (Math.abs(v) <= linear ? (0.7 * Math.abs(v)) / linear : 0.7 + Math.log10(Math.abs(v) / linear));
   const [y0, y1] = [shape(least) , shape(most)], margin = 0.04 * (y1 - y0 || 1);
   const X = (v) => L + ((Math.log(Math.max(v, x0)) - Math.log(x0)) / (Math.log(x1) - Math.log(x0))) * (W - L - 12);

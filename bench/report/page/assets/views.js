@@ -115,7 +115,7 @@ function leaderboard(board, group, samplers) {
       el("span", { class: "small" }, `${r.finished} of ${r.runs} seeds`, Object.entries(r.ends).map(([end, n]) => [", ", badge(end, `${n} `)]))] },
     ...DATA.places.map(({ head, field }) => ({ head, hint: HINTS[field], order: (r) => r.places[field],
       show: (r) => [el("span", { class: "score" }, r.places[field] ?? "–"), r.places[field] === null && r.why ? el("span", { class: "small", title: r.why }, "why: see below") : null] })),
-    { head: "doublings off", hint: "what places go by: the worst score, by how many doublings it lies beyond the edge of what exact draws score", order: (r) => r.off, exact: [el("span", { class: "score" }, "0")],
+    { head: "doublings off", hint: "what places go by: the worst score, by how many doublings it lies beyond the edge of what exact draws score", order: (r) => r.off, exact: board.unknown ? null : [el("span", { class: "score" }, "0")],
       show: (r) => [el("span", { title: r.offs.map((o) => `${o.metric} ${o.off}`).join(", ") || null }, r.worst ?? "–"), r.behind ? el("span", { class: "small", title: r.behind }, "✗ not better than untrained") : null] },
   ];
   const mine = runsOf(board), typical = (sampler, of) => median(mine.filter((r) => r.sampler === sampler && r.finished).map(of).filter(known));
@@ -157,7 +157,7 @@ function withoutTruth(board) {
     el("p", {}, why, certify ? [" ", el("code", {}, `tiltbench reference ${board.target}`), " certifies one from long chains."] : null),
     ...tables.flatMap(({ title: head, note, heads, rows }) => [
       el("h4", {}, head), el("p", { class: "soft" }, note),
-      table({ label: head, rows, columns: heads.map((name, i) => (i ? { head: broken(name), order: (r) => r[i]?.v ?? null, show: (r) => shown(r[i]) } : { head: name, order: (r) => r[0], show: (r) => broken(r[0]) })) }).node,
+      rows.length ? table({ label: head, rows, columns: heads.map((name, i) => (i ? { head: broken(name), order: (r) => r[i]?.v ?? null, show: (r) => shown(r[i]) } : { head: name, order: (r) => r[0], show: (r) => broken(r[0]) })) }).node : null,
     ]),
   ];
 }
