@@ -60,7 +60,7 @@ SESSIONS = {
     "lotka_volterra": Session(
         "Hares and lynxes, from nothing to places",
         (LOTKA,),
-        ranked(LOTKA, "1e4", "0:2", 8, "lotka_volterra"),
+        ranked(LOTKA, "1e4", "0:2", 32, "lotka_volterra"),
     ),
 }
 
