@@ -41,6 +41,8 @@ PAGES = (
     "docs/finetuning.md",
     "docs/walk.md",
     "docs/tutorials/loss.md",
+    "docs/tutorials/sampler.md",
+    "docs/tutorials/unknown.md",
 )
 PART = re.compile(
     r"(<!-- (?P<kind>show|rows|leaders|claims|references|tree|visit): (?P<file>\S+)"

@@ -23,7 +23,10 @@ GUESS = np.log([0.55, 0.028, 0.8, 0.024, 34.0, 6.0, 0.25, 0.25])
 WIDTH = np.array([0.12, 0.15, 0.12, 0.15, 0.09, 0.09, 0.17, 0.17])
 
 
+MEANS = np.array([1, 0.05, 1, 0.05])[:, None]  # of the priors of alpha, beta, gamma and delta
+SDS = np.array([0.5, 0.05, 0.5, 0.05])[:, None]
 FAR = 6.0  # nats from the guess, a factor of 400: beyond, the density is put to 0
+MOST = 20.0  # the logarithm of more animals than there are: beyond, exp might overflow
 
 
 def logs(x):
@@ -40,39 +43,84 @@ def normal(x, mean, sd):
     return -(((x - mean) / sd) ** 2) / 2 - np.log(sd) - np.log(2 * np.pi) / 2
 
 
-def trajectory(alpha, beta, gamma, delta, z):
-    """The logarithms (2, 21, n) of hares and lynxes each year; z (2, n) of the first."""
-
-    def slope(z):  # of the logarithms, which stay finite where the animals die out
-        u, v = np.exp(np.minimum(z, 20))
-        return np.stack([alpha - beta * v, delta * u - gamma])
-
-    years, h = [z], 1 / STEPS
+def years(slope, state):
+    """The state (2, ..., n) each year, (21, 2, ..., n), along d state / dt = slope(state)."""
+    found, h = [state], 1 / STEPS
     for _ in range(PELTS.shape[1] - 1):
         for _ in range(STEPS):
-            a = slope(z)
-            b = slope(z + h / 2 * a)
-            c = slope(z + h / 2 * b)
-            z = z + h / 6 * (a + 2 * b + 2 * c + slope(z + h * c))
-        years.append(z)
-    return np.stack(years, 1)
+            a = slope(state)
+            b = slope(state + h / 2 * a)
+            c = slope(state + h / 2 * b)
+            state = state + h / 6 * (a + 2 * b + 2 * c + slope(state + h * c))
+        found.append(state)
+    return np.stack(found)
+
+
+def log_animals(rates, first):
+    """The logarithms (21, 2, n) of hares and lynxes each year from those of the first."""
+    alpha, beta, gamma, delta = rates
+
+    def slope(z):  # of the logarithms, which stay finite where the animals die out
+        u, v = np.exp(np.minimum(z, MOST))
+        return np.stack([alpha - beta * v, delta * u - gamma])
+
+    return years(slope, first)
+
+
+def with_slopes(rates, first):
+    """(21, 2, 7, n): the same, and behind it its derivatives by the logarithms of alpha, beta,
+    gamma, delta, u0 and v0, which obey the linearised equation."""
+    alpha, beta, gamma, delta = rates
+
+    def slope(state):
+        u, v = np.exp(np.minimum(state[:, 0], MOST))
+        eaten, born = beta * v, delta * u
+        found = np.stack([-eaten * state[1], born * state[0]])
+        found[:, 0] = alpha - eaten, born - gamma
+        found[0, 1] += alpha
+        found[0, 2] -= eaten
+        found[1, 3] -= gamma
+        found[1, 4] += born
+        return found
+
+    start = np.zeros((2, 7, first.shape[1]))
+    start[:, 0] = first
+    start[0, 5] = start[1, 6] = 1
+    return years(slope, start)
+
+
+def inside(x):
+    return (np.abs(WIDTH * x) < FAR).all(-1)
 
 
 def log_posterior(x):
     """(n, 8) -> nats, all constants and the Jacobian of exp(GUESS + WIDTH x) included."""
     log_theta, theta = logs(x), parameters(x)
     rates, first, sigma = theta[:4], log_theta[4:6], theta[6:]
-    found = normal(rates[[0, 2]], 1, 0.5).sum(0) + normal(rates[[1, 3]], 0.05, 0.05).sum(0)
+    found = normal(rates, MEANS, SDS).sum(0)
     found += normal(first, np.log(10), 1).sum(0) + normal(log_theta[6:], -1, 1).sum(0)
     found += log_theta[:4].sum(0) + np.log(WIDTH).sum()
-    pelts = normal(PELTS, trajectory(*rates, first), sigma[:, None]) - PELTS
-    inside = (np.abs(WIDTH * x) < FAR).all(-1)
-    return np.where(inside, found + pelts.sum((0, 1)), -np.inf)
+    pelts = normal(PELTS, log_animals(rates, first).swapaxes(0, 1), sigma[:, None]) - PELTS
+    return np.where(inside(x), found + pelts.sum((0, 1)), -np.inf)
+
+
+def gradient(x):
+    """(n, 8) -> (n, 8); without it differences are taken, 17 times the work of a value."""
+    log_theta, theta = logs(x), parameters(x)
+    rates, first, sigma = theta[:4], log_theta[4:6], theta[6:]
+    z = with_slopes(rates, first)
+    off = (PELTS.swapaxes(0, 1) - z[:, :, 0]) / sigma  # (21, 2, n), in standard deviations
+    by_rate = 1 - (rates - MEANS) / SDS**2 * rates
+    found = np.concatenate([by_rate, np.log(10) - first, -1 - log_theta[6:]])
+    found[:6] += (z[:, :, 1:] * (off / sigma)[:, :, None]).sum((0, 1))
+    found[6:] += (off**2 - 1).sum(0)
+    return np.where(inside(x)[:, None], (found * WIDTH[:, None]).T, 0.0)
 
 
 lotka_volterra = from_numpy(
     "lotka_volterra",
     log_posterior,
     dim=8,
+    gradient=gradient,
     statistics={name: lambda x, i=i: parameters(x)[i] for i, name in enumerate(NAMES)},
 )

@@ -8,7 +8,7 @@ share is written once, in the schema of `runs.parquet`, and so is what suite.jso
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,6 +68,7 @@ class Results(NamedTuple):
     published: bool = False
     sums: Mapping[str, Mapping[str, str]] = {}  # by run: the SHA-256 of its files of arrays
     archive: Archive | None = None
+    beside: Sequence[Any] = ()  # JSON of what samplers say of unknown truths (`report.beside`)
 
 
 def results(folder: Path) -> Results:
@@ -121,6 +122,7 @@ def write(found: Results, folder: Path) -> None:
         "suite": {**found.suite, "cells": missing},
         "environments": environments,
         "archive": found.archive._asdict() if found.archive else None,
+        **({"beside": list(found.beside)} if found.beside else {}),
     }
     columns.write(folder / RUNS, runs, about=about)
     columns.write(folder / SCORES, scores, OF_SCORES)
@@ -177,6 +179,9 @@ def _read(folder: Path) -> Results:
         suite = dict(about["suite"])
         if not all(isinstance(cell["id"], str) for cell in suite["cells"]):
             raise TypeError("a run of the suite has no name")
+        beside = about.get("beside", [])
+        if not isinstance(beside, list):
+            raise TypeError("what samplers say beside each other is no list")
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise _damaged(folder / RUNS, error) from error
     for name, typed, put in ((SCORES, OF_SCORES, _put_score), (CURVES, OF_CURVES, _put_curve)):
@@ -188,7 +193,7 @@ def _read(folder: Path) -> Results:
                 put(scores[part.pop("run")], part)
         except (KeyError, TypeError) as error:
             raise _damaged(folder / name, error) from error
-    return Results(records, scores, suite, True, sums, archive)
+    return Results(records, scores, suite, True, sums, archive, beside)
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:

@@ -25,6 +25,7 @@ def write(folder: Path, out: Path | None = None) -> list[Board]:
     Reads records, scores and draws only: score first.  Raises FileNotFoundError where there are no
     records."""
     from tiltbench.records.files import write_bytes
+    from tiltbench.report.beside import with_beside
     from tiltbench.report.board import boards
     from tiltbench.report.frame import collect
     from tiltbench.report.page.page import page
@@ -36,7 +37,7 @@ def write(folder: Path, out: Path | None = None) -> list[Board]:
     if frames.runs.empty:
         raise FileNotFoundError(f"{folder} holds no records; run the suite first")
     out = out or folder
-    table, made = out / "table.md", boards(frames)
+    table, made = out / "table.md", with_beside(boards(frames), frames, folder)
     write_bytes(table, markdown(frames, made, folder).encode())
     write_bytes(out / "table.csv", frames.scores.to_csv(index=False).encode())
     write_bytes(out / "table.tex", latex(folder.resolve().name, made).encode())

@@ -32,6 +32,8 @@ from tiltbench.report.tables.legend import SIDES
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
+    from tiltbench.report.beside import Beside
+
 TRUTH = {"sample", "modes", "observables", "log_Z", "reverse"}  # needs that only the target meets
 GROUPS = {
     "drawn": "Draws, as they are",
@@ -100,6 +102,7 @@ class Board(NamedTuple):
     limits: str = ""  # what else was limited, in words
     equal_calls: float = math.nan  # where places at equal calls are read; NaN: there are none
     equal_flops: float = math.nan
+    beside: Beside | None = None  # where the truth is unknown and draws are there (`with_beside`)
 
     @property
     def allowed(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,8 +47,9 @@ def block_of(frame: DataFrame, block: tuple[str, int, str]) -> DataFrame:
 
 class Frames(NamedTuple):
     """runs and scores (tidy, see COLUMNS; value NaN where unknown, with its reason), the learning
-    curves by run id, the records themselves, what scores name that is no metric here, and the
-    command that made the set, where it is known."""
+    curves by run id, the records themselves, what scores name that is no metric here, the command
+    that made the set, where it is known, and of a published set what samplers say beside each other
+    (`report.beside`), whose draws are not there."""
 
     runs: DataFrame
     scores: DataFrame
@@ -56,6 +57,7 @@ class Frames(NamedTuple):
     records: list[Record]
     strange: frozenset[str] = frozenset()
     command: str = ""
+    beside: Sequence[Any] | None = None  # None: the draws are there
 
 
 def collect(folder: Path) -> Frames:
@@ -120,7 +122,8 @@ def frames_of(given: Results) -> Frames:
         scores[column] = scores[column].astype(float)
     scores = scores.sort_values(order, ignore_index=True)
     command = str(given.suite.get("command", ""))
-    return Frames(frame, scores, curves, found, frozenset(strange), command)
+    kept = given.beside if given.published else None
+    return Frames(frame, scores, curves, found, frozenset(strange), command, kept)
 
 
 def limits(budget: Mapping[str, Any]) -> str:

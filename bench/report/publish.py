@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from tiltbench.records.published import Archive, Results, read, results, write
 from tiltbench.records.record import Record
 from tiltbench.records.recorded import is_published
 from tiltbench.records.store import done_record, warn
+from tiltbench.report.beside import with_beside, written
 from tiltbench.report.board import boards
 from tiltbench.report.frame import frames_of
 from tiltbench.report.tables.markdown import markdown
@@ -51,6 +53,8 @@ def publish(source: Path, goal: Path, archive: Path, pages: Path, join: bool = F
         found = found._replace(sums=sums_of(source / "runs", (r.id for r in found.records)))
         if found.sums:
             found = found._replace(archive=pack(source / "runs", found.sums, archive))
+        frames = frames_of(found)
+        found = found._replace(beside=written(with_beside(boards(frames), frames, source)))
     if join and is_published(goal):
         found = _joined(found, read(goal))
     fresh = goal.with_name(f".{goal.name}.new")
@@ -112,7 +116,14 @@ def _joined(found: Results, before: Results) -> Results:
         records=[*kept, *found.records],
         scores={**{r: s for r, s in before.scores.items() if r in names}, **found.scores},
         sums={**{run: s for run, s in before.sums.items() if run in names}, **found.sums},
+        beside=_beside(found.beside, before.beside),
     )
+
+
+def _beside(now: Sequence[Any], before: Sequence[Any]) -> list[Any]:
+    """Of a board that both have, what the draws say that are here."""
+    have = [row["board"] for row in now]
+    return [*now, *(row for row in before if row.get("board") not in have)]
 
 
 def _pair(record: Record) -> tuple[str, str]:
@@ -132,10 +143,12 @@ def _fill(folder: Path, found: Results, name: str) -> None:
         raise Refused(f"{name} cannot be published: {error}; score it again") from error
     back = read(folder)
     scores = {run: {**scored, "run": run} for run, scored in found.scores.items()}
-    if back.records != found.records or _lean(back.scores) != _lean(strict(scores)):
+    same = back.records == found.records and back.beside == list(found.beside)
+    if not same or _lean(back.scores) != _lean(strict(scores)):
         raise Refused(f"{name} cannot be published: what is read back is not what was written")
     frames = frames_of(back)
-    write_bytes(folder / "table.md", markdown(frames, boards(frames), Path(name)).encode())
+    made = with_beside(boards(frames), frames, folder)
+    write_bytes(folder / "table.md", markdown(frames, made, Path(name)).encode())
 
 
 def _lean(value: Any) -> Any:

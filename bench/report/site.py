@@ -18,6 +18,7 @@ from tiltbench.plan.errors import Refused
 from tiltbench.records.files import write_bytes
 from tiltbench.records.names import file_name
 from tiltbench.records.recorded import is_published
+from tiltbench.report.beside import with_beside
 from tiltbench.report.board import Board, Row, boards
 from tiltbench.report.frame import collect
 from tiltbench.report.page.page import page, part
@@ -78,7 +79,7 @@ def _fill(folders: Sequence[Path], out: Path) -> Done:
     sets = []
     for folder in folders:
         frames = collect(folder)
-        made = boards(frames)
+        made = with_beside(boards(frames), frames, folder)
         one = Set(folder.name, made, standings(widest(made)[0]))
         write_bytes(out / one.link, page(frames, made, folder).encode())
         sets.append(one)

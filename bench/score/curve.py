@@ -1,4 +1,5 @@
-"""The learning curve of one run: error of log Z and distance at each spend."""
+"""The learning curve of one run: error of log Z and distance at each spend; where there is nothing
+to hold them against, what can be had without a truth."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from tiltbench import estimators
-from tiltbench.metric import Metric, Outcome, Unknown
+from tiltbench.metric import Metric, Outcome, Unknown, of_kind
 from tiltbench.metrics._congruence import aligner
 from tiltbench.plan.spec import METRICS
 from tiltbench.records.files import read_arrays
@@ -19,9 +20,13 @@ from tiltbench.score.result import CurvePoint, CurveScore
 from tiltbench.targets.target import Target, Truth
 
 DISTANCES = ("config_w2", "energy_distance")  # samplers are placed by the first there is
-
-
 ENERGY = "energy_w2"  # shown beside it in the learning curves of particles
+UNJUDGED = {  # metrics of curves without a truth, by what must hold of the target
+    "log_Z_forward": ("unknown_log_Z",),
+    "elbo": ("unknown_log_Z",),
+    "ess_model": ("unknown_log_Z",),  # elsewhere it is never read alone
+    "ksd": ("density", "unknown_law"),
+}
 
 
 def curve_scores(
@@ -44,11 +49,23 @@ def curve_scores(
     seconds = tuple(arrays["seconds"].tolist()) if "seconds" in arrays else ()
     flops = tuple(arrays["flops"].tolist()) if "flops" in arrays else ()
     energy = ENERGY if target.particles else ""
-    return CurveScore(points, flops, seconds, n, name, here.get(name), energy, here.get(ENERGY))
+    floors_here = here.get(name), energy, here.get(ENERGY)
+    return CurveScore(points, flops, seconds, n, name, *floors_here, unjudged(target, truth))
+
+
+def unjudged(target: Target, truth: Truth) -> tuple[str, ...]:
+    """Those of UNJUDGED that a curve on this target has: estimates and weights where log Z is not
+    known, ksd where no draws are."""
+    return tuple(
+        name
+        for name, kinds in UNJUDGED.items()
+        if all(of_kind(kind, target, truth) for kind in kinds)
+    )
 
 
 def _point(spend: float, draws: Tensor, log_w: Tensor, target: Target, truth: Truth) -> CurvePoint:
     error, se, distance, energy = None, None, None, None
+    estimates = _estimates(target, truth, draws, log_w)
     log_w = log_w[~log_w.isnan()]
     if len(log_w) and truth.log_Z is not None:
         value, known, n = estimators.jarzynski(log_w)
@@ -60,7 +77,36 @@ def _point(spend: float, draws: Tensor, log_w: Tensor, target: Target, truth: Tr
         distance = metric.fn(target, truth, Outcome(Draws(draws), None, {}), Generator()).value
         if target.particles:
             energy = _energy(target, truth, draws)
-    return CurvePoint(spend, error, se, distance, energy)
+    return CurvePoint(spend, error, se, distance, energy, estimates)
+
+
+def _estimates(
+    target: Target, truth: Truth, draws: Tensor, log_w: Tensor
+) -> dict[str, float | None]:
+    """Values of `unjudged`, of the finite draws at one spend.  A curve keeps no groups: where draws
+    share their weights, as those of islands do, only the mean weight says something."""
+    known = draws.isfinite().all(-1)
+    draws, log_w = draws[known], log_w[known]
+    weighted = len(log_w) > 1 and not bool(log_w.isnan().any() or (log_w == torch.inf).any())
+    shared = weighted and len(log_w.unique()) < len(log_w)
+    found: dict[str, float | None] = {}
+    for name in unjudged(target, truth):
+        metric: Metric = METRICS.load(name)
+        apt = (weighted and not (shared and name != "log_Z_forward")) or name == "ksd"
+        found[name] = None
+        if apt and len(draws) > 1:
+            given = Draws(draws, log_w if weighted else None)
+            found[name] = _value(metric, target, truth, given)
+    return found
+
+
+def _value(metric: Metric, target: Target, truth: Truth, draws: Draws) -> float | None:
+    """None where the metric has no number."""
+    try:
+        made = metric.fn(target, truth, Outcome(draws, None, {}), Generator())
+    except Unknown:
+        return None
+    return float(made.value) if math.isfinite(made.value) else None
 
 
 def curve_distance(target: Target) -> str:
@@ -70,8 +116,4 @@ def curve_distance(target: Target) -> str:
 
 def _energy(target: Target, truth: Truth, points: Tensor) -> float | None:
     """None where a draw has no density."""
-    try:
-        made = METRICS.load(ENERGY).fn(target, truth, Outcome(Draws(points), None, {}), Generator())
-    except Unknown:
-        return None
-    return float(made.value) if math.isfinite(made.value) else None
+    return _value(METRICS.load(ENERGY), target, truth, Draws(points))

@@ -148,7 +148,12 @@ def _missing(metric: Metric, target: Target, truth: Truth, outcome: Outcome) -> 
         "modes": "" if truth.modes else "the target has no named modes",
         "observables": "" if truth.observables else "no observables of the target are known",
         "log_w": _bad_weights(log_w, "the method gives no weights"),
-        "reverse": _bad_weights(back, "the method cannot trace paths back from exact draws"),
+        "reverse": _bad_weights(
+            back,
+            "no exact draws of the target are known, from which paths would be traced back"
+            if truth.sample is None
+            else "the method cannot trace paths back from exact draws",
+        ),
         "own_log_Z": "" if draws.log_Z else "the method makes no estimate of its own",
         "chains": "" if chained(draws) else "the draws are no chains",
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tiltbench.metric import Metric
@@ -63,6 +63,7 @@ class CurvePoint:
     log_Z_se: float | None = None
     distance: float | None = None
     energy: float | None = None  # energy_w2, of particles
+    estimates: Mapping[str, float | None] = field(default_factory=dict)  # without a truth
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class CurveScore:
     floor: Floor | None
     second: str = ""  # what `energy` is; "" of a target without particles
     second_floor: Floor | None = None
+    unjudged: tuple[str, ...] = ()  # metrics of `estimates`: what can be had without a truth
 
     def json(self) -> dict[str, Any]:
         made: dict[str, Any] = {"spend": [point.spend for point in self.points]}
@@ -92,6 +94,8 @@ class CurveScore:
             made[self.second] = [point.energy for point in self.points]
             if self.second_floor:
                 made["floor_" + self.second] = _shown(self.second_floor, self.n)
+        for name in self.unjudged:
+            made[name] = [point.estimates.get(name) for point in self.points]
         return made
 
 

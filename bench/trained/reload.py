@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -21,6 +23,7 @@ from tiltbench.records.provenance import deciding_code, same_code
 from tiltbench.records.record import Record
 from tiltbench.run.failures import explain
 from tiltbench.run.meter import Meter
+from tiltbench.run.states import copied
 from tiltbench.run.streams import generator
 from tiltbench.samplers.sampler import Draws, Sampler
 from tiltbench.samplers.weights import Estimate
@@ -75,6 +78,31 @@ class Loaded:
     def as_recorded(self) -> Draws:
         """The run's own draws, made again: equal to the recorded ones on the same machine."""
         return self._drawn(int(self.record.spec["draws"]), None)
+
+    def traced(self, x: Float[Tensor, "n d"], part: str = "") -> Float[Tensor, " n"]:
+        """log_w (n,) float64 of paths traced back from points x, given which
+        E[exp(-log_w)] = q(x) / rho(x), q being the density of what `draw` returns.
+
+        `part` names the stream of random numbers.  Raises Refused where the sampler has no paths,
+        or its base's own chain cannot be traced back."""
+        name, record = self.record.labels["sampler"], self.record
+        if not self.problem.base.reversed_exactly:
+            raise Refused(f"paths of {name} cannot be traced back along the chain that is weighed")
+        with standard(record.spec["seed"]):
+            _as_then(record, self.device)
+            source = generator(record.spec["seed"], "reverse", self.device, stream(part))
+            x = x.to(self.device)
+            try:
+                made = self.sampler.reverse(self.problem, copied(self.state), x, source)
+            except Exception as error:
+                why = explain(error)[1].rstrip(".")
+                raise Refused(f"tracing back paths of {name} failed: {why}") from error
+        if made is None:
+            raise Refused(f"{name} has no paths to trace back")
+        log_w = made.log_w.detach().double().cpu()
+        if log_w.shape != (len(x),) or bool(log_w.isnan().any()):
+            raise Refused(f"weights of traced paths of {name} are not numbers, one a point")
+        return log_w
 
     def _drawn(self, n: int, part: int | None) -> Draws:
         record, own = self.record, None
@@ -137,6 +165,11 @@ def load(runs: Path, record: Record, device: str = "cpu") -> Loaded:
             f"have been{f'; commit {commit} has that code' if commit else ''}"
         )
     return Loaded(record, runs, target, sampler, state, device, warning, meter, problem)
+
+
+def stream(text: str) -> int:
+    """A number of a text, the same on every machine, that names a stream of random numbers."""
+    return zlib.crc32(text.encode())
 
 
 def _as_then(record: Record, device: str) -> None:

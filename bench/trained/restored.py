@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tiltbench.samplers.adapters.foreign import Foreign
 from tiltbench.samplers.baselines._pool import Pool
 from tiltbench.samplers.baselines.best_of_n import BestOfN
 from tiltbench.samplers.baselines.guidance import Guidance
@@ -32,6 +33,14 @@ def restored(sampler: Sampler[Any], state: Any, tensors: Tensors) -> Any:
     raise Unsupported(
         f"{sampler.name} has nothing trained to draw from: its draws are the states that its run "
         "has met, so run it again with more --draws or a larger --calls"
+    )
+
+
+@restored.register(Foreign)
+def _(sampler: Foreign, state: Any, tensors: Tensors) -> Any:
+    raise Unsupported(
+        f"{sampler.name} is somebody's function or program: the draws that it handed over are all "
+        "that is kept, so run it again with more --draws"
     )
 
 

@@ -52,7 +52,7 @@ def test_words_need_no_torch(tmp_path):
 
 
 COMMANDS = "base check diff draw export floor import list new publish reference report run".split()
-COMMANDS += "score status study tune".split()
+COMMANDS += "score status study tune versus".split()
 
 
 def test_every_command_has_help(capsys):

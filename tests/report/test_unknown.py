@@ -1,20 +1,31 @@
 """Tables, sentences and pictures of targets whose truth is unknown."""
 
+import json
 import math
 from dataclasses import dataclass
 
+import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
+from tests.tools.browser import NAME, Browser
+from tests.tools.result_sets import put
+from tiltbench.report import write
+from tiltbench.report.beside import Seed, _error, _seed, beside, read_beside, written
 from tiltbench.report.board import Board, Column, Row, Spent
 from tiltbench.report.compare import Cell, Verdict
+from tiltbench.report.frame import collect
 from tiltbench.report.pictures.axes import span
+from tiltbench.report.pictures.curves import _level, learning
+from tiltbench.report.pictures.style import looks
 from tiltbench.report.pictures.weights import window
 from tiltbench.report.places import judged
+from tiltbench.report.publish import publish
 from tiltbench.report.standings import leaderboard
 from tiltbench.report.tables.markdown import _misled, _none_off
-from tiltbench.report.tables.unknown import Seed, _error, _seed, unknown
+from tiltbench.report.tables.unknown import unknown
 from tiltbench.samplers.sampler import Draws
 from tiltbench.targets.target import Density, Truth
 
@@ -89,7 +100,7 @@ def rows_of(text, start):
 
 def test_means_errors_and_quantiles_of_named_statistics():
     x = normal(4000, 2)
-    (row,) = rows_of(unknown(Pair(), {"one": [plain(x)]}), "| `sum`")
+    (row,) = rows_of(unknown(beside(Pair(), {"one": [plain(x)]})), "| `sum`")
     mean, rest = row[1].split(" ± ")
     error, quantiles = rest.split("<br>")
     y = x.sum(-1)
@@ -102,11 +113,11 @@ def test_means_errors_and_quantiles_of_named_statistics():
 def test_weights_carry_the_mean_and_seeds_that_disagree_widen_the_error():
     x = normal(20_000, 2)
     tilted = _seed(Draws(x, x[:, 0]), 2)  # to N(1, 1)
-    (row,) = rows_of(unknown(Pair(), {"one": [tilted]}), "| `a`")
+    (row,) = rows_of(unknown(beside(Pair(), {"one": [tilted]})), "| `a`")
     mean, error = row[1].split("<br>")[0].split(" ± ")
     assert abs(float(mean) - 1) < 4 * float(error) < 0.2
     apart = [plain(normal(400, 2, seed=k) + 3 * k) for k in range(2)]
-    (row,) = rows_of(unknown(Pair(), {"one": apart}), "| `a`")
+    (row,) = rows_of(unknown(beside(Pair(), {"one": apart})), "| `a`")
     assert float(row[1].split("<br>")[0].split(" ± ")[1]) == pytest.approx(1.5, abs=0.5)
 
 
@@ -120,7 +131,9 @@ def test_the_error_of_a_mean_over_runs_by_hand():
 def test_distances_between_samplers():
     near = [plain(normal(300, 2, seed=k)) for k in range(3)]
     far = [plain(normal(300, 2, seed=9) + 4)]
-    (one, two) = rows_of(unknown(Pair(), {"near": near, "far": far}).split("**How far")[1], "| `")
+    (one, two) = rows_of(
+        unknown(beside(Pair(), {"near": near, "far": far})).split("**How far")[1], "| `"
+    )
     assert abs(float(one[1])) < 0.05 and float(one[2]) > 3 and one[2] == two[1]
     assert two[2] == "–"  # one run
 
@@ -132,7 +145,117 @@ def test_draws_that_cannot_be_used_are_left_out():
     half = normal(6, 2)
     half[::2] = math.inf
     assert len(_seed(Draws(half), 2).x) == 3
-    assert unknown(Pair(), {}) == ""
+    assert unknown(beside(Pair(), {})) == ""
+
+
+# --- a folder of results, published and not -------------------------------------------------------
+
+BELL = """
+from tiltbench.targets.functions import from_torch
+
+bell = from_torch("bell", lambda x: -x.square().sum(-1) / 2, dim=2, statistics=["left", "right"])
+"""
+CURVE = {
+    "spend": [100, 1000],
+    "seconds": [0.1, 1.0],
+    "n": 40,
+    "metric": "energy_distance",
+    **dict.fromkeys(("log_Z_err", "log_Z_se", "distance"), [None, None]),
+    "floor": None,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two samplers with two seeds on a density whose truth is unknown, reported and published."""
+    home = tmp_path_factory.mktemp("unknown")
+    (home / "bell.py").write_text(BELL)
+    mine = home / "results" / "mine"
+    for seed in range(2):
+        for k, sampler in enumerate(("smc", "hmc")):
+            scores = {"ksd": 0.1 + k, "log_Z_forward": 1.8 + k}
+            given = {"name": str(home / "bell.py"), "params": {}}
+            record = put(mine, sampler, seed, scores, of=given, target="bell.py")
+            path = mine / "runs" / f"{record.id}.scores.json"
+            found = json.loads(path.read_text())
+            found["curve"] = {
+                **CURVE,
+                "log_Z_forward": [-4000.0, 1.7 + k],
+                "elbo": [None, 1.5 + k],
+                "ess_model": [0.1, 0.6],
+                "ksd": [2.0, -0.01],
+            }
+            path.write_text(json.dumps(found))
+    write(mine)
+    publish(mine, home / "results" / "published" / "mine", home / "mine.tar", home)
+    return mine
+
+
+def test_published_tables_are_those_of_the_draws(folder):
+    """The draws are not published; what they say beside each other is."""
+    public = folder.parent / "published" / "mine"
+    tables = [(place / "table.md").read_text() for place in (folder, public)]
+    parts = [text[text.index("The truth of bell.py") : text.index("## Prov")] for text in tables]
+    assert parts[0] == parts[1] and "| `left` | " in parts[0] and "**How far" in parts[0]
+    publish(public, public, folder.parent / "again.tar", folder.parent)  # its own source
+    assert parts[0] in (public / "table.md").read_text()
+
+
+def test_what_was_published_and_cannot_be_read_is_left_out(capsys):
+    made = board("hmc", "smc")._replace(beside=beside(Pair(), {"hmc": [plain(normal(50, 2))]}))
+    (row,) = written([made])
+    assert read_beside([row]) == {("mine.py", 100, ""): made.beside}
+    broken = [{**row, "statistics": {"a": ["high"]}}, {**row, "board": ["x"]}, 7]
+    assert read_beside(broken) == {}
+    assert capsys.readouterr().err.count("is left out") == 3
+
+
+def test_both_tables_are_in_LaTeX(folder):
+    text = (folder / "table.tex").read_text()
+    assert r"\label{tab:mine-bell.py-1000-statistics}" in text
+    assert r"\texttt{right} & $" in text and text.count(r"\pm") >= 4
+    assert r"\label{tab:mine-bell.py-1000-distances}" in text and "5 \\%" in text
+
+
+def test_curves_have_panels_of_what_can_be_known(folder):
+    names = {path.name for path in (folder / "plots").glob("*.png")}
+    assert {"bell.py.curves.png", "bell.py.draws.png"} <= names
+    frames = collect(folder)
+    look, path = looks(["smc", "hmc"]), folder / "narrow.png"
+    wide = matplotlib.image.imread(folder / "plots" / "bell.py.curves.png").shape
+    lean = {run: {**curve, "elbo": [None] * 2} for run, curve in frames.curves.items()}
+    assert learning(path, frames.runs, frames.scores, lean, look)
+    assert matplotlib.image.imread(path).shape[1] < 0.85 * wide[1]
+
+
+def test_the_axis_of_an_estimate_holds_the_later_half_of_the_usual_curves():
+    axes = Figure().subplots()
+    _level(axes, [np.array([-147.2, -147.0]), np.array([-147.1, -147.3]), np.array([-9e4, 5.0])])
+    low, high = axes.get_ylim()
+    assert -147.4 < low < -147.25 and -147.05 < high < -146.95
+
+
+def test_the_page_has_both_tables_and_the_curves(folder, tmp_path):
+    if NAME is None:
+        pytest.skip("no Chromium on this machine; Debian's package is called chromium")
+    browser = Browser(tmp_path / "profile")
+    try:
+        browser.open(folder / "report.html")
+        browser.show("target-0")
+        page = browser.run("document.querySelector('main').innerText")
+        assert "so there are no places" in page and "tiltbench reference bell.py" in page
+        assert "What the samplers say" in page and "How far samplers are from each other" in page
+        assert "They meet at 0" not in page and "sees what a sampler has missed" in page
+        heads = "[...document.querySelectorAll('main figcaption b')].map((b) => b.innerText)"
+        assert {"estimate of log Z (nats)", "ELBO (nats)", "effective share of the weights"} <= set(
+            browser.run(heads)
+        )
+        assert "2 of 2 leave the panel and run along its edge" in page
+        rows = "[...document.querySelectorAll('main tbody th')].map((h) => h.innerText)"
+        assert {"left", "right"} <= set(browser.run(rows))
+        assert browser.said == []
+    finally:
+        browser.close()
 
 
 # --- axes ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,10 +30,10 @@ from tiltbench.run.streams import generator
 from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import Estimate
 from tiltbench.score import evaluate
-from tiltbench.score.curve import curve_scores
+from tiltbench.score.curve import UNJUDGED, curve_scores
 from tiltbench.score.floor import measure
 from tiltbench.score.folder import score
-from tiltbench.targets.target import Truth
+from tiltbench.targets.target import Density, Truth
 
 
 @pytest.fixture
@@ -311,3 +312,40 @@ def test_a_learning_curve_of_more_draws_than_the_truth_holds_has_no_distance(tmp
     truth = Truth("made up", sample=lambda n, g: torch.zeros(n, target.dim), held=held)
     found = curve_scores(tmp_path, "run", target, truth, {})
     assert found is not None and [p.distance is not None for p in found.points] == [known] * 2
+
+
+@dataclass(frozen=True)
+class Bell(Density):
+    name = "bell"
+    dim = 2
+
+    def log_rho(self, x):
+        return -x.square().sum(-1) / 2
+
+    def truth(self):
+        return Truth("unknown")
+
+
+def test_a_learning_curve_without_a_truth_has_estimates(tmp_path):
+    """Draws of N(0, 1.2^2 I) and their weights to rho of N(0, I), whose log Z is log 2 pi."""
+    target = Bell()
+    x = 1.2 * torch.randn(3, 4000, 2, generator=torch.Generator().manual_seed(0)).double()
+    log_q = -x.square().sum(-1) / 2 / 1.44 - math.log(2 * math.pi * 1.44)
+    log_w = target.log_rho(x) - log_q
+    log_w[1] = torch.nan  # no weights
+    log_w[2] = log_w[2, :8].repeat_interleave(500)  # those of islands
+    arrays = {"spend": torch.tensor([1, 2, 3]), "x": x, "log_w": log_w}
+    write_arrays(tmp_path / "run.curve.npz", arrays)
+    found = curve_scores(tmp_path, "run", target, target.truth(), {}).json()
+    assert [found[k] for k in ("log_Z_err", "distance")] == [[None] * 3] * 2
+    forward, none, islands = found["log_Z_forward"]
+    assert forward == pytest.approx(math.log(2 * math.pi), abs=0.02) and none is None
+    assert islands == pytest.approx(float(torch.logsumexp(log_w[2], 0)) - math.log(4000))
+    below, *others = found["elbo"]
+    gap = 1.44 - 1 - math.log(1.44)  # KL(N(0, 1.44 I) | N(0, I)) in two dimensions
+    assert forward - below == pytest.approx(gap, abs=0.02) and others == [None] * 2
+    share, *others = found["ess_model"]
+    assert share == pytest.approx((2 * 1.44 - 1) / 1.44**2, abs=0.03) and others == [None] * 2
+    assert all(0.005 < value < 0.2 for value in found["ksd"])  # of draws, which are too wide
+    known = target.truth()._replace(log_Z=0.0, sample=lambda n, g: torch.zeros(n, 2))
+    assert not {*UNJUDGED} & {*curve_scores(tmp_path, "run", target, known, {}).json()}

@@ -978,7 +978,7 @@ MUTANTS = [
     ),
     Mutant(
         "the spread of a mean over runs by their number and not its root",
-        "bench/report/tables/unknown.py",
+        "bench/report/beside.py",
         ".std()) / math.sqrt(n)",
         ".std()) / n",
         "report/test_unknown.py::test_the_error_of_a_mean_over_runs_by_hand",

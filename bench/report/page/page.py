@@ -22,6 +22,7 @@ from typing import Any
 from tiltbench.plan.spec import Spec, shorten
 from tiltbench.records.record import Record, read_outcome
 from tiltbench.records.store import warn
+from tiltbench.report.beside import Said
 from tiltbench.report.board import GROUPS, Board, Row, group
 from tiltbench.report.compare import scale
 from tiltbench.report.frame import Frames, metric_of
@@ -32,8 +33,17 @@ from tiltbench.report.tables.legend import NOT_BETTER, SIDES, brief, legend, phy
 from tiltbench.report.tables.markdown import PLACES, places_of, worst
 from tiltbench.report.tables.misled import misled
 from tiltbench.report.tables.reasons import dashes, ends, marks, notes, places
+from tiltbench.report.tables.unknown import (
+    APART,
+    HOW_APART,
+    HOW_NEARER,
+    HOW_SAID,
+    NEARER,
+    SAID,
+    no_places,
+)
 from tiltbench.report.targets import targets_of
-from tiltbench.score.curve import DISTANCES
+from tiltbench.score.curve import DISTANCES, UNJUDGED
 
 PARTS = Path(__file__).parent / "assets"
 SCRIPTS = ("build.js", "figures.js", "views.js")
@@ -161,7 +171,42 @@ def _board(board: Board, frames: Frames) -> Json:
             for column in board.columns
         },
         "said": [one._asdict() for one in said],
+        "unknown": _unknown(board) if board.unknown else None,
     }
+
+
+def _unknown(board: Board) -> Json:
+    """Why there are no places, and the tables of what samplers say beside each other."""
+    found = board.beside
+    tables = []
+    if found is not None and found.statistics:
+        rows = [[name, *map(_said, row)] for name, row in found.statistics.items()]
+        tables.append(_table(SAID, HOW_SAID, ["statistic", *found.samplers], rows))
+    if found is not None and found.distances:
+        rows = [
+            [name, *({"v": value} for value in row)]
+            for name, row in zip(found.samplers, found.distances, strict=True)
+        ]
+        tables.append(_table(APART, HOW_APART, ["sampler", *found.samplers], rows))
+    if found is not None and (found.nearer or found.apart):
+        samplers, ahead = found.compared
+        rows = [
+            [name, *({"v": by.value, "e": by.error} if by else None for by in row)]
+            for name, row in zip(samplers, ahead, strict=True)
+        ]
+        why = [f"– {name}: {reason}." for name, reason in found.apart.items()]
+        note = " ".join([HOW_NEARER, *why]).replace("`", "")
+        tables.append(_table(NEARER, note, ["sampler", *samplers], rows))
+    return {"why": no_places(board.target), "certify": board.certifiable, "tables": tables}
+
+
+def _table(title: str, note: str, heads: list[str], rows: list[list[Any]]) -> Json:
+    return {"title": title, "note": note, "heads": heads, "rows": rows}
+
+
+def _said(said: Said | None) -> Json | None:
+    """v ± e, and quantiles q."""
+    return None if said is None else {"v": said.mean, "e": said.error, "q": said.quantiles}
 
 
 def _row(board: Board, row: Row) -> Json:
@@ -225,7 +270,7 @@ def _run(record: Record, run: Json, frames: Frames, scores: Json, origins: _Once
         "ended_by", "seconds", "parameters",
     )  # fmt: skip
     curve = frames.curves.get(record.id)
-    kept = ("spend", "flops", "seconds", "n", "metric", "log_Z_err", "distance", "floor")
+    kept = ("spend", "flops", "seconds", "n", "metric", "log_Z_err", "distance", "floor", *UNJUDGED)
     return {
         **{key: run[key] for key in keys},
         "train_seconds": record.cost.get("train_seconds"),

@@ -1,4 +1,5 @@
-"""Learning curves: error of log Z, distance and, of particles, energies, against what was spent."""
+"""Learning curves against what was spent: error of log Z, distance and, of particles, energies;
+where the truth is unknown, estimates of log Z, the effective share of the weights and ksd."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tiltbench.report.pictures.axes import span
 from tiltbench.report.pictures.style import (
     GREY,
     INK,
@@ -34,6 +36,13 @@ CLOCKS = {
     "seconds": "seconds of training",
 }
 SIGNED = {"log_Z_err"}  # shown by its size
+UNJUDGED = {
+    "log_Z_forward": "estimate of log Z  (nats)",
+    "elbo": "ELBO  (nats)",
+    "ess_model": "effective share of the weights",
+    "ksd": "squared kernel Stein discrepancy",
+}  # of targets whose truth is unknown
+LEVEL = {"log_Z_forward", "elbo", "ess_model"}  # on a linear axis, which the usual curves set
 SMALLEST = 1e-3  # nats: smaller errors of log Z sit on it
 
 
@@ -75,6 +84,7 @@ def learning(
     panels = {"log_Z_err": "|log Z error|  (nats)", "distance": NAMES[metric]}
     if any("energy_w2" in curve for curve in every):
         panels["energy_w2"] = "W2 of energies  (nats)"
+    panels |= UNJUDGED
     panels = {key: label for key, label in panels.items() if _known(every, key)}
     if not panels:
         return False
@@ -89,6 +99,7 @@ def learning(
                 band = _band(every, "floor" if key == "distance" else f"floor_{key}")
                 final = scores[scores["metric"] == (metric if key == "distance" else key)]
                 drawn: list[float] = []
+                late: list[np.ndarray] = []
                 for name, group in by_sampler.items():
                     own = final[final["sampler"] == name]["value"]
                     if not any(any(curve["spend"]) for curve in group):  # it trains nothing
@@ -96,6 +107,7 @@ def learning(
                             middle = float(own.abs().median() if key in SIGNED else own.median())
                             score = _size(key, middle)
                             drawn.append(score)
+                            late.append(np.array([score]))
                             named[plain(name)] = axes.axhline(
                                 score, color=looks[name].colour, ls=looks[name].line, lw=1.5
                             )
@@ -106,6 +118,7 @@ def learning(
                     line, end, values = found
                     named[plain(name)] = line
                     drawn += values
+                    late.append(np.array(values[len(values) // 2 :]))
                     if len(own):
                         middle = float(own.abs().median() if key in SIGNED else own.median())
                         score = _size(key, middle)
@@ -115,7 +128,10 @@ def learning(
                 if not drawn:  # as where nobody's seconds were kept
                     axes.axis("off")
                     continue
-                named |= _floors(axes, band, final, drawn)
+                if key in LEVEL:
+                    _level(axes, late)
+                else:
+                    named |= _floors(axes, band, final, drawn)
                 axes.set(xscale="log", xlabel=CLOCKS[clock], ylabel=label)
                 log_ticks(axes.xaxis, *axes.get_xlim())
         open_marker = Line2D([], [], marker="o", ms=7, mfc="white", mec=GREY, ls="")
@@ -135,7 +151,7 @@ def _floors(
         axes.set_yscale("log")
         log_ticks(axes.yaxis, *axes.get_ylim())
     else:
-        _linear_below(axes, band.edge if band and band.edge > 0 else SMALLEST, low)
+        _linear_below(axes, band.edge if band and band.edge > 0 else max(SMALLEST, -low), low)
     if band is None:
         return {}
     axes.axhspan(band.mean - 2 * band.sd, band.edge, color=PALE, zorder=0, lw=0)
@@ -147,6 +163,14 @@ def _floors(
         line = axes.axhline(edge, color=INK, lw=0.9, ls=":")
         said["at the floor in the table below this"] = line
     return said
+
+
+def _level(axes: Axes, late: Sequence[np.ndarray]) -> None:
+    """A linear axis that holds the later half of the usual curves: what methods say before they
+    have learnt anything would flatten all that comes after."""
+    low, high = span(late)
+    margin = 0.06 * (high - low) or 0.05 * max(abs(high), 1.0)
+    axes.set_ylim(low - margin, high + margin)
 
 
 def _linear_below(axes: Axes, edge: float, low: float) -> None:
@@ -185,7 +209,8 @@ def _line(
     points: dict[int, list[tuple[float, float]]] = {}
     for curve in group:
         spends = curve.get(clock) or [0] * len(curve["spend"])
-        for place, (spend, value) in enumerate(zip(spends, curve[key], strict=True)):
+        values = curve.get(key) or [None] * len(spends)
+        for place, (spend, value) in enumerate(zip(spends, values, strict=True)):
             if value is not None and math.isfinite(value) and spend > 0:
                 points.setdefault(place, []).append((spend, _size(key, value)))
     if not points:

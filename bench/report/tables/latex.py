@@ -7,12 +7,14 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from tiltbench.records.names import file_name, short
+from tiltbench.report.beside import Beside, Said
 from tiltbench.report.board import GROUPS, Board, Row
 from tiltbench.report.compare import Cell, Floor, Verdict
 from tiltbench.report.frame import SUFFIX, metric_of
 from tiltbench.report.places import shown
 from tiltbench.report.tables.legend import NOT_BETTER, brief
 from tiltbench.report.tables.reasons import marks
+from tiltbench.report.tables.unknown import APART, NEARER, SAID
 from tiltbench.score.curve import DISTANCES
 
 ARROW = {"lower": r"$\downarrow$", "higher": r"$\uparrow$"}
@@ -77,7 +79,10 @@ def latex(name: str, boards: Sequence[Board]) -> str:
             boards,
         ),
     ]
-    parts += [_grid(name, board, group) for board in boards for group in GROUPS]
+    for board in boards:
+        parts += [_grid(name, board, group) for group in GROUPS]
+        if board.beside is not None:
+            parts += [part(name, board, board.beside) for part in (_said, _apart, _nearer)]
     return "\n".join(part for part in parts if part)
 
 
@@ -161,9 +166,62 @@ def _grid(name: str, board: Board, group: str) -> str:
     caption = f"{_title(board.target, board.allowed)}. {GROUPS[group]}."
     if group == "drawn":
         caption += "".join(f" {MARKED}{NOT_BETTER}." for _ in marks(board)[:1])
+    return tabular(_label(name, board, group), caption, ["", "seeds", "calls", *heads], body)
+
+
+def _said(name: str, board: Board, found: Beside) -> str:
+    """A row a statistic, a column a sampler."""
+    if not found.statistics:
+        return ""
+    rows = [[_code(key), *map(_heard, row)] for key, row in found.statistics.items()]
+    heads = ["", *map(_code, found.samplers)]
+    return tabular(_label(name, board, "statistics"), _caption(board, SAID), heads, [rows])
+
+
+def _heard(said: Said | None) -> str:
+    if said is None:
+        return "--"
+    mean, quantiles = _number(said.mean), r",\,".join(map(_number, said.quantiles))
+    shown = f"${mean}$" if said.error is None else _pair(said.mean, said.error)
+    return rf"{shown} {{\scriptsize$[{quantiles}]$}}"
+
+
+def _apart(name: str, board: Board, found: Beside) -> str:
+    """A matrix."""
+    if not found.distances:
+        return ""
+    rows = [
+        [_code(own), *("--" if value is None else f"${_number(value)}$" for value in row)]
+        for own, row in zip(found.samplers, found.distances, strict=True)
+    ]
+    heads = ["", *map(_code, found.samplers)]
+    return tabular(_label(name, board, "distances"), _caption(board, APART), heads, [rows])
+
+
+def _nearer(name: str, board: Board, found: Beside) -> str:
+    """A matrix of the samplers that could be compared."""
+    samplers, ahead = found.compared
+    if not samplers:
+        return ""
+    names = list(map(_code, samplers))
+    rows = [
+        [own, *("--" if by is None else _pair(by.value, by.error) for by in row)]
+        for own, row in zip(names, ahead, strict=True)
+    ]
+    return tabular(_label(name, board, "nearer"), _caption(board, NEARER), ["", *names], [rows])
+
+
+def _caption(board: Board, text: str) -> str:
+    return f"{_title(board.target, board.allowed)}, whose truth is unknown. {_words(text)}."
+
+
+def _words(text: str) -> str:
+    return escaped(text.replace("±", "+-")).replace("+-", r"$\pm$")
+
+
+def _label(name: str, board: Board, what: str) -> str:
     more = f"-{_slug(board.limits)}" if board.limits else ""
-    label = f"{_slug(name)}-{_slug(board.target)}-{board.budget}{more}-{group}"
-    return tabular(label, caption, ["", "seeds", "calls", *heads], body)
+    return f"{_slug(name)}-{_slug(board.target)}-{board.budget}{more}-{what}"
 
 
 def _title(target: str, allowed: str) -> str:

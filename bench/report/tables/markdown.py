@@ -28,8 +28,7 @@ from tiltbench.report.tables.legend import (
 from tiltbench.report.tables.misled import Misled, misled
 from tiltbench.report.tables.provenance import provenance
 from tiltbench.report.tables.reasons import Said, dashes, ends, marks, notes, places
-from tiltbench.report.tables.unknown import seeds_of, unknown
-from tiltbench.report.targets import targets_of
+from tiltbench.report.tables.unknown import no_places, unknown
 from tiltbench.score.curve import DISTANCES
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def markdown(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
     for board in boards:
         parts.append(_leaderboard(board, board.of(frames.runs), board.of(frames.scores)))
         if board.unknown:
-            parts.append(_without_truth(board, frames, folder / "runs"))
+            parts.append(_without_truth(board))
     parts.append(provenance(frames.records, frames.command))
     parts += ["## How to read the tables", legend()]
     seen = {column.metric for board in boards for column in board.columns}
@@ -105,19 +104,12 @@ def _leaderboard(board: Board, runs: DataFrame, scores: DataFrame) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _without_truth(board: Board, frames: Frames, runs: Path) -> str:
+def _without_truth(board: Board) -> str:
     """Why there are no places, and what samplers say beside each other."""
-    mine = set(board.of(frames.runs)["id"])
-    records = [record for record in frames.records if record.id in mine]
-    said = (
-        f"The truth of {text(board.target)} is unknown, so there are no places: no score here sees "
-        "what a sampler has missed, and one that never moved could have the best of them."
-    )
+    said = no_places(text(board.target))
     if board.certifiable:
         said += f" {code(f'tiltbench reference {board.target}')} certifies one from long chains."
-    target = targets_of(records[:1], runs).get(board.target)
-    tables = unknown(target, seeds_of(runs, records, target.dim)) if target else ""
-    return "\n\n".join(filter(None, (said, tables)))
+    return "\n\n".join(filter(None, (said, unknown(board.beside))))
 
 
 def _line(said: Said) -> str:

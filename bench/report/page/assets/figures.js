@@ -42,11 +42,35 @@ function brief(v) {
   return v >= 1e-3 ? String(Number(v.toPrecision(2))) : v.toExponential(0);
 }
 
+// Round steps between the ends of a linear axis.
+function steps(low, high) {
+  const rough = (high - low) / 4 || 1, unit = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((m) => m * unit).find((s) => s >= rough * 0.999);
+  const found = [];
+  for (let k = Math.ceil(low / step); k * step <= high * (high > 0 ? 1.0001 : 0.9999); k++) found.push(Number((k * step).toPrecision(12)));
+  return found;
+}
+const quantile = (sorted, share) => {
+  const at = share * (sorted.length - 1), low = Math.floor(at);
+  return sorted[low] + (at - low) * ((sorted[low + 1] ?? sorted[low]) - sorted[low]);
+};
+// The interval that holds nearly all of each usual set: as `axes.span` of the pictures.
+function span(sets) {
+  const all = sets.filter((s) => s.length).map((s) => [...s].sort((a, b) => a - b))
+    .map((s) => ({ middle: quantile(s, 0.5), spread: quantile(s, 0.75) - quantile(s, 0.25), low: s[0], high: s[s.length - 1] }));
+  const moved = all.filter((s) => s.spread > 0).sort((a, b) => a.spread - b.spread);
+  const usual = moved[Math.floor((moved.length - 1) / 2)];
+  const kept = usual ? all.filter((s) => Math.abs(s.middle - usual.middle) <= 20 * usual.spread && s.spread <= 5 * usual.spread) : all;
+  return [Math.min(...kept.map((s) => Math.max(s.low, usual ? s.middle - 8 * s.spread : s.low))),
+    Math.max(...kept.map((s) => Math.min(s.high, usual ? s.middle + 8 * s.spread : s.high)))];
+}
+
 // Lines with a band on logarithmic axes.  series: {sampler, points: [x, y, low, high], end: the score
 // in the table, or null}; floor: {mean, sd, n} of as few draws as a curve has, a grey band; edge: the
 // largest value that is at the floor in the table, a dotted line.  Below the edge of the band the
-// axis is linear, so that nothing is cut off.
-function lines({ title, series, xlabel, floor, edge, note }) {
+// axis is linear, so that nothing is cut off.  A `level` axis is linear, and set by the later half of
+// the usual curves; what lies beyond it is cut.
+function lines({ title, series, xlabel, floor, edge, note, level = false }) {
   const [W, H, L, B, T] = [520, 300, 52, 36, 8];
   const points = series.flatMap((s) => s.points), ends = series.map((s) => s.end).filter(known);
   if (!points.length) return null;
@@ -55,18 +79,21 @@ function lines({ title, series, xlabel, floor, edge, note }) {
   const xs = points.map((p) => Math.max(p[0], 1e-6));
   let [x0, x1] = [Math.min(...xs), Math.max(...xs)];
   if (x0 === x1) [x0, x1] = [x0 / 2, x1 * 2];
-  const [least, most] = [Math.min(...ys), Math.max(...ys)];
-  const linear = least > 0 ? null : Math.max(floor ? band[1] : 1e-3, 1e-9);
-  const shape = linear === null ? Math.log : (v) => Math.sign(v) * (Math.abs(v) <= linear ? (0.7 * Math.abs(v)) / linear : 0.7 + Math.log10(Math.abs(v) / linear));
+  const late = series.map((s) => [...s.points.slice(Math.floor(s.points.length / 2)).flatMap((p) => [p[1], p[2], p[3]]), ...(known(s.end) ? [s.end] : [])]);
+  const [least, most] = level ? span(late) : [Math.min(...ys), Math.max(...ys)];
+  const linear = least > 0 ? null : Math.max(floor ? band[1] : Math.max(1e-3, -least), 1e-9);
+  const shape = level ? (v) => v : linear === null ? Math.log : (v) => Math.sign(v) * (Math.abs(v) <= linear ? (0.7 * Math.abs(v)) / linear : 0.7 + Math.log10(Math.abs(v) / linear));
   const [y0, y1] = [shape(least) , shape(most)], margin = 0.04 * (y1 - y0 || 1);
   const X = (v) => L + ((Math.log(Math.max(v, x0)) - Math.log(x0)) / (Math.log(x1) - Math.log(x0))) * (W - L - 12);
-  const Y = (v) => H - B - ((shape(v) - y0 + margin) / (y1 - y0 + 2 * margin || 1)) * (H - B - T);
+  const free = (v) => H - B - ((shape(v) - y0 + margin) / (y1 - y0 + 2 * margin || 1)) * (H - B - T);
+  const Y = level ? (v) => Math.min(Math.max(free(v), T), H - B) : free;
+  const off = level ? series.filter((s) => s.points.some((p) => free(p[1]) < T - 1 || free(p[1]) > H - B + 1)).length : 0;
   const parts = [];
   if (floor) parts.push(svg("rect", { class: "floor", x: L, width: W - L - 12, y: Y(band[1]), height: Math.max(Y(band[0]) - Y(band[1]), 1) }));
-  const decades = linear === null ? ticks(least, most) : [0, ...(most > linear ? ticks(linear, most) : [])];
+  const decades = level ? steps(least, most) : linear === null ? ticks(least, most) : [0, ...(most > linear ? ticks(linear, most) : [])];
   for (const v of decades) {
     parts.push(svg("line", { class: "rule", x1: L, x2: W - 12, y1: Y(v), y2: Y(v) }));
-    parts.push(svg("text", { x: L - 5, y: Y(v) + 4, "text-anchor": "end" }, v ? brief(v) : "0"));
+    parts.push(svg("text", { x: L - 5, y: Y(v) + 4, "text-anchor": "end" }, level ? String(v) : v ? brief(v) : "0"));
   }
   if (floor && known(edge) && edge < band[1])
     parts.push(svg("line", { class: "edge", x1: L, x2: W - 12, y1: Y(Math.max(edge, least)), y2: Y(Math.max(edge, least)) }));
@@ -83,7 +110,8 @@ function lines({ title, series, xlabel, floor, edge, note }) {
       own.map((p) => marker(sampler, X(p[0]), Y(p[1]), 3.4)),
       known(end) ? marker(sampler, X(own[own.length - 1][0]), Y(end), 5.2, { class: "open", stroke: "currentColor", "stroke-width": 1.6 }) : []));
   }
-  return figure(title, canvas(W, H, `${title} against ${xlabel}`, parts), note);
+  const beyond = off ? `${off} of ${series.length} leave the panel and run along its edge` : null;
+  return figure(title, canvas(W, H, `${title} against ${xlabel}`, parts), [note, beyond].filter(Boolean).join("; ") || null);
 }
 
 // A row a sampler: every seed, the interval they span, their median, and the floor behind.

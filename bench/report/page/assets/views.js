@@ -115,7 +115,7 @@ function leaderboard(board, group, samplers) {
       el("span", { class: "small" }, `${r.finished} of ${r.runs} seeds`, Object.entries(r.ends).map(([end, n]) => [", ", badge(end, `${n} `)]))] },
     ...DATA.places.map(({ head, field }) => ({ head, hint: HINTS[field], order: (r) => r.places[field],
       show: (r) => [el("span", { class: "score" }, r.places[field] ?? "–"), r.places[field] === null && r.why ? el("span", { class: "small", title: r.why }, "why: see below") : null] })),
-    { head: "doublings off", hint: "what places go by: the worst score, by how many doublings it lies beyond the edge of what exact draws score", order: (r) => r.off, exact: [el("span", { class: "score" }, "0")],
+    { head: "doublings off", hint: "what places go by: the worst score, by how many doublings it lies beyond the edge of what exact draws score", order: (r) => r.off, exact: board.unknown ? null : [el("span", { class: "score" }, "0")],
       show: (r) => [el("span", { title: r.offs.map((o) => `${o.metric} ${o.off}`).join(", ") || null }, r.worst ?? "–"), r.behind ? el("span", { class: "small", title: r.behind }, "✗ not better than untrained") : null] },
   ];
   const mine = runsOf(board), typical = (sampler, of) => median(mine.filter((r) => r.sampler === sampler && r.finished).map(of).filter(known));
@@ -143,6 +143,25 @@ function leaderboard(board, group, samplers) {
   return table({ label: `leaderboard of ${board.target}`, columns, rows: board.rows.filter((r) => samplers.has(r.sampler)), sort: { column: 1, up: true } }).node;
 }
 
+// Of a target whose truth is unknown: why nobody has a place, and what samplers say side by side.
+function withoutTruth(board) {
+  if (!board.unknown) return [];
+  const { why, certify, tables } = board.unknown;
+  const shown = (cell) => {
+    if (!cell || !known(cell.v)) return "–";
+    const [error, q] = [known(cell.e) ? ` ± ${number(Number(cell.e.toPrecision(1)))}` : "", cell.q];
+    return [el("span", { class: "score" }, `${number(cell.v)}${error}`), q ? el("span", { class: "small" }, q.map(number).join(", ")) : null];
+  };
+  return [
+    el("h3", {}, "Without a truth"),
+    el("p", {}, why, certify ? [" ", el("code", {}, `tiltbench reference ${board.target}`), " certifies one from long chains."] : null),
+    ...tables.flatMap(({ title: head, note, heads, rows }) => [
+      el("h4", {}, head), el("p", { class: "soft" }, note),
+      rows.length ? table({ label: head, rows, columns: heads.map((name, i) => (i ? { head: broken(name), order: (r) => r[i]?.v ?? null, show: (r) => shown(r[i]) } : { head: name, order: (r) => r[0], show: (r) => broken(r[0]) })) }).node : null,
+    ]),
+  ];
+}
+
 function troubles(board, samplers) {
   const items = board.said.map(({ text, about, status }) => {
     const groups = new Map();
@@ -155,6 +174,9 @@ function troubles(board, samplers) {
     long ? el("details", { open: true }, el("summary", {}, `${items.length} sentences`), el("ul", { class: "reasons" }, items)) : el("ul", { class: "reasons" }, items)] : [];
 }
 
+// Curves of a target whose truth is unknown, and whether their axis is level.
+const UNJUDGED = [["log_Z_forward", "estimate of log Z (nats)", true], ["elbo", "ELBO (nats)", true], ["ess_model", "effective share of the weights", true], ["ksd", "squared kernel Stein discrepancy"]];
+
 // Medians over seeds; spends of seeds are matched by rank.
 function curve(board, key, clock, samplers) {
   const series = [];
@@ -165,7 +187,7 @@ function curve(board, key, clock, samplers) {
       const c = run.curve, last = c.spend[c.spend.length - 1];
       if (key === "distance") [floor, metric] = [floor ?? c.floor ?? null, c.metric];
       c.spend.forEach((spend, i) => {
-        const v = c[key][i];
+        const v = c[key]?.[i];
         let x = clock === "flops" ? c.flops?.[i] : spend;
         if (clock === "seconds") {
           measured &&= Boolean(c.seconds);
@@ -190,14 +212,14 @@ function curves(board, samplers, clock) {
   const name = runsOf(board).find((r) => r.curve)?.curve.metric ?? "energy_distance";
   const xlabel = { seconds: "seconds of training", flops: "flops (operations of training)", calls: "calls (points spent in training)" }[clock];
   const drawn = new Set();
-  const made = [["log_Z_err", "|log Z error| (nats)"], ["distance", name]].map(([key, text]) => {
+  const made = [["log_Z_err", "|log Z error| (nats)"], ["distance", name], ...UNJUDGED].map(([key, text, level]) => {
     const { series, floor, edge, measured } = curve(board, key, clock, samplers);
     const note = clock === "seconds" && !measured ? "seconds in proportion to calls: these runs did not record them" : null;
     series.forEach((s) => drawn.add(s.sampler));
-    return lines({ title: text, series, xlabel, floor, edge, note });
+    return lines({ title: text, series, xlabel, floor, edge, note, level });
   }).filter(Boolean);
   const few = runsOf(board).find((r) => r.curve)?.curve.n;
-  const read = `A curve is scored with ${known(few) ? whole(few) : "few"} draws, the table with all: its score is the open marker at the end. Grey: what exact draws score, as few as the curve's, ± 2 sd, where the axis is linear. Dotted: up to here a score is at the floor in the table. Shaded: all seeds.`;
+  const read = board.unknown ? `A curve is scored with ${known(few) ? whole(few) : "few"} draws, the table with all: its score is the open marker at the end. Shaded: all seeds. None of these curves sees what a sampler has missed.` : `A curve is scored with ${known(few) ? whole(few) : "few"} draws, the table with all: its score is the open marker at the end. Grey: what exact draws score, as few as the curve's, ± 2 sd, where the axis is linear. Dotted: up to here a score is at the floor in the table. Shaded: all seeds.`;
   return made.length ? [el("div", { class: "wide" }, made), legend([...samplers].filter((s) => drawn.has(s))), el("p", { class: "soft" }, read)] : [el("p", { class: "soft" }, "No run has a learning curve.")];
 }
 
@@ -239,10 +261,10 @@ function pictures(board, view, samplers, seed, statistic) {
   const weighted = runs.filter((r) => view.weights[r.id]);
   if (weighted.length) {
     parts.push(el("h3", {}, view.known ? "log w − log Z, from both sides" : "log w"),
-      el("p", { class: "soft" }, `Seed ${seed}; filled: own paths, outlined: paths traced back from exact draws, in nats. They meet at 0 where the sampler is good.`));
+      el("p", { class: "soft" }, `Seed ${seed}; filled: own paths, in nats${view.known ? "; outlined: paths traced back from exact draws. They meet at 0 where the sampler is good" : "; the narrower, the better, as far as the paths went"}.`));
     parts.push(el("div", { class: "panels" }, weighted.map((r) => {
       const w = view.weights[r.id];
-      return bars({ sampler: r.sampler, ...w, filled: w.forward, outline: w.backward, zero: true });
+      return bars({ sampler: r.sampler, ...w, filled: w.forward, outline: w.backward, zero: view.known });
     })));
   }
   return parts;
@@ -290,7 +312,7 @@ function target(i) {
     el("div", { class: "controls" },
       textbox("Filter samplers", "part of a name", (text) => { const test = words(text); chosen.test = test; draw(); }),
       choice("Columns", [...groups, ["cost", "Cost"]], chosen.group, set("group"))),
-    count, top,
+    count, top, withoutTruth(board),
     el("h3", {}, "Learning curves"), middle, low, last,
   ];
 }

@@ -1,0 +1,77 @@
+"""What `tiltbench versus` found, kept beside the runs that it was found of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from tiltbench.records.archive import sha256
+from tiltbench.records.files import read_json
+from tiltbench.records.record import Record
+from tiltbench.records.store import warn
+
+if TYPE_CHECKING:
+    from tiltbench.report.board import Board
+    from tiltbench.trained.versus import Compared
+
+FILE = "versus.json"
+
+
+class Ahead(NamedTuple):
+    """By how many nats a sampler is nearer to the target than another, and its error."""
+
+    value: float
+    error: float
+
+
+class Pair(msgspec.Struct):
+    first: str
+    second: str
+    value: float
+    error: float
+
+
+class Kept(msgspec.Struct):
+    """A board's part of the file; `draws` are the SHA-256 of the draws of its runs."""
+
+    board: tuple[str, int, str]
+    pairs: list[Pair]
+    why: dict[str, str]
+    draws: dict[str, str]
+
+
+def kept(board: Board, records: Sequence[Record], found: Compared, runs: Path) -> dict[str, Any]:
+    """JSON of a board's comparison."""
+    pairs = [Pair(one, two, by.value, by.se) for (one, two), by in found.nearer.items()]
+    sums = {record.id: sha256(runs / f"{record.id}.npz") for record in records}
+    whole = Kept((board.target, board.budget, board.limits), pairs, found.why, sums)
+    return dict(msgspec.to_builtins(whole))
+
+
+def nearer(board: Board, folder: Path) -> tuple[Mapping[tuple[str, str], Ahead], Mapping[str, str]]:
+    """Of every ordered pair that was compared, and why others were not; nothing where `versus` was
+    not run, or runs have changed since, which is said on stderr."""
+    path = folder / FILE
+    if not path.exists():
+        return {}, {}
+    try:
+        rows = msgspec.convert(read_json(path), list[Kept])
+    except (ValueError, msgspec.ValidationError) as error:
+        warn(f"{path} cannot be read ({error}); `tiltbench versus {folder}` makes it anew")
+        return {}, {}
+    for row in rows:
+        if row.board == (board.target, board.budget, board.limits):
+            if any(_sum(folder / "runs" / f"{run}.npz") != own for run, own in row.draws.items()):
+                warn(f"{path} is of other draws; `tiltbench versus {folder}` compares these")
+                return {}, {}
+            found = {(p.first, p.second): Ahead(p.value, p.error) for p in row.pairs}
+            back = {(b, a): Ahead(-by.value, by.error) for (a, b), by in found.items()}
+            return {**found, **back}, row.why
+    return {}, {}
+
+
+def _sum(path: Path) -> str:
+    return sha256(path) if path.is_file() else ""
