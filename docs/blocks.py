@@ -54,6 +54,7 @@ NOT_RUN = {
     "tiltbench reference valley.py --points 2e6 --ladders 16": (
         "minutes; tests/reference/test_beside.py has what it writes"
     ),
+    "tiltbench reference pumps.py --points 4e6": "the same",
     "tiltbench run --suite smoke --device cuda --gpus 0,1 --gpu-share 0.5": "it needs two GPUs",
     "cp there/runs/* here/runs/": "a command of the system",
     "ray start --head": "it needs the extra `cluster`; `make cluster` tests the like",

@@ -2,14 +2,19 @@
 
     mine = from_torch("mine", log_density, dim=2)
 
+or, of parameters with bounds, from their log density and a table of them:
+
+    mine = from_constrained("mine", log_density, [Parameter("mu"), Parameter("sd", POSITIVE)])
+
 `tiltbench check path/to/file.py` then checks the target, and `run --targets path/to/file.py` runs
 it; a class that extends Density does the same and may have parameters.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tiltbench.targets.constrained.parameters import Parameter
+from tiltbench.targets.constrained.posterior import Posterior
 from tiltbench.targets.problem import front
 from tiltbench.targets.target import Density, Truth
 
@@ -75,6 +82,57 @@ def from_numpy(
         for key, g in named.items()
     }
     return _density(name, log_rho, dim, scale, truth, named)
+
+
+def from_constrained(
+    name: str,
+    log_density: Callable[..., Tensor],
+    parameters: Sequence[Parameter],
+    scale: float = 1.0,
+    report: Callable[..., Mapping[str, Tensor]] | None = None,
+    truth: Truth | None = None,
+) -> type[Posterior]:
+    """The target of a log density in parameters that have bounds, sampled in unconstrained ones:
+    the transforms of the table and their Jacobians are added.
+
+    `log_density` takes the parameters by name, float64 tensors (*b) of numbers and (*b, size) of
+    vectors, and returns (*b) nats, say of likelihood and prior; every constant that log Z is to
+    have must be in it.  `report` takes the same and returns what tables report, by name; every
+    parameter by default.  `scale` is the rms coordinate of x, 1 where the centres and widths of the
+    table fit.
+
+    Raises ValueError where the names of the table are not those that the function takes."""
+    table, known = tuple(parameters), truth or Truth("unknown")
+    for function in (log_density, report):
+        if function is not None:
+            _takes(name, function, [parameter.name for parameter in table])
+    body: dict[str, Any] = {
+        "__doc__": (getattr(log_density, "__doc__", None) or "A posterior given as a function."),
+        "name": name,
+        "scale": scale,
+        "parameters": property(lambda self: table),
+        "log_joint": lambda self, theta: log_density(**theta),
+        "truth": lambda self: known,
+        "__module__": _caller(),
+    }
+    if report is not None:
+        body["reported"] = lambda self, theta: report(**theta)
+    return dataclass(frozen=True)(type(name, (Posterior,), body))
+
+
+def _takes(name: str, function: Callable[..., Any], names: Sequence[str]) -> None:
+    """Raises ValueError where a function does not take arguments of these names."""
+    try:
+        inspect.signature(function).bind(**dict.fromkeys(names))
+        fits = len(set(names)) == len(names) > 0
+    except TypeError:
+        fits = False
+    if not fits:
+        takes = ", ".join(inspect.signature(function).parameters)
+        raise ValueError(
+            f"{name} has a table of {', '.join(names) or 'no parameters'}, and its function takes "
+            f"{takes}: give each parameter one name in both"
+        )
 
 
 def _density(

@@ -143,13 +143,19 @@ class Misfit(NamedTuple):
 
 
 def misfit(target: Target) -> Misfit | None:
-    """Why `particles` or `lattice` cannot be those of the target; None where they can."""
+    """Why `particles`, `alike` or `lattice` cannot be those of the target; None where they can."""
     if target.particles and math.prod(target.particles) != target.dim:
         n, d = target.particles
         return Misfit(
             f"{n} particles in {d} dimensions are not the {target.dim} coordinates of "
             f"{target.name}",
             "state particles = (n, d) with n d = dim",
+        )
+    named = [one for group in target.alike for one in group]
+    if len(set(named)) < len(named) or not set(named) <= set(range((target.particles or (0,))[0])):
+        return Misfit(
+            f"the groups {target.alike} are not of particles of {target.name}, each named once",
+            "count them from 0 in `alike`",
         )
     if target.lattice and math.prod(target.lattice) != target.dim:
         return Misfit(

@@ -289,6 +289,7 @@ TARGETS = Registry(
     "target",
     (
         (HERE / "densities", "tiltbench.targets.densities"),
+        (HERE / "densities" / "posteriors", "tiltbench.targets.densities.posteriors"),
         (HERE / "tilts", "tiltbench.targets.tilts"),
     ),
     "tiltbench.targets",

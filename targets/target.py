@@ -25,6 +25,8 @@ from tiltbench.targets.truths.stored import DATA as DATA
 if TYPE_CHECKING:
     from tiltbench.targets.bases.process import Process
 
+Groups = tuple[tuple[int, ...], ...]  # of particles, counted from 0
+
 COORDINATES = 32  # that are statistics of a target which names none
 
 
@@ -45,11 +47,28 @@ class Target(ABC):
 
     @property
     def particles(self) -> tuple[int, int] | None:
-        """(n, d): x holds n like particles in d dimensions, one after the other, and the law, which
-        permutations, rotations and reflections leave as it is, lives on sum_i x_i = 0.  log rho is
-        blind to translations there, and Z its integral over that subspace.  The base of a tilt must
-        live there too."""
+        """(n, d): x holds n particles in d dimensions, one after the other, and the law, which
+        rotations leave as it is, lives on sum_i x_i = 0.  log rho is blind to translations there,
+        and Z its integral over that subspace.  The base of a tilt must live there too.  Which
+        permutations and whether reflections leave the law as it is say `alike` and `chiral`."""
         return None
+
+    @property
+    def alike(self) -> Groups:
+        """Groups of particles, counted from 0, within which every permutation leaves the law as it
+        is: all in one where the target does not say otherwise, none at all where each differs."""
+        return (tuple(range(self.particles[0])),) if self.particles else ()
+
+    @property
+    def chiral(self) -> bool:
+        """Whether reflections of particles change the law."""
+        return False
+
+    @property
+    def point(self) -> Float[Tensor, " D"]:
+        """float64: where `test_value` is stated; scale * cos(1), cos(2), ..., unless a target has
+        no density there and names another."""
+        return self.scale * torch.cos(torch.arange(1, self.dim + 1, dtype=torch.float64))
 
     @property
     def lattice(self) -> tuple[int, ...] | None:
@@ -82,8 +101,9 @@ class Target(ABC):
         return centred(x, self.particles[1]) if self.particles else x
 
     def posed(self, x: Float[Tensor, "n D"], generator: Generator) -> Float[Tensor, "n D"]:
-        """Of particles: each configuration under a Haar rotation or reflection about its centre of
-        mass, which stays, and a uniform permutation.  x itself where there are no particles."""
+        """Of particles: each configuration under a Haar rotation about its centre of mass, which
+        stays, or reflection unless the law is `chiral`, and a uniform permutation of those that are
+        `alike`.  x itself where there are no particles."""
         if not self.particles:
             return x
         n, d = self.particles
@@ -92,7 +112,13 @@ class Target(ABC):
         here: Any = {"generator": generator, "device": generator.device, "dtype": torch.float64}
         q, r = torch.linalg.qr(torch.randn(len(x), d, d, **here))
         q = q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None]  # QR alone is not Haar
-        order = torch.rand(len(x), n, **here).argsort(-1).to(x.device)
+        if self.chiral:
+            q[..., 0] *= torch.linalg.det(q)[:, None]
+        order = torch.arange(n, device=generator.device).repeat(len(x), 1)
+        for group in self.alike:
+            places = torch.tensor(group, device=generator.device)
+            order[:, places] = places[torch.rand(len(x), len(group), **here).argsort(-1)]
+        order = order.to(x.device)
         y = (y - centre).gather(1, order[..., None].expand(y.shape)) @ q.to(y)
         return (y + centre).flatten(1)
 
@@ -197,9 +223,9 @@ def centred(x: Float[Tensor, "*b D"], space: int) -> Float[Tensor, "*b D"]:
     return (each - each.mean(-2, keepdim=True)).flatten(-2)
 
 
-def test_point(target: Target) -> Tensor:
-    """(D,) float64: the fixed point scale * cos(1), cos(2), ... at which `test_value` is stated."""
-    return target.scale * torch.cos(torch.arange(1, target.dim + 1, dtype=torch.float64))
+def test_point(target: Target) -> Float[Tensor, " D"]:
+    """(D,) float64: the fixed point at which `test_value` is stated."""
+    return target.point
 
 
 test_point.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks

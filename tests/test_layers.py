@@ -94,7 +94,7 @@ def test_no_import_circles():
 
 def test_a_folder_is_seen_at_a_glance():
     """About a dozen modules each, but for plug-ins, commands and the processes of bases."""
-    wide = {"cli", "metrics", "densities", "losses", "bases"}
+    wide = {"cli", "metrics", "densities", "losses", "networks", "bases"}
     for root in ROOTS.values():
         for folder in {path.parent for path in root.resolve().rglob("*.py")}:
             assert folder.name in wide or len(list(folder.glob("[!_]*.py"))) <= 14, folder

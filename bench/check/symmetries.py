@@ -17,9 +17,10 @@ Function = Callable[[Tensor], Tensor]
 def symmetries(
     target: Target, f: Function, called: str, x: Float[Tensor, "n d"]
 ) -> Iterator[Finding]:
-    """f at x against f at x moved by all that `particles` and `lattice` state of the target."""
+    """f at x against f at x moved by all that `particles`, `alike`, `chiral` and `lattice` state of
+    the target."""
     if target.particles is not None:
-        for what, y in _particles_moved(x, target.particles, target.scale):
+        for what, y in _particles_moved(x, target, target.particles):
             yield _same(f, x, y, called, what)
     if target.lattice is not None:
         for what, y in _field_moved(x, target.lattice):
@@ -27,7 +28,7 @@ def symmetries(
 
 
 def _particles_moved(
-    x: Float[Tensor, "n d"], particles: tuple[int, int], scale: float
+    x: Float[Tensor, "n d"], target: Target, particles: tuple[int, int]
 ) -> Iterator[tuple[str, Tensor]]:
     n, d = particles
     g = Generator().manual_seed(19)
@@ -37,11 +38,15 @@ def _particles_moved(
     yield "rotations", (each @ turn).flatten(-2)
     mirror = torch.ones(d, dtype=x.dtype)
     mirror[0] = -1.0
-    yield "reflections", (each * mirror).flatten(-2)
-    order = torch.rand(len(x), n, generator=g).argsort(-1)  # of its own for each point
+    if not target.chiral:
+        yield "reflections", (each * mirror).flatten(-2)
+    order = torch.arange(n).repeat(len(x), 1)
+    for group in target.alike:
+        places = torch.tensor(group)  # an order of its own for each point
+        order[:, places] = places[torch.rand(len(x), len(group), generator=g).argsort(-1)]
     permuted = each.gather(1, order[..., None].expand(each.shape))
     yield "permutations of the particles", permuted.flatten(-2)
-    shift = scale * torch.randn(d, generator=g, dtype=x.dtype)
+    shift = target.scale * torch.randn(d, generator=g, dtype=x.dtype)
     yield "translations", (each + shift).flatten(-2)
 
 
@@ -58,5 +63,6 @@ def _same(f: Function, x: Tensor, y: Tensor, called: str, what: str) -> Finding:
         torch.allclose(there, here, rtol=1e-6, atol=1e-6),
         f"{called} is the same under {what}",
         f"{called} changes under {what}, at most by {float((there - here).abs().max()):.3g}",
-        "state `particles` or `lattice` only for laws with that symmetry",
+        "state `particles`, `alike` or `lattice` only for laws with that symmetry, and `chiral` "
+        "where mirror images differ",
     )

@@ -14,7 +14,8 @@ from tiltbench.check.device import devices
 from tiltbench.check.findings import Finding, expect, is_frozen, until_broken
 from tiltbench.check.function import points
 from tiltbench.check.proper import proper
-from tiltbench.check.stated_gradient import stated_gradient
+from tiltbench.check.stated.gradient import stated_gradient
+from tiltbench.check.stated.jacobian import jacobian
 from tiltbench.check.symmetries import Function, symmetries
 from tiltbench.plan.spec import build_target, spec
 from tiltbench.targets.problem import misfit
@@ -36,6 +37,7 @@ def check(target: Target) -> list[Finding]:
             (f"the gradient of {called}", partial(check_function.gradients, target, f, called)),
             (called, partial(devices, target, f, called)),
             (f"{called}_and_grad", partial(stated_gradient, target, f, called)),
+            ("the Jacobian", partial(jacobian, target)),
             (called, partial(check_function.test_value, target, f, called)),
             (f"the symmetries of {called}", partial(_symmetric, target, f, called)),
             (f"{called} far out", partial(proper, target, f, called)),

@@ -200,6 +200,10 @@ def _target(made: Any, width: int) -> str:
     if made.particles:
         n, d = made.particles
         rows.append(("particles", f"{n} in {d} dimensions, centre of mass at rest"))
+        if made.alike != (tuple(range(n)),):
+            rows.append(("alike", " ".join(map(str, made.alike)) or "none of them"))
+        if made.chiral:
+            rows.append(("mirror images", "are told apart"))
     if made.lattice:
         rows.append(("lattice", " x ".join(map(str, made.lattice)) + ", periodic"))
     if hasattr(made, "base"):

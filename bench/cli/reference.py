@@ -130,7 +130,7 @@ def _standard(target: Density) -> bool:
     """Whether the target has the parameters that its class has by default."""
     try:
         return bool(target == type(target)())
-    except TypeError:  # a parameter without a default
+    except (TypeError, ValueError):  # a parameter without a default, or that must be given
         return False
 
 

@@ -1,9 +1,11 @@
-"""Least squared distances between configurations of like particles over every relabelling and
-rigid motion: min over permutations, rotations, reflections and translations of |x - g y|^2."""
+"""Least squared distances between configurations of particles over every relabelling and rigid
+motion g that leaves their law as it is: min over g of |x - g y|^2."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import permutations, product
 
 import numpy as np
@@ -11,18 +13,32 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tiltbench.targets.target import Groups, Target
+
 Least = Callable[[Tensor, Tensor], Tensor]  # (n, k, d), (m, k, d), centred -> (n, m)
 
 FEW = 5  # particles in the plane whose permutations are all tried
 MANY = 20  # particles in space that are still aligned
 STARTS = 12  # alignments of each pair that are followed to their end
 ROUNDS = 20  # of assignment and rotation: they end by themselves after about five
+TRIED = 24  # permutations within groups that are all tried
+FITTED = 200  # configurations a side of particles that differ
 PAIRS = 2**14  # held at once
 
 
+def aligner(target: Target) -> tuple[Least, int] | None:
+    """How to find the least squared distances between configurations of a target's particles, and
+    for how many a side that takes seconds; None where it has none, or it takes too long."""
+    if target.particles is None:
+        return None
+    n, space = target.particles
+    if target.alike == (tuple(range(n)),) and not target.chiral:
+        return least(n, space)
+    return partial(in_order, target.alike, target.chiral), FITTED
+
+
 def least(particles: int, space: int) -> tuple[Least, int] | None:
-    """How to find the least squared distances, and for how many configurations a side that takes
-    seconds; None where it takes too long."""
+    """The same of like particles, whose mirror images are equal."""
     if space == 1:
         return on_the_line, 2000
     if space == 2 and particles <= FEW:
@@ -70,6 +86,71 @@ def in_space(x: Float[Tensor, "n k 3"], y: Float[Tensor, "m k 3"]) -> Float[Tens
     x, y = _upright(x), _upright(y)
     rows = [_aligned(block, y) for block in x.split(max(PAIRS // len(y), 1))]
     return (_norms(x)[:, None] + _norms(y) - 2 * torch.cat(rows)).clamp(min=0)
+
+
+def in_order(
+    alike: Groups, chiral: bool, x: Float[Tensor, "n k d"], y: Float[Tensor, "m k d"]
+) -> Float[Tensor, "n m"]:
+    """Of particles that differ, but for those of the groups `alike`.
+
+    Up to TRIED permutations: each, with its best rotation (Kabsch 1976), which is exact.  More: the
+    best rotation of the particles in no group, then in turns the best assignment within each group
+    and the best rotation of all, an upper bound."""
+    rows = [
+        _matched(alike, chiral, block, y).reshape(len(block), len(y))
+        for block in x.split(max(PAIRS // len(y), 1))
+    ]
+    return (_norms(x)[:, None] + _norms(y) - 2 * torch.cat(rows)).clamp(min=0)
+
+
+def _matched(alike: Groups, chiral: bool, x: Tensor, y: Tensor) -> Float[Tensor, " pairs"]:
+    """The largest sum_i x_i . R y_p(i) that is found, for every pair."""
+    from scipy.optimize import linear_sum_assignment
+
+    n, m, (k, d) = len(x), len(y), x.shape[1:]
+    left = x[:, None].expand(n, m, k, d).reshape(n * m, k, d)
+    right = y[None].expand(n, m, k, d).reshape(n * m, k, d).clone()
+    if math.prod(math.factorial(len(group)) for group in alike) <= TRIED:
+        every = [_kabsch(left, right[:, order], chiral)[1] for order in _orders(k, alike)]
+        return torch.stack(every).amax(0)
+    named = {one for group in alike for one in group}
+    fixed = [one for one in range(k) if one not in named] or list(range(k))
+    right = right @ _kabsch(left[:, fixed], right[:, fixed], chiral)[0]
+    best = x.new_zeros(n * m)
+    for _ in range(ROUNDS):
+        for group in map(list, alike):
+            gain = (left[:, group] @ right[:, group].mT).numpy()
+            order = np.stack([linear_sum_assignment(g, maximize=True)[1] for g in gain])
+            chosen = torch.from_numpy(order)[..., None].expand(-1, -1, d)
+            right[:, group] = right[:, group].gather(1, chosen)
+        turn, total = _kabsch(left, right, chiral)
+        right = right @ turn
+        better = bool((total > best + 1e-9).any())
+        best = torch.maximum(best, total)
+        if not better:
+            break
+    return best
+
+
+def _orders(k: int, alike: Groups) -> Iterator[list[int]]:
+    """All permutations of k particles within the groups."""
+    for choice in product(*(permutations(group) for group in alike)):
+        order = list(range(k))
+        for group, places in zip(alike, choice, strict=True):
+            for here, there in zip(group, places, strict=True):
+                order[here] = there
+        yield order
+
+
+def _kabsch(x: Tensor, y: Tensor, chiral: bool) -> tuple[Float[Tensor, "p d d"], Tensor]:
+    """(R, sum_i x_i . y_i R) of the best rotation R of each pair, or reflection unless chiral."""
+    u, s, v = torch.linalg.svd(y.mT @ x)
+    if chiral:
+        sign = torch.linalg.det(u @ v).sign()
+        u, s = u.clone(), s.clone()
+        u[..., -1] *= sign[:, None]
+        s[..., -1] *= sign
+    return u @ v, s.sum(-1)
 
 
 def _norms(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Generator
 
 from tiltbench.metric import Metric, Outcome, Unknown
-from tiltbench.metrics._congruence import least
+from tiltbench.metrics._congruence import aligner
 from tiltbench.metrics._given import given
 from tiltbench.metrics._pairs import both
 from tiltbench.metrics.w2 import transport
@@ -18,14 +18,16 @@ from tiltbench.targets.target import Target, Truth, centred
 
 def _config_w2(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
     """sqrt of the least mean of |x - g y|^2 over couplings and, for each pair by itself, over
-    permutations of the particles, rotations, reflections and translations g.
+    permutations of like particles, rotations, reflections unless the law tells mirror images apart,
+    and translations g.
 
     At most five particles in the plane: exact.  At most twenty in space: from 100 draws a side,
     spread evenly over those there are (n says how many), and with an upper bound of the least over
-    g (`_congruence.in_space`).  Floors carry the same bias.  Larger systems are unknown.  Its error
-    is not known from one pair of sets: nan; the floor's sd is the guide."""
+    g (`_congruence.in_space`); atoms that differ from 200 draws a side (`_congruence.in_order`).
+    Floors carry the same bias.  Larger systems are unknown.  Its error is not known from one pair
+    of sets: nan; the floor's sd is the guide."""
     k, space = given(target.particles)
-    found = least(k, space)
+    found = aligner(target)
     if found is None:
         raise Unknown(
             f"aligning {k} particles in {space} dimensions takes too long: too many permutations"

@@ -33,7 +33,8 @@ COLUMNS = {
              "seconds", "train_seconds", "cpu_seconds", "parameters"],
     "scores": [*BLOCK, "sampler", "seed", "id", "metric", "value", "se", "n",
                "floor_mean", "floor_sd", "floor_n", "unfit", "reason",
-               "train_values", "train_grads", "draw_values", "draw_grads"],
+               "train_values", "train_grads", "draw_values", "draw_grads",
+               "train_flops", "draw_flops", "train_seconds", "ended_by"],
 }  # fmt: skip
 
 
@@ -109,7 +110,7 @@ def frames_of(given: Results) -> Frames:
             continue
         for name, score in scored["scores"].items():
             if name.removesuffix(SUFFIX) in METRICS.entries:
-                rows.append({**head, **_score(name, score), **_spent(record)})
+                rows.append({**head, **_score(name, score), **_spent(record), **_ended(record)})
             else:
                 strange.add(name.removesuffix(SUFFIX))
         if scored.get("curve"):
@@ -135,6 +136,15 @@ def _spent(record: Record) -> dict[str, int]:
         f"{phase}_{kind}": count
         for phase in ("train", "draw")
         for kind, count in zip(("values", "grads"), record.cost.get(phase, (0, 0)), strict=True)
+    }
+
+
+def _ended(record: Record) -> dict[str, Any]:
+    return {
+        "train_flops": _number(record.cost.get("train_flops")),
+        "draw_flops": _number(record.cost.get("draw_flops")),
+        "train_seconds": _number(record.cost.get("train_seconds")),
+        "ended_by": record.cost.get("ended_by") or "",
     }
 
 

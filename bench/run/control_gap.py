@@ -38,6 +38,8 @@ def control_gap(
             "control has no closed form"
         )
     assert traced.t is not None and traced.x is not None and traced.u is not None
-    best = Optimal(base, truth.noised_score).control(traced.x[:-1], traced.t[:-1].reshape(-1, 1))
+    steps = zip(traced.x[:-1], traced.t[:-1], strict=True)  # one at a time: a score may be wide
+    optimal = Optimal(base, truth.noised_score)
+    best = torch.stack([optimal.control(x, t) for x, t in steps])
     each = (traced.u - best).double().square().sum(-1)
     return torch.tensordot(traced.t.diff().double(), each, dims=1)

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from tiltbench import estimators
 from tiltbench.metric import Metric, Outcome, Unknown, of_kind
-from tiltbench.metrics._congruence import least
+from tiltbench.metrics._congruence import aligner
 from tiltbench.plan.spec import METRICS
 from tiltbench.records.files import read_arrays
 from tiltbench.samplers.sampler import Draws
@@ -111,8 +111,7 @@ def _value(metric: Metric, target: Target, truth: Truth, draws: Draws) -> float 
 
 def curve_distance(target: Target) -> str:
     """That of DISTANCES which the target has."""
-    aligned = target.particles and least(*target.particles)
-    return DISTANCES[0] if aligned else DISTANCES[1]
+    return DISTANCES[0] if aligner(target) else DISTANCES[1]
 
 
 def _energy(target: Target, truth: Truth, points: Tensor) -> float | None:

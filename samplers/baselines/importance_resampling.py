@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,8 +9,9 @@ import torch
 from torch import Generator, Tensor
 
 from tiltbench.samplers.baselines._pool import CHUNK, Pool
+from tiltbench.samplers.classical._anneal import log_mean_weight
 from tiltbench.samplers.sampler import Draws, Sampler, Unsupported
-from tiltbench.samplers.weights import Estimate, ess, log_mean_exp, resample
+from tiltbench.samplers.weights import resample
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.process import Uncontrolled, simulate
 from tiltbench.targets.bases.references import Brownian
@@ -26,7 +26,8 @@ class ImportanceResampling(Sampler[Pool]):
     that of its chain: p* up to O(1/N).
 
     Copies of one draw form a group, so that errors count what is different.  `log_Z` is the
-    log-mean-exp of the N log-weights, its standard error sqrt((1/ess - 1) / N).  Values only.
+    log-mean-exp of the N log-weights, with the standard error of `log_mean_weight`, which is inf
+    for a single one.  Values only.
     """
 
     name: ClassVar[str] = "importance_resampling"
@@ -53,10 +54,9 @@ class ImportanceResampling(Sampler[Pool]):
     def draw(self, problem: Problem, state: Pool, n: int, generator: Generator) -> Draws:
         if not state.x:
             raise Unsupported("nothing has been drawn yet: the allowance paid for no step")
-        x, r = torch.cat(state.x), torch.cat(state.r)
-        chosen = resample(r, n, generator)
-        se = math.sqrt((1 / ess(r) - 1) / len(r))
-        return Draws(x[chosen], group=chosen, log_Z=Estimate(log_mean_exp(r), se, len(r)))
+        x, log_w = torch.cat(state.x), torch.cat(state.r)
+        chosen = resample(log_w, n, generator)
+        return Draws(x[chosen], group=chosen, log_Z=log_mean_weight(log_w))
 
     def tensors(self, state: Pool) -> dict[str, Tensor]:
         return {"x": torch.cat(state.x), "r": torch.cat(state.r)} if state.x else {}

@@ -12,6 +12,7 @@ over pairs are products with one small fixed matrix, and the embedding of a time
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,7 +36,8 @@ class Equivariant(OfField):
     """u of pair distances d: `radial` Gaussians of d / spread on [0, 6], `rounds` of messages.
 
     The optimal control of a law with these symmetries has them too.  For bases whose centre of
-    mass is removed; raises Unsupported on others.
+    mass is removed, and targets whose particles are all alike and mirror images equal; raises
+    Unsupported on others.
     """
 
     name: ClassVar[str] = "Equivariant"
@@ -43,7 +45,7 @@ class Equivariant(OfField):
     rounds: int = 2
     radial: int = 32
 
-    def field(self, dim: int, process: Process, generator: Generator, gates: int) -> _Particles:
+    def field(self, dim: int, process: Process, generator: Generator, gates: int) -> Messages:
         return _Particles(self, dim, process, generator, gates)
 
 
@@ -57,7 +59,11 @@ class EquivariantGuided(Hinted, Equivariant):
     name: ClassVar[str] = "EquivariantGuided"
 
 
-class _Particles(Field):
+class Messages(Field):
+    """What particles hear of each other: features of pairs and of particles, functions of distances
+    alone, after `rounds` of messages; `spare` vectors of the time are for what is read out of
+    them, all 0 at first."""
+
     between: Tensor
     within: Tensor
     centres: Tensor
@@ -69,6 +75,7 @@ class _Particles(Field):
         process: Process,
         generator: Generator,
         gates: int,
+        spare: int = 2,
     ) -> None:
         super().__init__(FASTEST)
         self.space, self.spread = process.removed, process.spread
@@ -86,40 +93,87 @@ class _Particles(Field):
         self.sharpness = spec.radial / REACH
         self.width, self.share = width, 1 / math.sqrt(n - 1)
         self.pairs = nn.Linear(spec.radial + 2, width)
-        self.time = clock(width * (3 + 2 * rounds) + gates)
+        self.time = clock(width * (1 + spare + 2 * rounds) + gates)
         self.gather = nn.ModuleList([nn.Linear(width, width) for _ in range(rounds)])
         self.spread_out = nn.ModuleList([nn.Linear(width, width) for _ in range(rounds)])
         self.update = nn.ModuleList([nn.Linear(width, width) for _ in range(rounds)])
+        self.read_out = slice(width * (1 + 2 * rounds), width * (1 + spare + 2 * rounds))
+
+    def begin(self, generator: Generator) -> None:
+        """The parameters, once all are there."""
         self.to(generator.device)
         initialise(self, generator)
-        # phi and psi are read out by vectors of the time, 0 at first
-        self.silence(slice(width * (1 + 2 * rounds), width * (3 + 2 * rounds)))
+        self.silence(self.read_out)
 
-    def forward(self, x: Float[Tensor, "*b d"], embedding: Tensor) -> Float[Tensor, "*b d"]:
-        parts = iter(embedding.split(self.width, -1))
-        y = x.unflatten(-1, (-1, self.space)).movedim(-2, 0) / self.spread  # (n, *b, d)
-        away = _along(self.between, y)  # (P, *b, d)
+    def apart(self, x: Float[Tensor, "*b d"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Positions (n, *b, d) in units of the spread, differences (P, *b, d), their squares, and
+        distances, softened where two particles meet."""
+        y = x.unflatten(-1, (-1, self.space)).movedim(-2, 0) / self.spread
+        away = along(self.between, y)
         square = away.square().sum(-1, keepdim=True)
-        d = (square + TOUCH**2).sqrt()
+        return y, away, square, (square + TOUCH**2).sqrt()
+
+    def features(
+        self, square: Float[Tensor, "P *b 1"], d: Float[Tensor, "P *b 1"]
+    ) -> Float[Tensor, "P *b f"]:
         bump = ((d - self.centres) * self.sharpness).square().neg().exp()
-        features = torch.cat([bump, d / (1 + d), 1 / (1 + 4 * square)], -1)
-        pair = silu(self.pairs(features) + next(parts))  # (P, *b, W)
-        node = torch.zeros((), dtype=x.dtype, device=x.device)
+        return torch.cat([bump, d / (1 + d), 1 / (1 + 4 * square)], -1)
+
+    def exchange(
+        self, pair: Float[Tensor, "P *b w"], node: Tensor, parts: Iterator[Tensor]
+    ) -> tuple[Float[Tensor, "P *b w"], Float[Tensor, "n *b w"]]:
         for gather, spread_out, update in zip(
             self.gather, self.spread_out, self.update, strict=True
         ):
-            heard = gather(_along(self.within.T, pair) * self.share) + next(parts)
+            heard = gather(along(self.within.T, pair) * self.share) + next(parts)
             node = node + silu(heard)
-            told = _along(self.within, spread_out(node))
+            told = along(self.within, spread_out(node))
             pair = pair + silu(update(pair) + told + next(parts))
+        return pair, node
+
+    def vectors(
+        self,
+        y: Tensor,
+        away: Tensor,
+        d: Tensor,
+        pair: Tensor,
+        node: Tensor,
+        parts: Iterator[Tensor],
+    ) -> Float[Tensor, "n *b d"]:
+        """sum_j (x_i - x_j)/(1 + d_ij) phi_ij + (x_i - mean) psi_i."""
         phi = (pair * next(parts)).sum(-1, keepdim=True)
         psi = (node * next(parts)).sum(-1, keepdim=True)
-        pull = _along(self.between.T, away * (phi / (1 + d))) * self.share
-        v = pull + (y - y.mean(0)) * psi
-        v = v * (1 + v.square().sum(-1, keepdim=True) / MOST**2).rsqrt()  # |v_i| < MOST
-        return v.movedim(0, -2).flatten(-2)
+        pull = along(self.between.T, away * (phi / (1 + d))) * self.share
+        return pull + (y - y.mean(0)) * psi
 
 
-def _along(matrix: Float[Tensor, "m n"], each: Float[Tensor, "n *b w"]) -> Float[Tensor, "m *b w"]:
+class _Particles(Messages):
+    def __init__(
+        self, spec: Equivariant, dim: int, process: Process, generator: Generator, gates: int
+    ) -> None:
+        super().__init__(spec, dim, process, generator, gates)
+        groups = process.alike
+        if process.chiral or (groups is not None and sum(map(len, groups[:1])) * self.space != dim):
+            raise Unsupported(
+                "this network takes all particles for alike and mirror images for equal, and the "
+                "target states otherwise: use Atomic"
+            )
+        self.begin(generator)
+
+    def forward(self, x: Float[Tensor, "*b d"], embedding: Tensor) -> Float[Tensor, "*b d"]:
+        parts = iter(embedding.split(self.width, -1))
+        y, away, square, d = self.apart(x)
+        pair = silu(self.pairs(self.features(square, d)) + next(parts))  # (P, *b, W)
+        pair, node = self.exchange(pair, torch.zeros((), dtype=x.dtype, device=x.device), parts)
+        return squashed(self.vectors(y, away, d, pair, node, parts))
+
+
+def squashed(v: Float[Tensor, "n *b d"]) -> Float[Tensor, "*b D"]:
+    """|v_i| < MOST."""
+    v = v * (1 + v.square().sum(-1, keepdim=True) / MOST**2).rsqrt()
+    return v.movedim(0, -2).flatten(-2)
+
+
+def along(matrix: Float[Tensor, "m n"], each: Float[Tensor, "n *b w"]) -> Float[Tensor, "m *b w"]:
     """The matrix applied along the first dimension."""
     return (matrix @ each.flatten(1)).unflatten(-1, each.shape[1:])

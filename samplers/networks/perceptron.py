@@ -36,8 +36,8 @@ class Mlp(OfField):
     width: int = 64
     layers: int = 4
 
-    def field(self, dim: int, process: Process, generator: Generator, gates: int) -> _Perceptron:
-        return _Perceptron(self, dim, dim, process, generator, gates)
+    def field(self, dim: int, process: Process, generator: Generator, gates: int) -> Perceptron:
+        return Perceptron(self.width, self.layers, dim, dim, process, generator, gates)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Potential(Network):
         at_least_one(self, "width", "layers")
 
     def build(self, dim: int, process: Process, generator: Generator) -> Model:
-        field = _Perceptron(self, dim, 1, process, generator)
+        field = Perceptron(self.width, self.layers, dim, 1, process, generator)
         return Model(Descent(field, process)).to(generator.device)
 
 
@@ -108,10 +108,13 @@ class _Correction(nn.Module):
         return self.project(self.layers(x / self.spread) / self.spread)
 
 
-class _Perceptron(Pushed):
+class Perceptron(Pushed):
+    """MOST tanh(MLP(x / spread, embedding) / MOST), 0 at first."""
+
     def __init__(
         self,
-        spec: Mlp | Potential,
+        width: int,
+        layers: int,
         dim: int,
         outputs: int,
         process: Process,
@@ -119,11 +122,10 @@ class _Perceptron(Pushed):
         gates: int = 0,
     ) -> None:
         super().__init__()
-        width = spec.width
         self.inverse_spread = 1 / process.spread
         self.state = nn.Linear(dim, width)
         self.time = clock(width + gates)
-        self.hidden = nn.ModuleList([nn.Linear(width, width) for _ in range(spec.layers - 1)])
+        self.hidden = nn.ModuleList([nn.Linear(width, width) for _ in range(layers - 1)])
         self.out = nn.Linear(width, outputs)
         self.to(generator.device)
         initialise(self, generator)

@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 from torch import Generator
 
 from tiltbench.samplers.networks.coordinatewise import Coordinatewise, CoordinatewiseGuided
+from tiltbench.samplers.networks.gated import Gated
 from tiltbench.samplers.networks.model import Model, Network
 from tiltbench.samplers.networks.perceptron import Guided, Mlp, Potential
 from tiltbench.targets.bases.process import Process
 
-ENLARGED = (Mlp, Guided, Potential, Coordinatewise, CoordinatewiseGuided)
+ENLARGED = (Mlp, Guided, Gated, Potential, Coordinatewise, CoordinatewiseGuided)
 
 
 @dataclass(frozen=True)

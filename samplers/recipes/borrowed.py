@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.targets.bases.process import Process
+from tiltbench.targets.target import Groups
 
 
 class Borrowed(Process):
@@ -33,6 +34,14 @@ class Borrowed(Process):
     @property
     def lattice(self) -> tuple[int, ...] | None:
         return self.flow.lattice
+
+    @property
+    def alike(self) -> Groups | None:
+        return self.flow.alike
+
+    @property
+    def chiral(self) -> bool:
+        return self.flow.chiral
 
     def project(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         return self.flow.project(x)

@@ -8,13 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tiltbench.targets.bases.linear import Linear
-from tiltbench.targets.target import Target
+from tiltbench.targets.target import Groups, Target
 
 
 @dataclass(frozen=True)
 class Confined(Linear):
     """The process `free` with its noise and its start projected onto the subspace of `target`,
-    whose lattice it carries.
+    whose lattice, or groups of like particles, it carries.
 
     The projection of an isotropic Gaussian process is an isotropic one on the subspace, with the
     same gains and variances: every formula holds with `target.rank` for the dimension."""
@@ -29,6 +29,14 @@ class Confined(Linear):
     @property
     def lattice(self) -> tuple[int, ...] | None:
         return self.target.lattice
+
+    @property
+    def alike(self) -> Groups | None:
+        return self.target.alike if self.target.particles else None
+
+    @property
+    def chiral(self) -> bool:
+        return self.target.chiral
 
     def project(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         return self.target.project(x)

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.targets.constants import constant
+from tiltbench.targets.target import Groups
 
 
 class Kernel(NamedTuple):
@@ -93,6 +94,17 @@ class Process(ABC):
         """The sides of the periodic lattice whose fields it moves, row-major, where there is one:
         networks read it, the process itself does not."""
         return None
+
+    @property
+    def alike(self) -> Groups | None:
+        """The groups of like particles that the target states (`Target.alike`), for networks; None
+        where nothing is known of any."""
+        return None
+
+    @property
+    def chiral(self) -> bool:
+        """Whether the target tells mirror images apart, for networks."""
+        return False
 
     def project(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """The orthogonal projection onto that subspace: of start, noise, momenta and controls."""

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltbench.targets.problem import front
-from tiltbench.targets.reference import Referenced
+from tiltbench.targets.densities._analytic import Analytic, blocks
 
 CACHE = 2**16  # pairs at once on the CPU, whose planes then stay in its cache; found by timing
 LARGEST = 2**24  # pairs at once elsewhere: about 0.7 GB in single precision
 
 
-class Particles(Referenced):
+class Particles(Analytic):
     """log rho = -sum_{i<j} phi(|x_i - x_j|^2) - (trap / 2) sum_i |x_i - c|^2, n particles in R^d.
 
     c is the centre of mass: translations, rotations, reflections and permutations leave rho as it
@@ -44,15 +43,21 @@ class Particles(Referenced):
     def bend(self, s: Tensor) -> tuple[Tensor, Tensor]:
         """(2 phi'(s), 4 s phi''(s)) at s > 0, elementwise and differentiable."""
 
-    def log_rho(self, x: Float[Tensor, "*b D"]) -> Float[Tensor, " *b"]:
-        if x.requires_grad and torch.is_grad_enabled():
-            return _Slope.apply(x, self)[0]
-        return _Value.apply(x, self)
+    def fill(
+        self,
+        x: Float[Tensor, "b D"],
+        value: Float[Tensor, " b"],
+        slope: Float[Tensor, "b D"] | None,
+    ) -> None:
+        _fill(x, self, value, slope)
 
-    def log_rho_and_grad(
-        self, x: Float[Tensor, "*b D"]
-    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b D"]]:
-        return _Slope.forward(x.detach(), self)
+    def bent(
+        self, x: Float[Tensor, "*b D"], v: Float[Tensor, "*b D"], alive: Tensor
+    ) -> Float[Tensor, "*b D"]:
+        return _bent(x, v, alive, self)
+
+    def block(self, x: Tensor) -> int:
+        return max(1, _room(x) // self.particles[0])
 
 
 def distances(x: Float[Tensor, "*b D"], n: int, d: int) -> Float[Tensor, "*b pairs"]:
@@ -62,73 +67,8 @@ def distances(x: Float[Tensor, "*b D"], n: int, d: int) -> Float[Tensor, "*b pai
     return torch.linalg.vector_norm(y[..., i, :] - y[..., j, :], dim=-1)
 
 
-class _Slope(torch.autograd.Function):
-    """x -> (log rho, its gradient).  As an output the gradient is differentiable, and create_graph
-    or torch.func.grad cost no second pass."""
-
-    @staticmethod
-    def forward(x: Tensor, law: Particles) -> tuple[Tensor, Tensor]:
-        flat = x.reshape(-1, x.shape[-1])
-        value, slope = flat.new_empty(len(flat)), torch.empty_like(flat)
-        for block in _blocks(flat, law.particles[0]):
-            _fill(flat[block], law, value[block], slope[block])
-        return value.reshape(x.shape[:-1]), slope.reshape(x.shape)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        x, ctx.law = inputs
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, *output)
-
-    @staticmethod
-    def backward(ctx: Any, *grad: Any) -> Any:
-        x, value, slope = ctx.saved_tensors
-        of_value, of_slope = grad
-        total = None if of_value is None else of_value[..., None] * slope
-        if of_slope is not None:
-            bent = _bent(x, of_slope, value > -torch.inf, ctx.law)
-            total = bent if total is None else total + bent
-        return total, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, x: Tensor, law: Particles) -> Any:
-        return _Slope.apply(front(info, in_dims[0], x), law), (0, 0)
-
-
-class _Value(torch.autograd.Function):
-    """x -> log rho, without the forces; a transform that hides a gradient still finds it."""
-
-    @staticmethod
-    def forward(x: Tensor, law: Particles) -> Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        value = flat.new_empty(len(flat))
-        for block in _blocks(flat, law.particles[0]):
-            _fill(flat[block], law, value[block], None)
-        return value.reshape(x.shape[:-1])
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        x, ctx.law = inputs
-        ctx.save_for_backward(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grad: Any) -> Any:
-        (x,) = ctx.saved_tensors
-        return grad[0][..., None] * _Slope.apply(x, ctx.law)[1], None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, x: Tensor, law: Particles) -> Any:
-        return _Value.apply(front(info, in_dims[0], x), law), 0
-
-
 def _room(x: Tensor) -> int:
     return CACHE if x.device.type == "cpu" else LARGEST
-
-
-def _blocks(x: Float[Tensor, "b D"], planes: int) -> Iterator[slice]:
-    """Slices of a batch, at least one, of a size that does not grow with it."""
-    size = max(1, _room(x) // planes)
-    return (slice(k, k + size) for k in range(0, max(len(x), 1), size))
 
 
 def _fill(
@@ -219,7 +159,7 @@ def _bent(x: Tensor, v: Tensor, alive: Tensor, law: Particles) -> Float[Tensor, 
     n, d = law.particles
     flat, along, live = x.reshape(-1, n * d), v.reshape(-1, n * d), alive.reshape(-1)
     parts = []
-    for block in _blocks(flat, n * n):
+    for block in blocks(flat, max(1, _room(flat) // n**2)):
         keep = live[block][:, None]
         # a dead configuration could turn to NaN by inf * 0: one without close pairs in its place
         line = torch.arange(n * d, dtype=x.dtype, device=x.device)

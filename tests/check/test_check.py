@@ -226,6 +226,11 @@ class Mine(Density):
         return Truth("unknown")
 '''
 PAIRS = "-((y[..., :, None, :] - y[..., None, :, :]).square().sum((-3, -2, -1)))"
+BENT = PAIRS + " - (y[..., 1, :] - y[..., 2, :]).square().sum(-1)"
+HAND = (
+    PAIRS + " - ((y[..., 1, 0] - y[..., 0, 0]) * (y[..., 2, 1] - y[..., 0, 1])"
+    " - (y[..., 1, 1] - y[..., 0, 1]) * (y[..., 2, 0] - y[..., 0, 0])).tanh()"
+)
 THREE = ("particles = (3, 2)", "(3, 2)")
 TORUS = ("lattice = (2, 3)", "(2, 3)")
 CLAIMS = {
@@ -239,6 +244,16 @@ CLAIMS = {
         "(6, 1)",
         "-(lambda z: z**4 + z**3)(y - y.mean(-2, keepdim=True)).sum((-2, -1))",
         "reflections",
+    ),
+    "a molecule": ("particles = (3, 2); alike = ((1, 2),); scale = 0.28", "(3, 2)", BENT, ""),
+    "unlike ones": ("particles = (3, 2); alike = ((0, 1),)", "(3, 2)", BENT, "permutations of the"),
+    "a hand": ("particles = (3, 2); alike = (); chiral = True; scale = 0.3", "(3, 2)", HAND, ""),
+    "no hand": ("particles = (3, 2); alike = ()", "(3, 2)", HAND, "reflections"),
+    "a group": (
+        "particles = (3, 2); alike = ((1, 3),)",
+        "(3, 2)",
+        BENT,
+        "are not of particles of mine, each named once",
     ),
     "a column": (
         *TORUS,

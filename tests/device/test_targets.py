@@ -3,13 +3,14 @@
 import pytest
 import torch
 
+from tests.tools.registered import by_default
 from tiltbench.plan.spec import build_target
 from tiltbench.run.streams import generator
 from tiltbench.targets.bases.noising import Noising
 from tiltbench.targets.bases.process import Additive, Uncontrolled, retrace, simulate
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.problem import pose
-from tiltbench.targets.registry import REFERENCES, SCHEDULES, STEPPINGS, TARGETS
+from tiltbench.targets.registry import REFERENCES, SCHEDULES, STEPPINGS
 from tiltbench.targets.target import Density
 from tiltbench.targets.tilts.digits_even import DigitsEven
 from tiltbench.targets.tilts.tilt_linear import TiltLinear
@@ -27,7 +28,7 @@ def on_gpu(*tensors):
     return all(x.device.type == "cuda" for x in tensors)
 
 
-@pytest.mark.parametrize("name", sorted(TARGETS.entries))
+@pytest.mark.parametrize("name", by_default())
 def test_its_law(gpu, name):
     """In both dtypes, with the gradient by autograd and the target's own; zero density too."""
     target = built(name)
@@ -49,7 +50,7 @@ def test_its_law(gpu, name):
     assert on_gpu(target.posed(x.detach().double(), source))
 
 
-@pytest.mark.parametrize("name", sorted(TARGETS.entries))
+@pytest.mark.parametrize("name", by_default())
 def test_its_truth(gpu, name):
     target = build_target({"name": name, "params": {}})
     truth = target.truth()
@@ -78,7 +79,7 @@ def runs(base, dim):
         assert on_gpu(base.denoise(path.x[1], 1))
 
 
-@pytest.mark.parametrize("name", sorted(TARGETS.entries))
+@pytest.mark.parametrize("name", by_default())
 def test_its_base(gpu, name):
     target = built(name)
     runs(pose(target, Brownian(steps=3)).base, target.dim)

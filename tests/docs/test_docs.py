@@ -45,7 +45,7 @@ def test_every_block_is_run_but_for_the_few_that_are_listed():
     known = re.compile(r"(tiltbench [a-z]+|python examples/\w+\.py|cat [\w/]+\.md)( |$)")
     others = {*docs.INSTEAD, *docs.NOT_RUN}
     assert {line for line in lines if line in others or not known.match(line)} == others
-    assert (len(docs.INSTEAD), len(docs.NOT_RUN)) == (9, 9)  # one more needs a reason
+    assert (len(docs.INSTEAD), len(docs.NOT_RUN)) == (9, 10)  # one more needs a reason
 
 
 def named():

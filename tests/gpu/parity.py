@@ -81,10 +81,13 @@ def row(what: str, visit: Visit) -> dict[str, Any] | str:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
+OF_A_READER = {"posterior"}  # targets whose data a reader has
+
+
 def registered() -> list[str]:
     """Every sampler, network and target, as it is written on the command line."""
     networks = (f"{trained(name)}[model={name}]" for name in sorted(NETWORKS.entries))
-    return [*sorted(SAMPLERS.entries), *networks, *sorted(TARGETS.entries)]
+    return [*sorted(SAMPLERS.entries), *networks, *sorted(set(TARGETS.entries) - OF_A_READER)]
 
 
 def trained(network: str) -> str:

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import permutations, product
 
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 from scipy.stats import wasserstein_distance, wasserstein_distance_nd
 
 from tiltbench.metric import KINDS, Outcome, Unknown
@@ -337,6 +338,62 @@ def test_small_systems_are_aligned_exactly(k, d):
     torch.testing.assert_close(least(x, y), brute(x, y), atol=1e-10, rtol=0)
 
 
+@dataclass(frozen=True)
+class Labelled(Cluster):
+    """The same, whose particles are alike in the given groups alone."""
+
+    name = "labelled"
+    alike: tuple[tuple[int, ...], ...] = ()
+    chiral: bool = True
+
+
+def brute_in_order(x, y, target):
+    """As `brute`, over the permutations of like particles and, where mirror images differ, over
+    rotations alone: SciPy's, of one pair at a time."""
+    found = torch.full((len(x), len(y)), torch.inf, dtype=torch.float64)
+    ways = [[*permutations(group)] for group in target.alike]
+    mirrors = [1.0] if target.chiral else [1.0, -1.0]
+    for choice in product(*ways):
+        order = list(range(x.shape[1]))
+        for group, places in zip(target.alike, choice, strict=True):
+            for here, there in zip(group, places, strict=True):
+                order[here] = there
+        for i, j, mirror in product(range(len(x)), range(len(y)), mirrors):
+            _, off = Rotation.align_vectors(x[i].numpy(), mirror * y[j, order].numpy())
+            found[i, j] = min(float(found[i, j]), off**2)
+    return found
+
+
+@pytest.mark.parametrize("chiral", [True, False])
+@pytest.mark.parametrize("alike", [(), ((0, 2),), ((1, 2), (0, 3))])
+def test_particles_that_differ_are_aligned_in_their_order(alike, chiral, monkeypatch):
+    """Exactly, where every permutation is tried; where not, from above, and close ones exactly."""
+    target = Labelled(7, 3, alike, chiral)
+    tried = len(alike) < 2
+    monkeypatch.setattr(_congruence, "TRIED", 24 if tried else 1)
+    x, y = clusters(5, 7, 3, seed=1), clusters(6, 7, 3, seed=2)
+    least, _ = _congruence.aligner(target)
+    exact, bound = brute_in_order(x, y, target), least(x, y)
+    assert (bound > exact - 1e-9).all() and bound.mean() < 1.3 * exact.mean()
+    if tried:
+        torch.testing.assert_close(bound, exact, atol=1e-9, rtol=0)
+    z = centred(target.posed(x.flatten(1), source(3)).unflatten(1, (7, 3)))
+    z = z + 0.02 * clusters(5, 7, 3, seed=4)
+    near, same = least(x, z).diagonal(), ((0.02 * clusters(5, 7, 3, seed=4)) ** 2).sum((1, 2))
+    assert (near < same + 1e-9).all()
+    mirror = x * x.new_tensor([-1.0, 1.0, 1.0])
+    assert bool((least(x, mirror).diagonal() > 0.1).all()) == chiral
+
+
+def test_config_w2_of_particles_that_differ_sees_their_names():
+    target = Labelled(7, 3, ((1, 2, 4),), True)
+    x = clusters(40, 7, 3, seed=1).flatten(1)
+    y = target.posed(x, source(2))
+    assert score("config_w2", target, x, exact=y).value < 0.3
+    other = x.unflatten(1, (7, 3)).roll(1, 1).flatten(1)
+    assert score("config_w2", target, other, exact=y).value > 1.0
+
+
 def test_alignment_by_turning_a_configuration_step_by_step():
     """Independent of any algebra: 4 particles, 24 permutations, 3,600 angles, both orientations."""
     x, y = clusters(1, 4, 2, seed=3)[0], clusters(1, 4, 2, seed=4)[0]
@@ -471,7 +528,11 @@ def test_two_point_error_of_correlated_noise():
 
 
 def test_magnetisation_error_of_a_shift():
-    """A field of mean phase 3 shifted by 0.6: W1 is 0.6 and the rms of the mean is known."""
+    """A field of mean phase 3 shifted by 0.6: W1 is 0.6 and the rms of the mean is known; of two
+    phases, 1 and 7, it is 5 and not the mean 4."""
+    phases = torch.tensor([[1.0], [7.0]], dtype=torch.float64).expand(2, 20)
+    two = score("magnetisation_err", Field(3.0), phases + 0.6, exact=phases).value
+    assert two == pytest.approx(0.6 / 5)
     target = Field(3.0)
     y = draws(target, 4000, 1)
     found = score("magnetisation_err", target, y + 0.6, exact=y).value

@@ -7,6 +7,7 @@ import pytest
 import torch
 from pandas import DataFrame
 
+from tiltbench import estimators
 from tiltbench.metric import KINDS, NOISED, Outcome, Unknown
 from tiltbench.plan.spec import METRICS, build_target, spec
 from tiltbench.report.compare import cell
@@ -219,6 +220,20 @@ def test_mmd_of_two_gaussians_on_the_line():
     assert found.value == pytest.approx(exact, rel=0.05)
 
 
+def test_the_width_of_mmd_is_that_of_the_exact_draws():
+    """Pair by pair, on draws that lie wider than the exact ones."""
+    x, y = 4 * normal(7, 12), normal(7, 13)
+    made = Outcome(Draws(x), None, {})
+    h = torch.pdist(y).median()
+
+    def mean(a, b, pairs):
+        return float(torch.exp(-torch.cdist(a, b).square() / (2 * h * h)).sum()) / pairs
+
+    within = (mean(x, x, 1) - 7 + mean(y, y, 1) - 7) / 42  # no point with itself
+    found = value("mmd", made, truth()._replace(sample=lambda n, g: y[:n]))
+    assert found.value == pytest.approx(within - 2 * mean(x, y, 49), rel=1e-9)
+
+
 def test_w2_between_shifted_sets_is_the_shift():
     y = normal(300, 8)
     known_truth = truth()._replace(sample=lambda n, g: y[:n])
@@ -300,6 +315,49 @@ def test_observables_of_a_set_without_spread_use_that_of_exact_draws():
     x = torch.ones(100, 2, dtype=torch.float64)
     assert value("obs_z", Outcome(Draws(x), None, {})).value == pytest.approx(10.0)
     assert value("obs_b2", Outcome(Draws(x), None, {})).value == pytest.approx(1.0)
+
+
+def test_errors_of_few_draws_are_those_of_their_formulas():
+    """Constants such as the 2 of a projection of pairs, or n and not the number of groups."""
+    x, y, group = normal(6, 7), normal(6, 8) + 1, torch.tensor([0, 0, 1, 2, 2, 3])
+    known_truth = truth()._replace(sample=lambda n, g: y[:n])
+    made = Outcome(Draws(x, None, group), None, {})
+    across, of_x, of_y = torch.cdist(x, y), torch.cdist(x, x), torch.cdist(y, y)
+    rows = 2 * (across.mean(1) - of_x.sum(1) / 5)
+    columns = 2 * (across.mean(0) - of_y.sum(1) / 5)
+    sums = torch.zeros(4, dtype=torch.float64).index_add(0, group, rows - rows.mean())
+    se = math.sqrt(4 / 3 * float(sums.square().sum()) / 36 + float(columns.var()) / 6)
+    found = value("energy_distance", made, known_truth)
+    assert found.se == pytest.approx(se, rel=1e-9) and found.n == 4
+    # one observable far off, whose mean has the standard error of its groups
+    far = Outcome(Draws(x + 3, None, group), None, {})
+    mean = estimators.average(x[:, 0] + 3, group)
+    found = value("obs_b2", far, truth()._replace(observables=first_coordinate(sd=2.0)))
+    assert found.value == pytest.approx((mean.value / 2) ** 2)
+    assert found.se == pytest.approx(2 * mean.value * mean.se / 4)
+    # draws all alike in four groups: the error is that of six exact draws
+    alike = Outcome(Draws(torch.ones(6, 2, dtype=torch.float64), None, group), None, {})
+    found = value("obs_z", alike, truth()._replace(observables=first_coordinate(sd=2.0)))
+    assert found.value == pytest.approx(math.sqrt(6) / 2) and found.n == 4
+
+
+def first_coordinate(sd):
+    return {"mean": Observable(lambda x: x[:, 0], 0.0, sd)}
+
+
+@pytest.mark.parametrize("name", ["grad_cov", "grad_var"])
+def test_errors_of_few_gradients_are_those_of_the_jackknife_by_hand(name):
+    g = 1.5 + 0.3 * normal(4, 9, 10)
+
+    def stated(g):
+        spread, m = float(g.var(0).sum()), len(g)
+        squared = float(g.mean(0).square().sum()) - spread / m
+        return spread if name == "grad_cov" else spread / squared
+
+    found = value(name, Outcome(Draws(normal(2, 0)), None, {"gradient_gram": g @ g.T}))
+    left = [stated(torch.cat([g[:i], g[i + 1 :]])) for i in range(4)]
+    se = math.sqrt(3 / 4 * sum((one - stated(g)) ** 2 for one in left))
+    assert found.value == pytest.approx(stated(g)) and found.se == pytest.approx(se)
 
 
 def test_gradient_variance_of_known_gradients():
@@ -475,6 +533,33 @@ def test_bennett_is_given_each_side_in_its_own_place():
     for name, side in (("log_Z_err", forward), ("log_Z_rev_err", reverse)):
         one = ALL[name].fn(Plain(), known, outcome, source(0))
         assert one.n == len(side) and abs(one.value) < 0.2  # too heavy a tail for an error
+
+
+def test_every_metric_of_weights_is_given_each_side_in_its_own_place():
+    """Sides that are no mirror images of each other and differ in size, beside the estimators."""
+    forward, reverse = 0.8 * normal(300, 3, 1)[:, 0], 0.3 + 0.5 * normal(200, 4, 1)[:, 0].exp()
+    outcome = Outcome(Draws(normal(300, 5), forward), reverse, {})
+    alone = Truth("closed form", log_Z=0.0)
+    expected = {
+        "overlap": estimators.overlap(forward, reverse),
+        "unseen": estimators.unseen(forward, reverse),
+        "unseen_rev": estimators.unseen(-reverse, -forward),
+        "k_hat": Estimate(estimators.k_hat(forward), math.nan, 300),
+        "k_hat_rev": Estimate(estimators.k_hat(-reverse), math.nan, 200),
+        "log_Z_err": estimators.jarzynski(forward),
+        "log_Z_rev_err": estimators.reverse(reverse),
+        "log_Z_bar_err": estimators.bar(forward, reverse),
+        "ess_model": estimators.ess_model(forward),
+        "ess_target": estimators.ess_target(reverse),
+        "elbo_gap": estimators.elbo(forward)._replace(value=-float(forward.mean())),
+        "eubo_gap": estimators.eubo(reverse),
+    }
+    for name, known_value in expected.items():
+        found = ALL[name].fn(Plain(), alone, outcome, source(0))
+        assert found.value == pytest.approx(known_value.value, rel=1e-12), name
+        assert found.n == known_value.n, name
+    sided = {name for name, metric in ALL.items() if metric.needs & {"reverse", "log_w"}}
+    assert sided - set(expected) == {"path_kl", "tilt_kl", "log_Z_forward", "elbo"}
 
 
 def test_the_spread_of_a_floor_is_that_of_a_sample():

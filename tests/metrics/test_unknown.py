@@ -92,6 +92,65 @@ def test_it_has_no_unit():
     assert ten.value == pytest.approx(one.value, rel=1e-9) and ten.se == pytest.approx(one.se)
 
 
+@dataclass(frozen=True)
+class Chain(Density):
+    """Springs between three particles on the line, whose centre of mass does not count."""
+
+    name = "chain"
+    dim = 3
+    particles = (3, 1)
+
+    def log_rho(self, x):
+        return -self.project(x).square().sum(-1) / 2
+
+    def truth(self):
+        return NOTHING
+
+
+def test_it_counts_the_dimensions_of_the_subspace():
+    """Without its centre of mass a law of three coordinates is one of two, draw by draw."""
+    axes = torch.linalg.svd(torch.ones(1, 3, dtype=torch.float64)).Vh[1:]
+    y = 1.3 * normal(40, 2)
+    plane = Wide(sd=1.0)
+    object.__setattr__(plane, "dim", 2)
+    one, other = scored(ksd, y @ axes, target=Chain()), scored(ksd, y, target=plane)
+    assert Chain().rank == 2 and one.n == other.n
+    assert one.value == pytest.approx(other.value, rel=1e-9)
+    assert one.se == pytest.approx(other.se, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shift", "by_draws"),
+    [
+        ([1] * 5, 0.0, True),
+        ([1] * 5, 4.0, False),
+        ([1, 3, 2], 0.0, False),
+        ([3, 1, 1, 1, 1, 1], 1.0, True),
+    ],
+)
+def test_value_and_error_of_few_draws_by_hand(sizes, shift, by_draws):
+    """Pair by pair: the mean of h over pairs of other groups; twice the error of a draw's mean, or
+    the root of twice the sum of squares over pairs of groups, whichever is larger."""
+    group = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    n = len(group)
+    x = 2 * normal(n, 3, seed=1) + shift
+    score = -x / 4
+    h = stein(x, score, x, score, 2 * math.sqrt(6), 3)
+    apart = group[:, None] != group
+    pairs = int(apart.sum())
+    value = float(h[apart].mean())
+    each = torch.stack([h[i, apart[i]].mean() for i in range(n)])
+    sums = [float((each - each.mean())[group == g].sum()) for g in range(len(sizes))]
+    m = len(sizes)
+    projected = 2 * math.sqrt(m / (m - 1) * sum(s * s for s in sums)) / n
+    blocks = [h[group == a][:, group == b].sum() for a in range(m) for b in range(m) if a != b]
+    exact = math.sqrt(2 * sum(float(b) ** 2 for b in blocks)) / pairs
+    found = scored(ksd, x, group)
+    assert found.value == pytest.approx(4 * value, rel=1e-9)
+    assert found.se == pytest.approx(4 * max(projected, exact), rel=1e-9)
+    assert (projected > exact) == by_draws  # both kinds of error are met
+
+
 def test_draws_of_one_chain_are_not_compared_with_each_other():
     """Ten copies of each draw, a chain each, are the draws themselves."""
     x = 2 * normal(40, 3)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.tools.perf_page import beside, publish
+from tests.tools.registered import by_default
 from tiltbench.targets.gradient import value_and_grad
 from tiltbench.targets.registry import TARGETS
 from tiltbench.targets.target import Density, Tilt
@@ -36,9 +37,7 @@ def calls(target):
     )
 
 
-STATED = {
-    name: target for name in sorted(TARGETS.entries) if calls(target := TARGETS.load(name)())[2]
-}
+STATED = {name: target for name in by_default() if calls(target := TARGETS.load(name)())[2]}
 
 
 def batch(target, points):

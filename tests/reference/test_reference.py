@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm, ttest_ind, ttest_rel
 
 from tiltbench.cli.main import main
 from tiltbench.plan.spec import build_target, parse
@@ -175,6 +176,18 @@ def test_halves_see_a_drift_and_a_start():
     for values in (z, y):
         assert values.mean().abs() * math.sqrt(200) < 4
         assert 0.85 < values.std() < 1.25
+
+
+def test_few_chains_are_compared_by_student_and_by_welch():
+    """Tails of the tests in scipy on the means of chains, as normal scores."""
+    x = iid(9, 20, 1) + torch.linspace(0, 2, 9)[:, None] ** 2  # halves of unlike spread
+    first, last = x[:, :10].mean(1), x[:, 10:].mean(1)
+    pairs = {
+        judge.z_in_time(x): ttest_rel(first, last).pvalue,
+        judge.z_of_starts(x): ttest_ind(x[:4].mean(1), x[4:].mean(1), equal_var=False).pvalue,
+    }
+    for z, p in pairs.items():
+        assert 2 * norm.sf(abs(z)) == pytest.approx(p, rel=1e-6)
 
 
 def test_bound_grows_with_the_number_of_comparisons():

@@ -91,7 +91,8 @@ def test_runs_that_are_not_scored_yet_are_shown_as_such(tmp_path):
 def test_work_done_in_drawing_is_shown_and_marked(tmp_path):
 
     write(tmp_path / "runs", "exact", 0)
-    write(tmp_path / "runs", "biased", 0, draw=[700, 5000])
+    more = {"train_flops": 2e6, "draw_flops": 3e3, "train_seconds": 1.5, "ended_by": "flops"}
+    write(tmp_path / "runs", "biased", 0, draw=[700, 5000], **more)
     score(tmp_path, jobs=1)
     table = text_of(tmp_path)
     rows = cost_rows(table)
@@ -103,6 +104,8 @@ def test_work_done_in_drawing_is_shown_and_marked(tmp_path):
     frame = collect(tmp_path).scores.groupby("sampler").first()
     spent = ["train_values", "train_grads", "draw_values", "draw_grads"]
     assert frame.loc["biased", spent].tolist() == [1000, 0, 700, 5000]
+    ended = ["train_flops", "draw_flops", "train_seconds", "ended_by"]
+    assert frame.loc["biased", ended].tolist() == [2e6, 3e3, 1.5, "flops"]
 
 
 def test_notes_of_runs_are_printed_and_no_training_is_no_place(tmp_path):

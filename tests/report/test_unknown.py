@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from tests.tools.browser import NAME, Browser
 from tests.tools.result_sets import put
 from tiltbench.report import write
-from tiltbench.report.beside import Seed, _seed, beside, read_beside, written
+from tiltbench.report.beside import Seed, _error, _seed, beside, read_beside, written
 from tiltbench.report.board import Board, Column, Row, Spent
 from tiltbench.report.compare import Cell, Verdict
 from tiltbench.report.frame import collect
@@ -119,6 +119,13 @@ def test_weights_carry_the_mean_and_seeds_that_disagree_widen_the_error():
     apart = [plain(normal(400, 2, seed=k) + 3 * k) for k in range(2)]
     (row,) = rows_of(unknown(beside(Pair(), {"one": apart})), "| `a`")
     assert float(row[1].split("<br>")[0].split(" ± ")[1]) == pytest.approx(1.5, abs=0.5)
+
+
+def test_the_error_of_a_mean_over_runs_by_hand():
+    """sd / sqrt(n) of a sample of runs, or what they state themselves where that is more."""
+    assert _error([1.0, 2.0, 4.0], [0.1, math.nan, 0.1]) == pytest.approx(math.sqrt(7 / 9))
+    assert _error([1.0, 1.0, 1.0], [0.3, 0.0, 0.4]) == pytest.approx(0.5 / 3)
+    assert _error([5.0], [0.3]) == 0.3
 
 
 def test_distances_between_samplers():

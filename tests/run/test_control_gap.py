@@ -57,7 +57,7 @@ def test_there_is_no_closed_optimum_on_a_base_with_memory():
 
 
 def test_where_no_closed_form_is_known_there_is_no_gap():
-    target, sampler = build_target(parse("funnel")), build_sampler(parse("log_variance"))
+    target, sampler = build_target(parse("many_well_mdelta")), build_sampler(parse("log_variance"))
     assert control_gap(target, sampler, Traced(torch.zeros(2))) is None
     escort = build_sampler(parse("cmcd_lv"))
     assert control_gap(build_target(parse("gmm9")), escort, Traced(torch.zeros(2))) is None

@@ -18,11 +18,14 @@ import torch
 from tests.tools.registered import one_of_each_file
 from tests.waiting import HANG, wait_for
 from tiltbench.engine.local import Local
+from tiltbench.plan.cell import CURVE_POINTS
 from tiltbench.plan.toml import Choice, Limits, Suite, load_suite
 from tiltbench.records.files import read_arrays
 from tiltbench.records.provenance import code_identity
 from tiltbench.records.record import Status, read_outcome, read_record
 from tiltbench.records.store import records
+from tiltbench.run.curve import Curve, Spent
+from tiltbench.run.ledger import Ledger
 from tiltbench.run.phases import run_cell
 from tiltbench.run.streams import STREAMS, generator
 from tiltbench.samplers.registry import SAMPLERS
@@ -667,3 +670,33 @@ def test_every_point_of_the_curve_is_paid_for(plugin):
     assert points > 4
     assert one["measure"][0] - other["measure"][0] == 20 * points
     assert one["train"] == other["train"] and one["draw"] == other["draw"]
+
+
+def test_the_measuring_allowance_is_shared_out_and_no_more(plugin, monkeypatch):
+    """Reverse paths, 200 points a draw of every point of the curve, and what is left for probes."""
+    given = []
+
+    def noted(self, target, sampler, phase, allowance):
+        given.append((phase, allowance))
+        return whole(self, target, sampler, phase, allowance)
+
+    whole = Ledger.problem
+    monkeypatch.setattr(Ledger, "problem", noted)
+    chosen = cell("honest", curve=20)
+    run_cell(chosen, Path("runs"), code={"syntax": "h"})
+    points = [allowance for phase, allowance in given if phase == "measure"]
+    assert points[:-2] == [Cost(200 * 20, 200 * 20)] * (len(points) - 2)
+    unmade = CURVE_POINTS - (len(points) - 2)  # a short training has fewer points
+    assert unmade < CURVE_POINTS / 2
+    total = Cost(unmade * 200 * 20, unmade * 200 * 20)
+    for allowance in points:
+        total = total.plus(allowance)
+    assert total == chosen.budget.measure
+
+
+def test_the_curve_keeps_the_state_as_it_was(plugin):
+    """Samplers change theirs in place."""
+    curve, state = Curve(Ledger(cell("honest", curve=20)), None, None), [torch.zeros(3)]
+    curve.keep(Spent(1, 0.0, 0.0), state)
+    state[0] += 1
+    assert not curve.kept[0].state[0].any()

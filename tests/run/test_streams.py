@@ -1,8 +1,22 @@
 """One stream of random numbers a purpose."""
 
+import numpy as np
 import torch
 
+from tiltbench.reference import certify
+from tiltbench.run.compute import BLOCK, Compute
 from tiltbench.run.streams import STREAMS, generator
+
+
+def test_parts_of_a_certificate_and_coins_of_audits_have_streams_of_their_own():
+    """Tempering, islands and the choice of rows; and of steps to be audited no sampler is told."""
+    parts = {certify._generator(3, part).initial_seed() for part in certify.PARTS}
+    assert len(parts) == len(certify.PARTS) == 3
+    assert parts == {generator(3, "certify", part=k).initial_seed() for k in range(3)}
+    compute = Compute(1e9, 3)
+    compute.audited(2 * BLOCK)
+    source = np.random.SeedSequence(3, spawn_key=(STREAMS["audit"], 2))
+    assert np.array_equal(compute.coins[1], np.random.default_rng(source).random(BLOCK))
 
 
 def test_no_two_purposes_share_a_stream():

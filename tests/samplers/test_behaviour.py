@@ -16,15 +16,18 @@ from tiltbench.samplers.behaviour import buffer as rings
 from tiltbench.samplers.behaviour.buffer import by_rank, empty, evenly
 from tiltbench.samplers.behaviour.exploration import Wider, excess, wider_paths
 from tiltbench.samplers.behaviour.local_search import Langevin
-from tiltbench.samplers.behaviour.replay import Ranked, Unranked
+from tiltbench.samplers.behaviour.replay import Ranked, Turn, Unranked
 from tiltbench.samplers.classical._leapfrog import move
 from tiltbench.samplers.diffusion import Diffusion
-from tiltbench.samplers.losses._trust_region import divergence, exponent
+from tiltbench.samplers.loss import Loss
+from tiltbench.samplers.losses._trust_region import RADIUS, divergence, exponent
 from tiltbench.samplers.losses.conditional_score_matching import (
     conditional_score_matching_plain,
 )
 from tiltbench.samplers.losses.log_variance import log_variance
 from tiltbench.samplers.losses.trajectory_balance import trajectory_balance
+from tiltbench.samplers.losses.trust_region_cross_entropy import trust_region_cross_entropy
+from tiltbench.samplers.losses.trust_region_log_variance import trust_region_log_variance
 from tiltbench.samplers.networks.control import Control
 from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.networks.perceptron import Guided, Mlp
@@ -160,6 +163,27 @@ def test_a_trust_region_is_around_the_control_not_around_what_simulated():
 
 
 @pytest.mark.parametrize(
+    "loss", [trust_region_log_variance, trust_region_cross_entropy], ids=lambda loss: loss.name
+)
+def test_a_trust_region_weighs_exploring_paths_to_the_control(loss):
+    """Its target is P^v tempered, P^v by the weights exp(-excess): a radius from that law, and the
+    chances of a path in the same."""
+    world = Shifted(Stationary(steps=6, scale=1.5), (1.5, -1.0))
+    problem, model = world.problem(), Model(Steered(tilted))
+    path = wider_paths(problem, model, 4000, 1.5, rng(31))
+    loss = loss if isinstance(loss, Loss) else loss.sampler.loss
+    batch = loss.label(problem, model, path, 0.5, rng(32))
+    log_w = problem.reward(path.x[-1]).double() - problem.base.log_ratio(path)
+    beta = exponent(log_w, RADIUS, -path.excess)
+    assert 0.05 < beta < 0.95 and abs(exponent(log_w, RADIUS, path.excess) - beta) > 0.02
+    if "chance" in batch:
+        expected = torch.softmax(beta * log_w - path.excess, 0)
+        torch.testing.assert_close(batch["chance"], expected)
+    else:
+        torch.testing.assert_close(batch["r"] - problem.base.log_ratio(path), beta * log_w)
+
+
+@pytest.mark.parametrize(
     ("text", "why"),
     [
         ("relative_entropy[explore=Wider]", "relative_entropy is right for the model's own paths"),
@@ -266,6 +290,31 @@ def test_ranks_are_renewed_when_enough_is_new():
     assert rings.AGED * 100 < ranked[-1] - ranked[0] < 4 * rings.AGED * 100
     by_rank(problem, ring, 1e-2, 1, rng(14))
     assert ring.order[0] == 100  # the best has been found
+
+
+def test_a_search_starts_from_what_is_chosen_and_ends_are_what_it_found():
+    """Its starts are drawn from where paths have ended, by rank; once it has visited anything, end
+    points are drawn from there, each with its own reward."""
+    started = []
+
+    class Noted(Langevin):
+        def advance(self, problem, walk, starts, iteration, generator):
+            started.append(starts())
+            return super().advance(problem, walk, starts, iteration, generator)
+
+    search = Noted(every=1, steps=2, burn_in=0, start=1e-8)
+    replay = Ranked(capacity=200, w0=1e-3, search=search)
+    problem = Problem(2, Brownian(scale=100.0), lambda x: x[..., 0])
+    store = replay.begin(problem, 50, torch.device("cpu"))
+    ends = torch.zeros(100, 2) + torch.arange(100.0)[:, None]
+    replay.keep(store, Turn(store.walk), (ends, ends[:, 0]))
+    assert replay.ends(problem, store, 50, rng(41))[0].max() <= 99
+    turn = replay.buy(problem, store, 1, rng(42))
+    (starts,) = started
+    assert len(starts) == 50 and (starts[:, 0] > 50).double().mean() > 0.8
+    replay.keep(store, turn, (ends - 500, ends[:, 0] - 500))
+    x, r = replay.ends(problem, store, 50, rng(43))
+    assert x.min() > -1 and torch.equal(x[:, 0].double(), r.float().double())
 
 
 # --- what is paid, kept and trained on ---

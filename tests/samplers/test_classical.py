@@ -19,6 +19,7 @@ from tiltbench.samplers.weights import log_mean_exp
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.cost import Cost
+from tiltbench.targets.densities.dw4 import Dw4
 from tiltbench.targets.problem import Problem, pose
 from tiltbench.targets.target import Density, Truth
 from tiltbench.targets.tilts.tilt_linear import TiltLinear
@@ -283,6 +284,8 @@ def test_error_of_log_mean_weight():
     made = [log_mean_weight(row) for row in log_w]
     spread = torch.tensor([e.value for e in made]).std().item()
     assert sum(e.se for e in made) / len(made) == pytest.approx(spread, rel=0.12)
+    few = log_mean_weight(torch.tensor([1.0, 3.0]).log())  # mean 2 with sd sqrt(2), of a sample
+    assert few.value == pytest.approx(math.log(2)) and few.se == pytest.approx(0.5)
     assert log_mean_weight(log_w[0, :1]).se == math.inf
     assert log_mean_weight(torch.full((5,), -torch.inf)) == (-math.inf, math.inf, 5)
 
@@ -357,6 +360,30 @@ def test_a_trajectory_that_overflows_is_refused():
     after, chance = move(problem, at, 1.0, 1e3, 12, generator)
     assert chance == 0
     assert torch.equal(after.x, at.x) and torch.equal(after.g, at.g)
+
+
+def test_moves_keep_the_centre_of_mass():
+    """Momenta and proposals are drawn on the subspace of the particles."""
+    problem = pose(Dw4(), Brownian())
+    start = problem.base.end((30, 8), seeded(0), torch.float64)
+    for after in (
+        move_each(problem, evaluate(problem, start), 1.0, 0.05, 3, seeded(1))[0],
+        rwm.moved(problem, evaluate(problem, start), torch.tensor(0.05), seeded(1))[0],
+    ):
+        assert (after.x != start).any(-1).double().mean() > 0.5
+        assert after.x.unflatten(-1, (4, 2)).mean(-2).abs().max() < 1e-12
+
+
+def test_the_ball_of_trajectories_is_one_of_rms_coordinates(monkeypatch):
+    """A coordinate beyond its radius is still inside where the others are short."""
+    monkeypatch.setattr(_leapfrog, "FAR", 1.0)
+    problem = posed(Oval())
+    inside = torch.tensor([[1.4, 0.1, 0.0], [1.0, -1.0, 0.9]]) * problem.base.spread
+    outside = torch.tensor([[1.9, 0.0, 0.0], [1.1, -1.1, 1.0]]) * problem.base.spread
+    for x, lost in ((inside, False), (outside, True)):
+        at = evaluate(problem, x.double())
+        chance = move_each(problem, at, 1.0, 1e-9, 1, seeded(3))[1]
+        assert ((chance == 0) == lost).all()
 
 
 def test_a_trajectory_that_leaves_is_lost_though_it_comes_back(monkeypatch):

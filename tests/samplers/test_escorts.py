@@ -13,7 +13,9 @@ from tiltbench.plan.spec import build_sampler, spec
 from tiltbench.run.meter import BudgetExceeded, Meter
 from tiltbench.samplers.diffusion import Preset
 from tiltbench.samplers.escorts import nets_pinn as pinn
+from tiltbench.samplers.escorts.nets_action import action
 from tiltbench.samplers.networks.control import Control, Sloped, by_products
+from tiltbench.samplers.networks.free_energy import FreeEnergy
 from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.networks.perceptron import Guided, Mlp, Potential
 from tiltbench.samplers.recipes.annealing import Ramp, ThroughDenoiser
@@ -23,11 +25,13 @@ from tiltbench.samplers.recipes.recipe import Base
 from tiltbench.samplers.registry import ANNEALINGS, SAMPLERS
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.samplers.weights import ess, expectation, log_mean_exp
+from tiltbench.targets.bases.confined import Confined
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
 from tiltbench.targets.bases.process import Controlled, along
 from tiltbench.targets.bases.references import Brownian, Scattered, Stationary
 from tiltbench.targets.bases.schedules import Foellmer
 from tiltbench.targets.cost import Cost
+from tiltbench.targets.densities.dw4 import Dw4
 from tiltbench.targets.problem import Problem
 
 PAIR = MixtureFlow((0.4, 0.6), ((-1.5, 0.0), (1.5, 0.5)), (0.3, 0.2))
@@ -414,6 +418,24 @@ def test_hints_are_the_slopes_of_the_tilt():
             assert torch.allclose(along(model, path), path.u, atol=1e-6)
 
 
+def test_what_action_matching_regresses_on_is_centred_by_its_weights():
+    """Cov_pi(dA/dt, phi) of a constant phi is 0 at every time: with the weights under pi_t, which
+    differ from those of the paths."""
+    world = Gaussian(steps=5)
+    problem = world.problem()
+    escort = Escorted(eps=0.5).process(problem, problem.reward)
+    model = Potential(width=8).build(2, world.base, rng())
+    with torch.no_grad():
+        path = escort.simulate(model, (60, 2), rng(1))
+    batch = action.label(problem_on(escort, problem), model, path, 0.5, rng())
+    weight, pressure = batch["weight"].double(), batch["pressure"].double()
+    torch.testing.assert_close(
+        weight, torch.softmax(escort.log_w_along(path), 1), atol=1e-6, rtol=0
+    )
+    assert (weight * pressure).sum(1).abs().max() < 1e-5 * pressure.abs().max()
+    assert pressure[1:-1].mean(1).abs().max() > 1e-2 * pressure.abs().max()
+
+
 def test_F_starts_where_the_first_paths_say():
     world = Gaussian(steps=20)
     problem, model = world.problem(), Mlp(width=8).build(2, world.base, rng())
@@ -613,8 +635,8 @@ def test_presets_are_built_back_from_their_specs(name):
     assert build_sampler(spec(sampler)) == sampler
 
 
-def shaken(network, dim):
-    model = network.build(dim, Stationary(scale=1.7), rng()).double()
+def shaken(network, dim, process=None):
+    model = network.build(dim, process or Stationary(scale=1.7), rng()).double()
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.1 * torch.randn(p.shape, generator=rng(1), dtype=p.dtype))
@@ -639,6 +661,17 @@ def test_stretches_are_the_jacobian(network):
         for f in (found, generic)
     ]
     assert torch.allclose(*grads)
+
+
+def test_the_divergence_on_a_subspace_is_that_of_what_moves_there():
+    """Of a control of particles, whose centre of mass stays: the trace of its Jacobian."""
+    process = Confined(Stationary(scale=1.7), Dw4())
+    model, axes = shaken(Mlp(width=8), 8, process), torch.eye(8, dtype=torch.float64)
+    x, t = process.project(torch.randn(8, generator=rng(2), dtype=torch.float64)), torch.tensor(0.3)
+    u, each = model.stretched(x, t, axes)
+    assert u.unflatten(-1, (4, 2)).mean(0).abs().max() < 1e-12
+    jacobian = torch.autograd.functional.jacobian(lambda y: model.control(y, t), x)
+    torch.testing.assert_close(each.sum(), jacobian.trace())
 
 
 def test_a_potential_is_what_its_control_descends_from():
@@ -677,6 +710,18 @@ def test_hutchinson_is_unbiased(monkeypatch):
     exact = torch.stack([pinn.value(model, escort, batch, rng(i)).detach() for i in range(200)])
     assert (guesses - exact).std() > 0.1 * exact.mean()
     assert abs(z_score(guesses - exact, 0.0)) < 4
+
+
+def test_F_is_bent_by_sines_of_their_own_waves():
+    """F(t) = -t log Z + sum_j bend_j sin(j pi t) / (j pi)."""
+    energy, t = FreeEnergy(), torch.linspace(0, 1, 7, dtype=torch.float64)
+    with torch.no_grad():
+        energy.log_Z.fill_(0.3)
+        energy.bend.copy_(torch.arange(1.0, 9.0))
+        stated = -0.3 * t
+        for j in range(1, 9):
+            stated = stated + j * torch.sin(j * math.pi * t) / (j * math.pi)
+        torch.testing.assert_close(energy.at(t), stated)
 
 
 def test_dF_dt_is_the_derivative_of_F():

@@ -281,6 +281,37 @@ def test_importance_resampling_draws_the_tilt():
     assert se == pytest.approx(exact, rel=0.1)
 
 
+def test_the_error_of_importance_resampling_is_that_of_a_sample():
+    """Of few values: sd(w) / (mean(w) sqrt N), the sd of N - 1; one value has no error."""
+    problem, sampler = Shifted(Stationary(steps=4)).problem(), ImportanceResampling()
+    for n in (1, 3):
+        state = sampler.step(problem, sampler.init(problem, Cost(n, 0), rng()), rng())
+        w = state.r[0].exp()
+        value, se, count = sampler.draw(problem, state, 5, rng(1)).log_Z
+        assert count == n and value == pytest.approx(math.log(w.mean()))
+        stated = float(w.std() / w.mean()) / math.sqrt(n) if n > 1 else math.inf
+        assert se == pytest.approx(stated)
+
+
+def test_errors_of_few_draws_of_a_tilt_by_hand():
+    """Of the KL by the derivative in the share of each draw; of diversity by the mean distance of
+    each draw from the others, twice."""
+    target = build_target(parse("tilt_linear"))
+    x = torch.randn(5, 2, generator=rng(5), dtype=torch.float64)
+    log_w = torch.tensor([0.3, -1.0, 0.5, 0.0, 0.9], dtype=torch.float64)
+    share, r = torch.full((5,), 0.2, dtype=torch.float64).requires_grad_(), target.reward(x)
+    total = (share * log_w.exp()).sum()
+    kl = (share * log_w.exp() * r).sum() / total - total.log()
+    (bend,) = torch.autograd.grad(kl, share)
+    value, se, n = scored("tilt_kl", target, Draws(x, log_w))
+    assert value == pytest.approx(float(kl.detach())) and n == 5
+    assert se == pytest.approx(float(bend.std()) / math.sqrt(5))
+    each = torch.cdist(x, x).sum(1) / 4
+    value, se, n = scored("diversity", target, Draws(x))
+    assert value == pytest.approx(float(each.mean())) and n == 5
+    assert se == pytest.approx(2 * float(each.std()) / math.sqrt(5))
+
+
 def test_the_untrained_base_is_weighed_exactly_from_both_sides():
     """Nothing is spent in training; E exp log_w = Z over its draws, E exp -log_w = 1/Z over p*."""
     world = Shifted(Stationary(steps=4))

@@ -372,6 +372,16 @@ def test_a_steep_reward_is_clipped_wherever_it_is_seen():
     assert torch.allclose(clipped(far, 1.0), near)
 
 
+@pytest.mark.parametrize("tilt", [1.0, 0.25])
+def test_a_part_of_the_tilt_is_clipped_at_that_part(tilt):
+    """grad of lambda r to lambda steepest sqrt(D) / spread, so that the same points are clipped."""
+    problem = Shifted(Stationary(scale=2.0), (30.0, -40.0)).problem()
+    for steepest, length in ((20.0, 20 * math.sqrt(2) / 2), (100.0, 50.0)):
+        posed = Diffusion(LOSSES[0], steepest=steepest).posed(problem, tilt)
+        _, g = posed.reward.value_and_grad(torch.zeros(1, 2))
+        torch.testing.assert_close(g, tilt * length * torch.tensor([[0.6, -0.8]]))
+
+
 def test_reward_and_grad_at_the_edge_of_the_support():
     def reward(x):
         inside = x[..., 0] > 0
@@ -501,6 +511,20 @@ def test_every_kept_batch_serves_and_none_that_is_older():
             ages += torch.bincount(number - torch.tensor(seen), minlength=4)
     share = ages / ages.sum()
     assert (share - 0.25).abs().max() < 4 * math.sqrt(0.25 * 0.75 / float(ages.sum()))
+
+
+def test_the_gradient_of_a_step_is_clipped_by_its_norm():
+    """All parameters together: shortened to `clip`, in the direction it had."""
+    problem = Mixture(Brownian(steps=2, scale=2.0)).problem()
+    found = []
+    for clip in (1e9, 0.01):
+        sampler = Diffusion(LOSSES[0], reference=problem.base, paths=8, clip=clip)
+        state = sampler.init(problem, Cost(10**6, 10**6), rng())
+        state = sampler.step(problem, state, rng(1))
+        found.append(torch.cat([p.grad.flatten() for p in state.model.control_parameters()]))
+    whole, short = found
+    assert whole.norm() > 0.1
+    torch.testing.assert_close(short, 0.01 * whole / whole.norm(), rtol=1e-3, atol=1e-9)
 
 
 def test_clipping_is_by_length_and_keeps_the_direction():

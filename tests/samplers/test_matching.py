@@ -427,13 +427,18 @@ def test_tilts_climb_from_0_to_1_and_the_frozen_model_is_the_stage_before():
 
 
 def test_a_skipped_stage_is_climbed_in_one_stride():
-    """What is frozen is what was trained; the next goal is the schedule's."""
+    """What is frozen is what was trained by then; the next goal is the schedule's."""
     world = Shifted(Brownian(steps=4), (0.8, 0.0))
     model = Mlp(width=8).build(2, world.base, rng())
     for share, expected in ((0.0, (0.0, 0.25)), (0.9, (0.25, 1.0))):
+        with torch.no_grad():
+            for parameter in model.parameters():  # as if it had been trained
+                parameter.add_(0.1)
         path = simulate(world.base, model, (8, 2), rng(1))
         tilting.label(world.problem(), model, path, share, rng())
         assert model.earlier[1:] == expected
+        frozen = model.earlier.model.parameters()
+        assert all(map(torch.equal, frozen, model.parameters()))
 
 
 # --- iDEM ----------------------------------------------------------------------------------------
@@ -517,10 +522,14 @@ def test_a_monte_carlo_target_does_not_depend_on_its_neighbours():
     assert abs(float(alone.mean() - beside.mean())) < 4 * error
 
 
-def test_the_quiet_end_is_weighted_by_the_root_of_the_noise():
-    """lambda = beta / sqrt(alpha^2 s^2 + beta^2), 1 where X_t says nothing of X_1."""
+def test_the_emphasis_of_every_target_is_as_stated():
+    """lambda = beta / sqrt(alpha^2 s^2 + beta^2), 1 where X_t says nothing of X_1, at the quiet
+    end; the square of w = alpha^2 s^2 / (alpha^2 s^2 + beta^2) for the slope alone; 1 of others."""
     base = Stationary(steps=8, scale=1.7)
     pairs = list(zip(base.signals[:-1], base.noises[:-1], strict=True))
     stated = [b / math.hypot(a * base.spread, b) for a, b in pairs]
     assert quiet_end(base) == pytest.approx(stated, rel=1e-6)
     assert min(stated) < 0.8, "else no power of it would be told from another"
+    share = [(a * base.spread) ** 2 / ((a * base.spread) ** 2 + b * b) for a, b in pairs]
+    assert from_target(base).emphasis == pytest.approx([w * w for w in share], rel=1e-6)
+    assert novel(base).emphasis == local(base).emphasis == [1.0] * 8

@@ -128,6 +128,17 @@ def test_log_ratio_of_exact_draws_is_exact():
     assert 0.7 < z.square().mean().sqrt() < 1.4
 
 
+def test_the_error_of_few_ladders_is_that_of_a_sample():
+    """On a short ladder log Z is beta times the mean of r over both levels: its error is that of
+    the mean over independent ladders."""
+    betas = torch.tensor([0.0, 1e-5], dtype=torch.float64)
+    rewards = torch.randn((20, 3, 2), generator=seeded(2), dtype=torch.float64)
+    each = rewards.mean((0, 2)) * 1e-5
+    found = log_ratio(rewards, betas)
+    assert found.value == pytest.approx(float(each.mean()), rel=1e-3) and found.n == 3
+    assert found.se == pytest.approx(float(each.std()) / math.sqrt(3), rel=1e-3)
+
+
 def test_swaps_keep_every_level_in_its_law():
     """N(0, 1 / (1 + 2 beta)) at each level: exact draws stay exact, at any parity."""
     betas = torch.tensor([0.0, 0.2, 0.6, 1.0], dtype=torch.float64)

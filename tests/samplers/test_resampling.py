@@ -106,6 +106,14 @@ def test_systematic_ancestors():
         assert bool(((count - 40 * torch.softmax(log_w[row], 0)).abs() < 1).all())
 
 
+def test_an_island_is_thin_by_its_share_of_effective_slots():
+    """(sum w)^2 / (n sum w^2), 25 / 28 of the weights 1, 1, 1 and 2."""
+    log_w = torch.tensor([[1.0, 1.0, 1.0, 2.0]], dtype=torch.float64).log()
+    share, start = 25 / 28, torch.zeros(1, 1, dtype=torch.float64)
+    for least, expected in ((share - 1e-9, False), (share + 1e-9, True)):
+        assert bool(ancestors_of(log_w, least, start)[1]) == expected
+
+
 def test_zero_density():
     """r = -inf on a half-line: no NaN, and Z unbiased, though steps lead out of the wall again."""
     base = Stationary(steps=6)

@@ -5,6 +5,7 @@ import torch
 
 from tests.tools.worlds import rng
 from tiltbench.plan.spec import build_sampler, parse
+from tiltbench.samplers.networks.gated import Gated
 from tiltbench.samplers.networks.perceptron import Corrected, Guided, Mlp, Potential
 from tiltbench.samplers.networks.sharpened import Sharpened
 from tiltbench.targets.bases.references import Brownian
@@ -20,7 +21,9 @@ def both(network):
     return pair
 
 
-@pytest.mark.parametrize("network", [Mlp(width=8), Guided(width=8)], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "network", [Mlp(width=8), Guided(width=8), Gated(width=8)], ids=lambda n: n.name
+)
 def test_it_sees_its_points_enlarged(network):
     plain, sharp = both(network)
     x, t = torch.randn(5, 2, generator=rng(2)), torch.full((5,), 0.25)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.tools.worlds import Cloud, Field, rng
+from tests.tools.worlds import Cloud, Field, Labelled, rng
+from tiltbench.samplers.networks.atomic import Atomic, AtomicGuided, kinds
 from tiltbench.samplers.networks.convolutional import PART, Convolutional, ConvolutionalGuided
 from tiltbench.samplers.networks.equivariant import Equivariant, EquivariantGuided
 from tiltbench.samplers.networks.perceptron import Mlp
@@ -30,11 +31,21 @@ def torus(*sides):
 
 
 PARTICLES = [Equivariant(width=16), EquivariantGuided(width=16, rounds=1)]
+
+
+def labelled(n, d, alike, chiral):
+    return Confined(Brownian(steps=STEPS, scale=2.0), Labelled(n, d, alike, chiral))
+
+
+ATOMS = [Atomic(width=16), AtomicGuided(width=12, rounds=2)]
 FIELDS = [Convolutional(width=6), ConvolutionalGuided(width=6, layers=2)]
 CASES = {
     "4 in 2-D": (PARTICLES[0], cloud(4, 2), 8),
     "5 in 3-D, guided": (PARTICLES[1], cloud(5, 3), 15),
     "7 on a line": (PARTICLES[0], cloud(7, 1), 7),
+    "6 atoms": (ATOMS[0], labelled(6, 3, ((1, 3, 4),), True), 18),
+    "5 atoms, guided": (ATOMS[1], labelled(5, 3, (), True), 15),
+    "5 flat atoms": (ATOMS[0], labelled(5, 2, ((0, 4), (1, 2)), False), 10),
     "8 x 8": (FIELDS[0], torus(8, 8), 64),
     "4 x 4, guided": (FIELDS[1], torus(4, 4), 16),
     "2 x 8": (FIELDS[0], torus(2, 8), 16),
@@ -42,7 +53,8 @@ CASES = {
 }
 cases = pytest.mark.parametrize("case", CASES)
 clouds = pytest.mark.parametrize("case", list(CASES)[:3])
-lattices = pytest.mark.parametrize("case", list(CASES)[3:])
+molecules = pytest.mark.parametrize("case", list(CASES)[3:6])
+lattices = pytest.mark.parametrize("case", list(CASES)[6:])
 dtypes = pytest.mark.parametrize(
     ("dtype", "within"), [(torch.float32, 1e-5), (torch.float64, 1e-10)], ids=str
 )
@@ -74,7 +86,7 @@ def rotation(d, seed, dtype):
 
 def agree(u, v, within):
     size = float(u.detach().abs().max())
-    assert 0.3 < size < 5
+    assert 0.3 < size < 8
     assert float((u - v).detach().abs().max()) < within
 
 
@@ -97,7 +109,41 @@ def test_particles_turned_shifted_and_renamed(case, dtype, within, seed):
     agree(u, v, within)
 
 
-@clouds
+@molecules
+@dtypes
+def test_molecules_turned_shifted_and_renamed(case, dtype, within):
+    """As above under rotations and permutations of like atoms; other permutations, and reflections
+    where the target tells mirror images apart, change the control."""
+    model, (x, t, hint) = made(case, dtype), drawn(case, dtype)
+    target = CASES[case][1].target
+    n, d = target.particles
+    order = torch.arange(n).repeat(len(x), 1)
+    for group in target.alike:
+        places = torch.tensor(group)
+        order[:, places] = places[torch.rand(len(x), len(group), generator=rng(5)).argsort(-1)]
+    shift = torch.randn(len(x), 1, d, generator=rng(6), dtype=dtype)
+
+    def moved(v, q, order):
+        return (v.unflatten(-1, (n, d)) @ q).gather(1, order[..., None].expand(-1, -1, d))
+
+    def both(q, order):
+        u = moved(model.control(x, t, hint), q, order).flatten(-2)
+        y, h = moved(x, q, order) + shift, moved(hint, q, order)
+        return u.detach(), model.control(y.flatten(-2), t, h.flatten(-2)).detach()
+
+    agree(*both(rotation(d, 0, dtype), order), 2 * within)
+    u, v = both(rotation(d, 1, dtype), order)
+    assert bool((u - v).abs().max() > 1e-3) == target.chiral
+    u, v = both(rotation(d, 0, dtype), torch.arange(n).roll(1).repeat(len(x), 1))
+    assert (u - v).abs().max() > 1e-3
+
+
+def test_kinds_of_atoms():
+    assert kinds(6, ((1, 3, 4),)).tolist() == [0, 1, 2, 1, 1, 3]
+    assert kinds(3, None).tolist() == kinds(3, ()).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("case", list(CASES)[:6])
 def test_controls_leave_the_centre_of_mass_where_it_is(case):
     model, (x, t, hint) = made(case), drawn(case)
     n, d = CASES[case][1].target.particles
@@ -250,6 +296,11 @@ def test_networks_refuse_what_has_not_their_symmetry():
     for network in PARTICLES:
         with pytest.raises(Unsupported, match="centre of mass"):
             network.build(8, Brownian(), rng())
+        for alike, chiral in (((), False), (((0, 1),), False), (((0, 1, 2),), True)):
+            with pytest.raises(Unsupported, match="use Atomic"):
+                network.build(9, labelled(3, 3, alike, chiral), rng())
+    with pytest.raises(Unsupported, match="in three dimensions only"):
+        ATOMS[0].build(6, labelled(3, 2, (), True), rng())
     for network in FIELDS:
         for base, dim in [(Brownian(), 64), (cloud(4, 2), 8), (torus(2, 2, 2, 2), 16)]:
             with pytest.raises(Unsupported, match="lattice of one to three axes"):

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,14 +21,17 @@ from tests.tools.made_runs import (
     scores_of,
     write,
 )
-from tiltbench.metric import KINDS, Outcome, Unknown
+from tiltbench.metric import KINDS, Metric, Outcome, Unknown
 from tiltbench.plan.spec import METRICS, build_target
 from tiltbench.records.files import write_arrays
 from tiltbench.records.record import Record, Status
 from tiltbench.records.store import read_scores, records
+from tiltbench.run.streams import generator
 from tiltbench.samplers.sampler import Draws
+from tiltbench.samplers.weights import Estimate
 from tiltbench.score import evaluate
 from tiltbench.score.curve import UNJUDGED, curve_scores
+from tiltbench.score.floor import measure
 from tiltbench.score.folder import score
 from tiltbench.targets.target import Density, Truth
 
@@ -220,6 +224,46 @@ def test_samplers_of_one_seed_meet_the_same_reference(tmp_path, monkeypatch):
     (a,), (b,) = scores_of(tmp_path, "exact"), scores_of(tmp_path, "zero")
     assert a["w2"]["value"] == b["w2"]["value"]
     assert a["energy_distance"]["value"] == b["energy_distance"]["value"]
+
+
+def test_each_purpose_of_scoring_has_its_own_stream(tmp_path, monkeypatch):
+    """The reference of a seed, what a score draws by itself, and the floors of every size: none
+    repeats the numbers of another, nor those of the run."""
+    asked, made = [], {}
+
+    def noted(seed, purpose, device="cpu", part=None):
+        source = generator(seed, purpose, device, part)
+        asked.append(source.initial_seed())
+        return source
+
+    def seen(target, truth, outcome, source):
+        made.setdefault("metric", source.initial_seed())
+        return Estimate(float(truth.sample(len(outcome.draws.x), source).sum()), 0.0, 1)
+
+    def drawn(n, source):
+        made.setdefault("truth", []).append(source.initial_seed())
+        return torch.randn(n, 2, generator=source)
+
+    for room in ("evaluate", "floor"):
+        monkeypatch.setattr(f"tiltbench.score.{room}.generator", noted)
+    truth = Truth("made up", sample=drawn)
+    monkeypatch.setattr(evaluate, "_target", lambda spec, file: (None, truth))
+    metric = Metric("seen", frozenset({"sample"}), "lower", "1", "0", seen)
+    record = SimpleNamespace(spec={"seed": 7})
+    outcome = Outcome(Draws(torch.randn(20, 2), torch.zeros(20)), None, {})
+    evaluate._reference("streams", "", 7, 20)
+    evaluate._one(metric, "", None, truth, outcome, record, None)
+    evaluate._weighted(outcome, record, 20)
+    target = SimpleNamespace(truth=lambda: truth)
+    for n in (20, 30):
+        measure(target, {"seen": metric}, n, seed=7, repetitions=2)
+    known = {name: generator(7, name).initial_seed() for name in ("reference", "score")}
+    floors = [generator(7, "floor", part=n).initial_seed() for n in (20, 30)]
+    assert asked == [known["reference"], known["score"], known["score"], *floors]
+    assert made["metric"] == known["score"] and made["truth"][0] == known["reference"]
+    assert made["truth"][-4:] == [floors[0]] * 2 + [floors[1]] * 2
+    run = {generator(7, name).initial_seed() for name in ("train", "draw", "truth", "reverse")}
+    assert len({*asked, *run}) == 4 + len(run)
 
 
 def test_comparisons_use_at_most_two_thousand_draws_and_weights_all():

@@ -123,6 +123,7 @@ SHRUNK = {
         },
     },
     "truncation": {"STEPS": 4, "LAST": (2, 4), "PATHS": 16, "POINTS": 100, "DRAWS": 100},
+    "discretisation": {"STEPS": (2, 4), "DRAWS": 100},
     "calibration": {
         "REPLICATES": 2,
         "RANKED": 19,

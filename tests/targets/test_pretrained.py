@@ -264,6 +264,12 @@ def test_doubts_are_the_uncertainty_of_a_perfect_network():
         assert tau == pytest.approx(closed, rel=0.03)
 
 
+def test_a_step_has_the_doubt_of_where_it_starts():
+    """Interpolated between the times at which it is stated."""
+    base = Pretrained(Net(), velocity, 1.0, [(0.0, 1.0), (0.5, 0.6), (1.0, 0.0)], steps=4)
+    assert base.uncertainty == pytest.approx([1.0, 0.8, 0.6, 0.3])
+
+
 def test_doubts_of_what_they_cannot_be_of():
     x1, flow = torch.randn(50, 2, generator=rng(1), dtype=torch.float64), RectifiedFlow()
     assert len(doubts(Net(), velocity, flow, x1, rng(2), 3)) == 4  # a float32 network

@@ -144,6 +144,17 @@ def test_closed_form_pull_back_is_the_vector_jacobian_product(base):
 
 
 @pytest.mark.parametrize("base", BASES, ids=ids)
+def test_what_a_control_is_regressed_on_is_the_lean_adjoint_in_its_units(base):
+    """pull_k g = std_k / sqrt(dt_k) a_{k+1}: the adjoint at the end of a step."""
+    path = simulate(base, Random(), (5, 3), rng(14), dtype=torch.float64)
+    g = torch.randn(5, 3, generator=rng(15), dtype=torch.float64)
+    for k, a in enumerate(base.adjoints(path.x, g)):
+        unit = float(path.std[k]) / math.sqrt(base.times[k + 1] - base.times[k])
+        found = base.pull(torch.full((5,), k), g)
+        torch.testing.assert_close(found, unit * a, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("base", BASES, ids=ids)
 def test_the_lean_adjoint_is_pulled_back_from_step_to_step(base):
     path = simulate(base, Random(), (5, 3), rng(14), dtype=torch.float64)
     a = torch.randn(5, 3, generator=rng(15), dtype=torch.float64)

@@ -1,9 +1,10 @@
 """`make mutants`: breaks the mathematics one line at a time and shows which test notices.
 
 Every mutant is a copy of the tree with one text replaced, installed aside and tested; the working
-tree is never touched.  Prints a Markdown table; exits 1 where a mutant survives.  With names of
-test files, such as samplers/test_losses.py: the mutants that these must notice; with a part of a
-mutant's own description: that one.
+tree is never touched.  Prints a Markdown table; exits 1 where a mutant survives.  A mutant names
+the test files that must notice it, or the one test (file::test).  With names of test files, such as
+samplers/test_losses.py: the mutants that these must notice; with a part of a mutant's own
+description: that one.
 """
 
 from __future__ import annotations
@@ -29,6 +30,41 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
+    Mutant(
+        "ordered parameters: the Jacobian counts the first, which is not an exponential",
+        "targets/constrained/transforms.py",
+        "        return steps.cumsum(-1), u[..., 1:].sum(-1)",
+        "        return steps.cumsum(-1), u.sum(-1)",
+        "targets/test_constrained.py",
+    ),
+    Mutant(
+        "posteriors: the Jacobian lacks the widths of the table",
+        "targets/constrained/parameters.py",
+        "        log_jacobian = log_jacobian + slope + width.log().sum()",
+        "        log_jacobian = log_jacobian + slope",
+        "targets/test_constrained.py",
+    ),
+    Mutant(
+        "garch11: the variance is pushed by y and not by its distance from the mean",
+        "targets/densities/posteriors/garch11.py",
+        '        square = (data["y"] - theta["mu"][..., None]).square()',
+        '        square = (data["y"] - 0 * theta["mu"][..., None]).square()',
+        "targets/test_posteriors.py",
+    ),
+    Mutant(
+        "check of posteriors: any Jacobian will do",
+        "bench/check/stated/jacobian.py",
+        "    return bool(((a - b).abs() <= rounding).all())",
+        "    return True",
+        "check/test_jacobian.py",
+    ),
+    Mutant(
+        "posteriordb: an archive may unpack to anything",
+        "targets/constrained/posteriordb.py",
+        "                text = file.read(LARGEST + 1)  # whatever size the archive states",
+        "                text = file.read()[:LARGEST]  # whatever size the archive states",
+        "targets/test_posteriordb.py",
+    ),
     Mutant(
         "guidance: its force is not in units of the step's noise",
         "samplers/baselines/guidance.py",
@@ -255,7 +291,7 @@ MUTANTS = [
     ),
     Mutant(
         "a stated gradient that check does not look at far out",
-        "bench/check/stated_gradient.py",
+        "bench/check/stated/gradient.py",
         "10.0: 100, ",
         "",
         "check/test_mistakes.py",
@@ -701,6 +737,359 @@ MUTANTS = [
         "problem = replace(problem)",
         "run/test_compute.py",
     ),
+    Mutant(
+        "the sides of the overlap in each other's place",
+        "bench/metrics/log_Z.py",
+        "estimators.overlap(given(outcome.draws.log_w), given(outcome.log_w_reverse))",
+        "estimators.overlap(given(outcome.log_w_reverse), given(outcome.draws.log_w))",
+        "metrics/test_metrics.py::test_every_metric_of_weights_is_given_each_side_in_its_own_place",
+    ),
+    Mutant(
+        "k_hat of the reverse side in the form of the forward one",
+        "bench/metrics/k_hat.py",
+        "_known(estimators.k_hat(-back), -back)",
+        "_known(estimators.k_hat(back), -back)",
+        "metrics/test_metrics.py::test_every_metric_of_weights_is_given_each_side_in_its_own_place",
+    ),
+    Mutant(
+        "a kernel Stein discrepancy whose divergence counts the removed dimensions",
+        "bench/metrics/ksd.py",
+        "math.sqrt(2 * target.rank), target.rank)",
+        "math.sqrt(2 * target.rank), target.dim)",
+        "metrics/test_unknown.py::test_it_counts_the_dimensions_of_the_subspace",
+    ),
+    Mutant(
+        "a kernel Stein discrepancy whose length counts the removed dimensions",
+        "bench/metrics/ksd.py",
+        "target.scale * math.sqrt(2 * target.rank)",
+        "target.scale * math.sqrt(2 * target.dim)",
+        "metrics/test_unknown.py::test_it_counts_the_dimensions_of_the_subspace",
+    ),
+    Mutant(
+        "a draw's mean over the others divided by all",
+        "bench/metrics/ksd.py",
+        "each = rows / (len(x) - sizes[index])",
+        "each = rows / len(x)",
+        "metrics/test_unknown.py::test_value_and_error_of_few_draws_by_hand",
+    ),
+    Mutant(
+        "the error of exact draws without its 2",
+        "bench/metrics/ksd.py",
+        "math.sqrt(2 * float(between.square().sum()))",
+        "math.sqrt(float(between.square().sum()))",
+        "metrics/test_unknown.py::test_value_and_error_of_few_draws_by_hand",
+    ),
+    Mutant(
+        "the projection of a kernel of pairs without its 2",
+        "bench/metrics/ksd.py",
+        "projected = 2 * average(each, index).se",
+        "projected = average(each, index).se",
+        "metrics/test_unknown.py::test_value_and_error_of_few_draws_by_hand",
+    ),
+    Mutant(
+        "the projection of a distance without its 2",
+        "bench/metrics/_pairs.py",
+        "of_x = average(2 * (rows - inside_x), group)",
+        "of_x = average(rows - inside_x, group)",
+        "metrics/test_metrics.py::test_errors_of_few_draws_are_those_of_their_formulas",
+    ),
+    Mutant(
+        "the error of the exact side from the rows of the draws",
+        "bench/metrics/_pairs.py",
+        "average(2 * (columns - inside_y))",
+        "average(2 * (rows - inside_y))",
+        "metrics/test_metrics.py::test_errors_of_few_draws_are_those_of_their_formulas",
+    ),
+    Mutant(
+        "the projection of diversity without its 2",
+        "bench/metrics/diversity.py",
+        "made = average(2 * rows, group)",
+        "made = average(rows, group)",
+        "samplers/test_finetuning.py::test_errors_of_few_draws_of_a_tilt_by_hand",
+    ),
+    Mutant(
+        "the delta method of a KL without its - 1",
+        "bench/metrics/base_kl.py",
+        "w * (r - mean - 1)",
+        "w * (r - mean)",
+        "samplers/test_finetuning.py::test_errors_of_few_draws_of_a_tilt_by_hand",
+    ),
+    Mutant(
+        "the error of a squared bias without its 2",
+        "bench/metrics/observables.py",
+        "2 * abs(bias) * se / known.sd",
+        "abs(bias) * se / known.sd",
+        "metrics/test_metrics.py::test_errors_of_few_draws_are_those_of_their_formulas",
+    ),
+    Mutant(
+        "the least error of an observable by groups and not by draws",
+        "bench/metrics/observables.py",
+        "known.sd / math.sqrt(len(outcome.draws.x))",
+        "known.sd / math.sqrt(groups)",
+        "metrics/test_metrics.py::test_errors_of_few_draws_are_those_of_their_formulas",
+    ),
+    Mutant(
+        "tr Cov of all batches but one counted as of all",
+        "bench/metrics/grad_var.py",
+        "spreads, _ = _split(gram.trace() - own, gram.sum() - 2 * row + own, m - 1)",
+        "spreads, _ = _split(gram.trace() - own, gram.sum() - 2 * row + own, m)",
+        "metrics/test_metrics.py::test_errors_of_few_gradients_are_those_of_the_jackknife_by_hand",
+    ),
+    Mutant(
+        "the error of a log-mean-exp with n for n - 1",
+        "samplers/classical/_anneal.py",
+        "math.sqrt((1 / share - 1) / (n - 1))",
+        "math.sqrt((1 / share - 1) / n)",
+        "samplers/test_classical.py::test_error_of_log_mean_weight",
+    ),
+    Mutant(
+        "importance resampling's log Z of the chosen and not of all",
+        "samplers/baselines/importance_resampling.py",
+        "log_Z=log_mean_weight(log_w))",
+        "log_Z=log_mean_weight(log_w[chosen]))",
+        "samplers/test_finetuning.py::test_the_error_of_importance_resampling_is_that_of_a_sample",
+    ),
+    Mutant(
+        "the error of few ladders with L for L - 1",
+        "samplers/classical/_replicas.py",
+        "math.sqrt(ladders / (ladders - 1) * float(moved.square().sum()))",
+        "math.sqrt(float(moved.square().sum()))",
+        "samplers/test_parallel_tempering.py::test_the_error_of_few_ladders_is_that_of_a_sample",
+    ),
+    Mutant(
+        "an island thin by n - 1 of its slots",
+        "samplers/recipes/resampling.py",
+        "thin = 1 / (n * share.square()",
+        "thin = 1 / ((n - 1) * share.square()",
+        "samplers/test_resampling.py::test_an_island_is_thin_by_its_share_of_effective_slots",
+    ),
+    Mutant(
+        "Welch's degrees of freedom with n for n - 1",
+        "bench/reference/tests.py",
+        "(one.se**4 / (one.n - 1) + two.se**4 / (two.n - 1))",
+        "(one.se**4 / one.n + two.se**4 / two.n)",
+        "reference/test_reference.py::test_few_chains_are_compared_by_student_and_by_welch",
+    ),
+    Mutant(
+        "a trust region (log-variance) around a law inside out",
+        "samplers/losses/trust_region_log_variance.py",
+        "log_q = None if path.excess is None else -path.excess",
+        "log_q = None if path.excess is None else path.excess",
+        "samplers/test_behaviour.py::test_a_trust_region_weighs_exploring_paths_to_the_control",
+    ),
+    Mutant(
+        "a trust region (cross-entropy) around a law inside out",
+        "samplers/losses/trust_region_cross_entropy.py",
+        "log_q = None if path.excess is None else -path.excess",
+        "log_q = None if path.excess is None else path.excess",
+        "samplers/test_behaviour.py::test_a_trust_region_weighs_exploring_paths_to_the_control",
+    ),
+    Mutant(
+        "a search that starts from the first points there are",
+        "samplers/behaviour/replay.py",
+        "return store.seen.x[self.choose(problem, store.seen, chains, generator)]",
+        "return store.seen.x[:chains]",
+        "samplers/test_behaviour.py::test_a_search_starts_from_what_is_chosen_and_ends_are_what_it_found",
+    ),
+    Mutant(
+        "a replay that ignores what its search has found",
+        "samplers/behaviour/replay.py",
+        "buffer = store.found if store.found is not None and store.found.written else store.seen",
+        "buffer = store.seen",
+        "samplers/test_behaviour.py::test_a_search_starts_from_what_is_chosen_and_ends_are_what_it_found",
+    ),
+    Mutant(
+        "gradients of a step clipped entry by entry",
+        "samplers/learning.py",
+        "norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.clip)",
+        "norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), 1e30)\n"
+        "        torch.nn.utils.clip_grad_value_(state.model.parameters(), self.clip)",
+        "samplers/test_losses.py::test_the_gradient_of_a_step_is_clipped_by_its_norm",
+    ),
+    Mutant(
+        "the ball of trajectories cut by coordinate",
+        "samplers/classical/_leapfrog.py",
+        "~(x.square().mean(-1) < (FAR * base.spread) ** 2)",
+        "~(x.square().amax(-1) < (FAR * base.spread) ** 2)",
+        "samplers/test_classical.py::test_the_ball_of_trajectories_is_one_of_rms_coordinates",
+    ),
+    Mutant(
+        "the doubt of a step at its later end",
+        "targets/bases/pretrained.py",
+        "np.interp(self.times[:-1], t, tau)",
+        "np.interp(self.times[1:], t, tau)",
+        "targets/test_pretrained.py::test_a_step_has_the_doubt_of_where_it_starts",
+    ),
+    Mutant(
+        "the curve's draws paid for once",
+        "bench/run/ledger.py",
+        "self.meters.setdefault(phase, []).append(meter)",
+        "self.meters[phase] = [meter]",
+        "run/test_run.py::test_every_point_of_the_curve_is_paid_for",
+    ),
+    Mutant(
+        "exact draws of scores from the stream of a run's",
+        "bench/score/evaluate.py",
+        'generator(seed, "reference")',
+        'generator(seed, "truth")',
+        "score/test_scores.py::test_each_purpose_of_scoring_has_its_own_stream",
+    ),
+    Mutant(
+        "scores that draw from the stream of the reference",
+        "bench/score/evaluate.py",
+        'source = generator(record.spec["seed"], "score")',
+        'source = generator(record.spec["seed"], "reference")',
+        "score/test_scores.py::test_each_purpose_of_scoring_has_its_own_stream",
+    ),
+    Mutant(
+        "weighted draws chosen by the stream of the reference",
+        "bench/score/evaluate.py",
+        'resample(draws.log_w, n, generator(record.spec["seed"], "score"))',
+        'resample(draws.log_w, n, generator(record.spec["seed"], "reference"))',
+        "score/test_scores.py::test_each_purpose_of_scoring_has_its_own_stream",
+    ),
+    Mutant(
+        "floors from the stream of the reference",
+        "bench/score/floor.py",
+        'generator(seed, "floor", part=n)',
+        'generator(seed, "reference", part=n)',
+        "score/test_scores.py::test_each_purpose_of_scoring_has_its_own_stream",
+    ),
+    Mutant(
+        "floors of all sizes from one stream",
+        "bench/score/floor.py",
+        'generator(seed, "floor", part=n)',
+        'generator(seed, "floor")',
+        "score/test_scores.py::test_each_purpose_of_scoring_has_its_own_stream",
+    ),
+    Mutant(
+        "all parts of a certificate from one stream",
+        "bench/reference/certify.py",
+        'generator(seed, "certify", part=PARTS[part])',
+        'generator(seed, "certify")',
+        "run/test_streams.py::test_parts_of_a_certificate_and_coins_of_audits_have_streams_of_their_own",
+    ),
+    Mutant(
+        "audits chosen by the stream of training",
+        "bench/run/compute.py",
+        'STREAMS["audit"], block',
+        'STREAMS["train"], block',
+        "run/test_streams.py::test_parts_of_a_certificate_and_coins_of_audits_have_streams_of_their_own",
+    ),
+    Mutant(
+        "the spread of a mean over runs by their number and not its root",
+        "bench/report/beside.py",
+        ".std()) / math.sqrt(n)",
+        ".std()) / n",
+        "report/test_unknown.py::test_the_error_of_a_mean_over_runs_by_hand",
+    ),
+    Mutant(
+        "tilt matching whose frozen stage stays the first",
+        "samplers/losses/tilt_matching.py",
+        "model.earlier = Earlier(model.frozen(), model.earlier.goal, goal(share))",
+        "model.earlier = Earlier(model.earlier.model, model.earlier.goal, goal(share))",
+        "samplers/test_matching.py::test_a_skipped_stage_is_climbed_in_one_stride",
+    ),
+    Mutant(
+        "pulls of a part of the tilt clipped at the length of all of it",
+        "samplers/recipes/tamed.py",
+        "most = tilt * steepest * math.sqrt(problem.dim) / problem.base.spread",
+        "most = steepest * math.sqrt(problem.dim) / problem.base.spread",
+        "samplers/test_losses.py::test_a_part_of_the_tilt_is_clipped_at_that_part",
+    ),
+    Mutant(
+        "momenta that move the centre of mass",
+        "samplers/classical/_leapfrog.py",
+        "v = base.normal(at.x.shape, generator, DTYPE)",
+        "v = torch.randn(at.x.shape, generator=generator, dtype=DTYPE)",
+        "samplers/test_classical.py::test_moves_keep_the_centre_of_mass",
+    ),
+    Mutant(
+        "a random walk of the centre of mass",
+        "samplers/classical/rwm.py",
+        "at.x + size * base.normal(at.x.shape, generator, DTYPE)",
+        "at.x + size * torch.randn(at.x.shape, generator=generator, dtype=DTYPE)",
+        "samplers/test_classical.py::test_moves_keep_the_centre_of_mass",
+    ),
+    Mutant(
+        "a divergence of particles with that of their centre of mass",
+        "samplers/networks/timed.py",
+        "embedding, onto = self.field.embed(t, x), self.project(directions)",
+        "embedding, onto = self.field.embed(t, x), directions",
+        "samplers/test_escorts.py::test_the_divergence_on_a_subspace_is_that_of_what_moves_there",
+    ),
+    Mutant(
+        "times of target score matching drawn by w and not by its square",
+        "samplers/losses/target_score_matching.py",
+        "emphasis = [w * w if w else 1.0",
+        "emphasis = [w if w else 1.0",
+        "samplers/test_matching.py::test_the_emphasis_of_every_target_is_as_stated",
+    ),
+    Mutant(
+        "action matching centred by plain means",
+        "samplers/escorts/nets_action.py",
+        "(weight * still).sum(1, keepdim=True)",
+        "still.mean(1, keepdim=True)",
+        "samplers/test_escorts.py::"
+        "test_what_action_matching_regresses_on_is_centred_by_its_weights",
+    ),
+    Mutant(
+        "an error of the magnetisation over its mean",
+        "bench/metrics/lattice.py",
+        "w1(a, b) / float(b.square().mean().sqrt())",
+        "w1(a, b) / float(b.abs().mean())",
+        "metrics/test_geometry_metrics.py::test_magnetisation_error_of_a_shift",
+    ),
+    Mutant(
+        "the width of a kernel from the draws that it judges",
+        "bench/metrics/mmd.py",
+        "torch.pdist(y[:1000]).median()",
+        "torch.pdist(x[:1000]).median()",
+        "metrics/test_metrics.py::test_the_width_of_mmd_is_that_of_the_exact_draws",
+    ),
+    Mutant(
+        "regression targets at the earlier end of a step",
+        "targets/bases/linear.py",
+        "std / math.sqrt(t - s) * self.between(t, 1.0)[0]",
+        "std / math.sqrt(t - s) * self.between(s, 1.0)[0]",
+        "targets/test_processes.py::"
+        "test_what_a_control_is_regressed_on_is_the_lean_adjoint_in_its_units",
+    ),
+    Mutant(
+        "a free energy all of whose bends are the first",
+        "samplers/networks/free_energy.py",
+        "WAVES = tuple(j * math.pi",
+        "WAVES = tuple(math.pi",
+        "samplers/test_escorts.py::test_F_is_bent_by_sines_of_their_own_waves",
+    ),
+    Mutant(
+        "the curve's part of measuring for one of its points",
+        "bench/run/curve.py",
+        "each = 200 * cell.curve * CURVE_POINTS",
+        "each = 200 * cell.curve",
+        "run/test_run.py::test_the_measuring_allowance_is_shared_out_and_no_more",
+    ),
+    Mutant(
+        "probes that may spend the curve's part",
+        "bench/run/phases.py",
+        "minus(self.cell.budget.draw).minus(curve_cost(cell))",
+        "minus(self.cell.budget.draw)",
+        "run/test_run.py::test_the_measuring_allowance_is_shared_out_and_no_more",
+    ),
+    Mutant(
+        "the fourth moment of a mixture",
+        "targets/densities/_mixture.py",
+        "m**4 + 6 * m**2 * v + 3 * v**2",
+        "m**4 + 6 * m**2 * v + v**2",
+        "targets/test_targets.py::test_moments_of_a_mixture_by_quadrature",
+    ),
+    Mutant(
+        "a curve that keeps the state itself",
+        "bench/run/curve.py",
+        "self.kept.append(Kept(spent, copied(state)))",
+        "self.kept.append(Kept(spent, state))",
+        "run/test_run.py::test_the_curve_keeps_the_state_as_it_was",
+    ),
 ]
 
 
@@ -740,7 +1129,7 @@ def main(chosen: list[str]) -> int:
         m
         for m in MUTANTS
         if not chosen
-        or set(chosen) & set(m.tests.split())
+        or set(chosen) & {name.partition("::")[0] for name in m.tests.split()}
         or any(name in m.what for name in chosen)
     ]
     unbroken = " ".join(sorted({name for mutant in mutants for name in mutant.tests.split()}))

@@ -1,8 +1,9 @@
-"""Which registered samplers the fast suite tries."""
+"""Which registered samplers and targets the suite tries."""
 
 import pytest
 
 from tiltbench.samplers.registry import SAMPLERS
+from tiltbench.targets.registry import TARGETS
 
 
 def first_of_its_file(name):
@@ -20,3 +21,8 @@ def one_of_each_file(slow=()):
         else pytest.param(name, marks=pytest.mark.slow)
         for name in sorted(SAMPLERS.entries)
     ]
+
+
+def by_default():
+    """The names of all targets that need no parameter: all but those of a reader's own files."""
+    return sorted(set(TARGETS.entries) - {"posterior"})

@@ -160,6 +160,14 @@ class Cloud(Target):
 
 
 @dataclass(frozen=True)
+class Labelled(Cloud):
+    """The same, alike in the given groups alone; mirror images differ."""
+
+    alike: tuple[tuple[int, ...], ...] = ()
+    chiral: bool = True
+
+
+@dataclass(frozen=True)
 class Field(Target):
     """A field on a periodic lattice of these sides."""
 

@@ -1,0 +1,1 @@
+"""What a target states beside its log rho, held against autograd."""

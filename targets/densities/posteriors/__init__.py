@@ -1,0 +1,1 @@
+"""Bayesian posteriors in unconstrained parameters, one model a file."""

@@ -1,0 +1,57 @@
+"""Logarithms of the densities that priors and likelihoods are made of, constants included."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+HALF_LOG_TWO_PI = math.log(2 * math.pi) / 2
+
+
+def normal(y: Tensor, mean: Tensor | float, sd: Tensor | float) -> Tensor:
+    """log N(y; mean, sd^2)."""
+    return -((y - mean) / sd).square() / 2 - _log(sd) - HALF_LOG_TWO_PI
+
+
+def lognormal(y: Tensor, mean: Tensor | float, sd: Tensor | float) -> Tensor:
+    """The density of y > 0 whose logarithm is N(mean, sd^2)."""
+    return normal(y.log(), mean, sd) - y.log()
+
+
+def student(y: Tensor, freedom: float, centre: float, width: float) -> Tensor:
+    """Student's t about `centre`, stretched by `width`."""
+    z = (y - centre) / width
+    constant = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)
+    constant -= math.log(freedom * math.pi) / 2 + math.log(width)
+    return constant - (freedom + 1) / 2 * (z.square() / freedom).log1p()
+
+
+def cauchy(y: Tensor, centre: float, width: float) -> Tensor:
+    """Student's t of one degree of freedom."""
+    return student(y, 1.0, centre, width)
+
+
+def least_squares(rows: Tensor) -> dict[str, Tensor]:
+    """What a Gaussian likelihood needs of rows (x, y) (n, k + 1), the first column being 1: their
+    number, the fit (k), a root (k, k) of the Gram matrix of x, and the sum of squares about the
+    fit.  By orthogonal triangles, of which the rows may already be one: sums of squares about 0
+    would lose digits."""
+    triangle = torch.linalg.qr(rows.double(), mode="r").R
+    root, across = triangle[:-1, :-1], triangle[:-1, -1:]
+    fit = torch.linalg.solve_triangular(root, across, upper=True)[:, 0]
+    count, rest = triangle[0, 0].square(), triangle[-1, -1].square()
+    return {"count": count, "fit": fit, "root": root.T, "rest": rest}
+
+
+def regression(rows: Mapping[str, Tensor], coefficients: Tensor, sd: Tensor) -> Tensor:
+    """sum_n log N(y_n; x_n . coefficients, sd^2) from `least_squares` of the rows; coefficients
+    (*b, k), sd (*b)."""
+    squares = ((coefficients - rows["fit"]) @ rows["root"]).square().sum(-1) + rows["rest"]
+    return -squares / (2 * sd.square()) - rows["count"] * (_log(sd) + HALF_LOG_TWO_PI)
+
+
+def _log(sd: Tensor | float) -> Tensor | float:
+    return sd.log() if isinstance(sd, Tensor) else math.log(sd)

@@ -1,0 +1,91 @@
+"""A model and its data: what ships with the package, or what a reader's own checkout holds."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tiltbench.targets.constants import settled
+from tiltbench.targets.constrained.parameters import Parameter, Table, Theta
+from tiltbench.targets.constrained.posterior import Posterior
+from tiltbench.targets.constrained.posteriordb import Raw
+from tiltbench.targets.target import table as frozen
+
+Data = Mapping[str, Tensor]  # float64
+
+
+class Observed(Posterior):
+    """A posterior whose law is a function of data.
+
+    x = (u - centre) / width of the unconstrained parameters u, with numbers stated once for the
+    data that ships: rounded means and sds, as a first fit gives."""
+
+    centre: ClassVar[tuple[float, ...]] = ()  # none: 0
+    width: ClassVar[tuple[float, ...]] = ()  # none: 1
+
+    @abstractmethod
+    def data(self) -> Data:
+        """The data that ships, or is printed, on the CPU."""
+
+    @abstractmethod
+    def table(self, data: Data) -> Table:
+        """The parameters of the model for such data, neither moved nor stretched."""
+
+    @abstractmethod
+    def log_density(self, theta: Theta, data: Data) -> Float[Tensor, " *b"]:
+        """log p(y | theta) + log p(theta), all constants included."""
+
+    def read(self, raw: Raw) -> Data:
+        """The data of a posteriordb file.  Raises Refused where it is not that of the model."""
+        raise NotImplementedError(f"{self.name} is in no database")
+
+    def from_draws(self, draws: Theta) -> Theta:
+        """The parameters of the table from those that the database stores."""
+        return draws
+
+    @property
+    def parameters(self) -> Table:
+        return _placed(self)
+
+    def log_joint(self, theta: Theta) -> Float[Tensor, " *b"]:
+        device = next(iter(theta.values())).device
+        return self.log_density(theta, _data_on(self, settled(device)))
+
+
+def stored(name: str) -> Tensor:
+    """The frozen array data/<name>.npy, float64 on the CPU."""
+    return frozen(name, torch.zeros((), dtype=torch.float64))
+
+
+@lru_cache(maxsize=64)
+def _placed(posterior: Observed) -> Table:
+    table = posterior.table(posterior.data())
+    return placed(table, posterior.centre, posterior.width)
+
+
+def placed(table: Table, centre: Sequence[float], width: Sequence[float]) -> Table:
+    """The table with the centre and width of each free number in turn; where there are none it
+    stays as it is."""
+    start = 0
+    found: list[Parameter] = []
+    for parameter in table:
+        here = slice(start, start + parameter.free)
+        start += parameter.free
+        if centre and width:
+            new = replace(parameter, centre=tuple(centre[here]), width=tuple(width[here]))
+            parameter = new
+        found.append(parameter)
+    return tuple(found)
+
+
+@lru_cache(maxsize=64)
+def _data_on(posterior: Observed, device: torch.device) -> Data:
+    with torch.inference_mode(False):  # or whoever records a graph later could not use it
+        return {name: value.double().to(device) for name, value in posterior.data().items()}

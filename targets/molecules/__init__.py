@@ -1,0 +1,1 @@
+"""Molecules in classical force fields: energies and analytic gradients, without an engine."""
