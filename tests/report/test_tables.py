@@ -1,6 +1,7 @@
 """Tables in Markdown and CSV."""
 
 import json
+import math
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.tools.made_runs import (
 from tiltbench.records.record import Status
 from tiltbench.report.board import boards
 from tiltbench.report.frame import collect
+from tiltbench.report.tables.legend import number, precise
 from tiltbench.report.tables.markdown import markdown
 from tiltbench.report.tables.reasons import merged
 from tiltbench.score.folder import score
@@ -143,3 +145,9 @@ def test_a_score_below_its_floor_is_marked_and_as_far_off_as_one_above(tmp_path)
 def test_sentences_that_differ_in_numbers_are_said_once():
     assert merged(["3 of 1,000 draws", "12 of 1,000 draws"]) == "3 to 12 of 1,000 draws"
     assert merged(["-1.5 +- 2e+03 of x1a", "-2 +- 4 of x1a"]) == "-2 to -1.5 +- 4 to 2e+03 of x1a"
+
+
+def test_a_large_number_has_the_decimals_that_its_error_asks_for():
+    shown = [precise(-147.0888, se) for se in (0.2, 0.0035, 30.0, math.nan)]
+    assert shown == ["-147.09", "-147.0888", "-147", "-147"]
+    assert precise(1.23456, 0.001) == number(1.23456) == "1.23"

@@ -35,6 +35,14 @@ def _page(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8").strip()
 
 
+def precise(value: float, se: float) -> str:
+    """As `number`, but of large numbers with the decimals that the error asks for: -147.09 of one
+    that is known to 0.2."""
+    if abs(value) < 100 or not 0 < se < math.inf:
+        return number(value)
+    return f"{value:.{min(max(1 - math.floor(math.log10(se)), 0), 6)}f}"
+
+
 def number(value: float) -> str:
     """Three digits."""
     if value != 0 and not 1e-3 <= abs(value) < 1e5:

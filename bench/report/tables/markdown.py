@@ -24,6 +24,7 @@ from tiltbench.report.tables.legend import (
     legend,
     number,
     physics,
+    precise,
 )
 from tiltbench.report.tables.misled import Misled, misled
 from tiltbench.report.tables.provenance import provenance
@@ -154,9 +155,10 @@ def _cell(row: Row, metric: str) -> str:
 
 
 def _score(c: Cell, bold: bool) -> str:
-    shown = f"**{number(c.median)}**" if bold else number(c.median)
+    value, low, high = (precise(v, c.se) for v in (c.median, c.low, c.high))
+    shown = f"**{value}**" if bold else value
     if len(c.seeds) > 1:
-        shown += f" [{number(c.low)}, {number(c.high)}]"
+        shown += f" [{low}, {high}]"
     if c.barless:
         return f"{shown} {BARLESS}"
     if c.verdict is Verdict.NONE:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from tiltbench.report.beside import Beside, Said
 from tiltbench.report.nearer import Ahead
 from tiltbench.report.tables.grid import code, grid, sentence, text
-from tiltbench.report.tables.legend import number
+from tiltbench.report.tables.legend import number, precise
 
 # What the tables are: in Markdown, LaTeX and the page alike.
 SAID = "What the samplers say: mean ± standard error of each statistic, with the quantiles 5 %, 50 % and 95 %"  # noqa: E501
@@ -56,7 +58,8 @@ def _cell(said: Said | None) -> str:
     if said is None:
         return "–"
     error = "" if said.error is None else f" ± {said.error:.1g}"
-    return f"{number(said.mean)}{error}<br>{', '.join(map(number, said.quantiles))}"
+    mean = precise(said.mean, said.error or math.nan)
+    return f"{mean}{error}<br>{', '.join(map(number, said.quantiles))}"
 
 
 def _apart(found: Beside) -> str:

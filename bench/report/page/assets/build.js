@@ -26,6 +26,9 @@ function number(x) {
   if (x !== 0 && (size < 1e-3 || size >= 1e5)) return x.toExponential(1);
   return size < 1000 ? String(Number(x.toPrecision(3))) : x.toFixed(0);
 }
+// The same, but of large numbers with the decimals that the error asks for.
+const precise = (x, se) => (!known(x) || Math.abs(x) < 100 || !(se > 0 && Number.isFinite(se)) ? number(x)
+  : x.toFixed(Math.min(Math.max(1 - Math.floor(Math.log10(se)), 0), 6)));
 const whole = (x) => (known(x) ? Math.round(x).toLocaleString("en") : "–");
 const large = (x) => (known(x) ? (x ? x.toExponential(1) : "0") : "–");
 const median = (xs) => {

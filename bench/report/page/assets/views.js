@@ -18,9 +18,9 @@ const calls = (run) => Math.max(run.values, run.grads);
 function scoreCell(cell) {
   if (!cell) return "–";
   const kind = ["score", KINDS[cell.is], cell.b ? "best" : null].filter(Boolean).join(" ");
-  const spread = cell.lo !== cell.hi ? `[${number(cell.lo)}, ${number(cell.hi)}]` : known(cell.se) ? `±${cell.se.toPrecision(1)}` : null;
+  const spread = cell.lo !== cell.hi ? `[${precise(cell.lo, cell.se)}, ${precise(cell.hi, cell.se)}]` : known(cell.se) ? `±${cell.se.toPrecision(1)}` : null;
   return [
-    el("span", { class: kind }, `${MARKS[cell.is] ?? ""}${number(cell.v)}`),
+    el("span", { class: kind }, `${MARKS[cell.is] ?? ""}${precise(cell.v, cell.se)}`),
     spread ? el("span", { class: "small" }, spread) : null,
     cell.bare ? el("span", { class: "small" }, "‡") : null,
     known(cell.n) ? el("span", { class: "small" }, `n ${cell.n}`) : null,
@@ -150,7 +150,7 @@ function withoutTruth(board) {
   const shown = (cell) => {
     if (!cell || !known(cell.v)) return "–";
     const [error, q] = [known(cell.e) ? ` ± ${number(Number(cell.e.toPrecision(1)))}` : "", cell.q];
-    return [el("span", { class: "score" }, `${number(cell.v)}${error}`), q ? el("span", { class: "small" }, q.map(number).join(", ")) : null];
+    return [el("span", { class: "score" }, `${precise(cell.v, cell.e)}${error}`), q ? el("span", { class: "small" }, q.map(number).join(", ")) : null];
   };
   return [
     el("h3", {}, "Without a truth"),
