@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from tiltbench.cli.options import Names, names, option
 from tiltbench.cli.words import sizes
-from tiltbench.plan.errors import Refused
+from tiltbench.plan.errors import BadSpec, Refused
 from tiltbench.plan.spec import build_target, parse, spec
 from tiltbench.targets.registry import TARGETS
 
@@ -29,7 +29,7 @@ def floor(
 
     Other targets and sizes of the shipped file stay as they are; it is written once.
     """
-    called = [*named, *targets] or sorted(TARGETS.entries)
+    called = [*named, *targets] or _complete()
     if min(draws) < 2:
         raise Refused("--draws 1 has no spread to measure; write sizes from 2 on, such as 500,1000")
     for name in (parse(text)["name"] for text in called):
@@ -52,3 +52,15 @@ def floor(
     write_floors(SHIPPED, [*(row for row in old if key(row) not in new), *made])
     print(f"{len(made)} floors measured; {SHIPPED}")
     return 0
+
+
+def _complete() -> list[str]:
+    """The targets that need no parameter: all but those of a reader's own files."""
+    names = []
+    for name in sorted(TARGETS.entries):
+        try:
+            build_target(parse(name))
+        except BadSpec:
+            continue
+        names.append(name)
+    return names

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.tools.registered import one_of_each_file
+from tests.tools.registered import by_default, one_of_each_file
 from tiltbench.check import loss as check_loss
 from tiltbench.check import metric as check_metric
 from tiltbench.check import sampler as check_sampler
@@ -19,7 +19,7 @@ from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import METRICS, build_sampler
 from tiltbench.samplers.classical.smc import Smc
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.registry import TARGETS, UnknownName
+from tiltbench.targets.registry import UnknownName
 
 TARGET = '''
 import math
@@ -436,7 +436,7 @@ COSTLY_LOSSES = (
     "name",
     [
         pytest.param(name, marks=pytest.mark.slow) if name in COSTLY else name
-        for name in sorted(TARGETS.entries)
+        for name in by_default()
     ],
 )
 def test_registered_targets_pass(name, monkeypatch):

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tools.registered import by_default
 from tiltbench.plan import toml
 from tiltbench.plan.budget import UNLIMITED
 from tiltbench.plan.errors import BadSpec
@@ -21,19 +22,19 @@ from tiltbench.plan.text import items
 from tiltbench.plan.toml import Choice, load_suite, suite_names
 from tiltbench.samplers.registry import NETWORKS, SAMPLERS
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.registry import REFERENCES, TARGETS, UnknownName
+from tiltbench.targets.registry import REFERENCES, UnknownName
 
-BUILD = {"target": (TARGETS, build_target), "sampler": (SAMPLERS, build_sampler)}
-NAMES = [(kind, name) for kind, (registry, _) in BUILD.items() for name in registry.entries]
+BUILD = {"target": build_target, "sampler": build_sampler}
+NAMES = [("target", n) for n in by_default()] + [("sampler", n) for n in SAMPLERS.entries]
 
 
 def made(kind, text):
-    return BUILD[kind][1](parse(text))
+    return BUILD[kind](parse(text))
 
 
 @pytest.mark.parametrize("kind, name", NAMES)
 def test_round_trip_of_defaults(kind, name):
-    build = BUILD[kind][1]
+    build = BUILD[kind]
     thing = made(kind, name)
     full = spec(thing)
     assert build(full) == thing
@@ -45,7 +46,7 @@ def test_round_trip_of_defaults(kind, name):
 @pytest.mark.parametrize("kind, name", NAMES)
 def test_round_trip_when_a_number_is_changed(kind, name):
     """label -> parse -> build gives the thing back, whichever numeric field differs."""
-    build = BUILD[kind][1]
+    build = BUILD[kind]
     for field in dataclasses.fields(made(kind, name)):
         value = getattr(made(kind, name), field.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -149,7 +150,7 @@ def test_unknown_names_get_the_nearest_match():
 
 @pytest.mark.parametrize("kind", BUILD)
 def test_unknown_parameters_get_the_nearest_match(kind):
-    for name in BUILD[kind][0].entries:
+    for name in (name for each, name in NAMES if each == kind):
         fields = [f.name for f in dataclasses.fields(made(kind, name)) if f.name != "loss"]
         for field in [f for f in fields if len(f) > 3][:1]:
             with pytest.raises(BadSpec, match=f"no parameter '{field}x'; did you mean '{field}'"):
