@@ -33,7 +33,7 @@ class Evaluated(NamedTuple):
             found = self.y[bad][0].item()
             raise Diverged(
                 f"{self.what} is {found} at {int(bad.sum())} of {self.y.numel()} points, "
-                f"first at x = {self._first(bad)}"
+                f"first at x = {self._first(bad)}{self._remedy(bad)}"
             )
         if self.g is None:
             return
@@ -43,6 +43,12 @@ class Evaluated(NamedTuple):
                 f"the gradient of {self.what} is not finite at {int(bad.sum())} of "
                 f"{bad.numel()} points, first at x = {self._first(bad)}"
             )
+
+    def _remedy(self, bad: Bool[Tensor, " *b"]) -> str:
+        """Where a function of finite points is NaN it has overflowed, far out as a rule."""
+        x = self.x.expand(*self.y.shape, self.x.shape[-1])[bad][0]
+        own = bool(self.y[bad][0].isnan()) and bool(x.isfinite().all())
+        return "; return -inf, not nan, where the density is 0" if own else ""
 
     def _first(self, bad: Bool[Tensor, " *b"]) -> str:
         first = self.x.expand(*self.y.shape, self.x.shape[-1])[bad][0]

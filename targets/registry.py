@@ -269,11 +269,43 @@ def entries_of_file(path: Path) -> list[Entry]:
     except OSError as error:
         raise UnknownName(f"{path} cannot be read: {error.strerror}") from error
     if not entries:
+        nearly = _nearly_named(path)
         raise UnknownName(
-            f'{path} names no plug-in: give its class a line `name = "..."`, '
-            'or write `thing = Loss("thing", ...)`'
+            f"{path} names no plug-in: "
+            + (
+                f"the first argument must repeat the variable, unlike `{nearly[0]}`; "
+                f"write `{nearly[1]}`"
+                if nearly
+                else 'give its class a line `name = "..."`, or repeat the name of the variable, '
+                'as `thing = from_numpy("thing", ...)` does'
+            )
         )
     return entries
+
+
+def _nearly_named(path: Path) -> tuple[str, str] | None:
+    """The last `thing = from_numpy("other", ...)`, or its like, of a file that names nothing, and
+    how it would name something."""
+    for node in reversed(ast.parse(path.read_bytes()).body):
+        if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)):
+            continue
+        target, call = node.targets[0], node.value
+        function = ast.unparse(call.func)
+        by_name = [word.value for word in call.keywords if word.arg == "name"]
+        first = next(iter([*call.args, *by_name]), None)
+        if (
+            function.rpartition(".")[2].startswith(("from_", "Loss"))
+            and isinstance(target, ast.Name)
+            and isinstance(first, ast.Constant)
+            and isinstance(first.value, str)
+        ):
+            thing = first.value if first.value.isidentifier() else target.id
+            written = f'{"" if call.args else "name="}"{first.value}"'
+            return (
+                f"{target.id} = {function}({written}, ...)",
+                f'{thing} = {function}("{thing}", ...)',
+            )
+    return None
 
 
 def _entry_of_file(path: Path, inside: str) -> Entry:

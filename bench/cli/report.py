@@ -45,7 +45,7 @@ def summary(boards: Sequence[Board], out: Path) -> str:
     from tiltbench.report.standings import leaderboard
 
     page, settings = out / "report.html", out / "settings.md"
-    best = f"The best setting of each method, on other seeds: {settings}\n"
+    best = f"Settings of each method, and which to choose: {settings}\n"
     return (
         f"{leaderboard(boards)}\n\n"
         f"Every score beside its floor: {out / 'table.md'}\n"

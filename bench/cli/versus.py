@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tiltbench.report.board import Board
     from tiltbench.trained.versus import Compared
 
+TOLD = 2.0  # standard errors from which on one of two is said to be nearer
+
 
 def versus(
     results: Results,
@@ -81,6 +83,11 @@ def _said(board: Board, found: Compared) -> str:
     lines = [f"{board.target}, {board.allowed}"]
     for (one, two), by in found.nearer.items():
         first, second = (one, two) if by.value >= 0 else (two, one)
-        lines.append(f"  {first} is nearer than {second} by {abs(by.value):.3g} ± {by.se:.1g} nats")
+        apart = f"{abs(by.value):.3g} ± {by.se:.1g} nats"
+        lines.append(
+            f"  {first} is nearer than {second} by {apart}"
+            if abs(by.value) > TOLD * by.se
+            else f"  {first} and {second} cannot be told apart: {apart}"
+        )
     lines += [f"  –  {name}: {reason}" for name, reason in found.why.items()]
     return "\n".join(lines)

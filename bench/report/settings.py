@@ -53,7 +53,7 @@ class Choice(NamedTuple):
     chosen_on: tuple[int, ...]  # seeds; () where there are too few to choose and to show
     shown_on: tuple[int, ...]
     targets: tuple[str, ...]
-    best: tuple[Best, ...]
+    best: tuple[Best, ...]  # () also where nothing is known to choose by
 
 
 def methods(frames: Frames) -> list[Method]:
@@ -124,6 +124,8 @@ def choice(frames: Frames) -> Choice:
     if not half:
         return Choice((), tuple(seeds), targets, ())
     first, second = standings(scores, chosen_on), standings(scores, shown_on)
+    if not any(first.values()):  # as where every truth is unknown
+        return Choice(chosen_on, shown_on, targets, ())
     best = []
     for method in methods(frames):
         setting = _best(method, targets, first)

@@ -115,7 +115,12 @@ def _link(place: str, words: str) -> str:
 def _suite(one: Set) -> str:
     """The leaders of a set, by mean place."""
     rows = [
-        [html.escape(s.sampler), _number(s.place), _number(s.off), f"{s.floor} of {s.boards}"]
+        [
+            html.escape(s.sampler),
+            _number(s.place),
+            _number(s.off),
+            f"{s.floor} of {s.boards}" if s.boards else "–",
+        ]
         for s in one.standings[:LEADERS]
     ]
     heads = ["sampler", "mean place", "doublings off", "at the floor"]

@@ -32,7 +32,7 @@ def restored(sampler: Sampler[Any], state: Any, tensors: Tensors) -> Any:
     that do not fit."""
     raise Unsupported(
         f"{sampler.name} has nothing trained to draw from: its draws are the states that its run "
-        "has met, so run it again with more --draws or a larger --calls"
+        "has met; for more of them run it again with more --draws or a larger --calls"
     )
 
 
@@ -40,7 +40,7 @@ def restored(sampler: Sampler[Any], state: Any, tensors: Tensors) -> Any:
 def _(sampler: Foreign, state: Any, tensors: Tensors) -> Any:
     raise Unsupported(
         f"{sampler.name} is somebody's function or program: the draws that it handed over are all "
-        "that is kept, so run it again with more --draws"
+        "that is kept; for more of them run it again with more --draws"
     )
 
 

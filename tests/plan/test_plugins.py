@@ -98,12 +98,16 @@ def test_what_cannot_be_plugged_in_is_one_sentence(file, tmp_path, capsys):
     (tmp_path / "gmm9.py").write_text(FILE.replace('name = "flat"', 'name = "gmm9"'))
     (tmp_path / "part.py").write_text('class Part:\n    name = "part"\n')
     (tmp_path / "empty.py").write_text("x = 1\n")
+    (tmp_path / "other.py").write_text('mine = from_numpy("dose", f)\nz = np.load("other")\n')
+    (tmp_path / "word.py").write_text('dose = from_numpy(name="dose", dim=3)\n')
     (tmp_path / "broken.py").write_text('import nothing_here\nclass A:\n    name = "a"\n')
     for name, said in {
         "gone.py": "there is no file gone.py",
         "gmm9.py": "two targets are called 'gmm9'",
         "part.py": "part.py:part is neither a target nor",
-        "empty.py": "names no plug-in",
+        "empty.py": "names no plug-in: give its class a line",
+        "other.py": 'unlike `mine = from_numpy("dose", ...)`; write `dose = ',
+        "word.py": 'unlike `dose = from_numpy(name="dose", ...)`; write ',
         "broken.py": "raises ModuleNotFoundError",
     }.items():
         assert main(["list", "metrics", "--plugin", "mine.py", "--plugin", name]) == 2

@@ -89,6 +89,16 @@ def test_one_seed_cannot_choose_and_show():
     assert latex("x", made) == ""
 
 
+def test_nothing_is_chosen_where_no_truth_is_known(tmp_path):
+    found = frames(GRID)
+    found.scores["metric"] = "ksd"
+    found.scores["floor_mean"] = found.scores["floor_sd"] = math.nan
+    made = choice(found)
+    assert made.best == () and latex("a_grid", made) == ""
+    assert markdown(made).startswith("No setting can be called the best")
+    assert not sensitivity(tmp_path / "s.png", found) and not (tmp_path / "s.png").exists()
+
+
 def test_the_table_in_latex_fits_a_page():
     many = [("lv", {"lr": 1 / n}, [1.0, 2.0]) for n in range(1, 4)]
     many += [(f"m{n}", {}, [1.0, 2.0]) for n in range(60)]

@@ -2,16 +2,19 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from tiltbench.api import cell, load
 from tiltbench.cli.main import main
+from tiltbench.cli.versus import _said
 from tiltbench.plan.errors import Refused
 from tiltbench.records.record import read_outcome
 from tiltbench.run.phases import run_cell
-from tiltbench.trained.versus import Weighed, compared, nearer, versus
+from tiltbench.samplers.weights import Estimate
+from tiltbench.trained.versus import Compared, Weighed, compared, nearer, versus
 
 
 def normal(sd, n, g):
@@ -147,7 +150,11 @@ def test_the_command_writes_what_the_tables_show(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert main(["versus", "adhoc", "--draws", "400"]) == 0
     said = capsys.readouterr().out
-    assert "is nearer than untrained by " in said and "smc has nothing trained to draw from" in said
+    assert (
+        " untrained " in said
+        and " nats\n" in said
+        and "smc has nothing trained to draw from" in said
+    )
     assert main(["report", "adhoc"]) == 0
     table = (tmp_path / "results/adhoc/table.md").read_text()
     part = table[table.index("**Which is nearer") :]
@@ -161,6 +168,14 @@ def test_the_command_writes_what_the_tables_show(tmp_path, monkeypatch, capsys):
     assert main(["report", "adhoc"]) == 0
     assert "versus.json is of other draws" in capsys.readouterr().err
     assert "**Which is nearer" not in (tmp_path / "results/adhoc/table.md").read_text()
+
+
+def test_what_lies_within_two_errors_is_not_said_to_be_nearer():
+    board = SimpleNamespace(target="bell.py", allowed="100 calls")
+    near, far = Estimate(0.13, 0.09, 2), Estimate(-0.13, 0.04, 2)
+    said = _said(board, Compared({("a", "b"): near, ("a", "c"): far}, {}))
+    assert "  a and b cannot be told apart: 0.13 ± 0.09 nats\n" in said
+    assert said.endswith("  c is nearer than a by 0.13 ± 0.04 nats")
 
 
 def test_a_folder_of_known_truths_has_something_better(runs, capsys, tmp_path, monkeypatch):

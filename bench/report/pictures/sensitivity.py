@@ -31,6 +31,8 @@ def sensitivity(path: Path, frames: Frames) -> bool:
     scores = frames.scores
     seeds = sorted({int(seed) for seed in scores["seed"]})
     found, targets = standings(scores, seeds), choice(frames).targets
+    if not any(found.values()):
+        return False
     columns = min(len(panels), COLUMNS)
     rows = math.ceil(len(panels) / columns)
     with picture(path, rows, columns, (2.9, 2.3)) as (figure, axes):

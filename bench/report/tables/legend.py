@@ -31,6 +31,11 @@ def physics() -> str:
     return _page("physics.md")
 
 
+def truthless() -> str:
+    """The same of scores of targets whose truth is unknown."""
+    return _page("truthless.md")
+
+
 def _page(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8").strip()
 

@@ -25,6 +25,7 @@ from tiltbench.report.tables.legend import (
     number,
     physics,
     precise,
+    truthless,
 )
 from tiltbench.report.tables.misled import Misled, misled
 from tiltbench.report.tables.provenance import provenance
@@ -54,6 +55,8 @@ def markdown(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
             parts.append(_without_truth(board))
     parts.append(provenance(frames.records, frames.command))
     parts += ["## How to read the tables", legend()]
+    if any(board.unknown for board in boards):
+        parts.append(truthless())
     seen = {column.metric for board in boards for column in board.columns}
     if any(metric_of(name).needs & {"particles", "lattice"} for name in seen):
         parts.append(physics())

@@ -18,6 +18,12 @@ NUMBER = (
 
 
 def markdown(choice: Choice) -> str:
+    if choice.chosen_on and not choice.best:
+        return (
+            "No setting can be called the best: settings are chosen as places are given, by scores "
+            "that need a truth, and no run here has one. `tiltbench tune` chooses by what a method "
+            "says of itself; `tiltbench reference` certifies a truth.\n"
+        )
     if not choice.best:
         return (
             "One seed chooses and shows nothing: a setting is chosen on some seeds and shown on "
