@@ -31,6 +31,48 @@ class Mutant(NamedTuple):
 
 MUTANTS = [
     Mutant(
+        "versus: the error over seeds is not divided by their number",
+        "bench/trained/versus.py",
+        "within = math.sqrt(sum(each.se**2 for each in made)) / len(made)",
+        "within = math.sqrt(sum(each.se**2 for each in made))",
+        "trained/test_versus.py::test_the_error_over_seeds_is_that_of_the_runs_or_of_their_spread",
+    ),
+    Mutant(
+        "versus: the smaller of two errors over seeds",
+        "bench/trained/versus.py",
+        "Estimate(mean, max(within, spread)",
+        "Estimate(mean, min(within, spread)",
+        "trained/test_versus.py::test_the_error_over_seeds_is_that_of_the_runs_or_of_their_spread",
+    ),
+    Mutant(
+        "what samplers say: weights in another order than the values",
+        "bench/report/beside.py",
+        "below = weight[order].cumsum(0)",
+        "below = weight.cumsum(0)",
+        "report/test_unknown.py::test_weights_carry_the_mean_and_seeds_that_disagree_widen_the_error",
+    ),
+    Mutant(
+        "constrained: log sigmoid cut off where digits are left",
+        "targets/constrained/transforms.py",
+        "threshold=40.0",
+        "threshold=20.0",
+        "targets/test_constrained.py",
+    ),
+    Mutant(
+        "nes1980 of a checkout: another age group is left out",
+        "targets/densities/posteriors/nes1980.py",
+        "for group in (2, 3, 4)",
+        "for group in (1, 2, 3)",
+        "targets/test_posteriordb.py",
+    ),
+    Mutant(
+        "diamonds of a checkout: columns as they are, not centred",
+        "targets/densities/posteriors/diamonds.py",
+        "x - x.mean(0), raw",
+        "x, raw",
+        "targets/test_posteriordb.py",
+    ),
+    Mutant(
         "ordered parameters: the Jacobian counts the first, which is not an exponential",
         "targets/constrained/transforms.py",
         "        return steps.cumsum(-1), u[..., 1:].sum(-1)",
