@@ -31,6 +31,34 @@ class Mutant(NamedTuple):
 
 MUTANTS = [
     Mutant(
+        "gated: a control that moves the centre of mass",
+        "samplers/networks/gated.py",
+        "return self.project(free + self.guidance.term(hint, gate))",
+        "return free + self.guidance.term(hint, gate)",
+        "samplers/test_gated.py",
+    ),
+    Mutant(
+        "aldp: all of phi > 0 is the rare basin",
+        "targets/densities/aldp.py",
+        "LEFT = 2.1",
+        "LEFT = 3.1",
+        "targets/test_molecules.py::test_statistics_and_basins",
+    ),
+    Mutant(
+        "a molecule's solvent without the 4 pi of its surface",
+        "targets/molecules/system.py",
+        "4 * math.pi * tension",
+        "math.pi * tension",
+        "targets/test_molecules.py::test_the_solvent_that_OpenMM_knows_by_itself",
+    ),
+    Mutant(
+        "a molecule's descreening spheres by the whole radius",
+        "targets/molecules/system.py",
+        "[charge, rho, rho * scale]",
+        "[charge, rho, radius * scale]",
+        "targets/test_molecules.py::test_the_solvent_that_OpenMM_knows_by_itself",
+    ),
+    Mutant(
         "versus: the error over seeds is not divided by their number",
         "bench/trained/versus.py",
         "within = math.sqrt(sum(each.se**2 for each in made)) / len(made)",
