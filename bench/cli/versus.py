@@ -35,6 +35,8 @@ def versus(
     others have a dash with its reason.  What both miss counts for neither.  RESULTS/versus.json is
     written, and the tables and the page that `tiltbench report` makes show it.
     """
+    if draws < 2:
+        raise Refused(f"--draws {draws} tells no error; write 2 or more, such as 1000")
     with plugged(plugin):
         folder = filled(results)
         from tiltbench.records.files import write_json

@@ -46,7 +46,7 @@ class Kept(msgspec.Struct):
 def kept(board: Board, records: Sequence[Record], found: Compared, runs: Path) -> dict[str, Any]:
     """JSON of a board's comparison."""
     pairs = [Pair(one, two, by.value, by.se) for (one, two), by in found.nearer.items()]
-    sums = {record.id: sha256(runs / f"{record.id}.npz") for record in records}
+    sums = {record.id: _sum(runs / f"{record.id}.npz") for record in records}
     whole = Kept((board.target, board.budget, board.limits), pairs, found.why, sums)
     return dict(msgspec.to_builtins(whole))
 
@@ -74,4 +74,5 @@ def nearer(board: Board, folder: Path) -> tuple[Mapping[tuple[str, str], Ahead],
 
 
 def _sum(path: Path) -> str:
+    """Empty where the draws are not there: what is compared is drawn anew."""
     return sha256(path) if path.is_file() else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -36,6 +37,8 @@ class Parameter:
                 "state 0 of a number and the length of a vector"
             )
         for what, numbers in (("centre", self.centre), ("width", self.width)):
+            if not all(map(math.isfinite, _each(numbers, self.free))):
+                raise ValueError(f"the {what} of {self.name} is {numbers}; it must be finite")
             if isinstance(numbers, tuple) and len(numbers) != self.free:
                 raise ValueError(
                     f"the parameter {self.name} has {len(numbers)} numbers as its {what}; it must "
@@ -66,7 +69,12 @@ class Constrained(NamedTuple):
 
 
 def dimension(table: Table) -> int:
-    """The free numbers of all parameters."""
+    """The free numbers of all parameters.  Raises ValueError where two have one name."""
+    names = [parameter.name for parameter in table]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(
+            f"the table has more than one parameter {min(twice)}: give each a name of its own"
+        )
     return sum(parameter.free for parameter in table)
 
 
@@ -81,7 +89,7 @@ def constrain(table: Table, x: Float[Tensor, "*b d"]) -> Constrained:
         u = constant(_each(parameter.centre, parameter.free), x) + width * part
         reach = parameter.transform.reach
         if reach < torch.inf:
-            inside = inside & (u.abs() <= reach).all(-1)
+            inside = inside & ~(u.abs() > reach).any(-1)  # NaN stays NaN
             u = u.clamp(-reach, reach)
         value, slope = parameter.transform.forward(u)
         log_jacobian = log_jacobian + slope + width.log().sum()

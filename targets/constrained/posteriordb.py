@@ -214,5 +214,5 @@ def scale_of(x: Float[Tensor, "n d"]) -> tuple[tuple[float, ...], tuple[float, .
     """Mean and sd of every column."""
     mean, sd = x.mean(0).tolist(), x.std(0).tolist()
     if not all(math.isfinite(s) and s > 0 for s in sd):
-        raise Refused(f"the draws of a parameter do not move: {AGAIN}")
+        raise Refused("a parameter does not move")
     return tuple(mean), tuple(sd)

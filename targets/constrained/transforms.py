@@ -17,6 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
+ROUNDING = 1e-6  # of the sum of a simplex: files round their numbers
+
 
 def logsigmoid(u: Tensor) -> Tensor:
     """log of 1 / (1 + exp(-u)) to the last digit, with derivatives under vmap."""
@@ -189,6 +191,8 @@ class Simplex(Transform):
 
     def inverse(self, theta: Tensor) -> Tensor:
         rest = theta.flip(-1).cumsum(-1).flip(-1)[..., 1:]
+        whole = (theta.sum(-1, keepdim=True) - 1).abs() < ROUNDING
+        rest = rest.masked_fill(~whole, torch.nan)
         return theta[..., :-1].log() - rest.log() + Corner._even(rest)
 
 

@@ -74,14 +74,15 @@ class Molecule(Analytic):
             energy, gradient = field.energy_and_gradient(y)
         alive = self.allowed(y) & (energy < torch.inf)
         torch.mul(energy, -1 / (GAS * self.temperature), out=value)
-        value.masked_fill_(~alive, -torch.inf).masked_fill_(x.isnan().any(-1), torch.nan)
+        lost = x.isnan().any(-1)
+        value.masked_fill_(~alive, -torch.inf).masked_fill_(lost, torch.nan)
         if slope is not None:
             torch.mul(
                 gradient.permute(2, 0, 1),
                 -1 / (GAS * self.temperature),
                 out=slope.view(len(x), len(y), 3),
             )
-            slope.masked_fill_(~alive[:, None], 0.0)
+            slope.masked_fill_(~alive[:, None], 0.0).masked_fill_(lost[:, None], torch.nan)
 
     def bent(
         self, x: Float[Tensor, "*b D"], v: Float[Tensor, "*b D"], alive: Tensor

@@ -92,7 +92,9 @@ def _noised_score(
     first, rest = x[..., :1], x[..., 1:]
     total = (SPREAD * a).square() + b.square()
     lean = SPREAD**2 * a / total
-    widened = a.square() * torch.exp(lean * first + SPREAD * b / total.sqrt() * nodes)
+    most = math.log(torch.finfo(x.dtype).max) / 2  # far out noise is nothing beside it
+    level = (lean * first + SPREAD * b / total.sqrt() * nodes).clamp(max=most)
+    widened = a.square() * torch.exp(level)
     v = widened + b.square()
     inner = rest.square().sum(-1, keepdim=True)
     share = torch.softmax((nodes.square() + inner / v + rest.shape[-1] * v.log()) / -2, -1)

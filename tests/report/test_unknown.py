@@ -116,6 +116,8 @@ def test_weights_carry_the_mean_and_seeds_that_disagree_widen_the_error():
     (row,) = rows_of(unknown(beside(Pair(), {"one": [tilted]})), "| `a`")
     mean, error = row[1].split("<br>")[0].split(" ± ")
     assert abs(float(mean) - 1) < 4 * float(error) < 0.2
+    quantiles = [float(q) for q in row[1].split("<br>")[1].split(", ")]
+    assert quantiles == pytest.approx([-0.645, 1.0, 2.645], abs=0.1)  # of N(1, 1)
     apart = [plain(normal(400, 2, seed=k) + 3 * k) for k in range(2)]
     (row,) = rows_of(unknown(beside(Pair(), {"one": apart})), "| `a`")
     assert float(row[1].split("<br>")[0].split(" ± ")[1]) == pytest.approx(1.5, abs=0.5)

@@ -6,6 +6,8 @@ import torch
 from tests.tools.worlds import rng
 from tiltbench.samplers.networks.gated import Gated
 from tiltbench.targets.bases.references import Brownian
+from tiltbench.targets.problem import pose
+from tiltbench.targets.registry import TARGETS
 
 PROCESS = Brownian(steps=4, scale=2.0)
 
@@ -31,3 +33,11 @@ def test_both_halves_of_the_output_have_their_part():
 def test_sizes_that_are_none_are_refused(sizes, said):
     with pytest.raises(ValueError, match=said):
         Gated(**sizes)
+
+
+def test_controls_of_particles_leave_the_centre_of_mass_in_its_place():
+    base = pose(TARGETS.load("dw4")(), PROCESS).base
+    model = Gated(width=8).build(8, base, rng())
+    torch.nn.init.normal_(model.network.field.out.weight, generator=rng(2))
+    u = model.control(torch.randn(5, 8, generator=rng(1)), torch.full((5,), 0.25), torch.ones(5, 8))
+    assert u.abs().max() > 0.1 and torch.allclose(base.project(u), u, atol=1e-5)

@@ -121,13 +121,27 @@ def test_beyond_its_reach_nothing_is_inside():
     assert all(part.isfinite().all() for part in theta.values())
 
 
+def test_no_number_is_not_taken_for_a_point_of_no_density():
+    made = constrain(TABLE, torch.full((2, 5), math.nan).double())
+    assert made.inside.all() and made.log_jacobian.isnan().all()
+
+
+def test_the_log_of_a_share_near_one_is_exact():
+    u = torch.tensor([-25.0, 25.0, 38.0]).double()
+    exact = torch.nn.functional.logsigmoid(u)
+    assert torch.allclose(transforms.logsigmoid(u), exact, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize(
     "make, said",
     [
         (lambda: Parameter("s", transforms.SIMPLEX, 1), "size 1, which leaves no free number"),
         (lambda: Parameter("b", size=2, centre=(1.0,)), "1 numbers as its centre; it must have 2"),
         (lambda: Parameter("b", width=0.0), "the width of b is 0.0; it must be positive"),
-        (lambda: Parameter("b", width=math.nan), "the width of b is nan; it must be positive"),
+        (lambda: Parameter("b", width=math.nan), "the width of b is nan; it must be finite"),
+        (lambda: Parameter("b", size=2, width=(1.0, math.nan)), "the width of b .* must be finite"),
+        (lambda: Parameter("b", centre=math.inf), "the centre of b is inf; it must be finite"),
+        (lambda: dimension((Parameter("b"), Parameter("b"))), "more than one parameter b: give"),
         (lambda: Logit(1.0, 1.0), "upper is 1.0; it must be above lower, 1.0"),
     ],
 )
@@ -139,4 +153,7 @@ def test_an_impossible_table_is_refused(make, said):
 def test_parameters_outside_their_support_are_refused():
     theta = {"mu": torch.zeros(1), "sd": torch.tensor([[1.0, -1.0]]), "share": torch.ones(1, 3) / 3}
     with pytest.raises(ValueError, match="sd is outside its support, above 0"):
+        unconstrain(TABLE, theta)
+    theta = {**theta, "sd": torch.ones(1, 2), "share": torch.tensor([[0.5, 0.2, 0.1]])}
+    with pytest.raises(ValueError, match="share is outside its support, positive, of sum 1"):
         unconstrain(TABLE, theta)

@@ -267,7 +267,8 @@ def test_statistics_and_basins():
     basins = target.basins()
     cell = basins.assign(x)
     assert torch.equal(cell, basins.assign(y)) and 0 <= int(cell.min()) and int(cell.max()) < 3
-    phi, psi = dihedral(x, PHI), dihedral(x, PSI)
+    x = torch.randn(500, 66, generator=torch.Generator().manual_seed(5))  # angles all around
+    cell, phi, psi = basins.assign(x), dihedral(x, PHI), dihedral(x, PSI)
     assert torch.equal(cell == 0, (phi > 0) & (phi < 2.1))
     assert torch.equal(cell == 1, (cell != 0) & (psi > -2.1) & (psi < 0.9))
 
@@ -400,6 +401,27 @@ def test_a_solvent_without_surface():
         for j in range(i):
             expected -= factor * 0.3**2 / float((far[i] - far[j]).norm())
     assert float(gained) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_solvent_that_OpenMM_knows_by_itself():
+    """GBSAOBCForce states radii and factors of them; 4 pi is not in its tension."""
+    atom = '<Particle q=".3" r=".159" scale=".8"/>'
+    force = (
+        '<Force type="GBSAOBCForce" method="0" soluteDielectric="1" solventDielectric="78.5" '
+        f'surfaceAreaEnergy="2">{atom * 4}</Force>'
+    )
+    found = converted(SYSTEM.replace("EXTRA", force), PLACES)
+    assert found.born[0].tolist() == pytest.approx([0.3, 0.15, 0.12])
+    due = [1.0, -0.8, 4.85, 1.0, 78.5, 8 * math.pi, 138.93545764438198]
+    assert found.solvent.tolist() == pytest.approx(due)
+
+
+def test_no_number_has_no_gradient_of_zero():
+    x = Aldp().point.repeat(2, 1)
+    x[1, 3] = math.nan
+    value, slope = Aldp().log_rho_and_grad(x)
+    assert value.isnan().tolist() == [False, True] and slope[1].isnan().all()
+    assert slope[0].isfinite().all()
 
 
 @pytest.mark.parametrize(

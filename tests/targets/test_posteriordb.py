@@ -11,8 +11,10 @@ from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import build_target, label, parse
 from tiltbench.targets.constrained import posteriordb
 from tiltbench.targets.constrained.parameters import constrain
-from tiltbench.targets.constrained.posteriordb import Refused
+from tiltbench.targets.constrained.posteriordb import Raw, Refused
 from tiltbench.targets.densities.posteriors import eight_schools
+from tiltbench.targets.densities.posteriors.diamonds import Diamonds
+from tiltbench.targets.densities.posteriors.nes1980 import Nes1980
 from tiltbench.targets.densities.posteriors.posterior import FromDatabase
 from tiltbench.targets.registry import TARGETS
 
@@ -137,7 +139,12 @@ WRONG = {
     "fewer components": ({"draws": without("theta[8]")}, "damaged|must|shape|size"),
     "outside its support": ({"draws": first("tau", [-1.0] * 50)}, "tau is outside its support"),
     "draws that stand still": (
-        {"draws": [{k: [1.0] * 9 for k in chains()[0]}] * 3}, "draws of a parameter do not move"
+        {"draws": [{k: [1.0] * 9 for k in chains()[0]}] * 3}, "draws of .* does not move"
+    ),
+    "a scale of zero": ({"draws": first("tau", [0.0] * 50)}, "the draws of eight.* take it anew"),
+    "vectors for numbers": (
+        {"draws": [{f"mu[{k}]" if n == "mu" else n: v for n, v in c.items() for k in (
+            (1, 2, 3) if n == "mu" else (0,))} for c in chains()]}, "draws of .* do not fit"
     ),
 }  # fmt: skip
 
@@ -201,3 +208,46 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
     os.symlink(elsewhere, data)
     with pytest.raises(Refused, match="is a link out of"):
         FromDatabase(str(folder), NAME)
+
+
+def numbers(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def test_columns_of_a_regression_are_those_of_its_model():
+    """diamonds centres all but the first column; nes1980 has three of four age groups."""
+    x, y = numbers(40, 4), numbers(40, seed=1)
+    raw = Raw({"N": 40, "K": 4, "X": x.tolist(), "Y": y.tolist()}, "file")
+    centred = x[:, 1:] - x[:, 1:].mean(0)
+    rows = torch.cat([torch.ones(40, 1), centred], 1).double()
+    due = torch.linalg.lstsq(rows, y[:, None]).solution[:, 0]
+    assert torch.allclose(Diamonds().read(raw)["fit"], due)
+    names = ("real_ideo", "race_adj", "educ1", "gender", "income")
+    columns = {name: numbers(40, seed=k) for k, name in enumerate(names)}
+    age = torch.arange(40) % 4 + 1
+    values = {**columns, "age_discrete": age, "partyid7": y}
+    raw = Raw({"N": 40, **{name: value.tolist() for name, value in values.items()}}, "file")
+    groups = [(age == k).double() for k in (2, 3, 4)]
+    one, two, *rest = columns.values()
+    rows = torch.stack([torch.ones(40).double(), one, two, *groups, *rest], 1)
+    due = torch.linalg.lstsq(rows, y[:, None]).solution[:, 0]
+    assert torch.allclose(Nes1980().read(raw)["fit"], due)
+
+
+@pytest.mark.parametrize(
+    "model, data, said",
+    [
+        ("arK", {"T": 3, "K": 5, "y": [1.0, 2.0, 3.0]}, "K in .* above 1 and below T"),
+        (
+            "arK",
+            {"T": 20, "K": 5, "y": [1.0] * 20},
+            "the data of .* 15 rows do not determine the 6",
+        ),
+        ("diamonds", {"N": 2, "K": 3, "X": [[1, 2, 3], [1, 3, 4]], "Y": [1, 2]}, "2 rows do not"),
+        ("diamonds", {"N": 2, "K": 1, "X": [[1], [1]], "Y": [1, 2]}, "K in .* above 2"),
+    ],
+)
+def test_a_regression_of_too_few_rows_is_refused(tmp_path, model, data, said):
+    about = {**ABOUT, "model_name": model}
+    with pytest.raises(Refused, match=said):
+        FromDatabase(str(checkout(tmp_path, about, data, None)), NAME)

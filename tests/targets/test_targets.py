@@ -387,6 +387,17 @@ def test_noised_score_denoises(target):
     assert z_scores(residual * y).abs().max() < 4
 
 
+def test_the_noised_score_of_the_funnel_is_finite_far_out():
+    """There Y_i says nothing and the slope in Y_0 is that of N(0, total) less k lean / 2."""
+    target = TARGETS.load("funnel")()
+    x = torch.ones(2, target.dim, dtype=torch.float64)
+    x[:, 0] = torch.tensor([1e3, 1e5])
+    found = target.truth().noised_score(x, 0.5, 0.5)
+    lean, total = 9 * 0.5 / 2.5, 2.5
+    due = -(x[:, 0] + lean * total * (target.dim - 1) / 2) / total
+    assert torch.allclose(found[:, 0], due) and found[:, 1:].abs().max() < 1e-100
+
+
 @each([t for t in SCORED if t.dim == 2])
 def test_noised_score_by_quadrature(target):
     x, log_rho, log_area = plane(target, 300)

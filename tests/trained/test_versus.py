@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,15 @@ from tiltbench.plan.errors import Refused
 from tiltbench.records.record import read_outcome
 from tiltbench.run.phases import run_cell
 from tiltbench.samplers.weights import Estimate
-from tiltbench.trained.versus import Compared, Weighed, compared, nearer, versus
+from tiltbench.trained.versus import (
+    Compared,
+    Drawn,
+    Nearer,
+    Weighed,
+    compared,
+    nearer,
+    versus,
+)
 
 
 def normal(sd, n, g):
@@ -134,6 +143,23 @@ def test_those_without_weights_or_paths_have_a_reason(runs, tmp_path, monkeypatc
     assert set(made.nearer) == {("a", "c")} and set(made.why) == {"b"}
 
 
+def test_the_error_over_seeds_is_that_of_the_runs_or_of_their_spread(monkeypatch):
+    """Two pairs that state 0.3 and 0.4 each, alike and 2 apart."""
+
+    class Run:
+        def traced(self, x, part=""):
+            return x
+
+    module = sys.modules["tiltbench.trained.versus"]
+    drawn = Drawn(torch.zeros(2, 1), torch.zeros(2))
+    monkeypatch.setattr(module, "weighed", lambda run, draws: drawn)
+    for values, due in (((1.0, 1.0), 0.25), ((0.0, 2.0), 1.0)):
+        each = iter([Nearer(v, se, 1.0, 0.1, 99) for v, se in zip(values, (0.3, 0.4), strict=True)])
+        monkeypatch.setattr(module, "_between", lambda *_, each=each: next(each))
+        found = compared({"a": [Run(), Run()], "b": [Run(), Run()]}, 2).nearer["a", "b"]
+        assert found.value == 1.0 and found.se == pytest.approx(due)
+
+
 BELL = """
 from tiltbench.targets.functions import from_torch
 
@@ -155,6 +181,15 @@ def test_the_command_writes_what_the_tables_show(tmp_path, monkeypatch, capsys):
         and " nats\n" in said
         and "smc has nothing trained to draw from" in said
     )
+    assert main(["versus", "adhoc", "--draws", "1"]) == 2
+    assert "--draws 1 tells no error; write 2 or more" in capsys.readouterr().err
+    for file in sorted((tmp_path / "results/adhoc/runs").glob("*.npz"))[:1]:
+        kept = file.read_bytes()
+        file.unlink()  # what is compared is drawn anew
+        assert main(["versus", "adhoc", "--draws", "40"]) == 0
+        file.write_bytes(kept)
+    assert main(["versus", "adhoc", "--draws", "400"]) == 0
+    capsys.readouterr()
     assert main(["report", "adhoc"]) == 0
     table = (tmp_path / "results/adhoc/table.md").read_text()
     part = table[table.index("**Which is nearer") :]

@@ -38,7 +38,13 @@ def least_squares(rows: Tensor) -> dict[str, Tensor]:
     """What a Gaussian likelihood needs of rows (x, y) (n, k + 1), the first column being 1: their
     number, the fit (k), a root (k, k) of the Gram matrix of x, and the sum of squares about the
     fit.  By orthogonal triangles, of which the rows may already be one: sums of squares about 0
-    would lose digits."""
+    would lose digits.  Raises ValueError where the rows do not determine the fit."""
+    k = rows.shape[1] - 1
+    if len(rows) <= k or int(torch.linalg.matrix_rank(rows[:, :-1].double())) < k:
+        raise ValueError(
+            f"{len(rows)} rows do not determine the {k} coefficients of a regression: give more "
+            "rows, and no column that the others make up"
+        )
     triangle = torch.linalg.qr(rows.double(), mode="r").R
     root, across = triangle[:-1, :-1], triangle[:-1, -1:]
     fit = torch.linalg.solve_triangular(root, across, upper=True)[:, 0]

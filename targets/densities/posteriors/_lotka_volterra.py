@@ -31,6 +31,6 @@ def years(rates: Tensor, first: Tensor, count: int) -> tuple[Tensor, Tensor]:
             d = slope(torch.add(z, c, alpha=h))
             z = z + h / 6 * (a + 2 * (b + c) + d)
             z = z.clamp(LOW, HIGH)
-        inside = inside & ((z > LOW) & (z < HIGH)).all(0)
+        inside = inside & ~((z <= LOW) | (z >= HIGH)).any(0)  # NaN stays NaN
         found.append(z)
     return torch.stack(found, 0).movedim(0, -1).movedim(0, -1), inside

@@ -32,7 +32,9 @@ class ArK(Observed):
         return _lagged(stored("arK"), 5)
 
     def read(self, raw: Raw) -> Data:
-        return _lagged(raw.array("y", raw.whole("T")), raw.whole("K"))
+        count, lags = raw.whole("T"), raw.whole("K")
+        raw.must(count > lags > 1, "K", "it must be above 1 and below T, the length of y")
+        return _lagged(raw.array("y", count), lags)
 
     def table(self, data: Data) -> Table:
         lags = len(data["fit"]) - 1

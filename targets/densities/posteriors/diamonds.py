@@ -36,6 +36,7 @@ class Diamonds(Observed):
 
     def read(self, raw: Raw) -> Data:
         rows, columns = raw.whole("N"), raw.whole("K")
+        raw.must(columns > 2, "K", "it must be above 2: the first column is 1")
         x = raw.array("X", rows, columns)[:, 1:]
         full = torch.cat([torch.ones(rows, 1), x - x.mean(0), raw.array("Y", rows)[:, None]], -1)
         return least_squares(full)

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from tiltbench.targets.constrained import posteriordb
 from tiltbench.targets.constrained.parameters import Table, Theta, unconstrain
-from tiltbench.targets.constrained.posteriordb import Refused
+from tiltbench.targets.constrained.posteriordb import AGAIN, Refused
 from tiltbench.targets.densities.posteriors._observed import Data, Observed, placed
 from tiltbench.targets.densities.posteriors.ark import ArK
 from tiltbench.targets.densities.posteriors.diamonds import Diamonds
@@ -109,13 +109,23 @@ def _loaded(posterior: FromDatabase) -> Loaded:
             + ", ".join(sorted(MODELS))
         )
     model = MODELS[stored.model]()
-    data = model.read(stored.data)
+    try:
+        data = model.read(stored.data)
+    except Refused:
+        raise
+    except ValueError as error:
+        raise Refused(f"the data of {posterior.name} is not of {stored.model}: {error}") from error
     plain = model.table(data)
     if stored.draws is None:
         return Loaded(model, data, plain, None)
     theta = _of_the_table(model, plain, stored.draws, posterior.name)
-    u = unconstrain(plain, theta)
-    table = placed(plain, *posteriordb.scale_of(u.flatten(0, 1)))
+    try:
+        u = unconstrain(plain, theta)
+        table = placed(plain, *posteriordb.scale_of(u.flatten(0, 1)))
+    except ValueError as error:
+        raise Refused(
+            f"the draws of {posterior.name} are not those of {stored.model}: {error}; {AGAIN}"
+        ) from error
     return Loaded(model, data, table, unconstrain(table, theta))
 
 
@@ -126,6 +136,10 @@ def _of_the_table(model: Observed, table: Table, draws: dict[str, Tensor], name:
         sizes = {p.name: theta[p.name].shape[2:] for p in table}
     except KeyError as error:
         raise Refused(f"the draws of {name} lack the parameter {error.args[0]}") from error
+    except RuntimeError as error:
+        raise Refused(
+            f"the draws of {name} have parameters of shapes that do not fit: {AGAIN}"
+        ) from error
     for parameter in table:
         expected = torch.Size([parameter.size] if parameter.size else [])
         if sizes[parameter.name] != expected:
