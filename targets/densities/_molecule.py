@@ -12,8 +12,10 @@ from torch import Tensor
 
 from tiltbench.targets.densities._analytic import Analytic, blocks
 from tiltbench.targets.molecules.bonded import cross, dot
+from tiltbench.targets.molecules.coordinates import Cartesian, Coordinates
 from tiltbench.targets.molecules.forcefield import ForceField, force_field
 from tiltbench.targets.molecules.parameters import Parameters
+from tiltbench.targets.target import Groups
 
 GAS = 8.31446261815324e-3  # kJ / mol / K
 CACHE = 2**18  # bytes of a number for every pair: the arrays in use then stay in a CPU's cache
@@ -31,11 +33,15 @@ class Molecule(Analytic):
     `trans` is 90 degrees or more from trans.  The cuts are cones, x -> s x moves nothing across
     them: E[x . grad log rho] = -rank holds.  log rho is -inf, with the gradient 0, there and where
     the energy overflows the dtype; elsewhere both are finite.  NaN gives NaN.
+
+    With a `chart` that is not Cartesian the law is that of other coordinates z of the same
+    conformations, with the same Z; then x stands for positions, and z for what is sampled.
     """
 
     temperature: float  # K
     centres: ClassVar[tuple[Four, ...]] = ()
     trans: ClassVar[tuple[Four, ...]] = ()
+    same: ClassVar[Groups] = ()  # atoms that the force field does not tell apart
 
     @property
     @abstractmethod
@@ -43,20 +49,37 @@ class Molecule(Analytic):
         """Of the energy; the same object at every call."""
 
     @property
+    def chart(self) -> Coordinates:
+        """The coordinates in which the law is sampled."""
+        return Cartesian(self.parameters.atoms)
+
+    @property
     def dim(self) -> int:  # type: ignore[override]
-        return 3 * self.parameters.atoms
+        return self.chart.dim
 
     @property
-    def particles(self) -> tuple[int, int]:
-        return (self.parameters.atoms, 3)
+    def particles(self) -> tuple[int, int] | None:
+        return self.chart.particles
 
     @property
-    def point(self) -> Float[Tensor, " D"]:
+    def alike(self) -> Groups:
+        return self.same if self.particles else ()
+
+    @property
+    def point(self) -> Float[Tensor, " d"]:
         """The conformation that comes with the parameters."""
-        return self.project(self.parameters.positions.flatten())
+        return self.project(self.chart.from_cartesian(self.parameters.positions.flatten()))
+
+    def log_rho(self, z: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
+        return self.chart.log_rho(super().log_rho, z)
+
+    def log_rho_and_grad(
+        self, z: Float[Tensor, "*b d"]
+    ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
+        return self.chart.log_rho_and_grad(super().log_rho_and_grad, z)
 
     def energy(self, x: Float[Tensor, "*b D"]) -> Float[Tensor, " *b"]:
-        """E in kJ/mol, also where rho is cut."""
+        """E in kJ/mol of positions, also where rho is cut."""
         flat = x.reshape(-1, x.shape[-1])
         parts = [self._field(x).energy(_inside_out(flat[k])) for k in blocks(flat, self.block(x))]
         return torch.cat(parts).reshape(x.shape[:-1])
