@@ -36,7 +36,8 @@ class Aldp(Molecule):
 
     `forcefield` and `solvent` are ff96 or ff14sb in obc1, ff99sbildn in obc2 (the `amber99_obc` of
     OpenMM), or any of them in vacuum; `temperature` is in K.  The atoms are in the order of
-    `ATOMS`, without constraints.  Parameters are those of OpenMM 8 (data/make_aldp.py).
+    AMBER's topology (Ace, Ala, Nme), without constraints.  Parameters are those that OpenMM 8 reads
+    (data/make_aldp.py).
     `coordinates` are cartesian, or internal: z holds 21 bonds, 20 angles and 19 torsions, each in
     units of about its spread, 0 near the extended form (`molecules.internal`).  It is one law with
     one Z: statistics, basins and reference are those of the positions.
