@@ -223,7 +223,7 @@ def test_columns_of_a_regression_are_those_of_its_model():
     due = torch.linalg.lstsq(rows, y[:, None]).solution[:, 0]
     assert torch.allclose(Diamonds().read(raw)["fit"], due)
     names = ("real_ideo", "race_adj", "educ1", "gender", "income")
-    columns = {name: numbers(40, seed=k) for k, name in enumerate(names)}
+    columns = {name: numbers(40, seed=k + 10) for k, name in enumerate(names)}
     age = torch.arange(40) % 4 + 1
     values = {**columns, "age_discrete": age, "partyid7": y}
     raw = Raw({"N": 40, **{name: value.tolist() for name, value in values.items()}}, "file")
