@@ -50,6 +50,7 @@ class Aldp(Molecule):
     """
 
     name = "aldp"
+    test_value = 55.71403855811965
     forcefield: str = "ff96"
     solvent: str = "obc1"
     temperature: float = 300.0

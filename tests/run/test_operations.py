@@ -96,6 +96,7 @@ def test_products_are_those_of_torch(name):
     """Forward and backward through every network: what torch says of products, and little
     besides."""
     homes = {"Equivariant": "dw4", "EquivariantGuided": "dw4", "Adapter": "digits_even"}
+    homes |= {"Atomic": "aldp", "AtomicGuided": "aldp"}
     homes |= {"Convolutional": "ising_hs[side=4]", "ConvolutionalGuided": "ising_hs[side=4]"}
     target = build_target(parse(homes.get(name, "gmm9")))
     problem = pose(target, Stationary(steps=8))

@@ -41,9 +41,11 @@ MODELS: Mapping[str, type[Observed]] = {  # by their names in the database
 
 @dataclass(frozen=True)
 class FromDatabase(Observed):
-    """posterior[path=.../posterior_database,name=garch-garch11]: the data of a checkout of
-    posteriordb under the model of that name here, its reference draws as truth, where it has any.
-    x is standardised by their mean and sd.  Nothing of the checkout is executed."""
+    """The data of a checkout of posteriordb under the model of that name here, its reference draws
+    as truth, where it has any.
+
+    posterior[path=.../posterior_database,name=garch-garch11].  x is standardised by the draws' mean
+    and sd.  Nothing of the checkout is executed."""
 
     path: str = ""
     name: str = "posterior"  # type: ignore[misc]  # of the posterior in the database
