@@ -423,7 +423,10 @@ def bad(findings):
 
 
 # By `make slow`: others like them are tried here; of these losses the optimum and the price are.
-COSTLY = ("digits_even", "digits_superresolution", "hudson_lynx_hare", "lj55")
+COSTLY = (
+    *("digits_even", "digits_superresolution", "lj55"),
+    *("hudson_lynx_hare", "hmm_example", "item_response"),
+)
 COSTLY_LOSSES = (
     *("adjoint_matching_full", "importance_fine_tuning", "dds", "relative_entropy"),
     *("local_score_matching", "target_score_matching", "trust_region_log_variance"),
