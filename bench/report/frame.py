@@ -149,7 +149,7 @@ def _ended(record: Record) -> dict[str, Any]:
 
 
 def _run(record: Record, scored: dict[str, Any] | None) -> dict[str, Any]:
-    spent = _spent(record)
+    spent, ended = _spent(record), _ended(record)
     notes = list(record.cost.get("notes", ()))
     if scored and scored.get("curve_error"):
         notes.append(scored["curve_error"])
@@ -167,9 +167,9 @@ def _run(record: Record, scored: dict[str, Any] | None) -> dict[str, Any]:
         "grads": spent["train_grads"],
         "draw_values": spent["draw_values"],
         "draw_grads": spent["draw_grads"],
-        "flops": _number(record.cost.get("train_flops")),
-        "draw_flops": _number(record.cost.get("draw_flops")),
-        "ended_by": record.cost.get("ended_by") or "",
+        "flops": ended["train_flops"],
+        "draw_flops": ended["draw_flops"],
+        "ended_by": ended["ended_by"],
         **{
             key: record.cost.get(key)
             for key in ("seconds", "train_seconds", "cpu_seconds", "parameters")

@@ -119,8 +119,8 @@ class Aldp(Molecule):
         return stored._replace(x=self.chart.from_cartesian(x))
 
     def is_described(self, stored: Stored) -> bool:
-        theirs, mine = stored.parameters, asdict(self)
-        mine["coordinates"] = theirs.setdefault("coordinates", CARTESIAN)
+        theirs = {"coordinates": CARTESIAN, **stored.parameters}
+        mine = {**asdict(self), "coordinates": theirs["coordinates"]}
         return (stored.facts["version"], theirs) == (self.version, mine)
 
     def _of(self, f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

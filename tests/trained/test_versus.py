@@ -41,6 +41,17 @@ def pair(one, two, n, m, seed, log_Z=0.0):
     return Weighed(*first), Weighed(*second)
 
 
+def test_the_error_is_that_of_each_sampler_by_its_own_draws():
+    """By hand, of very different numbers and spreads."""
+    one, two = pair(1.2, 3.0, 40, 400, 1)
+    first, second = torch.cat([one.own, two.other]), torch.cat([one.other, two.own])
+    w = 1 / (40 / 440 / first.exp() + 400 / 440 / second.exp())
+    w = w / w.mean()
+    rest = w * (second - first - (w * (second - first)).mean())
+    due = math.sqrt(40 * float(rest[:40].var()) + 400 * float(rest[40:].var())) / 440
+    assert nearer(one, two).se == pytest.approx(due, rel=1e-12)
+
+
 def divergence(sd):
     """KL(N(0, 1) | N(0, sd^2))."""
     return math.log(sd) + 1 / (2 * sd**2) - 0.5

@@ -21,9 +21,8 @@ HOW_APART = (
     "A median over pairs of runs. On the diagonal stand two runs of one sampler with different "
     "seeds: distances of that size say nothing."
 )
-
 NEARER = (
-    "Which is nearer to the target: by how many nats the row is than the column, ± standard error"  # noqa: E501
+    "Which is nearer to the target: by how many nats the row is than the column, ± standard error"
 )
 HOW_NEARER = (
     "KL(target | column) - KL(target | row) of paths, from draws and weights of both (`tiltbench "

@@ -26,7 +26,7 @@ from tiltbench.targets.bases.process import simulate
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.problem import log_weight, pose
 
-STEPS = (16, 32, 64, 128)
+STEPS = (16, 32, 48, 64, 128)
 BASES = {  # by target: (scale, ratio) of Brownian
     "gmm40": ((1.0, 6.0), (1.0, 12.0), (1.0, 24.0)),
     "funnel": ((0.2, 16.0), (0.5, 16.0), (0.5, 64.0), (1.0, 64.0)),

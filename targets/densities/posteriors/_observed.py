@@ -42,14 +42,6 @@ class Observed(Posterior):
     def log_density(self, theta: Theta, data: Data) -> Float[Tensor, " *b"]:
         """log p(y | theta) + log p(theta), all constants included."""
 
-    def read(self, raw: Raw) -> Data:
-        """The data of a posteriordb file.  Raises Refused where it is not that of the model."""
-        raise NotImplementedError(f"{self.name} is in no database")
-
-    def from_draws(self, draws: Theta) -> Theta:
-        """The parameters of the table from those that the database stores."""
-        return draws
-
     @property
     def parameters(self) -> Table:
         return _placed(self)
@@ -57,6 +49,18 @@ class Observed(Posterior):
     def log_joint(self, theta: Theta) -> Float[Tensor, " *b"]:
         device = next(iter(theta.values())).device
         return self.log_density(theta, _data_on(self, settled(device)))
+
+
+class InDatabase(Observed):
+    """One whose model posteriordb has as well, for data of that kind (`posterior`)."""
+
+    @abstractmethod
+    def read(self, raw: Raw) -> Data:
+        """The data of a posteriordb file.  Raises Refused where it is not that of the model."""
+
+    def from_draws(self, draws: Theta) -> Theta:
+        """The parameters of the table from those that the database stores."""
+        return draws
 
 
 def stored(name: str) -> Tensor:

@@ -14,11 +14,11 @@ from tiltbench.targets.densities.posteriors._laws import (
     normal,
     regression,
 )
-from tiltbench.targets.densities.posteriors._observed import Data, Observed, stored
+from tiltbench.targets.densities.posteriors._observed import Data, InDatabase, stored
 
 
 @dataclass(frozen=True)
-class ArK(Observed):
+class ArK(InDatabase):
     """y_t ~ N(alpha + sum_k beta_k y_(t-k), sigma) for t > 5, alpha and beta_k ~ N(0, 10), sigma ~
     Cauchy(0, 2.5) above 0 (not renormalised): the model of posteriordb's arK, on 200 values drawn
     from it (data/make_posteriors.py)."""

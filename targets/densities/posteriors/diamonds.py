@@ -10,11 +10,11 @@ from tiltbench.targets.constrained.parameters import Parameter, Table, Theta
 from tiltbench.targets.constrained.posteriordb import Raw
 from tiltbench.targets.constrained.transforms import POSITIVE
 from tiltbench.targets.densities.posteriors._laws import least_squares, normal, regression, student
-from tiltbench.targets.densities.posteriors._observed import Data, Observed, stored
+from tiltbench.targets.densities.posteriors._observed import Data, InDatabase, stored
 
 
 @dataclass(frozen=True)
-class Diamonds(Observed):
+class Diamonds(InDatabase):
     """y_n ~ N(intercept + x_n . b, sigma), b_k ~ N(0, 1), intercept ~ t_3(8, 10), sigma ~ t_3(0,
     10) above 0, renormalised: the model of posteriordb's diamonds (brms; columns x are centred),
     on 5,000 rows drawn from it (data/make_posteriors.py)."""

@@ -9,14 +9,14 @@ from tiltbench.targets.constrained.parameters import Parameter, Table, Theta
 from tiltbench.targets.constrained.posteriordb import Raw
 from tiltbench.targets.constrained.transforms import POSITIVE
 from tiltbench.targets.densities.posteriors._laws import cauchy, normal
-from tiltbench.targets.densities.posteriors._observed import Data, Observed
+from tiltbench.targets.densities.posteriors._observed import Data, InDatabase
 
 EFFECT = (28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0)
 ERROR = (15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0)
 
 
 @dataclass(frozen=True)
-class EightSchools(Observed):
+class EightSchools(InDatabase):
     """y_j ~ N(theta_j, sigma_j), theta_j = mu + tau t_j, t_j ~ N(0, 1), mu ~ N(0, 5), tau ~
     Cauchy(0, 5) above 0 (not renormalised): effects of coaching in eight schools, as printed in
     Rubin (1981) and in Gelman et al., Bayesian Data Analysis, section 5.5."""

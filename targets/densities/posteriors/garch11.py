@@ -9,11 +9,11 @@ from tiltbench.targets.constrained.parameters import Parameter, Table, Theta
 from tiltbench.targets.constrained.posteriordb import Raw
 from tiltbench.targets.constrained.transforms import CORNER, POSITIVE
 from tiltbench.targets.densities.posteriors._laws import normal
-from tiltbench.targets.densities.posteriors._observed import Data, Observed, stored
+from tiltbench.targets.densities.posteriors._observed import Data, InDatabase, stored
 
 
 @dataclass(frozen=True)
-class Garch11(Observed):
+class Garch11(InDatabase):
     """y_t ~ N(mu, s_t), s_1^2 given, s_t^2 = alpha0 + alpha1 (y_(t-1) - mu)^2 + beta1 s_(t-1)^2,
     flat priors on mu, alpha0 > 0, and alpha1, beta1 > 0 with alpha1 + beta1 < 1: the model of
     posteriordb's garch11, on 200 values drawn from it (data/make_posteriors.py)."""

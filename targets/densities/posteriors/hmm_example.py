@@ -9,11 +9,11 @@ from tiltbench.targets.constrained.parameters import Parameter, Table, Theta
 from tiltbench.targets.constrained.posteriordb import Raw
 from tiltbench.targets.constrained.transforms import POSITIVE_ORDERED, SIMPLEX
 from tiltbench.targets.densities.posteriors._laws import normal
-from tiltbench.targets.densities.posteriors._observed import Data, Observed, stored
+from tiltbench.targets.densities.posteriors._observed import Data, InDatabase, stored
 
 
 @dataclass(frozen=True)
-class HmmExample(Observed):
+class HmmExample(InDatabase):
     """y_t ~ N(mu_(z_t), 1), z a chain that leaves state j by the row theta_j, flat on simplices;
     0 < mu_1 < mu_2, mu_1 ~ N(3, 1), mu_2 ~ N(10, 1) (not renormalised), and each first state
     counts as 1: the model of posteriordb's hmm_example, on 100 values drawn from it

@@ -12,7 +12,7 @@ from tiltbench.targets.constrained.posteriordb import Raw
 from tiltbench.targets.constrained.transforms import POSITIVE
 from tiltbench.targets.densities.posteriors._laws import lognormal, normal
 from tiltbench.targets.densities.posteriors._lotka_volterra import years
-from tiltbench.targets.densities.posteriors._observed import Data, Observed
+from tiltbench.targets.densities.posteriors._observed import Data, InDatabase
 
 PELTS = (  # thousands of hares and lynxes, 1900 to 1920
     (30.0, 4.0), (47.2, 6.1), (70.2, 9.8), (77.4, 35.2), (36.3, 59.4), (20.6, 41.7), (18.1, 19.0),
@@ -23,7 +23,7 @@ SIZES = {"theta": 4, "z_init": 2, "sigma": 2}
 
 
 @dataclass(frozen=True)
-class HudsonLynxHare(Observed):
+class HudsonLynxHare(InDatabase):
     """du/dt = (theta_1 - theta_2 v) u, dv/dt = (theta_4 u - theta_3) v, from z_init; the pelts of a
     year are log-normal about (u, v) with sds sigma.  theta_1, theta_3 ~ N(1, .5), theta_2, theta_4
     ~ N(.05, .05), positive (not renormalised), log z_init ~ N(log 10, 1), log sigma ~ N(-1, 1):

@@ -11,11 +11,11 @@ from tiltbench.targets.constrained.parameters import Parameter, Table, Theta
 from tiltbench.targets.constrained.posteriordb import Raw
 from tiltbench.targets.constrained.transforms import ORDERED, POSITIVE, UNIT
 from tiltbench.targets.densities.posteriors._laws import HALF_LOG_TWO_PI, normal
-from tiltbench.targets.densities.posteriors._observed import Data, Observed, stored
+from tiltbench.targets.densities.posteriors._observed import Data, InDatabase, stored
 
 
 @dataclass(frozen=True)
-class LowDimGaussMix(Observed):
+class LowDimGaussMix(InDatabase):
     """y_n ~ theta N(mu_1, sigma_1) + (1 - theta) N(mu_2, sigma_2), mu_1 < mu_2, mu_k and sigma_k ~
     N(0, 2) (of half lines not renormalised), theta ~ Beta(5, 5): the model of posteriordb's
     low_dim_gauss_mix, on 1,000 values drawn from it (data/make_posteriors.py)."""

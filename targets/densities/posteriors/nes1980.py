@@ -9,11 +9,11 @@ from tiltbench.targets.constrained.parameters import Parameter, Table, Theta
 from tiltbench.targets.constrained.posteriordb import Raw
 from tiltbench.targets.constrained.transforms import POSITIVE
 from tiltbench.targets.densities.posteriors._laws import least_squares, regression
-from tiltbench.targets.densities.posteriors._observed import Data, Observed, stored
+from tiltbench.targets.densities.posteriors._observed import Data, InDatabase, stored
 
 
 @dataclass(frozen=True)
-class Nes1980(Observed):
+class Nes1980(InDatabase):
     """y_n ~ N(x_n . beta, sigma) with flat priors on the 9 numbers beta and on sigma > 0; x is 1,
     ideology, race, three age groups, education, gender and income: the model of posteriordb's
     nes1980, on 600 persons drawn from it (data/make_posteriors.py)."""

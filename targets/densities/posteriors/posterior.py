@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from tiltbench.targets.constrained import posteriordb
 from tiltbench.targets.constrained.parameters import Table, Theta, unconstrain
 from tiltbench.targets.constrained.posteriordb import AGAIN, Refused
-from tiltbench.targets.densities.posteriors._observed import Data, Observed, placed
+from tiltbench.targets.densities.posteriors._observed import Data, InDatabase, Observed, placed
 from tiltbench.targets.densities.posteriors.ark import ArK
 from tiltbench.targets.densities.posteriors.diamonds import Diamonds
 from tiltbench.targets.densities.posteriors.eight_schools import EightSchools
@@ -27,7 +27,7 @@ from tiltbench.targets.densities.posteriors.nes1980 import Nes1980
 from tiltbench.targets.truths.facts import Observable, Truth
 from tiltbench.targets.truths.stored import without_replacement
 
-MODELS: Mapping[str, type[Observed]] = {  # by their names in the database
+MODELS: Mapping[str, type[InDatabase]] = {  # by their names in the database
     "eight_schools_noncentered": EightSchools,
     "diamonds": Diamonds,
     "arK": ArK,
@@ -131,7 +131,7 @@ def _loaded(posterior: FromDatabase) -> Loaded:
     return Loaded(model, data, table, unconstrain(table, theta))
 
 
-def _of_the_table(model: Observed, table: Table, draws: dict[str, Tensor], name: str) -> Theta:
+def _of_the_table(model: InDatabase, table: Table, draws: dict[str, Tensor], name: str) -> Theta:
     """The draws of every parameter.  Raises Refused where they are not those of the model."""
     try:
         theta = model.from_draws(draws)
