@@ -1047,6 +1047,13 @@ MUTANTS = [
         "run/test_streams.py::test_parts_of_a_certificate_and_coins_of_audits_have_streams_of_their_own",
     ),
     Mutant(
+        "the error of versus with each sampler's share of the draws for the other's",
+        "bench/trained/versus.py",
+        "rest.split([n, m])",
+        "rest.split([m, n])",
+        "trained/test_versus.py::test_the_error_is_that_of_each_sampler_by_its_own_draws",
+    ),
+    Mutant(
         "the spread of a mean over runs by their number and not its root",
         "bench/report/beside.py",
         ".std()) / math.sqrt(n)",
