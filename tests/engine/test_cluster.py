@@ -60,12 +60,14 @@ class Seen(Mala):
     def init(self, problem, allowance, generator):
         pid = os.getpid()
         worker = parent(os.getppid())  # above the forkserver
-        mine = HERE / "seen" / f"{self.wait} {generator.initial_seed()}"
+        # cells of one seed have one stream of numbers, whatever their parameters
+        mine = HERE / "seen" / f"{self.wait} {self.endless} {generator.initial_seed()}"
         mine.mkdir(parents=True, exist_ok=True)
-        if any(alive(int(other.name)) for other in mine.iterdir()):
+        if any(alive(int(other.name)) for other in mine.glob("[0-9]*")):
             (HERE / "twice").touch()
-        (mine / ".new").write_text(f"{worker} {parent(worker)}")
-        (mine / ".new").rename(mine / str(pid))
+        new = mine / f".{pid}"
+        new.write_text(f"{worker} {parent(worker)}")
+        new.rename(mine / str(pid))
         while self.endless or (self.wait and (HERE / "hold").exists()):
             time.sleep(0.02)
         return super().init(problem, allowance, generator)
@@ -177,7 +179,8 @@ def test_a_cell_over_its_time_costs_itself_only(cluster, folder):
     found = on(cluster, [endless, *others], seconds=8.0)
     assert found[endless.id].status is Status.OUT_OF_TIME
     assert "its limit of 8 s" in found[endless.id].reason
-    assert [found[cell.id].status for cell in others] == [Status.SPENT] * 3
+    ended = [found[cell.id] for cell in others]
+    assert [record.status for record in ended] == [Status.SPENT] * 3, ended
     assert not any(alive(child) for child, _, _ in seen(folder))
 
 
