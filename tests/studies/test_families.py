@@ -13,7 +13,14 @@ from tiltbench.report.frame import collect
 from tiltbench.studies.common.stored import folder_of
 from tiltbench.studies.families import study
 from tiltbench.studies.families.paired import paired
-from tiltbench.studies.families.study import Stand, compared, family_of, read, standing_for
+from tiltbench.studies.families.study import (
+    Stand,
+    capped,
+    compared,
+    family_of,
+    read,
+    standing_for,
+)
 from tiltbench.study import conduct
 
 
@@ -62,6 +69,18 @@ def test_nobody_is_chosen_where_it_is_judged():
     pair = told["values", "classical"].pair
     assert (pair.mean, pair.ahead, pair.targets) == (0.5, 0, 2)
     assert str(told["values", "escorts"]) == "–" and math.isnan(told["values", "escorts"].pair.p)
+
+
+def test_what_is_not_known_is_no_failure():
+    """A method without a curve has no score at equal compute: it stands for nobody there, and does
+    not count as the worst that can be."""
+    curve, none = _stand("a", "log_variance", 3.0), _stand("a", "pis", 1.0)
+    none.off["compute"] = (math.nan, math.nan)
+    none.off["calls"] = (1.0, math.nan)
+    assert standing_for([curve, none], "a", "values", "compute") is curve
+    assert standing_for([none], "a", "values", "compute") is None
+    assert none.mean("calls") == 1.0 and math.isnan(none.mean("compute"))
+    assert math.isnan(capped(math.nan)) and capped(math.inf) == study.MOST
 
 
 def test_families_are_told_apart_by_enough_targets():

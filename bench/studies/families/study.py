@@ -48,10 +48,16 @@ class Stand(NamedTuple):
     target: str
     method: str  # as the suite calls it
     family: str
-    off: Mapping[str, tuple[float, ...]]  # by reading: doublings of the worst score, a seed each
+    # by reading: doublings of the worst score, a seed each; NaN: not known, counts nowhere
+    off: Mapping[str, tuple[float, ...]]
 
     def mean(self, reading: str) -> float:
-        return float(np.mean(self.off[reading]))
+        """Over the seeds that are known; NaN where none is."""
+        known = [off for off in self.off[reading] if off == off]
+        return float(np.mean(known)) if known else math.nan
+
+    def known(self, reading: str) -> bool:
+        return any(off == off for off in self.off[reading])
 
 
 def family_of(sampler: Mapping[str, Any]) -> str | None:
@@ -102,10 +108,11 @@ def read(frames: Frames, planned: Iterable[tuple[str, str]]) -> tuple[list[Stand
                 if family is None or "unsupported" in row.ends:
                     continue
                 order = row.place
-                pair = (order.compute_off, order.calls_off) if order else (math.inf, math.inf)
-                capped = [MOST if off != off else min(off, MOST) for off in pair]
-                key = (board.target, row.sampler, family)
-                offs.setdefault(key, []).append((capped[0], capped[1]))
+                if order is None or order.place is None:  # it failed
+                    pair = MOST, MOST
+                else:
+                    pair = capped(order.compute_off), capped(order.calls_off)
+                offs.setdefault((board.target, row.sampler, family), []).append(pair)
     stands = []
     for (target, method, family), by_seed in offs.items():
         compute, calls = zip(*by_seed, strict=True)
@@ -113,16 +120,20 @@ def read(frames: Frames, planned: Iterable[tuple[str, str]]) -> tuple[list[Stand
     return stands, unready
 
 
+def capped(off: float) -> float:
+    """At most MOST; NaN stays NaN."""
+    return off if off != off else min(off, MOST)
+
+
 def standing_for(stands: Sequence[Stand], target: str, family: str, reading: str) -> Stand | None:
     """Who stands for a family on a target: of its methods that apply there the one that is nearest
     on the *other* targets, in the mean.  So no family gains by the number of its methods: none is
     chosen where it is judged."""
-    here = [s for s in stands if s.target == target and s.family == family]
+    known = [s for s in stands if s.known(reading)]
+    here = [s for s in known if s.target == target and s.family == family]
 
     def elsewhere(stand: Stand) -> float:
-        others = [
-            s.mean(reading) for s in stands if s.method == stand.method and s.target != target
-        ]
+        others = [s.mean(reading) for s in known if s.method == stand.method and s.target != target]
         return float(np.mean(others)) if others else MOST
 
     return min(here, key=elsewhere, default=None)
@@ -184,7 +195,7 @@ def _method_lines(stands: Sequence[Stand]) -> Iterator[dict[str, str]]:
         by_method.setdefault(stand.method, []).append(stand)
 
     def over(mine: Sequence[Stand], reading: str) -> Pair:
-        return paired([s.mean(reading) for s in mine])
+        return paired([s.mean(reading) for s in mine if s.known(reading)])
 
     for method, mine in sorted(by_method.items(), key=lambda pair: over(pair[1], "compute").mean):
         line = {"method": f"`{method}`", "family": mine[0].family, "targets": str(len(mine))}
@@ -195,7 +206,7 @@ def _method_lines(stands: Sequence[Stand]) -> Iterator[dict[str, str]]:
 
 
 def nearest(stands: Iterable[Stand], family: str, reading: str) -> Stand | None:
-    mine = [s for s in stands if s.family == family]
+    mine = [s for s in stands if s.family == family and s.known(reading)]
     return min(mine, key=lambda s: s.mean(reading), default=None)
 
 
@@ -246,7 +257,8 @@ def _words(stands: Sequence[Stand], unready: int) -> str:
         "number is how many doublings a method's worst score lies beyond the edge of what exact "
         "draws score, the mean over seeds; 0 is as good as exact draws, and a run that failed or "
         f"lies farther off counts {MOST:g}. At equal compute everybody is read at the least flops "
-        "that a learned method of the table has spent, at equal calls at the least calls.\n\n"
+        "that a learned method of the table has spent, at equal calls at the least calls; a method "
+        "of which that is not known is left out of that column.\n\n"
         f"The families. {members}.\n\n"
         "Each two families are compared on the same targets. On a target a family is stood for by "
         "that of its methods which is nearest on the *other* targets, so that a family gains "
@@ -272,7 +284,7 @@ def _draw(path: Path, stands: Sequence[Stand]) -> None:
 
 def _panel(axes: Axes, stands: Sequence[Stand], targets: Sequence[str], reading: str) -> None:
     for i, (family, colour) in enumerate(zip(FAMILIES, COLOURS, strict=False)):
-        mine = [s for s in stands if s.family == family]
+        mine = [s for s in stands if s.family == family and s.known(reading)]
         rows = [targets.index(s.target) + 0.13 * (i - 2) for s in mine]
         axes.scatter([s.mean(reading) for s in mine], rows, s=11, color=colour, lw=0, label=family)
 
