@@ -5,7 +5,8 @@
 `<!-- rows: FILE ## A ## START ## P ## Q -->` of section A the first table whose head begins with
 START (or that follows a line that does), and of that the rows that begin with P or Q, or all;
 `... ## only A, B` as the last title leaves the columns whose heads begin with A or B;
-`<!-- leaders: FOLDER -->` the leaderboard that `tiltbench report` prints of published results;
+`<!-- leaders: FOLDER -->` the leaderboard that `tiltbench report` prints of published results, with
+`## table` as a title without the sentences below it;
 `<!-- claims: FOLDER -->` one table of what all the studies in the folder claim, by study;
 `<!-- references: FOLDER -->` one of the certified references in the folder;
 `<!-- visit: FILE -->` the page of `make gpu`, or that there is none so far;
@@ -61,7 +62,7 @@ def filled(page: str) -> str:
             case "claims":
                 made = _claims(part["file"])
             case "leaders":
-                made = _leaders(part["file"])
+                made = _leaders(part["file"], part["titles"])
             case "references":
                 made = _references(part["file"])
             case "visit":
@@ -136,12 +137,14 @@ def _references(folder: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _leaders(folder: str) -> str:
+def _leaders(folder: str, titles: str) -> str:
     from tiltbench.report.board import boards
     from tiltbench.report.frame import collect
     from tiltbench.report.standings import leaderboard
 
-    lines = leaderboard(boards(collect(ROOT / folder))).splitlines()
+    whole = leaderboard(boards(collect(ROOT / folder)))
+    table, _, _ = whole.partition("\n\n")
+    lines = (table if titles.strip() == "## table" else whole).splitlines()
     return "\n" + "\n".join(f"    {line}".rstrip() for line in lines) + "\n\n"
 
 

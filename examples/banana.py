@@ -22,14 +22,9 @@ class Banana(Density):
 
     def truth(self):
         def sample(n, generator):
-            a, noise = torch.randn(
-                2, n, generator=generator, device=generator.device, dtype=torch.float64
-            )
+            on = {"generator": generator, "device": generator.device, "dtype": torch.float64}
+            a, noise = torch.randn(2, n, **on)
             return torch.stack([a, a**2 - 1 + noise / 2], -1)
 
-        return Truth(
-            "closed form",
-            log_Z=math.log(math.pi),
-            sample=sample,
-            observables={"height": Observable(lambda x: x[:, 1], mean=0.0, sd=1.5)},
-        )
+        height = {"height": Observable(lambda x: x[:, 1], mean=0.0, sd=1.5)}
+        return Truth("closed form", log_Z=math.log(math.pi), sample=sample, observables=height)

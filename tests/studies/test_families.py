@@ -11,9 +11,11 @@ from tiltbench.plan.spec import build_sampler, spec
 from tiltbench.plan.toml import load_suite
 from tiltbench.report.frame import collect
 from tiltbench.studies.common.stored import folder_of
+from tiltbench.studies.families import stands as families
 from tiltbench.studies.families import study
+from tiltbench.studies.families.conclusions import conclusions
 from tiltbench.studies.families.paired import paired
-from tiltbench.studies.families.study import (
+from tiltbench.studies.families.stands import (
     Stand,
     capped,
     compared,
@@ -51,7 +53,7 @@ def test_every_method_of_the_suite_has_a_family():
     found = {
         c.label: family_of(spec(build_sampler(c.spec))) for c in load_suite("standard").samplers
     }
-    assert None not in found.values() and set(found.values()) == set(study.FAMILIES)
+    assert None not in found.values() and set(found.values()) == set(families.FAMILIES)
     assert {m for m, family in found.items() if family == "escorts"} == {"cmcd_lv", "scld"}
 
 
@@ -80,17 +82,33 @@ def test_what_is_not_known_is_no_failure():
     assert standing_for([curve, none], "a", "values", "compute") is curve
     assert standing_for([none], "a", "values", "compute") is None
     assert none.mean("calls") == 1.0 and math.isnan(none.mean("compute"))
-    assert math.isnan(capped(math.nan)) and capped(math.inf) == study.MOST
+    assert math.isnan(capped(math.nan)) and capped(math.inf) == families.MOST
 
 
 def test_families_are_told_apart_by_enough_targets():
     """2 / 2^n is the least p of n targets, and ten pairs ask for a tenth of 5 %: nine will do."""
     for n, apart in ((8, False), (9, True)):
         stands = [_stand(f"t{i}", "tilt_matching", 1.0 + i) for i in range(n)]
-        for family in set(study.FAMILIES) - {"values"}:
+        for family in set(families.FAMILIES) - {"values"}:
             stands += [_stand(f"t{i}", family, 9.0 + 2 * i, family) for i in range(n)]
         found = [t for t in compared(stands, "calls") if "values" in (t.a, t.b)]
         assert [t.nearer for t in found] == ["values" if apart else None] * 4
+
+
+def test_conclusions_are_computed():
+    stands = [_stand(f"t{i}", "smc", 0.0, "classical") for i in range(9)]
+    stands += [_stand(f"t{i}", "pis", 2.0 * (i > 0), "path weights") for i in range(9)]
+    stands += [_stand(f"t{i}", "tilt_matching", 4.0 + i, "values") for i in range(9)]
+    stands += [_stand("t0", "adjoint_sampling", 0.0, "gradients")]  # there on one target only
+    text = conclusions(stands, compared(stands, "compute"))
+    first, second, third = text.splitlines()
+    assert "over 9 targets" in first and "`smc` is 1.0 times" in first
+    assert "`pis`, the best of 2 learned methods there, 3.4 times" in first  # 2^(16/9)
+    assert "path weights nearer than values by a factor of 74.7" in second  # 2^(8 - 16/9)
+    assert "no other two differ significantly" in second and "classical" not in second
+    assert "On 1 of 9 targets (t0) some learned method" in third
+    alone = conclusions([s for s in stands if s.family == "classical"], [])
+    assert alone.splitlines()[0].endswith("no two differ significantly.") and "On 0 of 9" in alone
 
 
 def test_pairs_without_a_record_are_left_out():

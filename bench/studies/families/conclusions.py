@@ -1,0 +1,68 @@
+"""What the study of families concludes: three sentences, every number in them computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from tiltbench.studies.families.stands import FAMILIES, Stand, Told, nearest
+
+READING = "compute"
+CLASSICAL = "classical"
+
+
+def conclusions(stands: Sequence[Stand], told: Sequence[Told]) -> str:
+    """A Markdown list.  `told` are the pairs of families at equal compute."""
+    return "\n".join(f"- {said}" for said in _sentences(stands, told)) + "\n"
+
+
+def _sentences(stands: Sequence[Stand], told: Sequence[Told]) -> Iterator[str]:
+    known = [s for s in stands if s.known(READING)]
+    targets = len({s.target for s in known})
+    factors = _factors(known)
+    classical = {s.method for s in known if s.family == CLASSICAL}
+    learned = [m for m in factors if m not in classical]
+    best = [next((m for m in factors if (m in classical) == of), None) for of in (True, False)]
+    if best[0] and best[1]:
+        yield (
+            f"Classical methods are the ones to beat: over {targets} targets the worst score of "
+            f"`{best[0]}` is {factors[best[0]]:.1f} times the edge of the noise floor (geometric "
+            f"mean), of `{best[1]}`, the best of {len(learned)} learned methods there, "
+            f"{factors[best[1]]:.1f} times."
+        )
+    apart = [t for t in told if t.nearer and CLASSICAL not in (t.a, t.b)]
+    nearer = ", ".join(
+        f"{t.nearer} nearer than {t.b if t.nearer == t.a else t.a} by a factor of "
+        f"{2 ** abs(t.pair.mean):.1f} (p = {t.pair.p:.2g})"
+        for t in apart
+    )
+    yield "Of the learned families, at equal compute: " + (
+        f"{nearer}; no other two differ significantly." if apart else "no two differ significantly."
+    )
+    solved = [
+        target
+        for target in dict.fromkeys(s.target for s in known)
+        if any(
+            (first := nearest([s for s in known if s.target == target], family, READING))
+            and first.mean(READING) == 0
+            for family in FAMILIES
+            if family != CLASSICAL
+        )
+    ]
+    named = f" ({', '.join(solved)})" if solved else ""
+    yield (
+        f"On {len(solved)} of {targets} targets{named} some learned method cannot be told from "
+        "exact draws in any score, on every seed."
+    )
+
+
+def _factors(stands: Sequence[Stand]) -> dict[str, float]:
+    """2 to the mean over targets of the doublings of a method's worst score; nearest first.  Only
+    methods that are there on the most targets: others have had easier ones, or harder."""
+    by_method: dict[str, list[float]] = {}
+    for stand in stands:
+        by_method.setdefault(stand.method, []).append(stand.mean(READING))
+    most = max(map(len, by_method.values()), default=0)
+    means = {m: float(2 ** np.mean(offs)) for m, offs in by_method.items() if len(offs) == most}
+    return dict(sorted(means.items(), key=lambda pair: pair[1]))
