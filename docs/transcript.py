@@ -37,7 +37,7 @@ class Session(NamedTuple):
 
 
 def ranked(file: str, budget: str, seeds: str, ladders: int, name: str) -> tuple[str, ...]:
-    """From nothing to a certified truth and a table with places."""
+    """From nothing to a certified truth and a table with ranks."""
     run = (
         f"tiltbench run --targets {file} --samplers smc,hmc,log_variance,untrained --budget "
         f"{budget} --seeds {seeds} --draws 500 --out results/{name}"
@@ -53,12 +53,12 @@ def ranked(file: str, budget: str, seeds: str, ladders: int, name: str) -> tuple
 LOTKA = "examples/lotka_volterra.py"
 SESSIONS = {
     "valley": Session(
-        "Rosenbrock's valley, from nothing to places",
+        "Rosenbrock's valley, from nothing to ranks",
         ("docs/tutorials/unknown.md:valley.py",),
         ranked("valley.py", "2e4", "0:3", 16, "valley"),
     ),
     "lotka_volterra": Session(
-        "Hares and lynxes, from nothing to places",
+        "Hares and lynxes, from nothing to ranks",
         (LOTKA,),
         ranked(LOTKA, "1e4", "0:2", 32, "lotka_volterra"),
     ),

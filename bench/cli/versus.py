@@ -89,7 +89,7 @@ def _said(board: Board, found: Compared) -> str:
         lines.append(
             f"  {first} is nearer than {second} by {apart}"
             if abs(by.value) > TOLD * by.se
-            else f"  {first} and {second} cannot be told apart: {apart}"
+            else f"  {first} and {second} do not differ significantly: {apart}"
         )
     lines += [f"  –  {name}: {reason}" for name, reason in found.why.items()]
     return "\n".join(lines)

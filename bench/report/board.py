@@ -12,15 +12,16 @@ from tiltbench.plan.suite import UNTRAINED
 from tiltbench.report.compare import (
     Cell,
     Floor,
+    Verdict,
     best,
     cell,
     distance,
     levelled,
 )
 from tiltbench.report.frame import BLOCK, SUFFIX, Frames, block_of, metric_of
-from tiltbench.report.places import (
+from tiltbench.report.ranks import (
     Judged,
-    Order,
+    Ranks,
     behind,
     broken_seeds,
     equal_spend,
@@ -36,11 +37,11 @@ if TYPE_CHECKING:
 
 TRUTH = {"sample", "modes", "observables", "log_Z", "reverse"}  # needs that only the target meets
 GROUPS = {
-    "drawn": "Draws, as they are",
-    "weighted": "Draws, after weighting",
+    "drawn": "Unweighted draws",
+    "weighted": "Importance-weighted draws",
     "chains": "Chains",
-    "weights": "log Z and weights",
-    "probes": "Measured while training",
+    "weights": "log Z and importance weights",
+    "probes": "Training signal",
 }
 
 
@@ -70,14 +71,14 @@ class Spent(NamedTuple):
 
 class Row(NamedTuple):
     sampler: str
-    place: Order | None
+    ranks: Ranks | None
     runs: int
     finished: int
     ends: Mapping[str, int]  # how many runs ended in each status that is no success
     cells: Mapping[str, Cell]  # by metric; absent where no seed has a value
     best: frozenset[str]  # metrics in which it is not told apart from the best
     spent: Spent
-    judged: Judged | None = None  # what its place goes by; None: nothing to go by
+    judged: Judged | None = None  # what its rank goes by; None: nothing to go by
     behind: str = ""  # in what it is not better than the untrained base
     method: str = ""  # the sampler's registered name
 
@@ -100,7 +101,7 @@ class Board(NamedTuple):
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     limits: str = ""  # what else was limited, in words
-    equal_calls: float = math.nan  # where places at equal calls are read; NaN: there are none
+    equal_calls: float = math.nan  # where ranks at equal calls are read; NaN: there are none
     equal_flops: float = math.nan
     beside: Beside | None = None  # where the truth is unknown and draws are there (`with_beside`)
 
@@ -136,6 +137,12 @@ class Board(NamedTuple):
         known = Counter(floor for floor, few in self._floors(metric) if not few)
         return known.most_common(1)[0][0] if known else None
 
+    def unfit(self, metric: str) -> bool:
+        """Whether the floor is too noisy to compare with."""
+        return any(
+            row.cells[metric].verdict is Verdict.UNFIT for row in self.rows if metric in row.cells
+        )
+
     def other_floors(self, metric: str) -> list[Floor]:
         """Those of rows with other numbers of draws, the most draws first."""
         known = {floor for floor, _ in self._floors(metric)} - {self.floor(metric)}
@@ -155,7 +162,7 @@ class Board(NamedTuple):
         calls = sorted(row.spent.calls for row in self.rows if row.finished)
         ends = dict.fromkeys(f"{n:,.0f}" for n in (calls[:1] + calls[-1:]))
         spent = f"; spent in training: {' to '.join(ends)} calls" if calls else ""
-        return f"allowance: {self.allowed}{spent}"
+        return f"budget: {self.allowed}{spent}"
 
 
 def boards(frames: Frames) -> list[Board]:
@@ -176,7 +183,7 @@ def _board(
     finished = set(runs[runs["finished"]]["sampler"])
     found = judged(cells, broken_seeds(scores))
     found = {name: mine for name, mine in found.items() if name in finished}
-    places = orders(runs, found, frames.curves)
+    order = orders(runs, found, frames.curves)
     base = runs[runs["method"] == UNTRAINED]["sampler"]
     worse = behind(found, str(base.iloc[0]) if len(base) else None)
     rows = []
@@ -185,7 +192,7 @@ def _board(
         rows.append(
             Row(
                 name,
-                places.get(name),
+                order.get(name),
                 len(own),
                 int(own["finished"].sum()),
                 dict(Counter(own[~own["finished"]]["status"])),

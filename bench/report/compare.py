@@ -1,4 +1,5 @@
-"""What may be said of one column of scores: at the floor or not, best or not told apart."""
+"""What may be said of one column of scores: within the noise floor or not, best or not
+significantly different from the best."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ class Verdict(Enum):
     """A score against what exact draws score, +- 2 sd."""
 
     NONE = "no floor"
-    AT = "at the floor"
+    AT = "within the noise floor"
     BELOW = "below the floor"  # correlated draws, contracted tails or a biased truth: never best
     ABOVE = "above the floor"
     UNFIT = "unfit"  # the floor is too noisy to compare with

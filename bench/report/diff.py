@@ -1,9 +1,9 @@
-"""Two result sets side by side: what got better, worse, is not told apart, or is missing.
+"""Two result sets side by side: what got better or worse, and what is missing.
 
 Runs are paired by target, budget, sampler and seed; the labels decide, so that two commits whose
 parameters differ can be compared, and what else differs is said.  Scores by the same rules as bold
-in a table: errors of either sign by their size, both at the floor is a tie, a score below its floor
-no merit.  The rest is tested: paired t over common seeds, two-sided, with Holm's correction over
+in a table: errors of either sign by their size, both within the noise floor is a tie, a score below
+its floor no merit.  The rest is tested: paired t over common seeds, two-sided, with Holm's correction over
 every comparison that differs at all, whatever the target, the sampler and the metric.
 """
 
@@ -35,8 +35,8 @@ class Change(Enum):
 
     WORSE = "worse"
     BETTER = "better"
-    ALIKE = "not told apart"
-    TIED = "at the floor in both"
+    ALIKE = "not significant"
+    TIED = "within the noise floor in both"
     SAME = "the same numbers"
     UNTESTED = "not tested"
     LOST = "only in A"

@@ -9,7 +9,7 @@ from typing import Any
 from tiltbench.report.compare import LEVEL
 from tiltbench.report.diff import Change, Comparison, Ends, Row
 
-SHOWN = 10  # of the differences that are not told apart from noise, the least likely ones
+SHOWN = 10  # of the differences that are not significant, the least likely ones
 
 
 def sentences(found: Comparison, names: tuple[str, str]) -> str:
@@ -68,8 +68,8 @@ def _suspects(tested: list[Row]) -> str:
     if not some:
         return ""
     head = (
-        f"NOT TOLD APART, BUT p < {LEVEL:g} BEFORE CORRECTION ({len(some)}; of {len(tested)} tests "
-        f"chance alone gives about {LEVEL * len(tested):.0f})"
+        f"NOT SIGNIFICANT, BUT p < {LEVEL:g} BEFORE CORRECTION ({len(some)}; of {len(tested)} "
+        f"tests chance alone gives about {LEVEL * len(tested):.0f})"
     )
     rows = sorted(some, key=_unlikely_first)
     rest = f"\n  ... and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
@@ -85,7 +85,7 @@ def _counts(found: Comparison, tested: list[Row]) -> str:
     if tested:
         lines.append(
             f"Tests: {len(tested)}, paired t over common seeds, Holm over all of them, "
-            f"{LEVEL:.0%}. With few seeds only large changes are told apart."
+            f"{LEVEL:.0%}. With few seeds only large changes are significant."
         )
     if found.pace:
         lines.append(

@@ -1,6 +1,6 @@
 """Methods that were run with several settings: the best of each, and what every parameter does.
 
-**The rule.**  A setting is ranked on every target by the doublings of its worst score (`places`),
+**The rule.**  A setting is ranked on every target by the doublings of its worst score (`ranks`),
 on the first half of the seeds; its mean rank over targets chooses one setting for all of them, and
 ties go to the first.  What is shown is of the other half: the luckiest of many is not the best, and
 its luck does not come twice.
@@ -16,7 +16,7 @@ import numpy as np
 
 from tiltbench.report.board import cells_of
 from tiltbench.report.frame import Frames
-from tiltbench.report.places import Judged, broken_seeds, judged
+from tiltbench.report.ranks import Judged, broken_seeds, judged
 
 if TYPE_CHECKING:
     from pandas import DataFrame

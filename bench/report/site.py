@@ -22,7 +22,7 @@ from tiltbench.report.beside import with_beside
 from tiltbench.report.board import Board, Row, boards
 from tiltbench.report.frame import collect
 from tiltbench.report.page.page import page, part
-from tiltbench.report.places import shown
+from tiltbench.report.ranks import times
 from tiltbench.report.standings import Standing, standings, widest
 
 MARK = ".tiltbench-site"  # in a folder that this command has made, and may replace
@@ -113,17 +113,17 @@ def _link(place: str, words: str) -> str:
 
 
 def _suite(one: Set) -> str:
-    """The leaders of a set, by mean place."""
+    """The leaders of a set, by mean rank."""
     rows = [
         [
             html.escape(s.sampler),
-            _number(s.place),
-            _number(s.off),
+            _number(s.rank),
+            "–" if math.isnan(s.off) else times(s.off),
             f"{s.floor} of {s.boards}" if s.boards else "–",
         ]
         for s in one.standings[:LEADERS]
     ]
-    heads = ["sampler", "mean place", "doublings off", "at the floor"]
+    heads = ["sampler", "mean rank", "worst score / floor", "all at floor"]
     more = len(one.standings) - len(rows)
     rest = f"<p class=soft>and {more} more</p>" if more > 0 else ""
     return f"<h2>{_link(one.link, one.name)}</h2>{_table(heads, rows)}{rest}"
@@ -134,7 +134,7 @@ def _listed(kind: str, title: str, found: dict[str, list[Result]]) -> str:
     return f"<h2>{title}</h2><p>{links}</p>"
 
 
-HEADS = ["place", "doublings off", "by", "finished", "calls"]
+HEADS = ["rank", "worst score / floor", "by", "finished", "calls"]
 
 
 def _method(mine: Sequence[Result]) -> str:
@@ -171,15 +171,15 @@ def _target(mine: Sequence[Result]) -> list[str]:
 
 
 def _at(row: Row) -> int | None:
-    return row.place.place if row.place else None
+    return row.ranks.rank if row.ranks else None
 
 
 def _standing(result: Result) -> list[str]:
-    row, place = result.row, _at(result.row)
+    row, rank = result.row, _at(result.row)
     worst = row.judged.worst if row.judged else None
     return [
-        f"{place} of {len(result.board.rows)}" if place is not None else "–",
-        shown(worst) if worst else "–",
+        f"{rank} of {len(result.board.rows)}" if rank is not None else "–",
+        times(worst.doublings) if worst else "–",
         html.escape(worst.metric) if worst and worst.doublings else "",
         f"{row.finished} of {row.runs}",
         _number(row.spent.calls),
@@ -208,8 +208,8 @@ def _write(path: Path, title: str, parts: Sequence[str], back: str = "") -> None
         "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">"
         f"<title>{html.escape(title)} · tiltbench</title><style>{part('style.css')}</style></head>"
         f"<body><header><h1>{html.escape(title)}</h1>{up}</header><main>"
-        "<p class=soft>Doublings off: by how many doublings the worst score lies beyond the edge "
-        "of what exact draws score; 0 is as good as exact draws.</p>"
+        "<p class=soft>Worst score / floor: the worst score as a multiple of the edge of the noise "
+        "floor, which is what exact draws score; up to 1 it is as good as exact draws.</p>"
         f"{''.join(parts)}</main></body></html>\n"
     )
     write_bytes(path, text.encode())

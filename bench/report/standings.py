@@ -1,4 +1,4 @@
-"""What a run ends with on the console: the samplers by mean place, and one sentence."""
+"""What a run ends with on the console: the samplers by mean rank, and a few sentences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tiltbench.plan.suite import UNTRAINED
 from tiltbench.report.board import Board, Row
 from tiltbench.report.compare import SEEDS_FOR_BOLD
-from tiltbench.report.places import LAW
+from tiltbench.report.ranks import LAW, times
 from tiltbench.report.tables.legend import BEHIND, NOT_BETTER, brief
 
 WIDTH = 100
@@ -23,7 +23,7 @@ class Standing(NamedTuple):
     """One sampler over all boards (a target at an allowance)."""
 
     sampler: str
-    place: float  # mean; NaN where no board has a place for it
+    rank: float  # mean; NaN where no board ranks it
     boards: int  # that the mean is over
     off: float  # doublings of its worst score, the median over boards; NaN where there is none
     floor: int  # boards on which every score is at the floor
@@ -36,27 +36,27 @@ class Standing(NamedTuple):
 
 
 def standings(boards: Sequence[Board]) -> list[Standing]:
-    """Best first.  Where a sampler has runs but no place (they failed) it counts as the last of its
+    """Best first.  Where a sampler has runs but no rank (they failed) it counts as the last of its
     board; where its method does not apply, not at all."""
     names = dict.fromkeys(row.sampler for board in boards for row in board.rows)
     made = [_standing(name, boards) for name in names]
-    return sorted(made, key=lambda s: (math.isnan(s.place), s.place, -s.floor, s.sampler))
+    return sorted(made, key=lambda s: (math.isnan(s.rank), s.rank, -s.floor, s.sampler))
 
 
 def _standing(name: str, boards: Sequence[Board]) -> Standing:
     here = [(board, row) for board in boards for row in board.rows if row.sampler == name]
-    places = []
+    ranks = []
     for board, row in here:
         applies = set(row.ends) != {"unsupported"} or row.finished
         if applies and _ranks(board):
-            place = row.place.place if row.place else None
-            places.append(len(board.rows) if place is None else place)
+            rank = row.ranks.rank if row.ranks else None
+            ranks.append(len(board.rows) if rank is None else rank)
     judged = [row.judged for board, row in here if row.judged]
     laws = [law for mine in judged if (law := mine.of(LAW))]
     return Standing(
         name,
-        mean(places) if places else math.nan,
-        len(places),
+        mean(ranks) if ranks else math.nan,
+        len(ranks),
         _median(mine.doublings for mine in judged),
         sum(mine.level for mine in judged),
         sum(law.doublings == 0 for law in laws),
@@ -74,8 +74,8 @@ def _median(values: Iterable[float]) -> float:
 
 
 def _ranks(board: Board) -> bool:
-    """Whether anybody has a place."""
-    return any(row.place is not None and row.place.place is not None for row in board.rows)
+    """Whether anybody is ranked."""
+    return any(row.ranks is not None and row.ranks.rank is not None for row in board.rows)
 
 
 def _at(row: Row) -> bool:
@@ -85,7 +85,7 @@ def _at(row: Row) -> bool:
 def leaderboard(boards: Sequence[Board]) -> str:
     """At most SHOWN samplers and the exact draws, 100 columns wide, with the conclusion below.
 
-    Of each target the table of its largest allowance: a place in a table of two is no place in
+    Of each target the table of its largest allowance: a rank in a table of two is no rank in
     one of ten."""
     boards, left = widest(boards)
     rows = standings(boards)
@@ -106,6 +106,13 @@ def leaderboard(boards: Sequence[Board]) -> str:
     notes = [marked] if any(row.behind for row in rows[:SHOWN]) else []
     words = [*notes, conclusion(rows, boards, ranked), *learned(rows, boards), *left]
     return "\n".join([*table, "", *(textwrap.fill(text, WIDTH) for text in words)])
+
+
+def remarks(boards: Sequence[Board]) -> list[str]:
+    """What stands on top of a table: who ranks first, and how the learned methods do."""
+    boards, left = widest(boards)
+    rows = standings(boards)
+    return [conclusion(rows, boards, sum(map(_ranks, boards))), *learned(rows, boards), *left]
 
 
 def widest(boards: Sequence[Board]) -> tuple[list[Board], list[str]]:
@@ -136,14 +143,16 @@ class Column(NamedTuple):
 
 COLUMNS = (
     Column("sampler", lambda s: _name(s.sampler), lambda boards: "exact draws"),
-    Column("mean place", lambda s: "-" if math.isnan(s.place) else f"{s.place:.1f}"),
-    Column("doublings off", lambda s: "-" if math.isnan(s.off) else f"{s.off:.1f}", lambda _: "0"),
+    Column("mean rank", lambda s: "-" if math.isnan(s.rank) else f"{s.rank:.1f}"),
     Column(
-        "at the floor",
+        "worst/floor", lambda s: "-" if math.isnan(s.off) else times(s.off), lambda _: times(0.0)
+    ),
+    Column(
+        "all at floor",
         lambda s: f"{s.floor} of {s.boards}" if s.boards else "-",
         lambda boards: f"{boards} of {boards}",
     ),
-    Column("by law", lambda s: str(s.law) if s.boards else "-", str),
+    Column("by distance", lambda s: str(s.law) if s.boards else "-", str),
     Column(BEHIND, lambda s: str(s.behind), shown=lambda rows: any(s.behind for s in rows)),
     Column("finished", lambda s: f"{s.finished} of {s.runs}"),
     Column("calls", lambda s: "-" if math.isnan(s.calls) else brief(s.calls)),
@@ -166,26 +175,28 @@ def conclusion(rows: Sequence[Standing], boards: Sequence[Board], ranked: int) -
         return "No run has finished, so there is nothing to compare; table.md has the reasons."
     if not ranked:
         return (
-            "Nobody has a place: no target here has a truth that the runs that finished could be "
+            "Nobody is ranked: no target here has a truth that the runs that finished could be "
             f"compared with.{_certify(boards)}"
         )
     at = {board.target for board in boards if any(map(_at, board.rows))}
     targets = {board.target for board in boards}
     where = (
-        f"somebody is at the floor, as good as exact draws, on {len(at)} of {_count(len(targets))}"
+        f"some sampler is as good as exact draws in every score on {len(at)} of "
+        f"{_count(len(targets))}"
         if at
-        else f"nobody is at the floor, as good as exact draws, on any of {_count(len(targets))}"
+        else f"no sampler is as good as exact draws on any of {_count(len(targets))}"
     )
     if len(targets) == 1:
-        where = f"{'somebody' if at else 'nobody'} is at the floor, as good as exact draws"
+        where = f"{'some' if at else 'no'} sampler is as good as exact draws in every score"
     if len(rows) == 1:
-        return f"{rows[0].sampler} has nobody to be compared with; {where}."
-    first = [row for row in rows if row.place == rows[0].place]
-    lead = f"{_listed([row.sampler for row in first])} {'leads' if len(first) == 1 else 'lead'}"
-    by = f" by mean place ({first[0].place:.1f})" if ranked > 1 else ""
+        return f"{rows[0].sampler} has no sampler to be compared with; {where}."
+    first = [row for row in rows if row.rank == rows[0].rank]
+    verb = "ranks" if len(first) == 1 else "rank"
+    lead = f"{_listed([row.sampler for row in first])} {verb} first"
+    by = f" (mean rank {first[0].rank:.1f})" if ranked > 1 else ""
     seeds = max(len(c.seeds) for board in boards for row in board.rows for c in row.cells.values())
     few = (
-        f" ({_count(seeds, 'seed')}: differences are tested from {SEEDS_FOR_BOLD} on)"
+        f" ({_count(seeds, 'seed')}; significance is tested from {SEEDS_FOR_BOLD} on)"
         if seeds < SEEDS_FOR_BOLD
         else ""
     )
@@ -205,8 +216,8 @@ def _certify(boards: Sequence[Board]) -> str:
 
 
 def learned(rows: Sequence[Standing], boards: Sequence[Board]) -> list[str]:
-    """A sentence on the methods that train a network, where there are two or more: whose draws have
-    the law of exact ones, on which target, and who of them leads."""
+    """A sentence on the methods that train a network, where there are two or more: whose draws
+    cannot be told from exact ones by distance, on which target, and which ranks first of them."""
     mine = {row.sampler for board in boards for row in board.rows if row.spent.parameters > 0}
     at = {}
     for board in boards:
@@ -218,8 +229,8 @@ def learned(rows: Sequence[Standing], boards: Sequence[Board]) -> list[str]:
         return []
     leader = next(row.sampler for row in rows if row.sampler in mine)
     return [
-        "Of the methods that train a network, the draws of these have the law of exact ones: "
-        f"{', '.join(at.values())}; by place {leader} comes first among them."
+        "Of the methods that train a network, the distance of the draws is within the noise floor "
+        f"for {', '.join(at.values())}; {leader} ranks first among them."
     ]
 
 

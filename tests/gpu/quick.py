@@ -80,7 +80,7 @@ def records(folder: Path, seconds: float, notes: Notes) -> None:
 def leaders(output: str) -> list[dict[str, str]]:
     """The leaderboard that the command prints: lines below its head, columns two spaces apart."""
     lines = output.splitlines()
-    heads = [i for i, line in enumerate(lines) if line.split()[:3] == ["sampler", "mean", "place"]]
+    heads = [i for i, line in enumerate(lines) if line.split()[:3] == ["sampler", "mean", "rank"]]
     if not heads:
         return []
     columns = [part.strip() for part in lines[heads[-1]].split("  ") if part.strip()]

@@ -194,7 +194,7 @@ def test_without_msgspec_sections_say_what_to_fetch():
 def test_the_leaderboard_is_read_as_it_is_printed():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     lines = quick.leaders(readme)
-    assert len(lines) >= 9 and list(lines[0])[:2] == ["sampler", "mean place"]
+    assert len(lines) >= 9 and list(lines[0])[:2] == ["sampler", "mean rank"]
     assert quick.leaders("nothing") == []
 
 

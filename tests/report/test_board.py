@@ -3,6 +3,7 @@
 import json
 
 from tests.tools.made_runs import (
+    cost_rows,
     write,
 )
 from tests.tools.result_sets import put
@@ -23,7 +24,7 @@ def test_a_run_of_another_allowance_stands_in_another_table(tmp_path, fabricated
     runs = collect(tmp_path).runs.set_index("sampler")
     assert runs["budget"].to_dict() == {"exact": 1000, "biased": 200, "chains": 200}
     assert runs["values"].to_dict() == {"exact": 1000, "biased": 200, "chains": 200}
-    assert table.count("| `exact` | 1,000 | ") == 3  # calls, beside the scores of each grid
+    assert cost_rows(table)["exact"]["training: values"] == "1,000"
     for limits in ({}, {"flops": 2e11}, {"seconds": 60.0}):
         put(tmp_path / "limits", "it", 0, {"w2": 1.0}, limits=limits)
     made = boards(collect(tmp_path / "limits"))
@@ -47,20 +48,22 @@ def test_fewer_draws_gain_nothing_from_their_wider_floor(tmp_path):
     rows = {row.sampler: row for row in board.rows}
     cells = {name: row.cells["energy_distance"] for name, row in rows.items()}
     assert cells["few"].verdict is Verdict.FEW and cells["few"].few
-    assert [rows[n].place.place for n in ("at", "near", "few")] == [1, 2, 3]  # 0.03 + 2 * 0.05
+    assert [rows[n].ranks.rank for n in ("at", "near", "few")] == [1, 2, 3]  # 0.03 + 2 * 0.05
     assert rows["at"].best and not rows["few"].best and not rows["near"].best
     text = markdown(collect(tmp_path), [board], tmp_path)
-    assert "∼ 0.02 [0.02, 0.02], n 100 |" in text and "| 0.03 ± 0.05, n 100 |" in text
-    assert r"$\sim$ $0.020$" in latex("x", [board]) or r"$\sim$ $0.02$" in latex("x", [board])
+    assert "| 0.02 [0.02, 0.02], n 100 |" in text and "; n 100: 0.03 ± 0.05 |" in text
+    assert r"$n = 100$" in latex("x", [board]) and r"\approx$ $0.02" not in latex("x", [board])
 
 
 def test_what_a_row_spent_stands_beside_what_it_might(tmp_path):
     put(tmp_path, "some", 0, {"energy_distance": 1.0}, train=[700, 90])
     put(tmp_path, "all", 0, {"energy_distance": 1.0})
     (board,) = boards(collect(tmp_path))
-    assert board.allowance == "allowance: 1,000 calls; spent in training: 700 to 1,000 calls"
+    assert board.allowance == "budget: 1,000 calls; spent in training: 700 to 1,000 calls"
     text = markdown(collect(tmp_path), [board], tmp_path)
-    assert "| `some` | 1 · 700 |" in text and "| `all` | 1 · 1.0k |" in text
+    rows = cost_rows(text)
+    spent = [(rows[n]["training: values"], rows[n]["training: gradients"]) for n in ("some", "all")]
+    assert spent == [("700", "90"), ("1,000", "500")]
 
 
 def test_own_estimates_of_log_z_must_own_their_errors(tmp_path):

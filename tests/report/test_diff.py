@@ -138,7 +138,7 @@ def test_the_command_ends_as_it_says(tmp_path, capsys):
     assert "WORSE (1)" in said and "gmm9 (1,000) · it · w2: " in said
     with made.open(encoding="utf-8") as file:
         rows = {row["metric"]: row["change"] for row in csv.DictReader(file)}
-    assert rows == {"w2": "worse", "mmd": "not told apart"}
+    assert rows == {"w2": "worse", "mmd": "not significant"}
     assert main(["diff", str(a), str(b), "--metrics", "mmd"]) == 0
     assert main(["diff", str(b), str(a)]) == 0 and "BETTER (1)" in capsys.readouterr().out
     assert main(["diff", str(a), str(tmp_path / "none")]) == 2

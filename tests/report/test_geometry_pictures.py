@@ -19,6 +19,7 @@ from tiltbench.report.pictures.particles import HALF, particles
 from tiltbench.report.pictures.particles import discs as drawing
 from tiltbench.report.pictures.strips import Sample, gathered, histogram, reference
 from tiltbench.report.pictures.style import HUES
+from tiltbench.report.tables.legend import head, number
 from tiltbench.samplers.sampler import Draws
 from tiltbench.score.curve import DISTANCES
 from tiltbench.score.folder import score
@@ -165,9 +166,9 @@ def test_metrics_of_the_kind_stand_in_the_table_and_others_are_not_mentioned(tab
     balls, sea = (table.split(f"## {name} · 100 calls")[1] for name in ("balls", "sea"))
     balls, sea = balls.split("\n## ")[0], sea.split("\n## ")[0]
     for name in ("config_w2", "distance_w2", "energy_w2"):
-        assert f"{name} ↓" in balls
+        assert f"{head(name)} |" in balls
     for name in ("magnetisation_err", "two_point_err", "energy_w2"):
-        assert f"{name} ↓" in sea
+        assert f"{head(name)} |" in sea
     assert "magnetisation" not in balls and "config_w2" not in sea
     assert "no particles" not in table and "not a lattice" not in table
     assert "### Particles and lattices" in table
@@ -205,8 +206,15 @@ def test_distances_and_curves_of_particles_are_config_w2(folder, table):
         known = scores[(scores["metric"] == metric) & scores["value"].notna()]["value"]
         assert mine.median == float(known.iloc[0])
     overview = table.split("## Overview")[1].split("##")[0]
-    (row,) = (line for line in overview.splitlines() if line.startswith("| `good` | *"))
-    assert row.count("*") == 2  # of three targets
+    by_distance = overview.split("**Distance of the unweighted draws")[1]
+    (row,) = (line for line in by_distance.splitlines() if line.startswith("| `good` |"))
+    shown = dict(zip(frames.runs["target"].unique(), row.split(" | ")[1:], strict=False))
+    for name, metric in metrics.items():
+        mine = frames.scores[
+            (frames.scores["target"] == name) & (frames.scores["metric"] == metric)
+        ]
+        value = float(mine["value"].dropna().iloc[0])
+        assert number(value) in shown[name]
 
 
 def test_histograms_are_shares_and_what_is_outside_is_stated():

@@ -33,7 +33,7 @@ def test_the_table_in_latex_has_every_row_and_score(fabricated):
     for name in [*MADE, "broken", "refused"]:
         assert text.count(rf"\texttt{{{name.replace('_', chr(92) + '_')}}}") >= 5
     assert "0 of 5, 5 diverged" in text and "0 of 1, 1 unsupported" in text
-    assert r"$\approx$ $\mathbf{" in text and "exact draws" in text
+    assert r"$\approx$ $\mathbf{" in text and "noise floor" in text
 
 
 def test_latex_and_html_escape_every_sign():

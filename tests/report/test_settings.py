@@ -54,7 +54,7 @@ def test_one_half_of_the_seeds_chooses_and_the_other_is_shown():
     assert best["smc"].shown["gmm9"].doublings == 2
     text = markdown(made)
     assert "on seeds 0, 1; the numbers are of seeds 2, 3" in text
-    assert f"| `lv, lr .01` | 3 | 1.0 {LAW} |" in text
+    assert f"| `lv, lr .01` | 3 | 2.0× {LAW} |" in text
 
 
 def test_one_setting_serves_all_targets_by_its_mean_rank():

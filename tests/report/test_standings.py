@@ -4,26 +4,24 @@ import math
 
 from tiltbench.report.board import Board, Row, Spent
 from tiltbench.report.compare import Cell, Verdict
-from tiltbench.report.places import Judged, Off, Order
+from tiltbench.report.ranks import Judged, Off, Ranks
 from tiltbench.report.standings import SHOWN, conclusion, leaderboard, standings
 
 NAN = math.nan
 
 
-def row(
-    sampler, place, at=False, finished=2, ends=None, seeds=2, metric="energy_distance", off=3.0
-):
+def row(sampler, rank, at=False, finished=2, ends=None, seeds=2, metric="energy_distance", off=3.0):
     verdict = Verdict.AT if at else Verdict.ABOVE
     scores = (1.0,) * seeds
     cell = Cell(1.0, 1.0, 1.0, NAN, 0.5, 0.1, verdict, tuple(range(seeds)), scores)
     calls = 4e4 if finished else NAN
     spent = Spent(calls, calls, 0.0, 0.0, 0.0, 1.0, 0.0, 100.0, False, False)
-    order = None if place is None else Order(place, place)
+    ranks = None if rank is None else Ranks(rank, rank)
     runs = finished + sum((ends or {}).values())
     cells = {metric: cell} if finished else {}
     score = Off("law", metric, 0.0 if at else off)
-    judged = None if place is None else Judged((score,), ())
-    return Row(sampler, order, runs, finished, ends or {}, cells, frozenset(), spent, judged)
+    judged = None if rank is None else Judged((score,), ())
+    return Row(sampler, ranks, runs, finished, ends or {}, cells, frozenset(), spent, judged)
 
 
 def gone(sampler, status):
@@ -34,7 +32,7 @@ def board(target, *rows, budget=40_000):
     return Board(target, budget, (), rows)
 
 
-def test_samplers_stand_by_their_mean_place():
+def test_samplers_stand_by_their_mean_rank():
     made = [
         board(
             "a", row("x", 1, at=True), row("y", 2), row("z", None, finished=0, ends={"failed": 2})
@@ -43,25 +41,27 @@ def test_samplers_stand_by_their_mean_place():
         board("c", row("x", 1), gone("y", "unsupported"), row("z", 2)),
     ]
     x, y, z = standings(made)
-    assert (x.sampler, x.place, x.boards, x.floor) == ("x", 4 / 3, 3, 1)
-    assert (y.sampler, y.place, y.boards) == ("y", 1.5, 2), "what does not apply counts for nothing"
-    assert (z.place, z.finished, z.runs) == ((3 + 3 + 2) / 3, 4, 6), "what failed comes last"
+    assert (x.sampler, x.rank, x.boards, x.floor) == ("x", 4 / 3, 3, 1)
+    assert (y.sampler, y.rank, y.boards) == ("y", 1.5, 2), "what does not apply counts for nothing"
+    assert (z.rank, z.finished, z.runs) == ((3 + 3 + 2) / 3, 4, 6), "what failed comes last"
     said = " ".join(leaderboard(made).split())
-    assert "x leads by mean place (1.3); somebody is at the floor, as good as exact draws" in said
-    assert "on 1 of 3 targets (2 seeds: differences" in said and "1 of 3 1 6 of 6 40k" in said
-    assert "exact draws 0 3 of 3 3" in said and "x 1.3 3.0 1 of 3" in said
+    assert "x ranks first (mean rank 1.3); some sampler is as good as exact draws in every" in said
+    assert (
+        "score on 1 of 3 targets (2 seeds; significance" in said and "1 of 3 1 6 of 6 40k" in said
+    )
+    assert "exact draws ≤ 1× 3 of 3 3" in said and "x 1.3 8.0× 1 of 3" in said
 
 
 def test_a_tie_at_the_floor_has_two_leaders_and_five_seeds_need_no_warning():
     made = [board("a", row("x", 1, True, 5, seeds=5), row("y", 1, True, 5, seeds=5))]
     assert "✗" not in leaderboard(made)
     (*_, said) = leaderboard(made).splitlines()
-    assert said == "x and y lead; somebody is at the floor, as good as exact draws."
+    assert said == "x and y rank first; some sampler is as good as exact draws in every score."
 
 
 def test_one_sampler_has_nobody_beside_it():
     said = leaderboard([board("a", row("x", 1))])
-    assert "x has nobody to be compared with; nobody is at the floor" in said
+    assert "x has no sampler to be compared with; no sampler is as good as exact draws" in said
 
 
 def test_nothing_finished_and_nothing_known():
@@ -69,7 +69,7 @@ def test_nothing_finished_and_nothing_known():
     assert "0 of 3" in leaderboard(failed)
     assert "No run has finished, so there is nothing to compare" in leaderboard(failed)
     unknown = [board("a", row("x", None, metric="ess_model"), row("y", None, metric="ess_model"))]
-    assert "Nobody has a place: no target here has a truth" in leaderboard(unknown)
+    assert "Nobody is ranked: no target here has a truth" in leaderboard(unknown)
     assert conclusion([], [], 0).startswith("No run has finished")
 
 
@@ -98,20 +98,20 @@ def test_the_untrained_base_is_shown_wherever_it_stands():
 
 
 def test_a_sentence_on_what_trains_a_network():
-    def trained(name, place, off):
-        made = row(name, place)
+    def trained(name, rank, off):
+        made = row(name, rank)
         judged = Judged((Off("law", "energy_distance", off), Off("energies", "obs_b2", 2.0)), ())
         return made._replace(judged=judged, spent=made.spent._replace(parameters=9.0))
 
     on = [board("a", row("smc", 1), trained("x", 2, 0.0), trained("y", 3, 1.0))]
     on.append(board("b", row("smc", 1), trained("x", 2, 0.5), trained("y", 3, 1.0)))
     said = " ".join(leaderboard(on).split())
-    assert "have the law of exact ones: 1 of 2 on a, 0 of 2 on b; by place x comes first" in said
+    assert "within the noise floor for 1 of 2 on a, 0 of 2 on b; x ranks first among them" in said
     assert "train a network" not in leaderboard([board("a", row("smc", 1), trained("x", 2, 0.0))])
 
 
 def test_a_table_of_fewer_calls_is_not_mixed_in():
-    """Two in a small table would have places 1 and 2, before the second of ten."""
+    """Two in a small table would have ranks 1 and 2, before the second of ten."""
     whole = board("a", *(row(f"s{k}", k + 1) for k in range(4)))
     small = board("a", row("mala at 1,000", 2), row("untrained at 1,000", 1), budget=1_000)
     said = leaderboard([whole, small])

@@ -8,6 +8,7 @@ import pytest
 from tests.tools.made_runs import (
     MADE,
     cost_rows,
+    rank_rows,
     write,
 )
 from tiltbench.records.record import Status
@@ -54,8 +55,8 @@ def rows_of(table, sampler):
 def test_scores_stand_beside_their_floors_and_one_sided_ones_are_never_bold(table):
     of_exact = [line for line in rows_of(table, "exact") if "≈ **" in line]
     assert len(of_exact) >= 2  # as drawn, and after weighting
-    section = table[table.index("## gmm9 · ") :].split("\n**Draws, after")[0]
-    assert section.count("| *exact draws* |") == 2  # of places, of scores
+    section = table[table.index("## gmm9 · ") :].split("\n**Importance-weighted")[0]
+    assert section.count("| *noise floor* |") == 2  # of ranks, of scores
     assert "±" not in of_exact[-1]
     weights = [line for line in rows_of(table, "one_mode") if "e-1" in line]
     assert weights and not any("**" in line for line in weights)
@@ -96,11 +97,9 @@ def test_work_done_in_drawing_is_shown_and_marked(tmp_path):
     score(tmp_path, jobs=1)
     table = text_of(tmp_path)
     rows = cost_rows(table)
-    assert rows["exact"]["drawing: values"] == "200" and rows["exact"]["drawing: grads"] == "0"
-    assert (
-        rows["biased"]["drawing: values"] == "700 ⚠" and rows["biased"]["drawing: grads"] == "5,000"
-    )
-    assert "`⚠` Drawing took more evaluations than training." in table
+    drawing = {n: [rows[n][f"drawing: {of}"] for of in ("values", "gradients")] for n in rows}
+    assert drawing == {"exact": ["200", "0"], "biased": ["700", "5,000"]}
+    assert "- drawing took more evaluations than training: `biased`" in table
     frame = collect(tmp_path).scores.groupby("sampler").first()
     spent = ["train_values", "train_grads", "draw_values", "draw_grads"]
     assert frame.loc["biased", spent].tolist() == [1000, 0, 700, 5000]
@@ -108,7 +107,7 @@ def test_work_done_in_drawing_is_shown_and_marked(tmp_path):
     assert frame.loc["biased", ended].tolist() == [2e6, 3e3, 1.5, "flops"]
 
 
-def test_notes_of_runs_are_printed_and_no_training_is_no_place(tmp_path):
+def test_notes_of_runs_are_printed_and_no_training_is_no_rank(tmp_path):
     import inspect
 
     from tiltbench.report.frame import UNTRAINED
@@ -123,11 +122,11 @@ def test_notes_of_runs_are_printed_and_no_training_is_no_place(tmp_path):
     table = text_of(tmp_path)
     assert f"- {UNTRAINED}: `exact` (seed 0)\n" in table
     assert table.count("no probes: oh") == 1 and "- no probes: oh: `biased`, `chains`" in table
-    rows = cost_rows(table)
-    assert rows["exact"]["place"] == "–" and rows["biased"]["place"].startswith(("1", "2"))
+    rows = rank_rows(table)
+    assert rows["exact"]["rank"] == "–" and rows["biased"]["rank"].startswith(("1", "2"))
 
 
-def test_a_score_below_its_floor_is_marked_and_as_far_off_as_one_above(tmp_path):
+def test_a_score_below_its_floor_is_named_and_as_far_off_as_one_above(tmp_path):
     for name in ("exact", "biased"):
         record = write(tmp_path / "runs", name, 0)
     score(tmp_path, jobs=1)
@@ -137,9 +136,10 @@ def test_a_score_below_its_floor_is_marked_and_as_far_off_as_one_above(tmp_path)
     path.write_text(json.dumps(found))
     table = text_of(tmp_path)
     overview = table.split("## Overview")[1].split("\n## ")[0]
-    assert "| `biased` | ▼ -9 · 1.0k |" in overview
-    places = {name: row["place"] for name, row in cost_rows(table).items()}
-    assert (places["biased"], places["exact"]) == ("2", "1")
+    assert "| `biased` | -9 |" in overview
+    assert "it counts against them: `biased` (energy_distance)" in table
+    ranks = {name: row["rank"] for name, row in rank_rows(table).items()}
+    assert (ranks["biased"], ranks["exact"]) == ("2", "1")
 
 
 def test_sentences_that_differ_in_numbers_are_said_once():

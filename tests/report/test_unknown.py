@@ -21,8 +21,8 @@ from tiltbench.report.pictures.axes import span
 from tiltbench.report.pictures.curves import _level, learning
 from tiltbench.report.pictures.style import looks
 from tiltbench.report.pictures.weights import window
-from tiltbench.report.places import judged
 from tiltbench.report.publish import publish
+from tiltbench.report.ranks import judged
 from tiltbench.report.standings import leaderboard
 from tiltbench.report.tables.markdown import _misled, _none_off
 from tiltbench.report.tables.unknown import unknown
@@ -80,11 +80,11 @@ def test_nothing_is_said_of_a_side_that_is_not_there():
     assert made.unknown and _none_off(made) == ""
     said = " ".join(leaderboard([made]).split())
     assert "at the floor, as good as" not in said and "lead" not in said
-    assert "Nobody has a place" in said and "`tiltbench reference mine.py` certifies" in said
+    assert "Nobody is ranked" in said and "`tiltbench reference mine.py` certifies" in said
 
 
-def test_not_moving_wins_no_place():
-    """A chain that never moved may have any ksd: scores without a truth place nobody."""
+def test_not_moving_wins_no_rank():
+    """A chain that never moved may have any ksd: scores without a truth rank nobody."""
     cells = {"ksd": {"unmoved": cell(-50.0), "hmc": cell(0.1)}}
     cells["r_hat"] = {"hmc": cell(1.2)}
     assert judged(cells) == {}
@@ -245,7 +245,7 @@ def test_the_page_has_both_tables_and_the_curves(folder, tmp_path):
         browser.open(folder / "report.html")
         browser.show("target-0")
         page = browser.run("document.querySelector('main').innerText")
-        assert "so there are no places" in page and "tiltbench reference bell.py" in page
+        assert "so nobody is ranked" in page and "tiltbench reference bell.py" in page
         assert "What the samplers say" in page and "How far samplers are from each other" in page
         assert "They meet at 0" not in page and "sees what a sampler has missed" in page
         heads = "[...document.querySelectorAll('main figcaption b')].map((b) => b.innerText)"

@@ -165,7 +165,12 @@ def only(truth, g):
     return Outcome(Draws(truth.sample(N, g)), None, {})
 
 
-def cost_rows(table, head="place |"):
+def rank_rows(table):
+    """{sampler: {column: text}} of the first table of ranks."""
+    return cost_rows(table, "rank |")
+
+
+def cost_rows(table, head="draws |"):
     """{sampler: {column: text}} of the first cost table."""
     lines = table[table.index(f"| sampler | {head}") :].splitlines()
     cells = [[cell.strip() for cell in line.split(" | ")] for line in lines if line.startswith("|")]
@@ -173,7 +178,7 @@ def cost_rows(table, head="place |"):
     rows = {}
     for row in cells[2:]:
         if len(row) == len(cells[0]):
-            rows.setdefault(row[0].strip("| `"), dict(zip(names, row, strict=False)))
+            rows.setdefault(row[0].strip("| `✗"), dict(zip(names, row, strict=False)))
     return rows
 
 

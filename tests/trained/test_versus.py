@@ -219,7 +219,7 @@ def test_what_lies_within_two_errors_is_not_said_to_be_nearer():
     board = SimpleNamespace(target="bell.py", allowed="100 calls")
     near, far = Estimate(0.13, 0.09, 2), Estimate(-0.13, 0.04, 2)
     said = _said(board, Compared({("a", "b"): near, ("a", "c"): far}, {}))
-    assert "  a and b cannot be told apart: 0.13 ± 0.09 nats\n" in said
+    assert "  a and b do not differ significantly: 0.13 ± 0.09 nats\n" in said
     assert said.endswith("  c is nearer than a by 0.13 ± 0.04 nats")
 
 

@@ -28,11 +28,27 @@ from tiltbench.report.compare import scale
 from tiltbench.report.frame import Frames, metric_of
 from tiltbench.report.page.views import views
 from tiltbench.report.pictures.style import looks
-from tiltbench.report.places import shown
-from tiltbench.report.tables.legend import NOT_BETTER, SIDES, brief, legend, physics, truthless
-from tiltbench.report.tables.markdown import PLACES, places_of, worst
+from tiltbench.report.ranks import times
+from tiltbench.report.standings import remarks
+from tiltbench.report.tables.legend import (
+    NOT_BETTER,
+    SIDES,
+    brief,
+    legend,
+    physics,
+    truthless,
+)
+from tiltbench.report.tables.markdown import RANKS, ranks_of, worst
 from tiltbench.report.tables.misled import misled
-from tiltbench.report.tables.reasons import dashes, ends, marks, notes, places
+from tiltbench.report.tables.reasons import (
+    below,
+    dashes,
+    dear,
+    ends,
+    marks,
+    notes,
+    unranked_why,
+)
 from tiltbench.report.tables.unknown import (
     APART,
     HOW_APART,
@@ -40,7 +56,7 @@ from tiltbench.report.tables.unknown import (
     HOW_SAID,
     NEARER,
     SAID,
-    no_places,
+    unranked,
 )
 from tiltbench.report.targets import targets_of
 from tiltbench.score.curve import DISTANCES, UNJUDGED
@@ -106,7 +122,9 @@ def data(frames: Frames, boards: Sequence[Board], folder: Path) -> Json:
         "scale": scale(),
         "groups": GROUPS,
         "metrics": {name: _metric(name) for name in names},
-        "places": [column._asdict() for column in places_of(boards)],
+        "ranks": [column._asdict() for column in ranks_of(boards)],
+        "remarks": remarks(boards),
+        "least": times(0.0),
         "distances": DISTANCES,
         "notBetter": NOT_BETTER,
         "sides": SIDES,
@@ -152,9 +170,18 @@ def _metric(name: str) -> Json:
 
 def _board(board: Board, frames: Frames) -> Json:
     runs, scores = board.of(frames.runs), board.of(frames.scores)
-    said = [*marks(board), *places(board), *ends(runs), *dashes(runs, scores), *notes(runs)]
+    said = [
+        *marks(board),
+        *below(board),
+        *dear(board),
+        *unranked_why(board),
+        *ends(runs),
+        *dashes(runs, scores),
+        *notes(runs),
+    ]
     return {
         "target": board.target,
+        "remarks": remarks([board]),
         "budget": board.budget,
         "limits": board.limits,
         "allowed": board.allowed,
@@ -170,13 +197,14 @@ def _board(board: Board, frames: Frames) -> Json:
             column.metric: [floor._asdict() for floor in board.other_floors(column.metric)]
             for column in board.columns
         },
+        "unfit": [column.metric for column in board.columns if board.unfit(column.metric)],
         "said": [one._asdict() for one in said],
         "unknown": _unknown(board) if board.unknown else None,
     }
 
 
 def _unknown(board: Board) -> Json:
-    """Why there are no places, and the tables of what samplers say beside each other."""
+    """Why nobody is ranked, and the tables of what samplers say beside each other."""
     found = board.beside
     tables = []
     if found is not None and found.statistics:
@@ -197,7 +225,7 @@ def _unknown(board: Board) -> Json:
         why = [f"– {name}: {reason}." for name, reason in found.apart.items()]
         note = " ".join([HOW_NEARER, *why]).replace("`", "")
         tables.append(_table(NEARER, note, ["sampler", *samplers], rows))
-    return {"why": no_places(board.target), "certify": board.certifiable, "tables": tables}
+    return {"why": unranked(board.target), "certify": board.certifiable, "tables": tables}
 
 
 def _table(title: str, note: str, heads: list[str], rows: list[list[Any]]) -> Json:
@@ -212,12 +240,12 @@ def _said(said: Said | None) -> Json | None:
 def _row(board: Board, row: Row) -> Json:
     return {
         "sampler": row.sampler,
-        "places": {column.field: column.of(row.place) for column in PLACES},
-        "why": "; ".join(row.place.why) if row.place else "",
+        "ranks": {column.field: column.of(row.ranks) for column in RANKS},
+        "why": "; ".join(row.ranks.why) if row.ranks else "",
         "worst": worst(row) if row.judged else None,
         "off": _doublings(row),
         "offs": [
-            {"group": off.group, "metric": off.metric, "off": shown(off)}
+            {"group": off.group, "metric": off.metric, "off": times(off.doublings)}
             for off in (row.judged.scores if row.judged else ())
         ],
         "behind": row.behind,
@@ -233,8 +261,7 @@ def _row(board: Board, row: Row) -> Json:
                 "v": c.median,
                 "lo": c.low,
                 "hi": c.high,
-                "se": c.se,
-                "bare": c.barless,
+                "se": math.nan if c.barless else c.se,
                 "fm": c.floor_mean,
                 "fs": c.floor_sd,
                 "n": c.draws if c.few else None,

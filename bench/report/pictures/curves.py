@@ -161,7 +161,7 @@ def _floors(
     edge = float((whole["floor_mean"] + 2 * whole["floor_sd"]).min()) if len(whole) else math.nan
     if math.isfinite(edge) and edge < band.edge:
         line = axes.axhline(edge, color=INK, lw=0.9, ls=":")
-        said["at the floor in the table below this"] = line
+        said["edge of the noise floor of the table"] = line
     return said
 
 

@@ -22,9 +22,10 @@ TOP = 12.0  # doublings at which a failed run is drawn
 
 
 def sensitivity(path: Path, frames: Frames) -> bool:
-    """Doublings of the worst score against the value of each parameter that differs among the
-    settings of a method: a point a setting and target, over all seeds; the line is the median of
-    the settings that share the value.  False where there is nothing to draw."""
+    """The worst score over the edge of the noise floor, as a logarithm, against the value of each
+    parameter that differs among the settings of a method: a point a setting and target, over all
+    seeds; the line is the median of the settings that share the value.  False where there is
+    nothing to draw."""
     panels = [(m, key) for m in methods(frames) if len(m.settings) > 1 for key in m.varied][:MOST]
     if not panels:
         return False
@@ -48,7 +49,7 @@ def sensitivity(path: Path, frames: Frames) -> bool:
             _axes(place, method, key)
         for place in places[len(panels) :]:
             place.set_visible(False)
-        places[0].set_ylabel("doublings off")
+        places[0].set_ylabel("log2(worst score / floor)")
         handles, labels = places[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return True

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 PANELS, COLUMNS, HEIGHT = 10, 5, 2.45  # HEIGHT: inches a row
 GOOD, MIDDLE, BAD = "#1b7f79", "#f4f1ea", "#c8553d"
 DISTANCE = (
-    "Distance to exact draws; below it the calls.  ● cannot be told from exact draws,\n"
-    "∼ the same with fewer draws, ▼ better than exact draws, ✗ not better than untrained"
+    "Distance to exact draws; below it the calls.\n"
+    "≈ within the noise floor, ✗ not better than untrained"
 )
 LOG_Z = (
-    "|log Z error| in nats, from own paths or as the method states it; below it:\n"
-    "from paths traced back from exact draws, Bennett's estimate from both"
+    "|log Z error| in nats, from forward paths or as the method states it;\n"
+    "below it: from reverse paths, Bennett's estimate from both"
 )
 SCALE = f"One scale of colours for all.  {scale()[0].upper()}{scale()[1:]}"
 
@@ -154,7 +154,7 @@ def heat(
 
     values = np.full((len(samplers), len(boards)), np.nan)
     shade = values.copy()
-    floor, below, tied = (np.zeros(values.shape, dtype=bool) for _ in range(3))
+    floor, tied = (np.zeros(values.shape, dtype=bool) for _ in range(2))
     marks: dict[tuple[int, int], str] = {}
     lines: dict[tuple[int, int], str] = {}
     for j, board in enumerate(boards):
@@ -166,10 +166,8 @@ def heat(
             values[i, j], tied[i, j] = c.median, name in row.best
             far = board.distance(row, name)
             shade[i, j] = np.nan if far is None else far
-            floor[i, j], below[i, j] = c.verdict is Verdict.AT, c.verdict is Verdict.BELOW
-            marks[i, j] = (
-                "∼" if c.verdict is Verdict.FEW else "✗" if row.behind and name in DISTANCES else ""
-            )
+            floor[i, j] = c.verdict is Verdict.AT
+            marks[i, j] = "✗" if row.behind and name in DISTANCES else ""
             lines[i, j] = below_it(row)
     scheme = LinearSegmentedColormap.from_list("tilt", [GOOD, MIDDLE, BAD]).with_extremes(bad=PALE)
     axes.imshow(np.ma.masked_invalid(shade), cmap=scheme, vmin=0, vmax=1, aspect="auto", alpha=0.85)
@@ -178,9 +176,7 @@ def heat(
         if np.isfinite(values[i, j]):
             text, colour = marks.get((i, j), "") + _brief(abs(float(values[i, j]))), INK
             if floor[i, j]:
-                text, colour = "●" + marks.get((i, j), ""), "white"
-            elif below[i, j]:
-                text = "▼"
+                text, colour = f"≈ {text}", "white"
             elif shade[i, j] < 0.2 or shade[i, j] > 0.85:
                 colour = "white"
         weight = "bold" if tied[i, j] else "normal"

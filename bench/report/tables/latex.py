@@ -11,18 +11,14 @@ from tiltbench.report.beside import Beside, Said
 from tiltbench.report.board import GROUPS, Board, Row
 from tiltbench.report.compare import Cell, Floor, Verdict
 from tiltbench.report.frame import SUFFIX, metric_of
-from tiltbench.report.places import shown
+from tiltbench.report.ranks import times
 from tiltbench.report.tables.legend import NOT_BETTER, brief
 from tiltbench.report.tables.reasons import marks
 from tiltbench.report.tables.unknown import APART, NEARER, SAID
 from tiltbench.score.curve import DISTANCES
 
 ARROW = {"lower": r"$\downarrow$", "higher": r"$\uparrow$"}
-MARK = {
-    Verdict.AT: r"$\approx$",
-    Verdict.BELOW: r"$\blacktriangledown$",
-    Verdict.FEW: r"$\sim$",
-}
+MARK = {Verdict.AT: r"$\approx$"}
 LONGEST = 60  # letters of a label: a longer one would make its table unreadable
 MARKED = r"$^\times$"  # not better than the untrained base
 ESCAPED = {
@@ -32,12 +28,10 @@ ESCAPED = {
     "'": r"{\char39}", "`": r"{\char96}",
 }  # fmt: skip
 HEAD = r"""% Tables of {name}, written by `tiltbench report`.
-% In the preamble: \usepackage{{booktabs,amssymb,graphicx}}
+% In the preamble: \usepackage{{booktabs,graphicx}}
 % A score is the median over seeds; in brackets stand the smallest and the largest seed.
-% The last row, exact draws, is the floor: mean +- standard deviation of what exact draws score.
+% The last row is the noise floor: mean +- standard deviation of what exact draws score.
 % \approx: within two standard deviations of the floor, so as good as exact draws.
-% \sim: the row has fewer draws and therefore a wider floor, printed beside it; within that one.
-% \blacktriangledown: better than exact draws by more than two standard deviations, never the best.
 % Bold: cannot be told from the best (paired t test over at least five seeds, Holm, 5 per cent).
 % \times: not better than the untrained base, by its worst score or by the law of its draws.
 """  # noqa: E501
@@ -55,12 +49,12 @@ def latex(name: str, boards: Sequence[Board]) -> str:
     parts = [HEAD.format(name=_slug(name))]
     parts += [
         _overview(
-            f"{_slug(name)}-places",
-            "What places go by: the worst score of each method, and by how many doublings it lies "
-            "beyond the edge of what exact draws score; in small print the place.",
+            f"{_slug(name)}-ranks",
+            "The worst score of each method over the edge of the noise floor, by which methods are "
+            "ranked; in small print the rank.",
             _worst,
             boards,
-            lambda board: "$0$",
+            lambda board: tex(0.0),
         ),
         _overview(
             f"{_slug(name)}-distance",
@@ -104,7 +98,7 @@ def _overview(
         [_code(sampler), *(found.get((i, sampler), "--") for i in range(len(boards)))]
         for sampler in samplers
     ]
-    last = ["exact draws", *map(exact, boards)]
+    last = ["noise floor", *map(exact, boards)]
     return tabular(label, caption, ["", *heads], [rows, [last]] if any(last[1:]) else [rows])
 
 
@@ -112,11 +106,19 @@ def _worst(row: Row) -> str:
     if row.judged is None:
         return "--"
     worst = row.judged.worst
-    size = shown(worst) if math.isfinite(worst.doublings) else r"\infty"
-    place = row.place.place if row.place else None
+    rank = row.ranks.rank if row.ranks else None
     name = "" if row.judged.level else rf" \texttt{{{escaped(worst.metric)}}}"
     mark = MARKED if row.behind else ""
-    return rf"${size}${name}{mark} {{\scriptsize {place or '--'}}}"
+    return rf"{tex(worst.doublings)}{name}{mark} {{\scriptsize {rank or '--'}}}"
+
+
+def tex(doublings: float) -> str:
+    """`times` for mathematics mode."""
+    ratio = times(doublings).removesuffix("×").replace("≤", r"\le").replace(",", r"{,}")
+    mantissa, _, power = ratio.partition("e")
+    if power:
+        ratio = rf"{mantissa}{{\times}}10^{{{power}}}"
+    return f"${ratio}$".replace("∞", r"\infty")
 
 
 def _exact(board: Board) -> str:
@@ -156,7 +158,7 @@ def _grid(name: str, board: Board, group: str) -> str:
              for m in columns]  # fmt: skip
     last = [
         [
-            "exact draws",
+            "noise floor",
             "",
             "",
             *(_pair(floor.mean, floor.sd) if floor else "" for floor in floors.values()),

@@ -1,4 +1,4 @@
-"""How a leaderboard is read: its marks and its numbers.  The words are in legend.md."""
+"""How a leaderboard is read: its two marks and its numbers.  The words are in legend.md."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 
 from tiltbench.report.compare import Verdict
+from tiltbench.report.frame import SUFFIX, metric_of
 
-MARK = {Verdict.AT: "≈ ", Verdict.BELOW: "▼ ", Verdict.FEW: "∼ "}
-BARLESS = "‡"
+MARK = {Verdict.AT: "≈ "}
 ARROW = {"lower": "↓", "higher": "↑"}
 BEHIND = "✗"  # beside a method that is not better than the untrained base
-NOT_BETTER = "not better than the untrained base, by its worst score or by the law of its draws"
+NOT_BETTER = "not better than the untrained base, in its worst score or in distance"
 SIDES = {
     "log_Z_err": "forward",
     "log_Z_rev_err": "reverse",
@@ -38,6 +38,13 @@ def truthless() -> str:
 
 def _page(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8").strip()
+
+
+def head(column: str) -> str:
+    """Of a column: `energy_w2 (nats) ↓`."""
+    metric = metric_of(column)
+    unit = "" if metric.unit == "1" else f" ({metric.unit})"
+    return f"{column.removesuffix(SUFFIX)}{unit} {ARROW[metric.better]}"
 
 
 def precise(value: float, se: float) -> str:

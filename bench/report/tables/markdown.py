@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from tiltbench.estimators import MEETING
 from tiltbench.report.board import GROUPS, Board, Row
 from tiltbench.report.compare import Cell, Floor, Verdict
-from tiltbench.report.frame import SUFFIX, Frames, metric_of
-from tiltbench.report.places import Order
-from tiltbench.report.places import shown as doublings
+from tiltbench.report.frame import Frames, metric_of
+from tiltbench.report.ranks import Ranks, times
+from tiltbench.report.standings import remarks
 from tiltbench.report.tables.grid import code, grid, sentence, text
 from tiltbench.report.tables.legend import (
-    ARROW,
-    BARLESS,
     BEHIND,
     MARK,
     NOT_BETTER,
-    brief,
+    head,
     legend,
     number,
     physics,
@@ -29,20 +27,31 @@ from tiltbench.report.tables.legend import (
 )
 from tiltbench.report.tables.misled import Misled, misled
 from tiltbench.report.tables.provenance import provenance
-from tiltbench.report.tables.reasons import Said, dashes, ends, marks, notes, places
-from tiltbench.report.tables.unknown import no_places, unknown
+from tiltbench.report.tables.reasons import (
+    Said,
+    below,
+    dashes,
+    dear,
+    ends,
+    marks,
+    notes,
+    unranked_why,
+)
+from tiltbench.report.tables.unknown import unknown, unranked
 from tiltbench.score.curve import DISTANCES
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-SLANTED = {"config_w2", "log_Z_own_err"}  # in the overview, where they stand in for another
+
+FLOOR = "*noise floor*"
 
 
 def markdown(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
     """The whole of table.md."""
     parts = [
         f"# {text(folder.resolve().name)}",
+        text(" ".join(remarks(boards))),
         "How to read the tables stands at the end.",
         _overview(boards),
         _misled(misled(frames), any(not board.unknown for board in boards)),
@@ -94,14 +103,18 @@ def _unmet(frames: Frames) -> str:
 
 def _leaderboard(board: Board, runs: DataFrame, scores: DataFrame) -> str:
     title = f"## {text(board.target)} · {text(board.allowed)}"
-    allowance = text(board.allowance[0].upper() + board.allowance[1:])
-    parts = [title, f"{allowance}.", _cost(board)]
+    spent = text(board.allowance[0].upper() + board.allowance[1:])
+    parts = [title, text(" ".join(remarks([board]))), f"{spent}."]
+    parts += ["**Ranking**", _ranking(board)]
     for key, caption in GROUPS.items():
         columns = [c.metric for c in board.columns if c.group == key]
-        if columns and key != "probes":  # which stand with the cost
+        if columns:
             parts += [f"**{caption}**", _grid(board, columns)]
-    parts.append("\n".join(_line(said) for said in marks(board)))
-    lines = [_line(s) for s in (*ends(runs), *places(board), *dashes(runs, scores), *notes(runs))]
+    parts += ["**Cost**", _cost(board)]
+    parts.append("\n".join(_line(said) for said in (*marks(board), *below(board), *dear(board))))
+    lines = [
+        _line(s) for s in (*ends(runs), *unranked_why(board), *dashes(runs, scores), *notes(runs))
+    ]
     if lines:
         listed = "\n".join(lines)
         parts.append(f"<details><summary>Dashes and failures</summary>\n\n{listed}\n\n</details>")
@@ -109,8 +122,8 @@ def _leaderboard(board: Board, runs: DataFrame, scores: DataFrame) -> str:
 
 
 def _without_truth(board: Board) -> str:
-    """Why there are no places, and what samplers say beside each other."""
-    said = no_places(text(board.target))
+    """Why nobody is ranked, and what samplers say beside each other."""
+    said = unranked(text(board.target))
     if board.certifiable:
         said += f" {code(f'tiltbench reference {board.target}')} certifies one from long chains."
     return "\n\n".join(filter(None, (said, unknown(board.beside))))
@@ -129,27 +142,28 @@ def _line(said: Said) -> str:
 
 
 def _grid(board: Board, columns: list[str]) -> str:
-    """A row a sampler, the calls it spent, then its scores; last what exact draws score."""
-    heads = [f"{c.removesuffix(SUFFIX)} {ARROW[metric_of(c).better]}" for c in columns]
-    floors = {column: board.floor(column) for column in columns}
+    """A row a sampler, then its scores; last the noise floor."""
     rows = [
-        [code(row.sampler), _count(row.spent.calls), *(_cell(row, c) for c in columns)]
+        [code(row.sampler), *(_cell(row, c) for c in columns)]
         for row in board.rows
         if any(column in row.cells for column in columns)
     ]
-    if any(floors.values()):
-        rows.append(["*exact draws*", "", *(_exact(floor) for floor in floors.values())])
-        fewer = [_fewer(board, column) for column in columns]
-        rows += [["*exact draws, fewer*", "", *fewer]] if any(fewer) else []
-    return grid(["sampler", "calls", *heads], rows)
+    floors = [_floor(board, column) for column in columns]
+    rows += [[FLOOR, *floors]] if any(floors) else []
+    return grid(["sampler", *map(head, columns)], rows)
+
+
+def _floor(board: Board, column: str) -> str:
+    """`0.12 ± 0.04`, with those of fewer draws behind it."""
+    first, noisy = board.floor(column), board.unfit(column)
+    said = _exact(first) + (" (too noisy to rank by)" if first and noisy else "")
+    return "; ".join(
+        filter(None, [said, *(f"n {f.n:.0f}: {_exact(f)}" for f in board.other_floors(column))])
+    )
 
 
 def _exact(floor: Floor | None) -> str:
     return f"{number(floor.mean)} ± {floor.sd:.1g}" if floor else ""
-
-
-def _fewer(board: Board, column: str) -> str:
-    return "; ".join(f"{_exact(f)}, n {f.n:.0f}" for f in board.other_floors(column))
 
 
 def _cell(row: Row, metric: str) -> str:
@@ -162,99 +176,105 @@ def _score(c: Cell, bold: bool) -> str:
     shown = f"**{value}**" if bold else value
     if len(c.seeds) > 1:
         shown += f" [{low}, {high}]"
-    if c.barless:
-        return f"{shown} {BARLESS}"
     if c.verdict is Verdict.NONE:
-        return shown + ("" if math.isnan(c.se) else f" ±{c.se:.1g}")
-    shown = MARK.get(c.verdict, "") + shown + (f", n {c.draws:.0f}" if c.few else "")
-    return f"*({shown})*" if c.verdict is Verdict.UNFIT else shown
+        return shown + ("" if math.isnan(c.se) or c.barless else f" ±{c.se:.1g}")
+    return MARK.get(c.verdict, "") + shown + (f", n {c.draws:.0f}" if c.few else "")
 
 
-def _cost(board: Board) -> str:
-    """Places, how far off the worst score is, and what was spent; last the exact draws."""
-    probes = [column.metric for column in board.columns if column.group == "probes"]
-    known = places_of([board])
-    flops, ended = board.has_flops, any(row.spent.ended_by for row in board.rows)
+def _ranking(board: Board) -> str:
+    """Ranks, and the worst score, by which they go; last the noise floor."""
+    known = ranks_of([board])
     rows = [
         [
             code(row.sampler) + (f" {BEHIND}" if row.behind else ""),
-            *(_place(column.of(row.place)) for column in known),
+            *(_rank(column.of(row.ranks)) for column in known),
             worst(row),
             f"{row.finished} of {row.runs}{_ends(row)}",
+        ]
+        for row in sorted(board.rows, key=_by_rank)
+    ]
+    if any(row.judged for row in board.rows):
+        rows.append([FLOOR, *([""] * len(known)), times(0.0), ""])
+    heads = [column.head for column in known]
+    return grid(["sampler", *heads, "worst score / floor", "seeds"], rows)
+
+
+def _by_rank(row: Row) -> tuple[bool, int, str]:
+    rank = RANKS[0].of(row.ranks)
+    return rank is None, rank or 0, row.sampler
+
+
+def _cost(board: Board) -> str:
+    """What training and drawing spent, medians over seeds."""
+    flops, ended = board.has_flops, any(row.spent.ended_by for row in board.rows)
+    rows = [
+        [
+            code(row.sampler),
             _count(row.spent.draws) + (" (fewer than asked)" if row.spent.fewer else ""),
             _count(row.spent.values),
             _count(row.spent.grads),
             *([_large(row.spent.flops)] if flops else []),
             _seconds(row.spent.train_seconds),
             *([row.spent.ended_by or "–"] if ended else []),
-            _count(row.spent.draw_values) + (" ⚠" if row.spent.dear else ""),
+            _count(row.spent.draw_values),
             _count(row.spent.draw_grads),
             *([_large(row.spent.draw_flops)] if flops else []),
             _seconds(row.spent.seconds),
             _count(row.spent.parameters),
-            *(_cell(row, probe) for probe in probes),
         ]
         for row in board.rows
     ]
     heads = [
         "sampler",
-        *(column.head for column in known),
-        "worst score, doublings off",
-        "seeds",
         "draws",
-        "values",
-        "grads",
-        *(["flops"] if flops else []),
-        "training s",
+        "training: values",
+        "training: gradients",
+        *(["training: FLOP"] if flops else []),
+        "training: s",
         *(["ended by"] if ended else []),
         "drawing: values",
-        "drawing: grads",
-        *(["drawing: flops"] if flops else []),
-        "seconds",
+        "drawing: gradients",
+        *(["drawing: FLOP"] if flops else []),
+        "whole run, s",
         "parameters",
-        *probes,
     ]
-    if any(row.judged for row in board.rows):
-        rows.append(
-            ["*exact draws*", *([""] * len(known)), "0", *([""] * (len(heads) - 2 - len(known)))]
-        )
     return grid(heads, rows)
 
 
 class Column(NamedTuple):
-    """A kind of place."""
+    """A kind of rank."""
 
     head: str
     field: str
 
-    def of(self, order: Order | None) -> int | None:
+    def of(self, order: Ranks | None) -> int | None:
         return None if order is None else getattr(order, self.field)
 
 
-PLACES = (
-    Column("place", "place"),
-    Column("at equal calls", "calls"),
-    Column("at equal compute", "compute"),
-    Column("grad = 2", "priced"),
+RANKS = (
+    Column("rank", "rank"),
+    Column("rank at equal calls", "calls"),
+    Column("rank at equal compute", "compute"),
+    Column("rank, a gradient as two calls", "priced"),
 )
 
 
-def places_of(boards: Sequence[Board]) -> list[Column]:
-    """The place at the end, and the others where anybody has one."""
-    orders = [row.place for board in boards for row in board.rows]
-    return [PLACES[0], *(c for c in PLACES[1:] if any(c.of(order) for order in orders))]
+def ranks_of(boards: Sequence[Board]) -> list[Column]:
+    """The rank at the end, and the others where anybody has one."""
+    orders = [row.ranks for board in boards for row in board.rows]
+    return [RANKS[0], *(c for c in RANKS[1:] if any(c.of(order) for order in orders))]
 
 
-def _place(place: int | None) -> str:
-    return "–" if place is None else str(place)
+def _rank(rank: int | None) -> str:
+    return "–" if rank is None else str(rank)
 
 
 def worst(row: Row) -> str:
-    """`5.1 mode_tv; no log Z`: the score that its place goes by, and what it has no score in."""
+    """`34× mode_tv; no log Z`: the score that its rank goes by, and what it has no score in."""
     if row.judged is None:
         return "–"
     off = row.judged.worst
-    said = "0" if row.judged.level else f"{doublings(off)} {off.metric}"
+    said = times(off.doublings) + ("" if row.judged.level else f" {off.metric}")
     return "; ".join([said, *(f"no {group}" for group in row.judged.lacking)])
 
 
@@ -275,37 +295,33 @@ def _count(value: float) -> str:
 
 
 def _overview(boards: Sequence[Board]) -> str:
-    """Samplers against targets: distance to exact draws and errors of log Z."""
-    floors = [_exact(_floor_of_distance(board)) for board in boards]
-    distance = _matrix(boards, _distance, ["*exact draws*", *floors])
+    """Samplers against targets: the worst score, the distance to exact draws, errors of log Z."""
+    distance = _matrix(boards, _distance, [FLOOR, *map(_floor_of_distance, boards)])
     sides = _matrix(boards, _sides)
-    off = _matrix(boards, worst, ["*exact draws*", *map(_none_off, boards)])
+    off = _matrix(boards, worst, [FLOOR, *map(_none_off, boards)])
     parts = ["## Overview"]
     if off:
         parts.append(
-            "**What places go by: the worst score, by how many doublings it lies beyond the edge "
-            f"of what exact draws score**\n\n{off}"
+            "**Worst score of each method, as a multiple of the edge of the noise floor (what "
+            f"ranks go by)**\n\n{off}"
         )
     if distance:
         parts.append(
-            "**Distance to exact draws: the energy distance, for particles *config_w2* in slanted "
-            f"print. After the dot: calls in training**\n\n{distance}\n\n"
-            "`≈` cannot be told from exact draws. `∼` the same with fewer draws, whose floor is "
-            "wider. `▼` better than exact draws, as correlated draws can be. "
-            f"`{BEHIND}` {NOT_BETTER}."
+            "**Distance of the unweighted draws to exact draws: energy_distance, of particles "
+            f"config_w2**\n\n{distance}\n\n"
+            f"`≈` within the noise floor, as good as exact draws. `{BEHIND}` {NOT_BETTER}."
         )
     if sides:
         parts.append(
-            "**Error of log Z, nats: from the method's own paths / from paths traced back from "
-            "exact draws / Bennett's estimate from both. Slanted: the method's own estimate where "
-            f"it has no such weights**\n\n{sides}"
+            "**Error of log Z in nats: forward paths / reverse paths from exact draws / Bennett's "
+            f"estimate from both**\n\n{sides}"
         )
     return "\n\n".join(parts) if parts[1:] else ""
 
 
 def _none_off(board: Board) -> str:
     """What exact draws would have; nothing where nobody is judged."""
-    return "0" if any(row.judged for row in board.rows) else ""
+    return times(0.0) if any(row.judged for row in board.rows) else ""
 
 
 def _matrix(boards: Sequence[Board], shown: Callable[[Row], str], last: Sequence[str] = ()) -> str:
@@ -319,9 +335,8 @@ def _matrix(boards: Sequence[Board], shown: Callable[[Row], str], last: Sequence
     return grid(["sampler", *heads], [*rows, last] if any(last[1:]) else rows)
 
 
-def _floor_of_distance(board: Board) -> Floor | None:
-    floors = (board.floor(name) for name in DISTANCES)
-    return next((floor for floor in floors if floor), None)
+def _floor_of_distance(board: Board) -> str:
+    return next((_exact(floor) for name in DISTANCES if (floor := board.floor(name))), "")
 
 
 def _distance(row: Row) -> str:
@@ -329,8 +344,7 @@ def _distance(row: Row) -> str:
     if name is None:
         return "–"
     said = MARK.get(row.cells[name].verdict, "") + number(row.cells[name].median)
-    said = f"*{said}*" if name in SLANTED else said
-    return f"{said}{f' {BEHIND}' if row.behind else ''} · {brief(row.spent.calls)}"
+    return f"{said}{f' {BEHIND}' if row.behind else ''}"
 
 
 def _sides(row: Row) -> str:
@@ -338,14 +352,9 @@ def _sides(row: Row) -> str:
     if not found:
         return "–"
     if "log_Z_own_err" in found:
-        return f"*{number(found['log_Z_own_err'].median)}*"
+        return f"own estimate {number(found['log_Z_own_err'].median)}"
     sides = ("log_Z_err", "log_Z_rev_err", "log_Z_bar_err")
-    texts = [
-        number(found[name].median) + (f" {BARLESS}" if found[name].barless else "")
-        if name in found
-        else "–"
-        for name in sides
-    ]
+    texts = [number(found[name].median) if name in found else "–" for name in sides]
     return " / ".join(texts) if texts[1:] != ["–", "–"] else texts[0]
 
 

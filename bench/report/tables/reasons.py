@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tiltbench.metric import KINDS
 from tiltbench.report.board import Board
+from tiltbench.report.compare import Verdict
 from tiltbench.report.tables.legend import BEHIND
 
 if TYPE_CHECKING:
@@ -97,12 +98,29 @@ def marks(board: Board) -> list[Said]:
     return [Said(f"{BEHIND} not better than the untrained base", about)] if about else []
 
 
-def places(board: Board) -> list[Said]:
-    """Why a row has no place, or not each of them."""
+def below(board: Board) -> list[Said]:
+    """Scores better than those of exact draws."""
+    about = {
+        row.sampler: ", ".join(m for m, c in row.cells.items() if c.verdict is Verdict.BELOW)
+        for row in board.rows
+    }
+    about = {name: metrics for name, metrics in about.items() if metrics}
+    why = "better than exact draws by more than two sd, as correlated draws or missing tails can be"
+    return [Said(f"{why}; it counts against them", about)] if about else []
+
+
+def dear(board: Board) -> list[Said]:
+    """Rows that paid more for their draws than for their training."""
+    about = {row.sampler: "" for row in board.rows if row.spent.dear}
+    return [Said("drawing took more evaluations than training", about)] if about else []
+
+
+def unranked_why(board: Board) -> list[Said]:
+    """Why a row has no rank, or not each of them."""
     rows = [
         (row.sampler, 0, why, "")
         for row in board.rows
-        if row.place and row.finished
-        for why in row.place.why
+        if row.ranks and row.finished
+        for why in row.ranks.why
     ]
     return list(_gathered(rows, {row.sampler: 1 for row in board.rows}))

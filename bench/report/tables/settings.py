@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import re
 
-from tiltbench.report.places import Judged, shown
+from tiltbench.report.ranks import Judged, times
 from tiltbench.report.settings import Best, Choice
 from tiltbench.report.tables.grid import code, grid, text
-from tiltbench.report.tables.latex import escaped, tabular
+from tiltbench.report.tables.latex import escaped, tabular, tex
 
 ROWS, COLUMNS = 40, 6  # of a page
 NUMBER = (
-    "A number says by how many doublings the worst score lies beyond the edge of what exact draws "
-    "score; 0 is as good as exact draws"
+    "A number is the worst score over the edge of the noise floor; up to 1 it is as good as exact "
+    "draws"
 )
 
 
 def markdown(choice: Choice) -> str:
     if choice.chosen_on and not choice.best:
         return (
-            "No setting can be called the best: settings are chosen as places are given, by scores "
-            "that need a truth, and no run here has one. `tiltbench tune` chooses by what a method "
-            "says of itself; `tiltbench reference` certifies a truth.\n"
+            "No setting can be called the best: settings are chosen as methods are ranked, by "
+            "scores that need a truth, and no run here has one. `tiltbench tune` chooses by what a "
+            "method says of itself; `tiltbench reference` certifies a truth.\n"
         )
     if not choice.best:
         return (
@@ -47,7 +46,8 @@ def _cells(best: Best, choice: Choice) -> list[str]:
 def _cell(found: Judged | None) -> str:
     if found is None:
         return "–"
-    return "0" if found.level else f"{shown(found.worst)} {text(found.worst.metric)}"
+    ratio = times(found.doublings)
+    return ratio if found.level else f"{ratio} {text(found.worst.metric)}"
 
 
 def _seeds(choice: Choice) -> tuple[str, str]:
@@ -87,5 +87,4 @@ def latex(name: str, choice: Choice) -> str:
 def _tex(found: Judged | None) -> str:
     if found is None:
         return "--"
-    size = found.doublings
-    return f"${size:.1f}$" if math.isfinite(size) else r"$\infty$"
+    return tex(found.doublings)

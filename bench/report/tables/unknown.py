@@ -31,9 +31,9 @@ HOW_NEARER = (
 )
 
 
-def no_places(target: str) -> str:
+def unranked(target: str) -> str:
     return (
-        f"The truth of {target} is unknown, so there are no places: no score here sees what a "
+        f"The truth of {target} is unknown, so nobody is ranked: no score here sees what a "
         "sampler has missed, and one that never moved could have the best of them."
     )
 

@@ -1,1 +1,1 @@
-"""Families of methods, told apart by paired tests."""
+"""Families of methods, compared by paired tests."""

@@ -13,7 +13,7 @@ import numpy as np
 from tiltbench.report.board import boards
 from tiltbench.report.compare import holm
 from tiltbench.report.frame import Frames
-from tiltbench.report.places import GROUPS
+from tiltbench.report.ranks import GROUPS
 from tiltbench.studies.families.paired import Pair, paired
 
 MOST = 12.0  # doublings that count: a run that failed, or lies farther off, has so many
@@ -76,8 +76,8 @@ def read(frames: Frames, planned: Iterable[tuple[str, str]]) -> tuple[list[Stand
                 family = families[row.sampler]
                 if family is None or "unsupported" in row.ends:
                     continue
-                order = row.place
-                if order is None or order.place is None:  # it failed
+                order = row.ranks
+                if order is None or order.rank is None:  # it failed
                     pair = MOST, MOST
                 else:
                     pair = capped(order.compute_off), capped(order.calls_off)
@@ -125,7 +125,7 @@ class Told(NamedTuple):
         if not n:
             return "–"
         ahead = f"{self.pair.ahead} of {n} targets"
-        return f"{self.pair.mean:+.1f}{bar(self.pair)}; {ahead}; p = {p:.2g}"
+        return f"{ratio(self.pair)}; nearer on {ahead}; p = {p:.2g}"
 
 
 def compared(stands: Sequence[Stand], reading: str) -> list[Told]:
@@ -146,5 +146,13 @@ def nearest(stands: Iterable[Stand], family: str, reading: str) -> Stand | None:
     return min(mine, key=lambda s: s.mean(reading), default=None)
 
 
-def bar(pair: Pair) -> str:
-    return "" if math.isnan(pair.se) else f" ± {pair.se:.1f}"
+def ratio(pair: Pair) -> str:
+    """`9.8× (6.9× to 14×)`: of a mean of doublings the factor, with one standard error."""
+    found = _factor(pair.mean)
+    if math.isnan(pair.se):
+        return found
+    return f"{found} ({_factor(pair.mean - pair.se)} to {_factor(pair.mean + pair.se)})"
+
+
+def _factor(doublings: float) -> str:
+    return f"{2**doublings:.2g}×" if abs(doublings) < 6.5 else f"{2**doublings:.1g}×"

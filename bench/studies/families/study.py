@@ -13,6 +13,7 @@ from tiltbench.records.published import results
 from tiltbench.report.compare import LEVEL
 from tiltbench.report.frame import frames_of
 from tiltbench.report.pictures.style import COLOURS, GREY, picture
+from tiltbench.report.ranks import times
 from tiltbench.report.tables.grid import frame_grid
 from tiltbench.studies.common.stored import folder_of
 from tiltbench.studies.families.conclusions import conclusions
@@ -22,9 +23,9 @@ from tiltbench.studies.families.stands import (
     MOST,
     Stand,
     Told,
-    bar,
     compared,
     nearest,
+    ratio,
     read,
 )
 from tiltbench.study import Answer, Claim, Study, verdict
@@ -73,7 +74,10 @@ def _target_lines(stands: Sequence[Stand]) -> Iterator[dict[str, str]]:
         yield line
 
 
-METHODS = "Each method over the targets it applies to, nearest first: mean ± standard error."
+METHODS = (
+    "Each method over the targets it applies to, nearest first: geometric mean, and in brackets "
+    "one standard error below and above it."
+)
 
 
 def _method_lines(stands: Sequence[Stand]) -> Iterator[dict[str, str]]:
@@ -88,12 +92,12 @@ def _method_lines(stands: Sequence[Stand]) -> Iterator[dict[str, str]]:
         line = {"method": f"`{method}`", "family": mine[0].family, "targets": str(len(mine))}
         for reading, said in READINGS.items():
             found = over(mine, reading)
-            line[f"doublings off, at {said}"] = f"{found.mean:.1f}" + bar(found)
+            line[f"worst score / floor, at {said}"] = ratio(found)
         yield line
 
 
 def _named(stands: Iterable[Stand], reading: str) -> str:
-    return ", ".join(f"`{s.method}` {s.mean(reading):.1f} ({s.family})" for s in stands)
+    return ", ".join(f"`{s.method}` {times(s.mean(reading))} ({s.family})" for s in stands)
 
 
 def _pair_lines(tests: Mapping[str, Sequence[Told]]) -> Iterator[dict[str, str]]:
@@ -101,7 +105,8 @@ def _pair_lines(tests: Mapping[str, Sequence[Told]]) -> Iterator[dict[str, str]]
         line = {"families": f"{of_pair[0].a} − {of_pair[0].b}"}
         for told, said in zip(of_pair, READINGS.values(), strict=True):
             line[f"at {said}"] = str(told)
-            line[f"nearer, at {said}"] = f"**{told.nearer}**" if told.nearer else "not told apart"
+            nearer = f"**{told.nearer}**" if told.nearer else "not significantly different"
+            line[f"nearer, at {said}"] = nearer
         yield line
 
 
@@ -132,11 +137,11 @@ def _words(stands: Sequence[Stand], unready: int) -> str:
     )
     return (
         f"From the stored runs of `{SUITE}`: {targets} targets, up to {seeds} seeds.{left} A "
-        "number is how many doublings a method's worst score lies beyond the edge of what exact "
-        "draws score, the mean over seeds; 0 is as good as exact draws, and a run that failed or "
-        f"lies farther off counts {MOST:g}. At equal compute everybody is read at the least flops "
-        "that a learned method of the table has spent, at equal calls at the least calls; a method "
-        "of which that is not known is left out of that column.\n\n"
+        "number is a method's worst score as a multiple of the edge of the noise floor, the "
+        "geometric mean over seeds; up to 1 it is as good as exact draws, and a run that failed or "
+        f"lies farther off counts {2**MOST:,.0f}. At equal compute everybody is read at the least "
+        "FLOP that a learned method of the table has spent, at equal calls at the least calls; a "
+        "method of which that is not known is left out of that column.\n\n"
         f"The families. {members}.\n\n"
         "Each two families are compared on the same targets. On a target a family is stood for by "
         "that of its methods which is nearest on the *other* targets, so that a family gains "
@@ -153,7 +158,7 @@ def _draw(path: Path, stands: Sequence[Stand]) -> None:
     with picture(path, 1, len(READINGS), size) as (figure, grid):
         for panel, (reading, said) in zip(grid[0], READINGS.items(), strict=True):
             _panel(panel, stands, targets, reading)
-            panel.set_xlabel(f"doublings off, at {said}", color=GREY)
+            panel.set_xlabel(f"log2(worst score / floor), {said}", color=GREY)
             panel.set_yticks(range(len(targets)), targets if panel is grid[0, 0] else [])
             panel.invert_yaxis()
         named = grid[0, 0].get_legend_handles_labels()

@@ -1,4 +1,4 @@
-"""Which place does a failure get?  Draws that fail in one known way, scored and ranked like any."""
+"""Which rank does a failure get?  Draws that fail in one known way, scored and ranked like any."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tiltbench.plan.spec import build_target, parse, spec
 from tiltbench.records.record import Record, Status, write_outcome, write_record
 from tiltbench.report.board import Board, boards
 from tiltbench.report.frame import collect
-from tiltbench.report.places import GROUPS, Judged, shown
+from tiltbench.report.ranks import GROUPS, Judged, times
 from tiltbench.score.folder import score
 from tiltbench.studies.planted_failures.planted import EXACT, planted
 from tiltbench.study import Answer, Claim, Study, Verdict, verdict
@@ -31,8 +31,8 @@ class Ranked(NamedTuple):
 
     target: str
     case: str
-    place: int
-    by_mean: int  # the place if the mean over groups decided
+    rank: int
+    by_mean: int  # the rank if the mean over groups decided
     judged: Judged
 
     @property
@@ -84,10 +84,10 @@ def _ranked(board: Board) -> list[Ranked]:
     means = {case: mean_of(mine) for case, mine in judged.items()}
     rows = []
     for row in board.rows:
-        assert row.judged is not None and row.place is not None and row.place.place is not None
+        assert row.judged is not None and row.ranks is not None and row.ranks.rank is not None
         by_mean = 1 + sum(other < means[row.sampler] for other in means.values())
-        rows.append(Ranked(board.target, row.sampler, row.place.place, by_mean, row.judged))
-    return sorted(rows, key=lambda row: (row.place, row.mean))
+        rows.append(Ranked(board.target, row.sampler, row.ranks.rank, by_mean, row.judged))
+    return sorted(rows, key=lambda row: (row.rank, row.mean))
 
 
 def mean_of(judged: Judged) -> float:
@@ -102,17 +102,15 @@ def _table(found: Sequence[Ranked]) -> DataFrame:
         groups = {}
         for group in GROUPS:
             off = row.judged.of(group)
-            said = (
-                "–" if off is None else "0" if off.doublings == 0 else f"{shown(off)} {off.metric}"
-            )
-            groups[group] = said
+            ratio = "–" if off is None else times(off.doublings)
+            groups[group] = f"{ratio} {off.metric}" if off and off.doublings else ratio
         rows.append(
             {
                 "target": row.target,
                 "draws": row.case,
-                "place": row.place,
+                "rank": row.rank,
                 **groups,
-                "place by the mean": row.by_mean,
+                "rank by the mean": row.by_mean,
             }
         )
     return DataFrame(rows)
@@ -124,10 +122,10 @@ def _words(found: Sequence[Ranked]) -> str:
     targets = dict.fromkeys(row.target for row in found)
     return (
         f"{_counts()}, {SEEDS} seeds, scored and ranked as those of any method. Under each group "
-        "of scores stands the worst, in doublings beyond the edge of what exact draws score; the "
-        f"largest of a row decides its place. {len(failures)} failures on {len(targets)} targets; "
-        f"the nearest to exact draws is *{least.case}* on `{least.target}`, "
-        f"{least.judged.doublings:.1f} doublings off by `{least.judged.worst.metric}`."
+        "of scores stands the worst, as a multiple of the edge of the noise floor; the largest of "
+        f"a row decides its rank. {len(failures)} failures on {len(targets)} targets; the nearest "
+        f"to exact draws is *{least.case}* on `{least.target}`, {times(least.judged.doublings)} by "
+        f"`{least.judged.worst.metric}`."
     )
 
 
@@ -139,7 +137,7 @@ def _claims(found: Sequence[Ranked]) -> tuple[Claim, ...]:
     exact = [row for row in found if row.case == EXACT]
     failures = [row for row in found if row.case != EXACT]
     behind = [row for row in failures if not row.judged.level]
-    first = [row for row in exact if row.place == 1]
+    first = [row for row in exact if row.rank == 1]
     noise = [row for row in failures if row.case == NOISE]
     law = [off.doublings for row in noise if (off := row.judged.of("law"))]
     hidden = _hidden(failures)
@@ -151,14 +149,14 @@ def _claims(found: Sequence[Ranked]) -> tuple[Claim, ...]:
                 len(first) < len(exact) or len(behind) < len(failures),
             ),
             f"exact draws first on {len(first)} of {len(exact)}; {len(behind)} of {len(failures)} "
-            f"failures behind them, by {min(r.judged.doublings for r in failures):.1f} doublings "
-            "or more",
+            f"failures behind them, at {times(min(r.judged.doublings for r in failures))} the "
+            "floor or more",
         ),
         Claim(
             "A small distance hides neither energies nor log Z",
-            verdict(all(row.place > 1 for row in noise), any(row.place == 1 for row in noise)),
-            f"noise of a fifth of the rms coordinate with log Z 27 nats off: {min(law):.1f} to "
-            f"{max(law):.1f} doublings off by law, places {_listed(noise)}",
+            verdict(all(row.rank > 1 for row in noise), any(row.rank == 1 for row in noise)),
+            f"noise of a fifth of the rms coordinate with log Z 27 nats off: {times(min(law))} to "
+            f"{times(max(law))} by distance, ranks {_listed(noise)}",
         ),
         Claim(
             "The mean over groups would let one group hide another, the worst does not",
@@ -169,7 +167,7 @@ def _claims(found: Sequence[Ranked]) -> tuple[Claim, ...]:
 
 
 def _listed(rows: Sequence[Ranked]) -> str:
-    return ", ".join(f"{row.place} on `{row.target}`" for row in rows)
+    return ", ".join(f"{row.rank} on `{row.target}`" for row in rows)
 
 
 def _hidden(failures: Sequence[Ranked]) -> list[str]:
@@ -178,13 +176,13 @@ def _hidden(failures: Sequence[Ranked]) -> list[str]:
     said = []
     for target in dict.fromkeys(row.target for row in failures):
         own = [row for row in failures if row.target == target]
-        most = max(own, key=lambda row: row.place - row.by_mean)
-        if most.place > most.by_mean:
+        most = max(own, key=lambda row: row.rank - row.by_mean)
+        if most.rank > most.by_mean:
             said.append(
-                f"`{target}`: *{most.case}*, {most.judged.doublings:.1f} doublings off by "
-                f"{most.judged.worst.group}, would go from place {most.place} to {most.by_mean}"
+                f"`{target}`: *{most.case}*, {times(most.judged.doublings)} by "
+                f"{most.judged.worst.group}, would go from rank {most.rank} to {most.by_mean}"
             )
     return said
 
 
-planted_failures = Study("planted_failures", "The place that a planted failure gets", run)
+planted_failures = Study("planted_failures", "The rank that a planted failure gets", run)

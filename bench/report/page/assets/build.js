@@ -76,7 +76,7 @@ function table({ label, columns, rows, tall, sort = null }) {
       column.order ? el("button", { type: "button", click: turn }, column.head) : column.head));
   });
   const fixed = columns.some((column) => column.exact)
-    ? el("tr", { class: "exact" }, columns.map((column, i) => el("td", {}, i ? column.exact ?? "" : "exact draws"))) : null;
+    ? el("tr", { class: "exact" }, columns.map((column, i) => el("td", {}, i ? column.exact ?? "" : "noise floor"))) : null;
   const node = el("div", { class: tall ? "scroll tall" : "scroll", tabindex: "0", role: "region", "aria-label": label },
     el("table", { "aria-label": label }, el("thead", {}, el("tr", {}, heads), fixed), body));
   draw();

@@ -1,7 +1,7 @@
 // The views of the page, by the part of its address after #.
 
 const MAIN = document.querySelector("main"), DIALOG = document.querySelector("dialog");
-const MARKS = { AT: "≈ ", BELOW: "▼ ", FEW: "∼ " };
+const MARKS = { AT: "≈ " };
 const KINDS = { AT: "at", BELOW: "below", UNFIT: "unfit", FEW: "few" };
 const ARROW = { lower: "↓", higher: "↑" };
 const several = unique(DATA.boards.map((b) => b.allowed)).length > 1;
@@ -22,7 +22,6 @@ function scoreCell(cell) {
   return [
     el("span", { class: kind }, `${MARKS[cell.is] ?? ""}${precise(cell.v, cell.se)}`),
     spread ? el("span", { class: "small" }, spread) : null,
-    cell.bare ? el("span", { class: "small" }, "‡") : null,
     known(cell.n) ? el("span", { class: "small" }, `n ${cell.n}`) : null,
   ];
 }
@@ -30,14 +29,15 @@ const floorText = (floor) => `${number(floor.mean)}±${number(Number(floor.sd.to
 const floorCell = (board, metric) => {
   const floor = board.floors[metric];
   if (!floor) return null;
-  return [el("span", { class: "score" }, `floor ${floorText(floor)}`), ...board.fewer[metric].map((f) => el("span", { class: "small" }, `${floorText(f)}, n ${whole(f.n)}`))];
+  return [el("span", { class: "score" }, floorText(floor)), board.unfit.includes(metric) ? el("span", { class: "small" }, "too noisy to rank by") : null, ...board.fewer[metric].map((f) => el("span", { class: "small" }, `${floorText(f)}, n ${whole(f.n)}`))];
 };
 // A long name breaks after these signs, if it must.
 const broken = (name) => name.split(/(?<=[_,[=])/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
 // What a column is sorted by: errors of either sign by their size.
 const sized = (metric, cell) => (!cell ? null : DATA.metrics[metric].perfect === "0" && !known(cell.fm) ? Math.abs(cell.v) : cell.v);
-const headOf = (metric) => `${metric} ${ARROW[DATA.metrics[metric].better]}`;
-const hintOf = (metric) => `${DATA.metrics[metric].better} is better; unit: ${DATA.metrics[metric].unit}`;
+const unitOf = (metric) => (DATA.metrics[metric].unit === "1" ? "" : ` (${DATA.metrics[metric].unit})`);
+const headOf = (metric) => `${metric}${unitOf(metric)} ${ARROW[DATA.metrics[metric].better]}`;
+const hintOf = (metric) => `${DATA.metrics[metric].better} is better`;
 function metricsNamed() {
   const have = unique(DATA.boards.flatMap((b) => b.columns));
   return Object.keys(DATA.metrics).filter((m) => have.includes(m));
@@ -70,7 +70,7 @@ function overview() {
           const row = rowOf(board, s), c = cellOf(board, s);
           if (row && !c && row.finished < row.runs) return badge(Object.keys(row.ends)[0] ?? "–");
           if (!c) return "–";
-          return [every ? every.show(row, named(board, s)) : scoreCell(c), el("span", { class: "small", title: row.behind || null }, `${row.spent} calls${row.behind ? " · ✗" : ""}`)];
+          return [every ? every.show(row, named(board, s)) : scoreCell(c), row.behind ? el("span", { class: "small", title: row.behind }, "✗") : null];
         },
         cell: (s) => {
           const c = cellOf(board, s), to = { click: () => { location.hash = `target-${i}`; } };
@@ -88,14 +88,15 @@ function overview() {
   draw(first);
   return [
     el("h2", {}, "Overview"),
+    el("p", {}, DATA.remarks.join(" ")),
     el("div", { class: "controls" }, choice("Score", [...joint.map((m) => [m, m]), ...metrics.map((m) => [m, headOf(m)])], first, draw)),
     place,
-    el("div", { class: "scale" }, el("span", {}, "at the floor"), el("i"), el("span", {}, "far from it")),
+    el("div", { class: "scale" }, el("span", {}, "within the noise floor"), el("i"), el("span", {}, "far above it")),
     el("ul", { class: "reasons soft" },
       el("li", {}, `The scale of colours is the same for every target, and does not depend on what other methods score: ${DATA.scale}`),
-      el("li", {}, "A score is the median over seeds; in brackets stand the smallest and the largest seed. The row of exact draws, the floor, says what a perfect sampler scores: mean ± standard deviation; below it the same of fewer draws (n), where some methods have fewer."),
-      el("li", {}, "≈ the score cannot be told from exact draws. ∼ the same with fewer draws, whose floor is wider. ▼ better than exact draws, as correlated draws can be. Bold: cannot be told from the best."),
-      el("li", {}, `✗ ${DATA.notBetter}. Calls are those of training. A head sorts; a cell opens its target.`)),
+      el("li", {}, "A score is the median over seeds; in brackets stand the smallest and the largest seed. The noise floor is what exact draws score: mean ± standard deviation; below it the same of fewer draws (n), where some methods have fewer."),
+      el("li", {}, "≈ within the noise floor, as good as exact draws. Bold: not significantly different from the best."),
+      el("li", {}, `✗ ${DATA.notBetter}. A head sorts; a cell opens its target.`)),
     DATA.misled.length ? [
       el("h3", {}, "One-sided against two-sided"),
       el("p", { class: "soft" }, "Runs whose own paths suggest success while exact draws of the target show a failure, the worst first."),
@@ -106,23 +107,23 @@ function overview() {
 
 // --- one target ---
 
-const HINTS = { place: "by the worst score, at the end of the allowance", calls: "read at the least calls that a learned method has spent", compute: "read at the least flops that a learned method has spent",
-  priced: "with a gradient priced at 2 values" };
+const HINTS = { rank: "by the worst score, at the end of the budget", calls: "read at the least calls that a method with a network has spent", compute: "read at the least FLOP that a method with a network has spent",
+  priced: "with a gradient priced at two calls" };
 function leaderboard(board, group, samplers) {
   const columns = [
     { head: "sampler", order: (r) => r.sampler, show: (r) => [
       el("button", { type: "button", class: "name", click: () => openRow(board, r.sampler) }, broken(r.sampler)),
       el("span", { class: "small" }, `${r.finished} of ${r.runs} seeds`, Object.entries(r.ends).map(([end, n]) => [", ", badge(end, `${n} `)]))] },
-    ...DATA.places.map(({ head, field }) => ({ head, hint: HINTS[field], order: (r) => r.places[field],
-      show: (r) => [el("span", { class: "score" }, r.places[field] ?? "–"), r.places[field] === null && r.why ? el("span", { class: "small", title: r.why }, "why: see below") : null] })),
-    { head: "doublings off", hint: "what places go by: the worst score, by how many doublings it lies beyond the edge of what exact draws score", order: (r) => r.off, exact: board.unknown ? null : [el("span", { class: "score" }, "0")],
+    ...DATA.ranks.map(({ head, field }) => ({ head, hint: HINTS[field], order: (r) => r.ranks[field],
+      show: (r) => [el("span", { class: "score" }, r.ranks[field] ?? "–"), r.ranks[field] === null && r.why ? el("span", { class: "small", title: r.why }, "why: see below") : null] })),
+    { head: "worst score / floor", hint: "what ranks go by: the worst score as a multiple of the edge of the noise floor", order: (r) => r.off, exact: board.unknown ? null : [el("span", { class: "score" }, DATA.least)],
       show: (r) => [el("span", { title: r.offs.map((o) => `${o.metric} ${o.off}`).join(", ") || null }, r.worst ?? "–"), r.behind ? el("span", { class: "small", title: r.behind }, "✗ not better than untrained") : null] },
   ];
   const mine = runsOf(board), typical = (sampler, of) => median(mine.filter((r) => r.sampler === sampler && r.finished).map(of).filter(known));
   const spent = (head, of, show, hint) => ({ head, hint, order: (r) => typical(r.sampler, of), show: (r) => show(typical(r.sampler, of)) });
   columns.push({ head: "calls", hint: "the larger of values and gradients in training", order: (r) => r.calls,
     show: (r) => whole(r.calls) });
-  if (board.rows.some((r) => known(r.flops))) columns.push({ head: "flops", hint: "floating-point operations in training", order: (r) => r.flops, show: (r) => large(r.flops) });
+  if (board.rows.some((r) => known(r.flops))) columns.push({ head: "FLOP", hint: "floating-point operations in training", order: (r) => r.flops, show: (r) => large(r.flops) });
   if (group === "cost") {
     columns.push(
       spent("values", (r) => r.values, whole), spent("grads", (r) => r.grads, whole),
@@ -143,7 +144,7 @@ function leaderboard(board, group, samplers) {
   return table({ label: `leaderboard of ${board.target}`, columns, rows: board.rows.filter((r) => samplers.has(r.sampler)), sort: { column: 1, up: true } }).node;
 }
 
-// Of a target whose truth is unknown: why nobody has a place, and what samplers say side by side.
+// Of a target whose truth is unknown: why nobody is ranked, and what samplers say side by side.
 function withoutTruth(board) {
   if (!board.unknown) return [];
   const { why, certify, tables } = board.unknown;
@@ -219,7 +220,7 @@ function curves(board, samplers, clock) {
     return lines({ title: text, series, xlabel, floor, edge, note, level });
   }).filter(Boolean);
   const few = runsOf(board).find((r) => r.curve)?.curve.n;
-  const read = board.unknown ? `A curve is scored with ${known(few) ? whole(few) : "few"} draws, the table with all: its score is the open marker at the end. Shaded: all seeds. None of these curves sees what a sampler has missed.` : `A curve is scored with ${known(few) ? whole(few) : "few"} draws, the table with all: its score is the open marker at the end. Grey: what exact draws score, as few as the curve's, ± 2 sd, where the axis is linear. Dotted: up to here a score is at the floor in the table. Shaded: all seeds.`;
+  const read = board.unknown ? `A curve is scored with ${known(few) ? whole(few) : "few"} draws, the table with all: its score is the open marker at the end. Shaded: all seeds. None of these curves sees what a sampler has missed.` : `A curve is scored with ${known(few) ? whole(few) : "few"} draws, the table with all: its score is the open marker at the end. Grey: what exact draws score, as few as the curve's, ± 2 sd, where the axis is linear. Dotted: the edge of the noise floor of the table. Shaded: all seeds.`;
   return made.length ? [el("div", { class: "wide" }, made), legend([...samplers].filter((s) => drawn.has(s))), el("p", { class: "soft" }, read)] : [el("p", { class: "soft" }, "No run has a learning curve.")];
 }
 
@@ -308,7 +309,7 @@ function target(i) {
   const facts = [board.allowance, view.dim ? `${view.dim} dimensions` : null,
     known(view.log_Z) ? `log Z = ${number(view.log_Z)}` : null, view.source ? `truth: ${view.source}` : null].filter(Boolean);
   return [
-    el("h2", {}, board.target), el("p", { class: "soft" }, facts.join(" · ")),
+    el("h2", {}, board.target), el("p", {}, board.remarks.join(" ")), el("p", { class: "soft" }, facts.join(" · ")),
     el("div", { class: "controls" },
       textbox("Filter samplers", "part of a name", (text) => { const test = words(text); chosen.test = test; draw(); }),
       choice("Columns", [...groups, ["cost", "Cost"]], chosen.group, set("group"))),
@@ -337,8 +338,8 @@ function compare() {
       const merit = (v) => (signed ? Math.abs(v) : v);
       const differences = [...va].filter(([s, v]) => known(v) && known(vb.get(s))).map(([s, v]) => merit(v) - merit(vb.get(s)));
       const untested = !DATA.metrics[metric].perfect ? "reported, not ranked"
-        : ca?.is === "AT" && cb?.is === "AT" ? "both at the floor"
-        : [ca, cb].some((c) => c?.is === "BELOW") ? "a score below its floor is no merit"
+        : ca?.is === "AT" && cb?.is === "AT" ? "both within the noise floor"
+        : [ca, cb].some((c) => c?.is === "BELOW") ? "a score better than exact draws is no merit"
         : [ca, cb].some((c) => c?.is === "UNFIT") ? "floor too noisy" : null;
       return { metric, ca, cb, test: paired(differences), untested };
     });
@@ -347,7 +348,7 @@ function compare() {
     const verdict = (r) => {
       if (r.untested) return r.untested;
       if (r.test.p === null) return "fewer than three common seeds";
-      if (!r.told) return "not told apart";
+      if (!r.told) return "not significantly different";
       return (r.test.mean < 0) === (DATA.metrics[r.metric].better === "lower") ? "A better" : "B better";
     };
     const columns = [
@@ -364,7 +365,7 @@ function compare() {
     place.replaceChildren(
       el("p", {}, el("b", {}, "A"), ` ${state.a}, `, el("b", {}, "B"), ` ${state.b}, on ${title(board)}`),
       table({ label: "paired tests", columns, rows }).node,
-      el("p", { class: "soft" }, `Paired t over common seeds, two-sided; verdicts after Holm's correction over the ${tested.length} scores tested here, at 5 %. With three seeds only large differences are told apart.`),
+      el("p", { class: "soft" }, `Paired t over common seeds, two-sided; verdicts after Holm's correction over the ${tested.length} scores tested here, at 5 %. With three seeds only large differences are significant.`),
       ...clocksOf(board).flatMap((clock) => curves(board, both, clock)),
       ...pictures(board, view, both, Math.min(...runsOf(board).map((r) => r.seed)), 0));
   };

@@ -1,10 +1,11 @@
-"""Who stands where on one leaderboard.
+"""Who ranks where on one leaderboard.
 
-**The rule.**  Every score is read as the number of doublings (half of them where it is a square) by
-which it lies beyond the edge of what exact draws score: 2 sd of its floor, above or below its mean;
-for an error of log Z twice its standard error, but .1 nats at least and 1 nat at most.  A method's
-place goes by the worst of its scores of the draws' law, mode mass, energies and log Z, and methods
-all of whose scores lie within the edges share the first place.
+**The rule.**  Every score (its square root where it is a square) is divided by the edge of the
+noise floor: 2 sd of what exact draws score, above or below its mean; for an error of log Z twice
+its standard error, but .1 nats at least and 1 nat at most.  A method's rank goes by the worst of
+these ratios over its scores of the draws' law, mode mass, energies and log Z, and methods all of
+whose scores lie within the edges share the first rank.  In here a ratio is its logarithm to base 2,
+`doublings`; it is printed as the ratio.
 
 The worst and not the mean: a failure shows in one group and leaves the others as they are, so that
 a mean divides it by their number (docs/reading.md has the planted failures under both).
@@ -62,7 +63,7 @@ class Off(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What a method's place goes by."""
+    """What a method's rank goes by."""
 
     scores: tuple[Off, ...]
     lacking: tuple[str, ...]  # groups that others on the board have a score in
@@ -91,14 +92,14 @@ class Judged(NamedTuple):
         return max(own, key=lambda off: off.doublings) if own else None
 
 
-class Order(NamedTuple):
-    """Places of one sampler; None where it has none.  Equal scores share a place."""
+class Ranks(NamedTuple):
+    """Ranks of one sampler; None where it has none.  Equal scores share a rank."""
 
-    place: int | None
+    rank: int | None
     priced: int | None = None  # with a gradient priced at 2 values
     calls: int | None = None  # at equal calls
     compute: int | None = None  # at equal compute
-    why: tuple[str, ...] = ()  # there is no place, or not each of them
+    why: tuple[str, ...] = ()  # there is no rank, or not each of them
     calls_off: float = math.nan  # doublings of the worst score at equal calls; NaN: not known
     compute_off: float = math.nan
 
@@ -186,7 +187,7 @@ def broken_seeds(scores: DataFrame) -> dict[tuple[str, str], int]:
     return Counter((m, s) for m, s, why in rows if any(part in why for part in BROKEN))
 
 
-# places
+# ranks
 
 Cut = Callable[[Mapping[str, Any]], tuple[str, float] | None]
 # of a run: the axis of its curve and the spend on it where it is to be read; None: at its end
@@ -194,20 +195,20 @@ Cut = Callable[[Mapping[str, Any]], tuple[str, float] | None]
 
 def orders(
     runs: DataFrame, found: Mapping[str, Judged], curves: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Order]:
-    """Places of one leaderboard's samplers: at the end of the allowance, with a gradient priced at
+) -> dict[str, Ranks]:
+    """Ranks of one leaderboard's samplers: at the end of the allowance, with a gradient priced at
     2 values, at equal calls and at equal compute.
 
-    No place for a sampler of which a run has made no training step.  The bill with gradients at 2
+    No rank for a sampler of which a run has made no training step.  The bill with gradients at 2
     counts max(values, grads) + grads: a value and a gradient taken together cost 2, a value alone
     1; a method whose bill exceeds the allowance is read where it meets it.  At equal calls
     (compute) everybody is read at the least calls (flops) that a learned method of the table has
     spent, a method with parameters that finished; spends within 5 % of it are equal to it.  Nobody
-    has such a place where no method is learned, or no learned one has flops on record.
+    has such a rank where no method is learned, or no learned one has flops on record.
 
     To be read earlier makes a method worse by what its learning curve (few draws) loses there: the
     doublings of the curve's worst score at that spend less those at its end, the median over seeds,
-    where positive.  No such place where the curve is missing."""
+    where positive.  No such rank where the curve is missing."""
     trained = runs.groupby("sampler")["trained"].all()
     fit = {name: mine for name, mine in found.items() if trained.get(name, False)}
     full = {name: mine.doublings for name, mine in fit.items()}
@@ -238,11 +239,11 @@ def orders(
     calls = read(_least(runs, "calls"), UNREAD.format("calls"))
     compute = read(_least(runs, "flops"), UNREAD.format("compute"))
     return {
-        name: Order(
-            _place(full, name),
-            _place(priced, name),
-            _place(calls, name),
-            _place(compute, name),
+        name: Ranks(
+            _rank(full, name),
+            _rank(priced, name),
+            _rank(calls, name),
+            _rank(compute, name),
             tuple(whys[name]),
             calls.get(name, math.nan),
             compute.get(name, math.nan),
@@ -252,16 +253,16 @@ def orders(
 
 
 UNPRICED = (
-    "no place with a gradient at 2 values: that bill exceeds the allowance, and without a learning "
+    "no rank with a gradient at 2 values: that bill exceeds the allowance, and without a learning "
     "curve nobody knows the score where it ends"
 )
 UNREAD = (
-    "no place at equal {}: it spent more than the least of the learned methods, or nobody counted, "
+    "no rank at equal {}: it spent more than the least of the learned methods, or nobody counted, "
     "and without a learning curve nobody knows its score there"
 )
 
 
-def _place(doublings: Mapping[str, float], name: str) -> int | None:
+def _rank(doublings: Mapping[str, float], name: str) -> int | None:
     if name not in doublings:
         return None
     return 1 + sum(other < doublings[name] for other in doublings.values())
@@ -382,9 +383,9 @@ def behind(found: Mapping[str, Judged], untrained: str | None) -> dict[str, str]
         for a in mine.scores:
             b = base.by(a.metric)
             if a.group == LAW and b and (a, b) != (mine.worst, base.worst):
-                pairs.append(("in the law of its draws", a, b))
+                pairs.append(("in distance", a, b))
         parts = [
-            f"{what} ({a.metric} {shown(a)} against {b.metric} {shown(b)})"
+            f"{what} ({a.metric} {times(a.doublings)} against {b.metric} {times(b.doublings)})"
             for what, a, b in pairs
             if a.doublings > 0 and a.doublings >= b.doublings
         ]
@@ -393,6 +394,13 @@ def behind(found: Mapping[str, Judged], untrained: str | None) -> dict[str, str]
     return made
 
 
-def shown(found: Off) -> str:
-    """Doublings to a tenth."""
-    return f"{found.doublings:.1f}" if math.isfinite(found.doublings) else "∞"
+def times(doublings: float) -> str:
+    """The ratio to the edge of the noise floor: `≤ 1×`, `8.6×`, `1,200×`, `∞`."""
+    if not doublings > 0:
+        return "≤ 1×"
+    if not math.isfinite(doublings):
+        return "∞"
+    ratio = 2**doublings
+    if ratio < 9.95:
+        return f"{ratio:.1f}×" if ratio > 1.095 else f"{ratio:.2f}×"
+    return f"{ratio:,.0f}×" if ratio < 1e6 else f"1e{math.log10(ratio):.0f}×"

@@ -1,4 +1,4 @@
-"""The rule of places, on scores made up: the worst score decides, and no score hides another."""
+"""The rule of ranks, on scores made up: the worst score decides, and no score hides another."""
 
 import math
 
@@ -11,7 +11,7 @@ from tiltbench.plan.suite import UNTRAINED
 from tiltbench.report.board import boards
 from tiltbench.report.compare import Verdict
 from tiltbench.report.frame import collect
-from tiltbench.report.places import (
+from tiltbench.report.ranks import (
     GROUPS,
     Judged,
     Off,
@@ -74,7 +74,7 @@ def test_reasons_in_records_say_what_is_broken():
         ("log_Z_rev_err", "a", NAN, "the estimate is -inf: a weight that must be positive is zero"),
         ("log_Z_err", "b", NAN, "the method gives no weights"),
         ("mode_tv", "b", 0.1, ""),
-        ("ess_model", "b", NAN, "40 of 40 log-weights are NaN or +inf"),  # no score of a place
+        ("ess_model", "b", NAN, "40 of 40 log-weights are NaN or +inf"),  # no score of a rank
     ]
     found = broken_seeds(DataFrame(rows, columns=["metric", "sampler", "value", "reason"]))
     assert set(found) == {(m, "a") for m in ("energy_w2", "log_Z_err", "log_Z_rev_err")}
@@ -98,7 +98,7 @@ def test_the_worst_group_decides_and_what_is_lacking_is_said():
     assert judged(cells)["far"].lacking == ("log Z",)
 
 
-# places
+# ranks
 
 
 def scored(**doublings):
@@ -122,26 +122,26 @@ def curve(last, middle):
             "floor": {"mean": 0.0, "sd": 0.5, "n": 50}}  # fmt: skip
 
 
-def places(found, curves, **options):
+def ranks(found, curves, **options):
     made = orders(runs_of(found, **options), found, curves)
-    return {name: (order.place, order.priced) for name, order in made.items()}
+    return {name: (order.rank, order.priced) for name, order in made.items()}
 
 
 def test_an_equal_bill_moves_methods_that_pay_for_gradients():
     found = scored(free=3.0, paid=2.0, floor=0.0, late=0.0)
     curves = {"paid": curve(4, 16), "floor": curve(0.1, 0.5), "late": curve(0.1, 64)}
-    assert places(found, curves) == {
+    assert ranks(found, curves) == {
         "free": (4, 2),
         "paid": (3, 3),
         "floor": (1, 1),
         "late": (1, 4),
     }
-    assert places(found, {}, values=500) == {
+    assert ranks(found, {}, values=500) == {
         **{"free": (4, 4), "paid": (3, 3), "floor": (1, 1), "late": (1, 1)}
     }
-    assert places(found, {})["paid"] == (3, None)  # its bill is too high, and there is no curve
+    assert ranks(found, {})["paid"] == (3, None)  # its bill is too high, and there is no curve
     pair = scored(free=1.0, paid=2.0)
-    assert places(pair, {"paid": curve(9, 1)})["paid"] == (2, 2)  # a curve that rises is no gain
+    assert ranks(pair, {"paid": curve(9, 1)})["paid"] == (2, 2)  # a curve that rises is no gain
 
 
 def test_at_equal_calls_and_compute_everybody_is_read_where_the_least_learned_one_ends():
@@ -155,7 +155,7 @@ def test_at_equal_calls_and_compute_everybody_is_read_where_the_least_learned_on
     }
     curves = {"slow": curve(8, 32), "lean": curve(4, 32)}
     made = orders(runs_of(found, **more), found, curves)
-    assert [made[n].place for n in found] == [4, 3, 1, 2]
+    assert [made[n].rank for n in found] == [4, 3, 1, 2]
     assert [made[n].calls for n in found] == [2, 3, None, 1]  # lean: 2 + 3 doublings at 500 calls
     assert [made[n].compute for n in found] == [3, 2, 1, None]  # slow: 3 + 2 doublings at 5e7
     assert any("equal calls" in why for why in made["classic"].why)
@@ -164,7 +164,7 @@ def test_at_equal_calls_and_compute_everybody_is_read_where_the_least_learned_on
     assert (equal_spend(runs, "calls"), equal_spend(runs, "flops")) == (500, 5e7)
 
 
-def test_records_without_flops_and_tables_without_learning_have_no_such_place():
+def test_records_without_flops_and_tables_without_learning_have_no_such_rank():
     found = scored(a=1.0, b=2.0)
     old = orders(runs_of(found, a={"parameters": 9}), found, {})
     assert [(o.calls, o.compute) for o in old.values()] == [(1, None), (2, None)]
@@ -175,11 +175,11 @@ def test_records_without_flops_and_tables_without_learning_have_no_such_place():
     assert math.isnan(equal_spend(unfinished, "calls"))
 
 
-def test_a_method_that_never_trained_or_has_no_score_has_no_place():
+def test_a_method_that_never_trained_or_has_no_score_has_no_rank():
     found = scored(free=0.5, paid=2.0)
-    assert places(found, {}, trained=False, values=500) == {"free": (None, None), "paid": (1, 1)}
+    assert ranks(found, {}, trained=False, values=500) == {"free": (None, None), "paid": (1, 1)}
     (order,) = orders(runs_of(["x"]), {}, {}).values()
-    assert order.place is None and order.why == ("no score to go by",)
+    assert order.rank is None and order.why == ("no score to go by",)
 
 
 def test_the_worst_score_of_a_curve():
@@ -204,8 +204,8 @@ def test_what_is_not_better_than_the_base_is_marked():
              "blob": two(2.0, 3.0), "level": two(0.0, 0.0)}  # fmt: skip
     said = behind(found, "base")
     assert set(said) == {"worse", "blob"}
-    assert said["worse"] == "in its worst score (energy_w2 5.0 against energy_w2 4.0)"
-    assert said["blob"] == f"in the law of its draws ({law} 2.0 against {law} 1.0)"
+    assert said["worse"] == "in its worst score (energy_w2 32× against energy_w2 16×)"
+    assert said["blob"] == f"in distance ({law} 4.0× against {law} 2.0×)"
     assert behind(found, None) == {}
     assert behind({name: two(0.0, 0.0) for name in ("base", "x")}, "base") == {}
 
@@ -223,10 +223,10 @@ def test_every_form_of_the_table_shows_the_mark_the_base_and_the_exact_draws(tmp
     assert {row.sampler for row in board.rows if row.behind} == {"harmed"}
     table = markdown(frames, [board], tmp_path)
     assert "| `harmed` ✗ | 3 |" in table and "| `untrained` | 2 |" in table
-    assert "- ✗ not better than the untrained base: `harmed` (in its worst score (w2 6.5" in table
-    assert "| *exact draws* |" in table and "| 2e+09 |" in table and "| flops |" in table
+    assert "- ✗ not better than the untrained base: `harmed` (in its worst score (w2 89×" in table
+    assert "| *noise floor* |" in table and "| 2e+09 |" in table and "| training: FLOP |" in table
     assert r"\texttt{harmed}$^\times$" in latex("x", [board])
-    assert "exact draws" in latex("x", [board])
+    assert "noise floor" in latex("x", [board])
 
 
 def test_a_worse_distance_is_marked_beside_a_better_one():
@@ -234,6 +234,4 @@ def test_a_worse_distance_is_marked_beside_a_better_one():
     base = Judged((Off("law", "energy_distance", 1.0), Off("law", "w2", 3.0)), ())
     mine = Judged((Off("law", "energy_distance", 1.1), Off("law", "w2", 2.0)), ())
     said = behind({"base": base, "mine": mine}, "base")
-    assert said == {
-        "mine": "in the law of its draws (energy_distance 1.1 against energy_distance 1.0)"
-    }
+    assert said == {"mine": "in distance (energy_distance 2.1× against energy_distance 2.0×)"}
