@@ -3,8 +3,8 @@
 Runs are paired by target, budget, sampler and seed; the labels decide, so that two commits whose
 parameters differ can be compared, and what else differs is said.  Scores by the same rules as bold
 in a table: errors of either sign by their size, both within the noise floor is a tie, a score below
-its floor no merit.  The rest is tested: paired t over common seeds, two-sided, with Holm's correction over
-every comparison that differs at all, whatever the target, the sampler and the metric.
+its floor no merit.  The rest is tested: paired t over common seeds, two-sided, with Holm's
+correction over every comparison that differs at all, whatever the target, sampler and metric.
 """
 
 from __future__ import annotations
