@@ -253,9 +253,9 @@ class Column(NamedTuple):
 
 RANKS = (
     Column("rank", "rank"),
-    Column("rank at equal calls", "calls"),
-    Column("rank at equal compute", "compute"),
-    Column("rank, a gradient as two calls", "priced"),
+    Column("at equal calls", "calls"),
+    Column("at equal compute", "compute"),
+    Column("gradient = 2 calls", "priced"),
 )
 
 
