@@ -7,7 +7,8 @@ START (or that follows a line that does), and of that the rows that begin with P
 `... ## only A, B` as the last title leaves the columns whose heads begin with A or B;
 `<!-- leaders: FOLDER -->` the leaderboard that `tiltbench report` prints of published results, with
 `## table` as a title without the sentences below it;
-`<!-- claims: FOLDER -->` one table of what all the studies in the folder claim, by study;
+`<!-- studies: FOLDER -->` one line for each study in the folder: its question and its verdicts;
+`<!-- verdicts: FOLDER -->` the verdicts of one study;
 `<!-- references: FOLDER -->` one of the certified references in the folder;
 `<!-- visit: FILE -->` the page of `make gpu`, or that there is none so far;
 `<!-- tree: FOLDER ... -->` these folders and those below, each with its first line;
@@ -36,6 +37,7 @@ PAGES = (
     "docs/gpu.md",
     "docs/oracle.md",
     "docs/studies.md",
+    *(f"docs/studies/{path.name}" for path in sorted((ROOT / "docs/studies").glob("*.md"))),
     "docs/physics.md",
     "docs/tuning.md",
     "docs/finetune_methods.md",
@@ -46,7 +48,7 @@ PAGES = (
     "docs/tutorials/unknown.md",
 )
 PART = re.compile(
-    r"(<!-- (?P<kind>show|rows|leaders|claims|references|tree|visit): (?P<file>\S+)"
+    r"(<!-- (?P<kind>show|rows|leaders|studies|verdicts|references|tree|visit): (?P<file>\S+)"
     r"(?P<titles>.*?) -->\n)"
     r".*?(<!-- end -->)",
     re.S,
@@ -59,8 +61,10 @@ def filled(page: str) -> str:
 
     def part_of(part: re.Match[str]) -> str:
         match part["kind"]:
-            case "claims":
-                made = _claims(part["file"])
+            case "studies":
+                made = _studies(part["file"])
+            case "verdicts":
+                made = _verdicts(part["file"])
             case "leaders":
                 made = _leaders(part["file"], part["titles"])
             case "references":
@@ -78,17 +82,34 @@ def filled(page: str) -> str:
     return PART.sub(part_of, text)
 
 
-def _claims(folder: str) -> str:
-    lines = ["| claim | verdict | study |", "|---|---|---|"]
-    for path in sorted((ROOT / folder).glob("*/claims.csv")):
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                cells = (row["claim"], f"**{row['verdict']}**")
-                link = f"[{path.parent.name}](../{folder}/{path.parent.name}/table.md)"
-                lines.append(
-                    "| " + " | ".join(c.replace("|", "\\|") for c in cells) + f" | {link} |"
-                )
+def _claims(folder: Path) -> dict[str, list[str]]:
+    """Claims by verdict: supported, refuted, open."""
+    found: dict[str, list[str]] = {"supported": [], "refuted": [], "open": []}
+    with (folder / "claims.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            found[row["verdict"]].append(row["claim"])
+    return found
+
+
+def _studies(folder: str) -> str:
+    lines = ["| question | study | claims supported | refuted | open |", "|---|---|---|---|---|"]
+    for path in sorted((ROOT / folder).glob("*/table.md")):
+        name = path.parent.name
+        question = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        own = (ROOT / "docs" / "studies" / f"{name}.md").exists()
+        link = f"studies/{name}.md" if own else f"../{folder}/{name}/table.md"
+        counts = [str(len(claims)) for claims in _claims(path.parent).values()]
+        lines.append("| " + " | ".join([question, f"[{name}]({link})", *counts]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _verdicts(folder: str) -> str:
+    claims = _claims(ROOT / folder)
+    counted = ", ".join(f"{len(mine)} {verdict}" for verdict, mine in claims.items() if mine)
+    lines = [f"**Verdict: {counted}.**"]
+    for verdict in ("refuted", "open"):
+        lines += [f"*{verdict.capitalize()}:* {claim}" for claim in claims[verdict]]
+    return "\n" + "\n\n".join(lines) + "\n\n"
 
 
 def _visit(file: str) -> str:
