@@ -6,7 +6,9 @@ E[steer | X_t] is the control's own u, weights A of mean 0 say where to go:
     E[A (steer - u) | X_t] = Cov(A, steer | X_t) = sigma grad E[A | X_t],
 
 the first order of sigma grad log E[exp A | X_t].  With A = log w less its mean, the log-weight of
-the path that led to X_1, it is u* - u to first order, and 0 at u* on every path.
+the path that led to X_1, it is 0 at u* on every path; at u* + e it is -e to first order in the
+directions that move the terminal law, and 0 in those that do not.  A weight that is equal for all
+paths takes u to E[steer | X_t], and so moves in the latter alone.
 """
 
 from __future__ import annotations
@@ -78,6 +80,12 @@ def count(model: Model, twin: Model) -> None:
 def relative_weights(log_w: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """exp log_w over its mean."""
     return torch.softmax(log_w, 0) * len(log_w)
+
+
+def check_match(match: float) -> None:
+    """Raises ValueError."""
+    if not 0 <= match <= 1:
+        raise ValueError(f"match is {match}; it must be from 0 to 1")
 
 
 def price(paths: int, steps: int, guided: bool) -> Cost:

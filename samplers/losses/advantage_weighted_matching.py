@@ -7,7 +7,8 @@ point by the difference of their denoising losses (arXiv 2509.25050; math.md 3.1
 
 and PPO's objective min(rho A, clip(rho) A) is climbed.  A is the log-weight of the path that led to
 X_1 less the mean of the others, 0 on every path at u*; beside it the gradient is u - u* to first
-order.
+order, as far as the terminal law goes: controls of one terminal law are told apart by a plain
+matching loss on the control's own draws, which is added (`match`) and leaves that law alone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import Batch, Loss, Options, made
-from tiltbench.samplers.losses._forward_process import control, price, weighed_points
+from tiltbench.samplers.losses._forward_process import (
+    check_match,
+    control,
+    price,
+    weighed_points,
+)
 from tiltbench.samplers.losses._matching import noising, path_log_w
 from tiltbench.samplers.losses._policy_gradient import (
     at_most_one,
@@ -34,23 +40,28 @@ from tiltbench.samplers.networks.model import Model
 from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.problem import Problem
 
-NAME = "advantage_weighted_matching"
+LR = 5e-4  # of the published form, where nothing damps the noise of the steps
 
 
 @dataclass(frozen=True)
 class Weighted(Options):
-    """`clip_range`: what the estimated ratio of an end point may be off 1 by."""
+    """`clip_range`: what the estimated ratio of an end point may be off 1 by; `match`: the weight
+    of |u - steer|^2 / 2 without advantages."""
 
     clip_range: float = 0.5
+    match: float = 0.5
 
     def __post_init__(self) -> None:
         check_clip(self.clip_range)
+        check_match(self.match)
 
     def loss(self) -> Loss:
-        return Loss(NAME, label, self.value, price, options=self)
+        return Loss("advantage_weighted_matching", label, self.value, price, options=self)
 
     def value(self, model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
-        return -objective(control(model, process, batch), batch, self.clip_range)
+        u = control(model, process, batch)
+        off = (u - batch["steer"]).square().sum(-1).mean() / 2
+        return self.match * off - objective(u, batch, self.clip_range)
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,7 @@ class Published(Options):
         check_kl(self.kl)
 
     def loss(self) -> Loss:
-        name = f"{NAME}_published"
+        name = "advantage_weighted_matching_published"
         return Loss(name, self.label, self.value, price, biased=True, options=self)
 
     def label(
@@ -99,11 +110,13 @@ def objective(u: Tensor, batch: Batch, clip_range: float) -> Tensor:
     return clipped(log_ratio, batch["weight"], clip_range).mean()
 
 
-advantage_weighted_matching = Preset(NAME, Diffusion(made(Weighted()), repeats=4))
+advantage_weighted_matching = Preset(
+    "advantage_weighted_matching", Diffusion(made(Weighted()), repeats=4)
+)
 """Advantage-weighted matching with the log-weights of paths for advantages."""
 
 advantage_weighted_matching_published = Preset(
-    f"{NAME}_published", Diffusion(made(Published()), repeats=4)
+    "advantage_weighted_matching_published", Diffusion(made(Published()), repeats=4, lr=LR)
 )
 """The published form (arXiv 2509.25050): r standardised within groups, and a pull to the base of
 weight `kl`.  Its fixed point is u = sigma grad E[r | X_t] / (kl s), s the standard deviation of r

@@ -30,8 +30,6 @@ from tiltbench.samplers.networks.model import Model
 from tiltbench.targets.bases.process import Path, Process, along
 from tiltbench.targets.problem import Problem
 
-NAME = "diffusion_dpo"
-
 
 @dataclass(frozen=True)
 class Preferences(Options):
@@ -43,10 +41,18 @@ class Preferences(Options):
         check_kl(self.kl)
 
     def loss(self) -> Loss:
-        return Loss(NAME, label, self.value, price, any_law=True, biased=self.kl != 1, options=self)
+        return Loss(
+            "diffusion_dpo",
+            label,
+            self.value,
+            price,
+            any_law=True,
+            biased=self.kl != 1,
+            options=self,
+        )
 
     def value(self, model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
-        base, path = additive(process, NAME), batch_path(process, batch)
+        base, path = additive(process, "diffusion_dpo"), batch_path(process, batch)
         implied = self.kl * base.log_ratio(replace(path, u=along(model, path)))
         margin = implied[:, None] - implied
         won = batch["won"]  # both of won[i, j] and won[j, i] are 0 where i and j do not meet
@@ -63,7 +69,7 @@ class Published(Options):
         check_kl(self.kl)
 
     def loss(self) -> Loss:
-        name = f"{NAME}_published"
+        name = "diffusion_dpo_published"
         return Loss(name, ranked, self.value, forward.price, biased=True, options=self)
 
     def value(self, model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
@@ -111,10 +117,10 @@ def check_kl(kl: float) -> None:
         raise ValueError(f"kl is {kl}; it is the weight of the KL to the base: above 0, finite")
 
 
-diffusion_dpo = Preset(NAME, Diffusion(made(Preferences()), repeats=4, memory=4))
+diffusion_dpo = Preset("diffusion_dpo", Diffusion(made(Preferences()), repeats=4, memory=4))
 """Direct preference optimisation on paths."""
 
-diffusion_dpo_published = Preset(f"{NAME}_published", Diffusion(made(Published()), repeats=4))
+diffusion_dpo_published = Preset("diffusion_dpo_published", Diffusion(made(Published()), repeats=4))
 """The published form (Diffusion-DPO, arXiv 2311.12908): end points noised to one time, by the bound
 that takes the mean over times out of log sigmoid; and the winner is whoever has the greater r, so
 that the loss depends on the order of rewards only, not on r.  Its fixed point is no tilt (math.md

@@ -6,9 +6,10 @@ With old the control that drew X_1, q in [0, 1] how good X_1 is, and b > 0,
 
 is b^2 |u - u_old - (2 q - 1) / b (steer - u_old)|^2 but for a constant: it takes u_old to u_old +
 E[(2 q - 1)(steer - u_old) | X_t] / b, which where u_old is matched is Cov(2 q - 1, steer | X_t) / b
-(math.md 3.1).  Here 2 q - 1 is the log-weight of the path that led to X_1 less the mean of the
-others, divided by its standard deviation where that is above 1 and cut to [-1, 1]: 0 on every path
-at u*.
+(math.md 3.1).  Here 2 q - 1 is `match` plus the log-weight of the path that led to X_1 less the
+mean of the others, divided by its standard deviation where that is above 1, and cut to [-1, 1].  At
+u* all paths are alike.  What is equal for all, `match`, draws u to E[steer | X_t], a control of the
+same terminal law: without it such controls are not told apart, and their errors add up.
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import Batch, Loss, Options, made
-from tiltbench.samplers.losses._forward_process import control, price, weighed_points
+from tiltbench.samplers.losses._forward_process import (
+    check_match,
+    control,
+    price,
+    weighed_points,
+)
 from tiltbench.samplers.losses._matching import noising, path_log_w
 from tiltbench.samplers.losses._policy_gradient import (
     at_most_one,
@@ -35,20 +41,33 @@ from tiltbench.samplers.networks.model import Model
 from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.problem import Problem
 
-NAME = "diffusion_nft"
+LR = 5e-4  # of the published form, where nothing damps the noise of the steps
 
 
 @dataclass(frozen=True)
 class Negative(Options):
-    """`strength`: b, by which the policies are mixed; the smaller, the longer a step."""
+    """`strength`: b, by which the policies are mixed, the smaller, the longer a step; `match`:
+    2 q - 1 of the mean path."""
 
     strength: float = 1.0
+    match: float = 0.5
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
+        check_match(self.match)
 
     def loss(self) -> Loss:
-        return Loss(NAME, label, self.value, price, options=self)
+        return Loss("diffusion_nft", self.label, self.value, price, options=self)
+
+    def label(
+        self, problem: Problem, model: Model, path: Path, share: float, generator: Generator
+    ) -> Batch:
+        """Noised end points, with the quality of their paths."""
+        with torch.no_grad():
+            r = problem.reward(path.x[-1])
+            log_w = path_log_w(noising(problem.base), path, r, problem.checks)
+            weight = quality(self.match + at_most_one(log_w))
+            return weighed_points(problem, model, path, weight, generator)
 
     def value(self, model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
         return both(control(model, process, batch), batch, self.strength).mean()
@@ -69,7 +88,7 @@ class Published(Options):
         check_kl(self.kl)
 
     def loss(self) -> Loss:
-        name = f"{NAME}_published"
+        name = "diffusion_nft_published"
         return Loss(name, self.label, self.value, price, biased=True, options=self)
 
     def label(
@@ -82,14 +101,6 @@ class Published(Options):
     def value(self, model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
         u = control(model, process, batch)
         return (both(u, batch, self.strength) + self.kl * u.square().sum(-1)).mean()
-
-
-def label(problem: Problem, model: Model, path: Path, share: float, generator: Generator) -> Batch:
-    """Noised end points, with the quality of their paths."""
-    with torch.no_grad():
-        r = problem.reward(path.x[-1])
-        log_w = path_log_w(noising(problem.base), path, r, problem.checks)
-        return weighed_points(problem, model, path, quality(at_most_one(log_w)), generator)
 
 
 def quality(advantage: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -111,10 +122,12 @@ def check_strength(strength: float) -> None:
         raise ValueError(f"strength is {strength}; it must be positive and finite")
 
 
-diffusion_nft = Preset(NAME, Diffusion(made(Negative()), repeats=4))
+diffusion_nft = Preset("diffusion_nft", Diffusion(made(Negative()), repeats=4))
 """DiffusionNFT by the log-weights of paths."""
 
-diffusion_nft_published = Preset(f"{NAME}_published", Diffusion(made(Published()), repeats=4))
+diffusion_nft_published = Preset(
+    "diffusion_nft_published", Diffusion(made(Published()), repeats=4, lr=LR)
+)
 """The published form (arXiv 2509.16117): r standardised and cut, and no weights of paths.  With
 kl = 0 it climbs E[2 q - 1] and nothing holds it; with kl > 0 its fixed point is u = b sigma
 grad E[2 q - 1 | X_t] / kl (math.md 3.1)."""

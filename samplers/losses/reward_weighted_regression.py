@@ -29,8 +29,6 @@ from tiltbench.samplers.networks.model import Earlier, Model
 from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.problem import Problem
 
-NAME = "reward_weighted_regression"
-
 
 @dataclass(frozen=True)
 class Rounds(Options):
@@ -43,7 +41,15 @@ class Rounds(Options):
             raise ValueError(f"rounds is {self.rounds}; it must be 1 or more")
 
     def loss(self) -> Loss:
-        return Loss(NAME, self.label, value, price, staged=True, behaviour=before, options=self)
+        return Loss(
+            "reward_weighted_regression",
+            self.label,
+            value,
+            price,
+            staged=True,
+            behaviour=before,
+            options=self,
+        )
 
     def goal(self, share: float) -> float:
         """The tilt that is trained for when `share` of the allowance is spent."""
@@ -71,5 +77,7 @@ def value(model: Model, process: Process, batch: Batch, generator: Generator) ->
     return (batch["weight"] * off.square().sum(-1)).mean()
 
 
-reward_weighted_regression = Preset(NAME, Diffusion(made(Rounds()), repeats=8, memory=16))
+reward_weighted_regression = Preset(
+    "reward_weighted_regression", Diffusion(made(Rounds()), repeats=8, memory=16)
+)
 """Reward-weighted regression on draws of the base."""
