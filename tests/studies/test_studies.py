@@ -220,6 +220,18 @@ SHRUNK = {
         "CALLS": 300,
         "ARRIVED": {},
     },
+    "policy_gradient": {
+        "TARGETS": {"tilt_linear, D = 2": "tilt_linear[steps=4]"},
+        "STEPS": 4,
+        "CALLS": 32,
+        "BATCHES": 3,
+        "UPDATES": 1,
+        "LONG": 1,
+        "sources.PATHS": 8,
+        "FREE_PATHS": 8,
+        "FREE_BATCHES": 10,
+        "TRAINING": 2,
+    },
     "adjoint_norms": {"PATHS": 20, "STEPS": 10, "SCHEDULES": {"rectified flow": RectifiedFlow()}},
     "bias": {
         "POINTS": 40,
