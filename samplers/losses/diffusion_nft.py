@@ -7,9 +7,10 @@ With old the control that drew X_1, q in [0, 1] how good X_1 is, and b > 0,
 is b^2 |u - u_old - (2 q - 1) / b (steer - u_old)|^2 but for a constant: it takes u_old to u_old +
 E[(2 q - 1)(steer - u_old) | X_t] / b, which where u_old is matched is Cov(2 q - 1, steer | X_t) / b
 (math.md 3.1).  Here 2 q - 1 is `match` plus the log-weight of the path that led to X_1 less the
-mean of the others, divided by its standard deviation where that is above 1, and cut to [-1, 1].  At
-u* all paths are alike.  What is equal for all, `match`, draws u to E[steer | X_t], a control of the
-same terminal law: without it such controls are not told apart, and their errors add up.
+mean of the others, divided by its standard deviation where that is above 1; the regression does not
+mind a q beyond [0, 1], and to cut it would bias by O(dt), where weights have tails.  At u* all
+paths are alike.  What is equal for all, `match`, draws u to E[steer | X_t], a control of the same
+terminal law: without it such controls are not told apart, and their errors add up.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Negative(Options):
         with torch.no_grad():
             r = problem.reward(path.x[-1])
             log_w = path_log_w(noising(problem.base), path, r, problem.checks)
-            weight = quality(self.match + at_most_one(log_w))
+            weight = (1 + self.match + at_most_one(log_w)) / 2
             return weighed_points(problem, model, path, weight, generator)
 
     def value(self, model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
@@ -95,17 +96,13 @@ class Published(Options):
         self, problem: Problem, model: Model, path: Path, share: float, generator: Generator
     ) -> Batch:
         with torch.no_grad():
-            weight = quality(standardised(reward_alone(problem, path), self.group))
+            advantage = standardised(reward_alone(problem, path), self.group)
+            weight = ((1 + advantage) / 2).clamp(0, 1)
             return weighed_points(problem, model, path, weight, generator)
 
     def value(self, model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
         u = control(model, process, batch)
         return (both(u, batch, self.strength) + self.kl * u.square().sum(-1)).mean()
-
-
-def quality(advantage: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """q = 1/2 + A/2, cut to [0, 1]."""
-    return ((1 + advantage) / 2).clamp(0, 1)
 
 
 def both(u: Float[Tensor, "n d"], batch: Batch, strength: float) -> Float[Tensor, " n"]:

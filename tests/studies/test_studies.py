@@ -231,6 +231,7 @@ SHRUNK = {
         "FREE_PATHS": 8,
         "FREE_BATCHES": 10,
         "TRAINING": 2,
+        "DRAWS": 200,
     },
     "adjoint_norms": {"PATHS": 20, "STEPS": 10, "SCHEDULES": {"rectified flow": RectifiedFlow()}},
     "bias": {

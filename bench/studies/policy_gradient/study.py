@@ -73,7 +73,7 @@ UPDATES, LONG = 25, 400
 # the Gaussian base of the closed forms
 LINE, SLOPE, SHARE = Brownian(steps=8, ratio=1.0), (0.9, -0.6), 0.3
 FREE_PATHS, FREE_BATCHES = 64, 1_500
-PEAK, DIM, TRAINING = Reward(linear=1.5, curvature=4.0), 2, 600
+PEAK, DIM, TRAINING, DRAWS = Reward(linear=1.5, curvature=4.0), 2, 600, 20_000
 CLOSE = 0.1  # of a ratio of variances: what a measurement of it may be off by
 
 
@@ -260,7 +260,7 @@ def _trained(method: str, device: str) -> Law:
     state = sampler.init(problem, Cost(10**9, 10**9), source)
     while not sampler.done(state):
         state = sampler.step(problem, state, source)
-    x = sampler.draw(problem, state, 20_000, source).x.double()
+    x = sampler.draw(problem, state, DRAWS, source).x.double()
     return Law(float(x.mean()), float(x.var(0).mean()))
 
 
