@@ -360,7 +360,7 @@ def test_the_forward_process_losses_begin_alike():
     parameters = list(model.network.parameters())
     plain = torch.autograd.grad((A * off).mean() / 2, parameters)
     rows = {
-        "advantage_weighted_matching": ({**batch, "weight": A}, 1.0),
+        "advantage_weighted_matching[match=0]": ({**batch, "weight": A}, 1.0),
         "diffusion_nft": ({**batch, "weight": (1 + A) / 2}, 2.0),
         "diffusion_nft[strength=3]": ({**batch, "weight": (1 + A) / 2}, 6.0),
     }
@@ -370,6 +370,23 @@ def test_the_forward_process_losses_begin_alike():
         )
         for a, b in zip(found, plain, strict=True):
             torch.testing.assert_close(a, factor * b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
+
+
+def test_a_match_is_a_weight_that_all_paths_share():
+    """`match` adds the gradient of match |u - steer|^2 / 2 to the one, and match to the 2 q - 1 of
+    the other."""
+    model, problem, batch = bought(loss_of("advantage_weighted_matching"))
+    off = (control(model, problem.base, batch) - batch["steer"]).square().sum(-1)
+    parameters = list(model.network.parameters())
+    plain = torch.autograd.grad(off.mean() / 2, parameters)
+    with_, without = (
+        torch.autograd.grad(loss_of(t).value(model, problem.base, batch, rng()), parameters)
+        for t in ("advantage_weighted_matching[match=0.3]", "advantage_weighted_matching[match=0]")
+    )
+    for a, b, c in zip(with_, without, plain, strict=True):
+        torch.testing.assert_close(a - b, 0.3 * c, rtol=1e-3, atol=1e-4 * float(c.abs().max()))
+    weights = [bought(loss_of(f"diffusion_nft[match={m}]"))[2]["weight"] for m in (0.0, 0.6)]
+    torch.testing.assert_close(weights[1] - weights[0], torch.full_like(weights[0], 0.3))
 
 
 def test_preferences_are_those_of_bradley_and_terry():
@@ -430,6 +447,7 @@ def test_relative_trajectory_balance_is_trajectory_balance():
         ("dpok[kl=-1]", "kl is -1"),
         ("flow_grpo_published[kl=-0.1]", "kl is -0.1"),
         ("diffusion_dpo[kl=0]", "kl is 0.0; it is the weight of the KL to the base: above 0"),
+        ("diffusion_nft[match=2]", "match is 2.0; it must be from 0 to 1"),
         ("diffusion_nft[strength=0]", "strength is 0.0; it must be positive and finite"),
         ("reward_weighted_regression[rounds=0]", "rounds is 0; it must be 1 or more"),
         ("ddpo[explore=Wider]", "ddpo is right for the model's own paths only"),
