@@ -337,7 +337,9 @@ def _words() -> str:
         "(Gaussian base, linear reward, a control free at every step) tr Cov / |E g|² is "
         f"{reinforce_ratio(LINE, len(SLOPE)):.3g} a path for REINFORCE at D = {len(SLOPE)}, K = "
         f"{LINE.steps}, nothing for adjoint matching, and for a forward-process loss {forward} a "
-        "point at the first step, the middle one and the last."
+        "point at the first step, the middle one and the last. Where several have equal figures "
+        "they have one gradient but for a factor, before the first step on a batch: REINFORCE and "
+        "log-variance, and advantage-weighted matching and DiffusionNFT."
     )
 
 
