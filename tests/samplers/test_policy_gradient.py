@@ -314,7 +314,7 @@ def test_clipped_objectives_begin_as_reinforce():
 
 
 def test_clipping_stops_where_a_ratio_has_gone_far_enough():
-    log_ratio = torch.tensor([0.0, 0.1, 0.5, -0.5, 500.0], requires_grad=True)
+    log_ratio = torch.tensor([0.0, 0.15, 0.25, -0.25, 500.0], requires_grad=True)
     for sign, kept in ((1.0, [1, 1, 0, 1, 0]), (-1.0, [1, 1, 1, 0, 0])):
         value = clipped(log_ratio, torch.full((5,), sign), 0.2)
         (slope,) = torch.autograd.grad(value.sum(), log_ratio)
@@ -506,5 +506,7 @@ def test_a_converted_flow_has_the_marginals_of_its_ode():
         for h in (0.02, 0.002)
     )
     assert many / few == pytest.approx(10 ** (-(0.7**2) / 2), rel=0.1)
+    assert Converted(level=0.7).sigma(0.25) == pytest.approx(0.7 * math.sqrt(3))
+    assert Converted(level=0.7, h=0.04).sigma(0.0) == pytest.approx(0.7 / math.sqrt(0.04))
     with pytest.raises(ValueError, match="level is 0; it must be positive and finite"):
         Converted(level=0)
