@@ -48,6 +48,7 @@ class Loss(NamedTuple):
     tempered: Callable[[Process, Batch, Tensor], Batch] | None = None  # a kept batch, its r scaled
     by_weights: bool = False  # value knows the model by the weights it gives to paths, and no more
     staged: bool = False  # its fixed point depends on a frozen stage of the model, Model.earlier
+    biased: bool = False  # its fixed point is not u*, or there is none; weights of paths stay exact
     any_law: bool = False  # right for paths of any law, by their `excess` where it needs weights
     given: Given | None = None  # `label` where r is known; None: it takes fresh paths only
     behaviour: Callable[[Model], Model] = lambda model: model

@@ -23,3 +23,7 @@ off_policy_trajectory_balance = Preset(
 """Trajectory balance with exploration, replay by rank and local search (arXiv 2402.05098).
 
 The settings of its paper are not known to us but for those of the replay and of the search."""
+
+relative_trajectory_balance = Preset("relative_trajectory_balance", Diffusion(trajectory_balance))
+"""Relative trajectory balance of a pretrained prior (arXiv 2405.20971): trajectory balance itself,
+for every loss here is relative to its base."""

@@ -83,6 +83,8 @@ def check(sampler: Diffusion) -> list[Finding]:
     """Of losses that steer the base's own chain towards a fixed optimum; others are let pass."""
     if sampler.recipe != Base():
         return [Finding(True, "its optimum was not tried: it steers a chain of its own")]
+    if sampler.loss.biased:
+        return [Finding(True, "its optimum was not tried: it claims another fixed point than u*")]
     if sampler.loss.staged:
         return [Finding(True, "its optimum was not tried: it moves from stage to stage")]
     try:

@@ -157,7 +157,8 @@ def matching(
     def price(paths: int, steps: int, guided: bool) -> Cost:
         return ends.price.times(paths).plus(point_hints(paths, steps, guided))
 
-    return Loss(name, label, value, price, any_law=select is not unweighted)
+    alone = select is unweighted  # no signal: any control of that terminal law is a fixed point
+    return Loss(name, label, value, price, any_law=not alone, biased=alone)
 
 
 def points(

@@ -18,11 +18,18 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from tiltbench.samplers.loss import Batch, Loss, floored, reward_and_grad
-from tiltbench.samplers.losses._matching import POINTS, noising, point_hints, quiet_end, times
+from tiltbench.samplers.loss import Batch, Loss, floored
+from tiltbench.samplers.losses._forward_process import (
+    before,
+    control,
+    count,
+    points,
+    price,
+    relative_weights,
+)
+from tiltbench.samplers.losses._matching import POINTS
 from tiltbench.samplers.networks.model import Earlier, Model
 from tiltbench.targets.bases.process import Path, Process
-from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
 
 STAGES = 4
@@ -35,48 +42,24 @@ def goal(share: float) -> float:
     return (min(int(share / (1 - LAST) * before), before) + 1) / STAGES
 
 
-def behaviour(model: Model) -> Model:
-    """The frozen model; a model that has none is still the base itself, u_0 = 0."""
-    return model.earlier.model if model.earlier else model
-
-
 def label(problem: Problem, model: Model, path: Path, share: float, generator: Generator) -> Batch:
-    base = noising(problem.base)
-    if model.earlier is None:
-        model.earlier = Earlier(model.frozen(), 0.0, goal(share))
-    x1 = path.x[-1].repeat(POINTS, 1)
-    k = times(quiet_end(base), len(x1), generator)
-    x = base.renoise(x1, k, generator)
+    earlier = model.earlier or Earlier(model.frozen(), 0.0, goal(share))
+    model.earlier = earlier
+    batch = points(problem, model, path, generator)
     with torch.no_grad():
         r = floored(problem.reward(path.x[-1]), problem.checks)
-        tempered = (model.earlier.goal - model.earlier.tilt) * r
-        factor = torch.softmax(tempered, 0) * len(tempered) - 1
-        batch = {"x": x, "k": k, "factor": factor.repeat(POINTS), "steer": base.steer(x, k, x1)}
-        if model.guided:
-            batch["hint"] = reward_and_grad(problem, x)[1]
-        before = model.earlier.model.on_grid(base.grid(x)[:-1])
-        batch["u"] = before(x, k, batch.get("hint"))
+        batch["factor"] = relative_weights((earlier.goal - earlier.tilt) * r).repeat(POINTS) - 1
+        batch["u"] = control(earlier.model, problem.base, batch)
     count(model, model.earlier.model)
     if goal(share) > model.earlier.goal:
         model.earlier = Earlier(model.frozen(), model.earlier.goal, goal(share))
     return batch
 
 
-def count(model: Model, twin: Model) -> None:
-    """Points at which the frozen copy was evaluated are the method's own."""
-    model.network.forward_points += twin.forward_points
-    twin.network.forward_points = 0
-
-
 def value(model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
-    control = model.on_grid(process.grid(batch["x"])[:-1])
-    u = control(batch["x"], batch["k"], batch.get("hint"))
+    u = control(model, process, batch)
     y = batch["u"] + batch["factor"][:, None] * (batch["steer"] - u.detach())
     return (u - y).square().sum(-1).mean()
 
 
-def price(paths: int, steps: int, guided: bool) -> Cost:
-    return Cost(values=paths).plus(point_hints(paths, steps, guided))
-
-
-tilt_matching = Loss("tilt_matching", label, value, price, behaviour=behaviour, staged=True)
+tilt_matching = Loss("tilt_matching", label, value, price, behaviour=before, staged=True)

@@ -231,6 +231,37 @@ class Regularised(Euler):
 
 
 @dataclass(frozen=True)
+class Converted(Euler):
+    """A rectified flow's ODE turned into an SDE as Flow-GRPO does: sigma = level sqrt((1 - t) / t),
+    with h in the place of a smaller t (arXiv 2505.05470; public code has the first step there).
+
+    level = sqrt(2) is the memoryless noise.  Any level is memoryless as h -> 0, but corr(X_0, X_1)
+    falls like h^(level^2 / 2) only: at the published level of 0.7, and at any number of steps in
+    use, X_1 remembers X_0, which no control can move (math.md 2)."""
+
+    name: ClassVar[str] = "Converted"
+    level: float = 0.7
+    h: float = 0.02
+
+    def __post_init__(self) -> None:
+        for field in ("level", "h"):
+            if not 0 < getattr(self, field) < math.inf:
+                raise ValueError(
+                    f"{field} is {getattr(self, field)}; it must be positive and finite"
+                )
+
+    def check(self, schedule: Schedule) -> None:
+        if not isinstance(schedule, RectifiedFlow):
+            raise ValueError(
+                "Converted is the noise of a rectified flow: use schedule=RectifiedFlow, or "
+                "stepping=Ancestral, which is finite on every schedule"
+            )
+
+    def sigma(self, t: float) -> float:
+        return self.level * math.sqrt((1 - t) / max(t, self.h))
+
+
+@dataclass(frozen=True)
 class Constant(Euler):
     """sigma(t) = level: *not* memoryless, a negative control.  X_1 remembers X_0, which no control
     can move, and the optimum of the control problem ends elsewhere than in the tilt (math.md 2)."""

@@ -10,7 +10,14 @@ from tests.tools.worlds import rng, weights_of, z_score
 from tiltbench.plan.spec import build_target, parse
 from tiltbench.targets.bases import noised_mixture
 from tiltbench.targets.bases.components import Components
-from tiltbench.targets.bases.interpolant import Ancestral, Constant, Euler, Interpolant, Regularised
+from tiltbench.targets.bases.interpolant import (
+    Ancestral,
+    Constant,
+    Converted,
+    Euler,
+    Interpolant,
+    Regularised,
+)
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
 from tiltbench.targets.bases.noising import Noising
 from tiltbench.targets.bases.optimal import Optimal
@@ -21,7 +28,7 @@ from tiltbench.targets.registry import SCHEDULES
 
 ALL = [SCHEDULES.load(name)() for name in sorted(SCHEDULES.entries)]
 each = pytest.mark.parametrize("schedule", ALL, ids=[s.name for s in ALL])
-STEPPINGS = [Ancestral(), Regularised(h=0.1), Constant()]
+STEPPINGS = [Ancestral(), Regularised(h=0.1), Converted(level=1.0, h=0.1), Constant()]
 stepped = pytest.mark.parametrize("stepping", STEPPINGS, ids=[s.name for s in STEPPINGS])
 
 LINE = {"weights": (0.4, 0.6), "means": ((-1.5,), (1.2,)), "variances": (0.3, 0.2)}

@@ -15,8 +15,6 @@ from torch import Generator
 
 from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import Loss
-from tiltbench.samplers.losses.tilt_matching import goal
-from tiltbench.samplers.networks.model import Earlier
 from tiltbench.samplers.networks.perceptron import Corrected, Mlp, Potential
 from tiltbench.samplers.networks.valued import Valued
 from tiltbench.samplers.recipes.recipe import Base
@@ -47,6 +45,13 @@ FUNCTIONALS = {
     "trajectory_balance",
     "subtrajectory_balance",
     "detailed_balance",
+    "reinforce",
+    "dpok",
+    "ddpo",
+    "ddpo_published",
+    "flow_grpo",
+    "flow_grpo_published",
+    "diffusion_dpo",
 }
 
 
@@ -138,8 +143,9 @@ def started(case: Case, target: Target, device: str) -> Any:
 def begun(case: Case, target: Target, device: str) -> Any:
     """The state with a small random control.  A staged loss has u = 0 as its frozen stage."""
     state = started(case, target, device)
-    if case.sampler.loss.staged:
-        state.model.earlier = Earlier(state.model.frozen(), 0.0, goal(0.0))
+    if case.sampler.loss.staged:  # the first batch keeps it
+        problem, source = pose(target, case.sampler.reference), Generator(device).manual_seed(2)
+        case.sampler.batch(problem, state.model, 0.0, source)
     return shaken(state, SIZE)
 
 
