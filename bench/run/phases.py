@@ -200,8 +200,8 @@ class _Run:
 
     def probe(self, target: Target, sampler: Sampler[Any], state: Any) -> dict[str, Tensor]:
         cell = self.cell
-        spoken_for = cell.budget.draw.plus(curve_cost(cell)).plus(ode_cost(cell))
-        allowance = cell.budget.measure.minus(spoken_for)
+        allowance = self.cell.budget.measure.minus(self.cell.budget.draw).minus(curve_cost(cell))
+        allowance = allowance.minus(ode_cost(cell))
         problem, meter = self.ledger.problem(target, sampler, "measure", allowance)
         source = generator(cell.seed, "probe", cell.device)
         found = sampler.probe(problem, copied(state), source)

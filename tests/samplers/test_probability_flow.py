@@ -8,7 +8,7 @@ import torch
 from tests.tools.worlds import rng, z_score
 from tiltbench.plan.spec import build_sampler, build_target, parse
 from tiltbench.samplers.flows.divergence import Exact, Hutchinson, along, fitting
-from tiltbench.samplers.flows.probability_flow import ProbabilityFlow, Solver
+from tiltbench.samplers.flows.probability_flow import ProbabilityFlow, Solver, _worst
 from tiltbench.samplers.flows.weighed import drawn, given
 from tiltbench.samplers.networks.adapter import Adapter
 from tiltbench.samplers.networks.perceptron import Guided, Mlp
@@ -167,6 +167,12 @@ def test_what_oscillates_within_a_step_is_not_missed():
     zero = torch.zeros(1, 1, dtype=torch.float64)
     found, made = Solver(1e-6, 1e-4).solve(f, zero, 0.0, end)
     assert float(found) == pytest.approx(exact, abs=1e-6) and made > 6 * end / 0.05
+
+
+def test_a_step_is_as_wrong_as_its_worst_point():
+    error = torch.zeros(100, 2)
+    error[7] = torch.tensor([3.0, 4.0])
+    assert float(_worst(error)) == pytest.approx(math.sqrt(12.5))
 
 
 def test_samplers_offer_their_flow():
