@@ -91,6 +91,11 @@ class Target(ABC):
             return {}
         return {f"x{i + 1}": partial(_coordinate, i) for i in range(min(self.dim, COORDINATES))}
 
+    def torsions(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """Named angles (B, D) -> (B,) in [-pi, pi], on whose torus draws of a molecule are compared
+        and pictured, the first two in a plane; none of anything else."""
+        return {}
+
     @property
     def rank(self) -> int:
         """The dimension of the subspace on which the law lives, that of the image of `project`."""

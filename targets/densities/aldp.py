@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from jaxtyping import Float
@@ -103,6 +103,13 @@ class Aldp(Molecule):
             "length": lambda x: (x[..., 3:6] - x[..., 54:57]).square().sum(-1).sqrt(),
         }
         return {name: self._of(f) for name, f in of_positions.items()}
+
+    def torsions(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """phi and psi, in rad."""
+        return {
+            "phi": self._of(partial(dihedral, atoms=PHI)),
+            "psi": self._of(partial(dihedral, atoms=PSI)),
+        }
 
     def basins(self) -> Basins:
         """0 < phi < 2.1 (left-handed and C7ax); of the others -2.1 < psi < 0.9 (right-handed helix)

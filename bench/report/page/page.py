@@ -29,7 +29,15 @@ from tiltbench.report.frame import Frames, metric_of
 from tiltbench.report.page.views import views
 from tiltbench.report.pictures.style import looks
 from tiltbench.report.places import shown
-from tiltbench.report.tables.legend import NOT_BETTER, SIDES, brief, legend, physics, truthless
+from tiltbench.report.tables.legend import (
+    NOT_BETTER,
+    SIDES,
+    brief,
+    legend,
+    physics,
+    torsions,
+    truthless,
+)
 from tiltbench.report.tables.markdown import PLACES, places_of, worst
 from tiltbench.report.tables.misled import misled
 from tiltbench.report.tables.reasons import dashes, ends, marks, notes, places
@@ -102,7 +110,7 @@ def data(frames: Frames, boards: Sequence[Board], folder: Path) -> Json:
     return {
         "name": folder.resolve().name,
         "command": frames.command,
-        "legend": f"{legend()}\n\n{truthless()}\n\n{physics()}",
+        "legend": f"{legend()}\n\n{truthless()}\n\n{physics()}\n\n{torsions()}",
         "scale": scale(),
         "groups": GROUPS,
         "metrics": {name: _metric(name) for name in names},
