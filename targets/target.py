@@ -153,6 +153,18 @@ class Density(Target):
             return self.log_rho(x.detach()), torch.zeros_like(x)
 
     @property
+    def certified_as(self) -> Density:
+        """The same law in the coordinates in which `tiltbench reference` runs its chains: those of
+        the target, unless others mix faster and both read one reference."""
+        return self
+
+    def in_cone(self, x: Float[Tensor, "*b d"]) -> tuple[Density, Float[Tensor, "*b D"]]:
+        """The same law and the points x in coordinates y in which y -> s y, s > 0, maps the support
+        onto itself, so that E[y . grad log rho] = -rank (partial integration): those of the target,
+        unless its support is cut otherwise there."""
+        return self, x
+
+    @property
     def home(self) -> Path:
         """The folder of a certified reference: the package's data, or for a target outside the
         package the folder of its file (the current one, where it was typed into an interpreter)."""

@@ -116,6 +116,16 @@ class Aldp(Molecule):
         and the rest (extended)."""
         return Basins(3, self._of(_basin))
 
+    @property
+    def certified_as(self) -> Aldp:
+        """In internal coordinates: a Gaussian of positions meets no conformation, and of the eight
+        ways round of the methyl groups chains of positions see one."""
+        return replace(self, coordinates=INTERNAL)
+
+    def in_cone(self, x: Float[Tensor, "*b d"]) -> tuple[Aldp, Float[Tensor, "*b D"]]:
+        """Positions: the circles of torsions are cut, which no stretching of z respects."""
+        return replace(self, coordinates=CARTESIAN), self.chart.to_cartesian(x)
+
     def stored(self) -> Stored | None:
         """The reference in these coordinates, whichever it was made in."""
         stored = super().stored()
