@@ -158,11 +158,16 @@ class Density(Target):
         the target, unless others mix faster and both read one reference."""
         return self
 
-    def in_cone(self, x: Float[Tensor, "*b d"]) -> tuple[Density, Float[Tensor, "*b D"]]:
-        """The same law and the points x in coordinates y in which y -> s y, s > 0, maps the support
-        onto itself, so that E[y . grad log rho] = -rank (partial integration): those of the target,
-        unless its support is cut otherwise there."""
-        return self, x
+    def virial(
+        self, x: Float[Tensor, "b d"], slope: Float[Tensor, "b d"]
+    ) -> tuple[Float[Tensor, " b"], int]:
+        """x . grad log rho of points with their gradient, and its mean with the sign changed, by
+        partial integration: the rank.
+
+        Where the support is cut so that x -> s x, s > 0, does not map it onto itself, another
+        function of that kind: div v + v . grad log rho with a v that does not cross the cuts has
+        the mean 0."""
+        return (x * slope).sum(-1), self.rank
 
     @property
     def home(self) -> Path:

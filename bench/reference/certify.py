@@ -265,12 +265,12 @@ def gather(target: Density, effort: Effort, seed: int, kept: Kept | None = None)
         x,
         statistic,
         basins(target, x),
-        _virial(*target.in_cone(flat)).unflatten(0, x.shape[:2]),
+        _virial(target, flat).unflatten(0, x.shape[:2]),
         log_ratio(rewards, state.betas),
         second,
         {
             "method": "parallel tempering from starts of 8 widths; SMC for the second log Z",
-            "gauge": _gauge(target.in_cone(flat[:1])[0]),
+            "gauge": _gauge(target),
             "ladders": state.ladders,
             "rounds": state.rounds,
             "states_a_ladder": x.shape[1],
@@ -343,10 +343,16 @@ def basins(target: Density, x: Float[Tensor, "c n d"]) -> tuple[Tensor, ...]:
 
 
 def _virial(target: Density, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-    """x . grad log rho, the gradient being the one that samplers see."""
+    """x . grad log rho or what stands for it, the gradient being the one that samplers see."""
     plain = Problem(target.dim, None, target.log_rho)  # type: ignore[arg-type]
-    parts = [(y * reward_and_grad(plain, y)[1]).sum(-1) for y in x.split(4096)]
+    parts = [target.virial(y, reward_and_grad(plain, y)[1])[0] for y in x.split(4096)]
     return torch.cat(parts)
+
+
+def _rank(target: Density) -> int:
+    """Minus the mean of `_virial`."""
+    nothing = torch.zeros((1, target.dim), dtype=torch.float64)
+    return target.virial(nothing, nothing)[1]
 
 
 def _gauge(target: Density) -> str:
@@ -364,7 +370,7 @@ def examine(target: Density, evidence: Evidence) -> tuple[Test, ...]:
     """Every test, whatever the others say."""
     found = [
         mixing(evidence.watched),
-        virial(evidence.virial, target.in_cone(evidence.x[0, :1])[0].rank),
+        virial(evidence.virial, _rank(target)),
         halves(evidence.watched),
         two_ways(evidence.tempering, evidence.smc),
     ]

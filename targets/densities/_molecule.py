@@ -78,6 +78,11 @@ class Molecule(Analytic):
     ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
         return self.chart.log_rho_and_grad(super().log_rho_and_grad, z)
 
+    def virial(
+        self, x: Float[Tensor, "b d"], slope: Float[Tensor, "b d"]
+    ) -> tuple[Float[Tensor, " b"], int]:
+        return self.chart.virial(x, slope)
+
     def energy(self, x: Float[Tensor, "*b D"]) -> Float[Tensor, " *b"]:
         """E in kJ/mol of positions, also where rho is cut."""
         flat = x.reshape(-1, x.shape[-1])

@@ -122,10 +122,6 @@ class Aldp(Molecule):
         ways round of the methyl groups chains of positions see one."""
         return replace(self, coordinates=INTERNAL)
 
-    def in_cone(self, x: Float[Tensor, "*b d"]) -> tuple[Aldp, Float[Tensor, "*b D"]]:
-        """Positions: the circles of torsions are cut, which no stretching of z respects."""
-        return replace(self, coordinates=CARTESIAN), self.chart.to_cartesian(x)
-
     def stored(self) -> Stored | None:
         """The reference in these coordinates, whichever it was made in."""
         stored = super().stored()
