@@ -13,7 +13,7 @@ from tiltbench.cli.options import Typed, option, repeated
 from tiltbench.cli.words import RESULTS, Setting, automatic, natural, setting, whole
 from tiltbench.plan.cell import Limits
 from tiltbench.plan.errors import Refused
-from tiltbench.plan.spec import build_target, parse
+from tiltbench.plan.spec import build_target, parse, spec
 from tiltbench.records.command import command
 from tiltbench.targets.registry import TARGETS
 
@@ -63,8 +63,8 @@ def reference(
     from tiltbench.engine.local import jobs_for
     from tiltbench.reference.certify import Broken, conduct_all
 
-    chosen = _set_targets(names, settings)
-    made = [_density(target) for target in chosen]
+    made = [_density(target).certified_as for target in _set_targets(names, settings)]
+    chosen = [spec(target) for target in made]
     efforts = [_effort(target, points, ladders) for target in made]
     folder = Path(out) if out else RESULTS / "references"
     stores: list[Path | None] = [None] * len(made)
@@ -129,7 +129,7 @@ def _store(target: Density, effort: Effort) -> Path | None:
 def _standard(target: Density) -> bool:
     """Whether the target has the parameters that its class has by default."""
     try:
-        return bool(target == type(target)())
+        return bool(target == type(target)().certified_as)
     except (TypeError, ValueError):  # a parameter without a default, or that must be given
         return False
 

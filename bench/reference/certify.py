@@ -24,6 +24,7 @@ from tiltbench.plan.spec import Spec, build_target, label, spec
 from tiltbench.processes import pool
 from tiltbench.records.files import strict, write_bytes, write_json
 from tiltbench.records.provenance import code_identity, environment
+from tiltbench.reference.resume import Kept
 from tiltbench.reference.smc import islands
 from tiltbench.reference.tests import (
     Test,
@@ -173,11 +174,21 @@ def conduct(
     None), what fails and what needs none to `out`.
     """
     begun, cpu = time.monotonic(), time.process_time()
-    evidence = gather(target, effort, seed)
+    identity = {
+        "target": spec(target),
+        "version": target.version,
+        "effort": effort._asdict(),
+        "seed": seed,
+        "code": code_identity(),
+    }
+    kept = Kept(out / f"{target.name}_reference.unfinished", identity, say)
+    evidence = gather(target, effort, seed, kept)
     tests = examine(target, evidence)
     say(f"{label(target)}, {effort.points:,} points of tempering, seed {seed}:")
     for test in tests:
         say(f"  {'ok ' if test.passed else 'BAD'} {test.sentence}")
+    for line in _findings(evidence):
+        say(f"      {line}")
     passed = all(test.passed for test in tests)
     needed = needs_reference(target)
     folder = store if passed and needed and store is not None else out
@@ -203,8 +214,20 @@ def conduct(
     files = (folder / f"{stem}.npz", folder / f"{stem}.json")
     write_bytes(files[0], raw)
     write_json(files[1], {**about, "sha256": checksum(raw, about)})
+    kept.done()
     say(f"  {_outcome(passed, needed, store is not None)}; {files[1]}")
     return Verdict(tuple(tests), files)
+
+
+def _findings(evidence: Evidence) -> list[str]:
+    """Log Z and the shares of the basins, with errors."""
+    log_Z, se = combined(evidence.tempering, evidence.smc)
+    shares = [estimate(basin) for basin in evidence.basins]
+    found = [f"log Z {log_Z:.4f} +- {se:.4f}"]
+    if shares:
+        said = ", ".join(f"{share.value:.3g} +- {share.se:.1g}" for share in shares)
+        found.append(f"shares of the basins {said}")
+    return found
 
 
 def _outcome(passed: bool, needed: bool, stored: bool) -> str:
@@ -219,17 +242,23 @@ def _plain(test: Test) -> dict[str, Any]:
     return {"passed": test.passed, "sentence": test.sentence, "figures": dict(test.figures)}
 
 
-def gather(target: Density, effort: Effort, seed: int) -> Evidence:
-    """The chains and both log Z.  Raises Unsupported where the points do not pay for them."""
+def gather(target: Density, effort: Effort, seed: int, kept: Kept | None = None) -> Evidence:
+    """The chains and both log Z; what is `kept` of them goes on.
+
+    Raises Unsupported where the points do not pay for them."""
     problem = pose(target, TEMPERING.reference)
-    state = tempered(problem, effort, target.rank, _generator(seed, "tempering"))
+    state = tempered(problem, effort, target.rank, _generator(seed, "tempering"), kept)
     x = torch.stack(state.cold, 1)
     flat = x.flatten(0, 1)
     with torch.no_grad():
         named = {name: f(flat) for name, f in statistics(target).items()}
     statistic = {name: y.double().unflatten(0, x.shape[:2]) for name, y in named.items()}
     again = _generator(seed, "smc")
-    second = islands(problem, state.schedule, effort.points, TEMPERING.leaps, again)
+    paths: dict[str, Any] = {}
+    if kept is not None:
+        paths["begun"] = lambda flow: kept.begun("SMC", flow, again)
+        paths["watch"] = lambda flow: kept.watch("SMC", flow, again)
+    second = islands(problem, state.schedule, effort.points, TEMPERING.leaps, again, **paths)
     rewards = torch.stack(state.rewards)
     rise = state.betas.diff() * (rewards[..., :-1] - rewards[..., 1:])
     return Evidence(
@@ -259,7 +288,13 @@ def gather(target: Density, effort: Effort, seed: int) -> Evidence:
     )
 
 
-def tempered(problem: Problem, effort: Effort, rank: int, generator: Generator) -> Replicas:
+def tempered(
+    problem: Problem,
+    effort: Effort,
+    rank: int,
+    generator: Generator,
+    kept: Kept | None = None,
+) -> Replicas:
     """Ladders of parallel tempering whose starts are wider from each eighth of them to the next.
 
     Raises Unsupported where the points pay for fewer than LADDERS."""
@@ -275,8 +310,13 @@ def tempered(problem: Problem, effort: Effort, rank: int, generator: Generator) 
     group = ladder * GROUPS // state.ladders
     width = NARROW * (WIDE / NARROW) ** (group.double() / (GROUPS - 1))
     state = state._replace(at=unknown(width[:, None] * state.at.x))
+    state = kept.begun("tempering", state, generator) if kept else state
     while state.spent < effort.points:
         state = sampler.step(problem, state, generator)
+        if kept:
+            kept.watch("tempering", state, generator)
+    if kept:
+        kept.save("tempering", state, generator)  # SMC may be stopped, too
     return state
 
 
@@ -303,10 +343,16 @@ def basins(target: Density, x: Float[Tensor, "c n d"]) -> tuple[Tensor, ...]:
 
 
 def _virial(target: Density, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-    """x . grad log rho, the gradient being the one that samplers see."""
+    """x . grad log rho or what stands for it, the gradient being the one that samplers see."""
     plain = Problem(target.dim, None, target.log_rho)  # type: ignore[arg-type]
-    parts = [(y * reward_and_grad(plain, y)[1]).sum(-1) for y in x.split(4096)]
+    parts = [target.virial(y, reward_and_grad(plain, y)[1])[0] for y in x.split(4096)]
     return torch.cat(parts)
+
+
+def _rank(target: Density) -> int:
+    """Minus the mean of `_virial`."""
+    nothing = torch.zeros((1, target.dim), dtype=torch.float64)
+    return target.virial(nothing, nothing)[1]
 
 
 def _gauge(target: Density) -> str:
@@ -324,7 +370,7 @@ def examine(target: Density, evidence: Evidence) -> tuple[Test, ...]:
     """Every test, whatever the others say."""
     found = [
         mixing(evidence.watched),
-        virial(evidence.virial, target.rank),
+        virial(evidence.virial, _rank(target)),
         halves(evidence.watched),
         two_ways(evidence.tempering, evidence.smc),
     ]

@@ -23,6 +23,7 @@ from tiltbench.report.tables.legend import (
     number,
     physics,
     precise,
+    torsions,
     truthless,
 )
 from tiltbench.report.tables.misled import Misled, misled
@@ -69,6 +70,8 @@ def markdown(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
     seen = {column.metric for board in boards for column in board.columns}
     if any(metric_of(name).needs & {"particles", "lattice"} for name in seen):
         parts.append(physics())
+    if any("torsions" in metric_of(name).needs for name in seen):
+        parts.append(torsions())
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
