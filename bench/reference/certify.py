@@ -58,7 +58,8 @@ LADDERS = 4  # at least: two of narrow and two of wide starts, so that both halv
 TEMPERING = ParallelTempering(leaps=8, warm_up=0.15)
 LEAST, A_DIMENSION = 12_000_000, 300_000  # points by default, and more for each dimension
 CHAINED = 5_000_000  # numbers of the chains' states that are kept in memory
-MOST, NUMBERS = 60_000, 930_000  # rows and numbers stored: under 4 MB in single precision
+MOST = 20_000  # rows stored: two sets of 10,000, the second for the floor of a distance
+NUMBERS = 1_010_000  # stored at most: under 4 MB in single precision
 
 
 class Effort(NamedTuple):
