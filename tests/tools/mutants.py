@@ -88,16 +88,16 @@ MUTANTS = [
     ),
     Mutant(
         "nes1980 of a checkout: another age group is left out",
-        "targets/densities/posteriors/nes1980.py",
+        "targets/densities/posteriors/_database.py",
         "for group in (2, 3, 4)",
         "for group in (1, 2, 3)",
         "targets/test_posteriordb.py",
     ),
     Mutant(
         "diamonds of a checkout: columns as they are, not centred",
-        "targets/densities/posteriors/diamonds.py",
-        "x - x.mean(0), raw",
-        "x, raw",
+        "targets/densities/posteriors/_database.py",
+        "x - x.mean(0), y",
+        "x, y",
         "targets/test_posteriordb.py",
     ),
     Mutant(
