@@ -50,6 +50,7 @@ from tiltbench.targets.reference import Basins, Referenced, needs_reference, sta
 from tiltbench.targets.settings import standard
 from tiltbench.targets.target import Density
 from tiltbench.targets.truths.certified import described, probed, reference_of
+from tiltbench.targets.truths.facts import Truth
 from tiltbench.targets.truths.stored import checksum
 
 GROUPS = 8  # widths of the starts
@@ -204,16 +205,21 @@ def conduct(
     files = (folder / f"{stem}.npz", folder / f"{stem}.json")
     write_bytes(files[0], raw)
     write_json(files[1], {**about, "sha256": checksum(raw, about)})
-    say(f"  {_outcome(passed, needed, store is not None)}; {files[1]}")
+    outcome = "NOT certified"
+    if passed:
+        outcome = _certified(store is not None) if needed else _checked(stated(target))
+    say(f"  {outcome}; {files[1]}")
     return Verdict(tuple(tests), files)
 
 
-def _outcome(passed: bool, needed: bool, stored: bool) -> str:
-    if not passed:
-        return "NOT certified"
-    if not needed:
-        return "checked; its truth is exact, so no reference is needed"
+def _certified(stored: bool) -> str:
     return "certified: the truth of this target from now on" if stored else "certified"
+
+
+def _checked(truth: Truth) -> str:
+    """Of a target that has a truth of its own, which a reference does not replace."""
+    alone = " (which has no log Z: those of the chains stand alone)" if truth.log_Z is None else ""
+    return f"agrees with the truth it has, {truth.source}{alone}, and needs no other"
 
 
 def _plain(test: Test) -> dict[str, Any]:
