@@ -13,6 +13,7 @@ from tiltbench.report.compare import Cell, Floor, Verdict
 from tiltbench.report.frame import SUFFIX, Frames, metric_of
 from tiltbench.report.places import Order
 from tiltbench.report.places import shown as doublings
+from tiltbench.report.tables import worth
 from tiltbench.report.tables.grid import code, grid, sentence, text
 from tiltbench.report.tables.legend import (
     ARROW,
@@ -45,6 +46,7 @@ def markdown(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
         f"# {text(folder.resolve().name)}",
         "How to read the tables stands at the end.",
         _overview(boards),
+        worth.told(worth.worth(boards)),
         _misled(misled(frames), any(not board.unknown for board in boards)),
         _unmet(frames),
         _tuning(frames.runs),
