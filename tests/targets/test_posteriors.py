@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.spatial
 import scipy.stats
 import torch
 
@@ -118,7 +119,17 @@ def item_response(p):
     return found
 
 
+def cox_process(p):
+    cells = np.array([(i / 40, j / 40) for i in range(40) for j in range(40)])
+    apart = scipy.spatial.distance.cdist(cells, cells)
+    root = np.linalg.cholesky(1.91 * np.exp(-33 * apart))
+    rate = 126 * np.exp(root @ p["white"] - 1.91 / 2) / 1600
+    found = scipy.stats.poisson.logpmf(stored("cox_process"), rate).sum()
+    return found + normal(p["white"]).sum()
+
+
 LOOPS = {
+    "cox_process": cox_process,
     "eight_schools_noncentered": eight_schools,
     "arK": ark,
     "garch11": garch11,
@@ -258,6 +269,7 @@ def test_observables_are_the_models_own():
     assert statistics["theta[1]"](x).shape == (3,)
     assert list(made("garch11").statistics()) == ["mu", "alpha0", "alpha1", "beta1"]
     assert len(made("item_response").statistics()) == 32
+    assert list(made("cox_process").statistics())[:3] == ["points", "mean", "field[1]"]
 
 
 def test_trajectories_that_leave_all_bounds_have_no_density_and_no_nan():

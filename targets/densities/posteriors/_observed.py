@@ -51,8 +51,11 @@ class Observed(Posterior):
         return _placed(self)
 
     def log_joint(self, theta: Theta) -> Float[Tensor, " *b"]:
-        device = next(iter(theta.values())).device
-        return self.log_density(theta, _data_on(self, settled(device)))
+        return self.log_density(theta, self.given(next(iter(theta.values())).device))
+
+    def given(self, device: torch.device) -> Data:
+        """The data on the device, copied there once."""
+        return _data_on(self, settled(device))
 
 
 def printed(*rows: float | tuple[float, ...]) -> Tensor:
