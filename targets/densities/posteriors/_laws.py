@@ -52,6 +52,11 @@ def least_squares(rows: Tensor) -> dict[str, Tensor]:
     return {"count": count, "fit": fit, "root": root.T, "rest": rest}
 
 
+def poisson(count: Tensor, log_mean: Tensor) -> Tensor:
+    """log of the chance of a count whose mean is exp(log_mean)."""
+    return count * log_mean - log_mean.exp() - (count + 1).lgamma()
+
+
 def natural(log_weight: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
     """(*b, 3) coefficients of log(weight N(y; mean, sd^2)), a polynomial of y: times `powers`."""
     precision = sd**-2

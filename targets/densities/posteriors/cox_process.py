@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tiltbench.targets.constrained.parameters import Parameter, Table, Theta
-from tiltbench.targets.densities.posteriors._laws import normal
+from tiltbench.targets.densities.posteriors._laws import normal, poisson
 from tiltbench.targets.densities.posteriors._observed import Data, Observed, stored
 
 VARIANCE, MEAN = 1.91, math.log(126) - 1.91 / 2
@@ -33,10 +33,7 @@ class CoxProcess(Observed):
 
     def log_density(self, theta: Theta, data: Data) -> Tensor:
         log_rate = MEAN - math.log(1600) + theta["white"] @ data["root"].T
-        seen = (
-            log_rate @ data["counts"] - log_rate.exp().sum(-1) - (data["counts"] + 1).lgamma().sum()
-        )
-        return seen + normal(theta["white"], 0, 1).sum(-1)
+        return (poisson(data["counts"], log_rate) + normal(theta["white"], 0, 1)).sum(-1)
 
     def reported(self, theta: Theta) -> Theta:
         field = MEAN + theta["white"] @ self.given(theta["white"].device)["root"].T
