@@ -20,7 +20,7 @@ class CoxProcess(Observed):
     Syversveen and Waagepetersen (1998), on points drawn from it (data/make_posteriors.py)."""
 
     name = "cox_process"
-    test_value = -2303.4057300709446
+    test_value = -2303.40573096486
 
     def data(self) -> Data:
         cells = torch.cartesian_prod(*[torch.arange(40).double() / 40] * 2)
