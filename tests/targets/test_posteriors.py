@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.integrate
 import scipy.spatial
+import scipy.special
 import scipy.stats
 import torch
 
@@ -15,6 +16,7 @@ from tiltbench.targets.constrained.posteriordb import Raw, Refused
 from tiltbench.targets.densities.posteriors._database import MODELS
 from tiltbench.targets.registry import TARGETS
 from tiltbench.targets.target import DATA, table
+from tiltbench.targets.truths.certified import reference_of
 
 normal = scipy.stats.norm.logpdf
 
@@ -219,37 +221,104 @@ def test_log_Z_of_eight_schools_three_ways():
     assert se < 0.01 and abs(value - exact) < 4 * se
 
 
-def regression_by_quadrature(rows, prior, law_of_sigma, around):
+def regression_by_quadrature(rows, prior, law_of_sigma, around, count=None):
     """log of the integral over coefficients of prior N(0, prior^2), or flat ones where that is
-    infinite, in closed form, and over log sigma numerically."""
+    infinite, in closed form, and over log sigma numerically; `count` where rows are a triangle."""
     x, y = rows[:, :-1], rows[:, -1]
-    n, k = x.shape
+    n, k = count or len(x), x.shape[1]
+    prior = np.broadcast_to(prior, k)
+    held = np.isfinite(prior)
     log_sigma = np.linspace(around - 0.6, around + 0.6, 401)
     found = []
     for sigma in np.exp(log_sigma):
-        precision = x.T @ x / sigma**2 + np.eye(k) / prior**2
+        precision = x.T @ x / sigma**2 + np.diag(1 / prior**2)
         shift = x.T @ y / sigma**2
         quadratic = y @ y / sigma**2 - shift @ np.linalg.solve(precision, shift)
         value = -quadratic / 2 - n * math.log(sigma) - n / 2 * math.log(2 * math.pi)
         value += k / 2 * math.log(2 * math.pi) - np.linalg.slogdet(precision)[1] / 2
-        if prior < math.inf:
-            value -= k * math.log(prior) + k / 2 * math.log(2 * math.pi)
+        value -= np.log(prior[held]).sum() + held.sum() / 2 * math.log(2 * math.pi)
         found.append(value + law_of_sigma(sigma) + math.log(sigma))
     top = max(found)
     return top + math.log(np.exp(np.array(found) - top).sum() * (log_sigma[1] - log_sigma[0]))
 
 
-def test_log_Z_of_the_regressions_by_quadrature():
+def regressions():
+    """log Z of the three, by quadrature; the wide prior of diamonds' intercept is flat there."""
     y = stored("arK")
     lags = [y[5 - k : 200 - k] for k in range(1, 6)]
     rows = np.column_stack([np.ones(195), *lags, y[5:]])
-    cases = {
+    t = scipy.stats.t.logpdf
+
+    def wide(sigma):
+        return t(sigma, 3, 0, 10) + math.log(2) + t(8, 3, 8, 10)
+
+    free = np.array([math.inf, *np.ones(24)])
+    return {
         "arK": regression_by_quadrature(rows, 10.0, lambda s: half_cauchy(s, 2.5), -1.6),
         "nes1980": regression_by_quadrature(stored("nes1980"), math.inf, lambda s: 0.0, 0.65),
+        "diamonds": regression_by_quadrature(stored("diamonds"), free, wide, -2.04, 5000),
     }
-    for name, exact in cases.items():
+
+
+def test_log_Z_of_the_regressions_by_quadrature():
+    exact = regressions()
+    for name in ("arK", "nes1980"):
         value, se = by_importance(made(name), 10_000)
-        assert se < 0.02 and abs(value - exact) < 4 * se, name
+        assert se < 0.02 and abs(value - exact[name]) < 4 * se, name
+
+
+def test_regressions_are_placed_by_their_own_fit():
+    rows, target = stored("nes1980"), made("nes1980")
+    x, y = rows[:, :-1], rows[:, -1]
+    fit, rest = np.linalg.lstsq(x, y)[:2]
+    sd = math.sqrt(rest[0] / 600)
+    beta, sigma = target.parameters
+    assert beta.centre == pytest.approx(fit) and sigma.centre[0] == pytest.approx(math.log(sd))
+    widths = sd * np.sqrt(np.diag(np.linalg.inv(x.T @ x)))
+    assert beta.width == pytest.approx(widths) and sigma.width[0] == pytest.approx(1200**-0.5)
+
+
+def brownian_by_quadrature():
+    """The path integrated out in closed form, both scales numerically."""
+    y, seen = stored("brownian_motion"), np.r_[1:11, 21:31]
+    least = np.minimum(*np.meshgrid(seen, seen))
+    logs, step = np.linspace(-9, 4, 131, retstep=True)
+    values = np.empty((131, 131))
+    for i, innovation in enumerate(logs):
+        shares, axes = np.linalg.eigh(math.exp(2 * innovation) * least)
+        across = (axes.T @ y) ** 2
+        variance = shares + np.exp(2 * logs)[:, None]
+        law = -(across / variance + np.log(2 * math.pi * variance)).sum(1) / 2
+        values[i] = law + normal(innovation, 0, 2) + normal(logs, 0, 2)
+    return float(scipy.special.logsumexp(values)) + 2 * math.log(step)
+
+
+REFERENCES = ()  # whose certified reference is stored
+SMALL = ("garch11", "low_dim_gauss_mix", "hmm_example")  # within reach of importance sampling
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_the_two_log_Z_of_a_reference_agree(name):
+    target = made(name)
+    tests = {tuple(test["figures"]): test for test in reference_of(target).facts["tests"]}
+    found = tests["tempering", "smc", "z"]["figures"]
+    assert abs(found["tempering"]["value"] - found["smc"]["value"]) < 0.05
+    assert max(found["tempering"]["se"], found["smc"]["se"]) < 0.05
+    assert target.truth().log_Z is not None and target.truth().held > 1_000
+
+
+def test_log_Z_of_the_references_beside_printed_figures_and_quadrature():
+    """Bridge sampling of stored reference draws gave the first two (design notes)."""
+    due = {
+        "eight_schools_noncentered": (-32.000, 0.004),
+        "hudson_lynx_hare": (-147.080, 0.003),
+        "brownian_motion": (brownian_by_quadrature(), 0.0),
+        **{name: (value, 0.0) for name, value in regressions().items()},
+        **{name: by_importance(made(name), 10_000) for name in SMALL},
+    }
+    for name, (value, se) in due.items():
+        truth = made(name).truth()
+        assert abs(truth.log_Z - value) < 3 * math.hypot(truth.log_Z_se, se), name
 
 
 def test_log_Z_of_the_hares_and_lynxes():

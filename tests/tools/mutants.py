@@ -115,6 +115,27 @@ MUTANTS = [
         "targets/test_constrained.py",
     ),
     Mutant(
+        "cox_process: the mean of the field is that of its exponential",
+        "targets/densities/posteriors/cox_process.py",
+        "math.log(126) - 1.91 / 2",
+        "math.log(126)",
+        "targets/test_posteriors.py",
+    ),
+    Mutant(
+        "regressions: widths are those of columns that know nothing of each other",
+        "targets/densities/posteriors/_laws.py",
+        '    widths = sd * torch.cholesky_inverse(rows["root"]).diagonal().sqrt()',
+        '    widths = sd * rows["root"].diagonal().abs().reciprocal()',
+        "targets/test_posteriors.py",
+    ),
+    Mutant(
+        "worth its calls: places are compared, not scores at equal calls",
+        "bench/report/tables/worth.py",
+        "    known = {row.sampler: row.place.calls_off for row in rows if row.place}",
+        "    known = {row.sampler: row.place.place or 0 for row in rows if row.place}",
+        "report/test_worth.py",
+    ),
+    Mutant(
         "garch11: the variance is pushed by y and not by its distance from the mean",
         "targets/densities/posteriors/garch11.py",
         '        square = (data["y"] - theta["mu"][..., None]).square()',
