@@ -293,7 +293,7 @@ def brownian_by_quadrature():
     return float(scipy.special.logsumexp(values)) + 2 * math.log(step)
 
 
-REFERENCES = ()  # whose certified reference is stored
+REFERENCES = ("arK", "eight_schools_noncentered")  # whose certified reference is stored
 SMALL = ("garch11", "low_dim_gauss_mix", "hmm_example")  # within reach of importance sampling
 
 
