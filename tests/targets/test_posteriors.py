@@ -307,7 +307,13 @@ def test_the_truth_of_the_path_is_exact():
     assert torch.equal(x, truth.sample(4_000, torch.Generator().manual_seed(0)))
 
 
-REFERENCES = ("arK", "eight_schools_noncentered", "garch11", "nes1980")  # whose certified reference is stored
+REFERENCES = (
+    "arK",
+    "eight_schools_noncentered",
+    "garch11",
+    "low_dim_gauss_mix",
+    "nes1980",
+)  # whose certified reference is stored
 SMALL = ("garch11", "low_dim_gauss_mix", "hmm_example")  # within reach of importance sampling
 
 
