@@ -56,7 +56,7 @@ def reference(
 
     Where a target's truth is unknown, what passes is stored, with the package or beside
     path/to/file.py, and is the target's truth from then on; scores of runs that are there are made
-    anew by `tiltbench score`.  Exact truths are compared with the chains.
+    anew by `tiltbench score`.  Other truths are compared with the chains.
 
     Exit code: 0 when every test passes, 1 when one fails, 2 for a wrong argument.
     """

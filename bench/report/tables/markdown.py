@@ -13,6 +13,7 @@ from tiltbench.report.compare import Cell, Floor, Verdict
 from tiltbench.report.frame import Frames, metric_of
 from tiltbench.report.ranks import Ranks, times
 from tiltbench.report.standings import remarks
+from tiltbench.report.tables import worth
 from tiltbench.report.tables.grid import code, grid, sentence, text
 from tiltbench.report.tables.legend import (
     BEHIND,
@@ -55,6 +56,7 @@ def markdown(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
         text(" ".join(remarks(boards))),
         "How to read the tables stands at the end.",
         _overview(boards),
+        worth.told(worth.worth(boards)),
         _misled(misled(frames), any(not board.unknown for board in boards)),
         _unmet(frames),
         _tuning(frames.runs),
