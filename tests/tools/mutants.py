@@ -129,10 +129,10 @@ MUTANTS = [
         "targets/test_posteriors.py",
     ),
     Mutant(
-        "worth its calls: places are compared, not scores at equal calls",
+        "worth its calls: ranks are compared, not scores at equal calls",
         "bench/report/tables/worth.py",
-        "    known = {row.sampler: row.place.calls_off for row in rows if row.place}",
-        "    known = {row.sampler: row.place.place or 0 for row in rows if row.place}",
+        "    known = {row.sampler: row.ranks.calls_off for row in rows if row.ranks}",
+        "    known = {row.sampler: row.ranks.rank or 0 for row in rows if row.ranks}",
         "report/test_worth.py",
     ),
     Mutant(
