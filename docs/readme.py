@@ -7,6 +7,7 @@ START (or that follows a line that does), and of that the rows that begin with P
 `... ## only A, B` as the last title leaves the columns whose heads begin with A or B;
 `<!-- leaders: FOLDER -->` the leaderboard that `tiltbench report` prints of published results, with
 `## table` as a title without the sentences below it;
+`<!-- remarks: FOLDER -->` the sentences that stand on top of the table of published results;
 `<!-- studies: FOLDER -->` one line for each study in the folder: its question and its verdicts;
 `<!-- verdicts: FOLDER -->` the verdicts of one study;
 `<!-- references: FOLDER A B -->` one of the certified references in the folder, or of A and B;
@@ -49,8 +50,8 @@ PAGES = (
     "docs/tutorials/unknown.md",
 )
 PART = re.compile(
-    r"(<!-- (?P<kind>show|rows|leaders|studies|verdicts|references|tree|visit): (?P<file>\S+)"
-    r"(?P<titles>.*?) -->\n)"
+    r"(<!-- (?P<kind>show|rows|leaders|remarks|studies|verdicts|references|tree|visit): "
+    r"(?P<file>\S+)(?P<titles>.*?) -->\n)"
     r".*?(<!-- end -->)",
     re.S,
 )
@@ -62,6 +63,8 @@ def filled(page: str) -> str:
 
     def part_of(part: re.Match[str]) -> str:
         match part["kind"]:
+            case "remarks":
+                made = _remarks(part["file"])
             case "studies":
                 made = _studies(part["file"])
             case "verdicts":
@@ -170,6 +173,14 @@ def _leaders(folder: str, titles: str) -> str:
     table, _, _ = whole.partition("\n\n")
     lines = (table if titles.strip() == "## table" else whole).splitlines()
     return "\n" + "\n".join(f"    {line}".rstrip() for line in lines) + "\n\n"
+
+
+def _remarks(folder: str) -> str:
+    from tiltbench.report.board import boards
+    from tiltbench.report.frame import collect
+    from tiltbench.report.standings import remarks
+
+    return " ".join(remarks(boards(collect(ROOT / folder)))) + "\n"
 
 
 def _rows(file: str, titles: str) -> str:

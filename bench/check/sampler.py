@@ -137,7 +137,7 @@ def _training(sampler: Sampler[Any], trials: list[Trial]) -> Iterator[Finding]:
     trials += [first, _run(sampler, first.allowance)]
     allowance = first.allowance
     spent = [trial.meter.spent for trial in trials]
-    how = "until it was done" if trials[0].ended else "until the allowance was spent"
+    how = "until it was done" if trials[0].ended else "until the budget was spent"
     yield expect(
         spent[0].share(allowance) > 0.5 or trials[0].ended,
         f"ran {how}: {tuple(spent[0])} of {tuple(allowance)} (values, gradients)",

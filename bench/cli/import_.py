@@ -29,7 +29,7 @@ def import_(
     ] = None,
     budget: Annotated[
         int | None,
-        option("the allowance to be compared at (default: the calls)", "N", whole),
+        option("the budget to be compared at (default: the calls)", "N", whole),
     ] = None,
     name: Annotated[str | None, option("of the method (default: that of the file)", "NAME")] = None,
     seed: Annotated[int, option("number of the repetition (default 0)", "N", natural)] = 0,

@@ -114,7 +114,7 @@ class Asked:
     curve: Annotated[
         int | None,
         option(
-            "draws at each of 8 points of the learning curve, on an allowance of its own; 0: no "
+            "draws at each of 8 points of the learning curve, with a budget of its own; 0: no "
             "curve (default 250, or what the suite says)",
             "N",
             natural,

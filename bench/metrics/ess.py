@@ -21,7 +21,7 @@ def _target(target: Target, truth: Truth, outcome: Outcome, generator: Generator
 
 
 ess_model = Metric("ess_model", frozenset({"log_w"}), "higher", "1", "1", _model)
-"""(sum w)^2 / (n sum w^2) over the sampler's own paths: blind to modes it never visits"""
+"""(sum w)^2 / (n sum w^2) over forward paths, the sampler's own: blind to modes it never visits"""
 
 ess_target = Metric("ess_target", frozenset({"reverse"}), "higher", "1", "1", _target)
-"""1 / (E[w] E[1/w]) over paths from exact draws of the target: sees missing modes"""
+"""1 / (E[w] E[1/w]) over reverse paths, from exact draws: sees missing modes"""

@@ -42,10 +42,10 @@ _WEIGHTS = frozenset({"unknown_log_Z", "log_w"})
 _OWN = frozenset({"unknown_log_Z", "own_log_Z"})
 
 log_Z_forward = Metric("log_Z_forward", _WEIGHTS, "higher", "nats", "", _forward)
-"""log mean exp(log_w) over the sampler's own paths; too low where a part of the target is missed"""
+"""log mean exp(log_w) over forward paths; too low where a part of the target is missed"""
 
 log_Z_own = Metric("log_Z_own", _OWN, "higher", "nats", "", _own)
 """the method's own estimate of log Z"""
 
 elbo = Metric("elbo", _WEIGHTS, "higher", "nats", "", _below)
-"""mean log_w over the sampler's own paths, a lower bound of log Z"""
+"""mean log_w over forward paths, a lower bound of log Z"""

@@ -35,8 +35,8 @@ def _ratio(target: Target, truth: Truth, outcome: Outcome, generator: Generator)
     error = jackknife(float(squared), squares)
     if float(squared) <= 2 * error:
         raise Unknown(
-            f"the squared mean gradient {float(squared):.3g} +- {error:.2g} is not told from zero "
-            f"by {m} batches; tr Cov = {float(spread):.3g}"
+            f"the squared mean gradient {float(squared):.3g} +- {error:.2g} does not differ "
+            f"significantly from zero by {m} batches; tr Cov = {float(spread):.3g}"
         )
     value = float(spread / squared)
     return Estimate(value, jackknife(value, spreads / squares), m)

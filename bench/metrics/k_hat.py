@@ -50,13 +50,13 @@ def _lacking(log_w: Tensor, other: Tensor) -> Estimate:
 
 
 k_hat = Metric("k_hat", frozenset({"log_w"}), "lower", "1", "", _forward)
-"""shape of the tail of exp(log_w) over the sampler's own paths: above .7 no error of log Z"""
+"""shape of the tail of exp(log_w) over forward paths: above .7 no error of log Z"""
 
 k_hat_rev = Metric("k_hat_rev", frozenset({"reverse"}), "lower", "1", "", _reverse)
-"""shape of the tail of exp(-log_w) over paths traced back from exact draws"""
+"""shape of the tail of exp(-log_w) over reverse paths"""
 
 unseen = Metric("unseen", frozenset({"log_w", "reverse"}), "lower", "1", "", _above)
-"""what exp(log_Z) lacks for weights above all of the sampler's own paths, by the reverse paths"""
+"""the share of exp(log_Z) in weights above all of the forward paths, by the reverse paths"""
 
 unseen_rev = Metric("unseen_rev", frozenset({"log_w", "reverse"}), "lower", "1", "", _below)
-"""the same of exp(-log_Z) from reverse paths, by the sampler's own"""
+"""the same of exp(-log_Z) from reverse paths, by the forward ones"""

@@ -92,17 +92,17 @@ _WEIGHTS = frozenset({"log_Z", "log_w"})
 _REVERSE = frozenset({"log_Z", "reverse"})
 
 log_Z_err = Metric("log_Z_err", _WEIGHTS, "lower", "nats", "0", _forward)
-"""log mean exp(log_w) - log Z over the sampler's own paths"""
+"""log mean exp(log_w) - log Z over forward paths, the sampler's own"""
 
 log_Z_rev_err = Metric("log_Z_rev_err", _REVERSE, "lower", "nats", "0", _reverse)
-"""-log mean exp(-log_w) - log Z over paths traced back from exact draws"""
+"""-log mean exp(-log_w) - log Z over reverse paths, from exact draws"""
 
 # Beyond an error of 1 nat there is less than one path of information in the overlap.
 log_Z_bar_err = Metric("log_Z_bar_err", _WEIGHTS | _REVERSE, "lower", "nats", "0", _bar, 1.0)
-"""Bennett's acceptance ratio estimate from both sides, minus log Z"""
+"""Bennett's acceptance ratio estimate from forward and reverse paths, minus log Z"""
 
 overlap = Metric("overlap", frozenset({"log_w", "reverse"}), "higher", "1", "1", _overlap)
-"""share of information that forward and reverse weights have in common: 0, they do not meet"""
+"""share of information that forward and reverse weights have in common; 0: none"""
 
 log_Z_own_err = Metric(
     "log_Z_own_err", frozenset({"log_Z", "own_log_Z"}), "lower", "nats", "0", _own
@@ -110,7 +110,7 @@ log_Z_own_err = Metric(
 """the method's own estimate of log Z, minus log Z"""
 
 elbo_gap = Metric("elbo_gap", _WEIGHTS, "lower", "nats", "0", _below)
-"""log Z - mean log_w over the sampler's own paths: the lower bound's gap"""
+"""log Z - mean log_w over forward paths: the lower bound's gap"""
 
 eubo_gap = Metric("eubo_gap", _REVERSE, "lower", "nats", "0", _above)
-"""mean log_w over paths from exact draws - log Z: the upper bound's gap"""
+"""mean log_w over reverse paths - log Z: the upper bound's gap"""

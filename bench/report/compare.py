@@ -209,9 +209,14 @@ def paired(a: Cell, b: Cell) -> float:
 
 def holm(p: Mapping[str, float], level: float = LEVEL) -> set[str]:
     """The names whose hypotheses are rejected (Holm, Scand. J. Statist. 6, 65, 1979)."""
-    rejected: set[str] = set()
+    return {name for name, value in corrected(p).items() if value <= level}
+
+
+def corrected(p: Mapping[str, float]) -> dict[str, float]:
+    """Holm's adjusted p: of the k-th smallest of m the largest of (m - j + 1) p_j, j <= k."""
+    adjusted: dict[str, float] = {}
+    most = 0.0
     for tried, name in enumerate(sorted(p, key=lambda n: p[n])):
-        if p[name] > level / (len(p) - tried):
-            break
-        rejected.add(name)
-    return rejected
+        most = max(most, min((len(p) - tried) * p[name], 1.0))
+        adjusted[name] = most
+    return adjusted

@@ -3,7 +3,7 @@
 **The rule.**  Every score (its square root where it is a square) is divided by the edge of the
 noise floor: 2 sd of what exact draws score, above or below its mean; for an error of log Z twice
 its standard error, but .1 nats at least and 1 nat at most.  A method's rank goes by the worst of
-these ratios over its scores of the draws' law, mode mass, energies and log Z, and methods all of
+these ratios over its scores of distance, mode mass, energies and log Z, and methods all of
 whose scores lie within the edges share the first rank.  In here a ratio is its logarithm to base 2,
 `doublings`; it is printed as the ratio.
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "law": ("energy_distance", "config_w2", "w2", "torsion_w2"),
+    "distance": ("energy_distance", "config_w2", "w2", "torsion_w2"),
     "modes": ("mode_tv", "left_err"),
     "energies": (
         "energy_w2",
@@ -41,7 +41,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "log Z": ("log_Z_err", "log_Z_rev_err", "log_Z_own_err"),
 }
 SQUARES = {"energy_distance", "obs_b2"}  # of what grows in proportion to the failure
-LAW, LOG_Z = "law", "log Z"
+DISTANCE, LOG_Z = "distance", "log Z"
 OWN = "log_Z_own_err"  # counts where the method has no weights
 LEAST_NATS, MOST_NATS = 0.1, 1.0  # the edge of an error of log Z lies between
 EQUAL = 0.05  # spends that differ by less are equal
@@ -254,12 +254,12 @@ def orders(
 
 
 UNPRICED = (
-    "no rank with a gradient at 2 values: that bill exceeds the allowance, and without a learning "
-    "curve nobody knows the score where it ends"
+    "no rank with a gradient as 2 calls: that exceeds the budget, and without a learning curve the "
+    "score within it is unknown"
 )
 UNREAD = (
-    "no rank at equal {}: it spent more than the least of the learned methods, or nobody counted, "
-    "and without a learning curve nobody knows its score there"
+    "no rank at equal {}: it spent more than the least of the learned methods, or its spend is not "
+    "recorded, and without a learning curve its score there is unknown"
 )
 
 
@@ -383,7 +383,7 @@ def behind(found: Mapping[str, Judged], untrained: str | None) -> dict[str, str]
         pairs = [("in its worst score", mine.worst, base.worst)]
         for a in mine.scores:
             b = base.by(a.metric)
-            if a.group == LAW and b and (a, b) != (mine.worst, base.worst):
+            if a.group == DISTANCE and b and (a, b) != (mine.worst, base.worst):
                 pairs.append(("in distance", a, b))
         parts = [
             f"{what} ({a.metric} {times(a.doublings)} against {b.metric} {times(b.doublings)})"

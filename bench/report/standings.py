@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tiltbench.plan.suite import UNTRAINED
 from tiltbench.report.board import Board, Row
 from tiltbench.report.compare import SEEDS_FOR_BOLD
-from tiltbench.report.ranks import LAW, times
+from tiltbench.report.ranks import DISTANCE, times
 from tiltbench.report.tables.legend import BEHIND, NOT_BETTER, brief
 
 WIDTH = 100
@@ -30,7 +30,7 @@ class Standing(NamedTuple):
     law: int  # boards on which the scores of its draws' law are
     behind: int  # boards on which it is not better than the untrained base
     finished: int
-    runs: int
+    runs: int  # of those that apply
     calls: float  # in training, median over boards; NaN where no run finished
     flops: float = math.nan  # likewise
 
@@ -52,7 +52,7 @@ def _standing(name: str, boards: Sequence[Board]) -> Standing:
             rank = row.ranks.rank if row.ranks else None
             ranks.append(len(board.rows) if rank is None else rank)
     judged = [row.judged for board, row in here if row.judged]
-    laws = [law for mine in judged if (law := mine.of(LAW))]
+    laws = [law for mine in judged if (law := mine.of(DISTANCE))]
     return Standing(
         name,
         mean(ranks) if ranks else math.nan,
@@ -62,7 +62,7 @@ def _standing(name: str, boards: Sequence[Board]) -> Standing:
         sum(law.doublings == 0 for law in laws),
         sum(bool(row.behind) for _, row in here),
         sum(row.finished for _, row in here),
-        sum(row.runs for _, row in here),
+        sum(row.runs - row.ends.get("unsupported", 0) for _, row in here),
         _median(row.spent.calls for _, row in here if row.finished),
         _median(row.spent.flops for _, row in here if row.finished),
     )
@@ -175,7 +175,7 @@ def conclusion(rows: Sequence[Standing], boards: Sequence[Board], ranked: int) -
         return "No run has finished, so there is nothing to compare; table.md has the reasons."
     if not ranked:
         return (
-            "Nobody is ranked: no target here has a truth that the runs that finished could be "
+            "No ranks: no target here has a truth that the runs that finished could be "
             f"compared with.{_certify(boards)}"
         )
     at = {board.target for board in boards if any(map(_at, board.rows))}
@@ -222,7 +222,7 @@ def learned(rows: Sequence[Standing], boards: Sequence[Board]) -> list[str]:
     at = {}
     for board in boards:
         judged = [row.judged for row in board.rows if row.sampler in mine and row.judged]
-        level = [law for each in judged if (law := each.of(LAW)) and law.doublings == 0]
+        level = [law for each in judged if (law := each.of(DISTANCE)) and law.doublings == 0]
         if judged:
             at[board.target] = f"{len(level)} of {len(judged)} on {board.target}"
     if len(mine) < 2 or not at:

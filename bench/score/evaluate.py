@@ -150,9 +150,9 @@ def _missing(metric: Metric, target: Target, truth: Truth, outcome: Outcome) -> 
         "log_w": _bad_weights(log_w, "the method gives no weights"),
         "reverse": _bad_weights(
             back,
-            "no exact draws of the target are known, from which paths would be traced back"
+            "no exact draws of the target are known, where reverse paths would start"
             if truth.sample is None
-            else "the method cannot trace paths back from exact draws",
+            else "the method has no reverse paths",
         ),
         "own_log_Z": "" if draws.log_Z else "the method makes no estimate of its own",
         "chains": "" if chained(draws) else "the draws are no chains",

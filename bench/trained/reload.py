@@ -84,10 +84,10 @@ class Loaded:
         E[exp(-log_w)] = q(x) / rho(x), q being the density of what `draw` returns.
 
         `part` names the stream of random numbers.  Raises Refused where the sampler has no paths,
-        or its base's own chain cannot be traced back."""
+        or its base's own chain cannot be reversed."""
         name, record = self.record.labels["sampler"], self.record
         if not self.problem.base.reversed_exactly:
-            raise Refused(f"paths of {name} cannot be traced back along the chain that is weighed")
+            raise Refused(f"paths of {name} cannot be reversed along the chain that is weighed")
         with standard(record.spec["seed"]):
             _as_then(record, self.device)
             source = generator(record.spec["seed"], "reverse", self.device, stream(part))
@@ -96,9 +96,9 @@ class Loaded:
                 made = self.sampler.reverse(self.problem, copied(self.state), x, source)
             except Exception as error:
                 why = explain(error)[1].rstrip(".")
-                raise Refused(f"tracing back paths of {name} failed: {why}") from error
+                raise Refused(f"reverse paths of {name} failed: {why}") from error
         if made is None:
-            raise Refused(f"{name} has no paths to trace back")
+            raise Refused(f"{name} has no reverse paths")
         log_w = made.log_w.detach().double().cpu()
         if log_w.shape != (len(x),) or bool(log_w.isnan().any()):
             raise Refused(f"weights of traced paths of {name} are not numbers, one a point")

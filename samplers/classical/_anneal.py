@@ -54,7 +54,7 @@ def begin(problem: Problem, allowance: Cost) -> Annealed:
     points = min(allowance)
     if points < LEAST:
         raise Unsupported(
-            f"an allowance of {points} points does not anneal a population: the least is {LEAST}"
+            f"a budget of {points} calls is too small: for annealing the least is {LEAST}"
         )
     empty = torch.empty(0, dtype=DTYPE)
     return Annealed(points, Schedule(empty, empty), 0, 0, (), ())

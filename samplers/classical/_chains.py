@@ -53,8 +53,8 @@ def begin(
     chains = min(chains, points // (FEWEST * leaps))
     if chains == 0:
         raise Unsupported(
-            f"an allowance of {points} points does not warm up a chain: "
-            f"at {leaps} points a move the least is {FEWEST * leaps}"
+            f"a budget of {points} calls is too small: at {leaps} calls a move the least is "
+            f"{FEWEST * leaps}"
         )
     warm = math.ceil(warm_up * points)
     states = (points - warm) // leaps

@@ -66,7 +66,7 @@ def begin(problem: Problem, allowance: Cost, leaps: int, warm_up: float) -> Repl
     points, least = min(allowance), LEAST * max(1, leaps // 5)
     if points < least:
         raise Unsupported(
-            f"an allowance of {points} points does not warm up a ladder: the least is {least}"
+            f"a budget of {points} calls is too small: for tempering the least is {least}"
         )
     empty = torch.empty(0, dtype=DTYPE)
     nowhere = unknown(torch.empty((0, problem.dim), dtype=DTYPE))

@@ -90,7 +90,7 @@ def test_the_worst_group_decides_and_what_is_lacking_is_said():
     found = judged(cells)
     assert found["near"].worst == Off("log Z", "log_Z_err", math.log2(270))
     assert "log_Z_own_err" not in [o.metric for o in found["near"].scores]
-    assert found["far"].worst == Off("law", "energy_distance", 1.0)
+    assert found["far"].worst == Off("distance", "energy_distance", 1.0)
     assert found["far"].of("log Z") == Off("log Z", "log_Z_own_err", 1.0)
     assert found["near"].lacking == found["far"].lacking == ()
     assert judged({"mmd": {"x": made_cell([1.0], 0.0, 0.1)}}) == {}
@@ -102,7 +102,7 @@ def test_the_worst_group_decides_and_what_is_lacking_is_said():
 
 
 def scored(**doublings):
-    return {name: Judged((Off("law", "w2", d),), ()) for name, d in doublings.items()}
+    return {name: Judged((Off("distance", "w2", d),), ()) for name, d in doublings.items()}
 
 
 def runs_of(names, values=1000, trained=True, **more):
@@ -195,10 +195,10 @@ def test_the_worst_score_of_a_curve():
 
 
 def test_what_is_not_better_than_the_base_is_marked():
-    law = GROUPS["law"][0]
+    law = GROUPS["distance"][0]
 
     def two(by_law, energies):
-        return Judged((Off("law", law, by_law), Off("energies", "energy_w2", energies)), ())
+        return Judged((Off("distance", law, by_law), Off("energies", "energy_w2", energies)), ())
 
     found = {"base": two(1.0, 4.0), "better": two(0.5, 3.0), "worse": two(0.5, 5.0),
              "blob": two(2.0, 3.0), "level": two(0.0, 0.0)}  # fmt: skip
@@ -231,7 +231,7 @@ def test_every_form_of_the_table_shows_the_mark_the_base_and_the_exact_draws(tmp
 
 def test_a_worse_distance_is_marked_beside_a_better_one():
     """The energy distance of a method is worse than that of the base, its w2 better."""
-    base = Judged((Off("law", "energy_distance", 1.0), Off("law", "w2", 3.0)), ())
-    mine = Judged((Off("law", "energy_distance", 1.1), Off("law", "w2", 2.0)), ())
+    base = Judged((Off("distance", "energy_distance", 1.0), Off("distance", "w2", 3.0)), ())
+    mine = Judged((Off("distance", "energy_distance", 1.1), Off("distance", "w2", 2.0)), ())
     said = behind({"base": base, "mine": mine}, "base")
     assert said == {"mine": "in distance (energy_distance 2.1× against energy_distance 2.0×)"}

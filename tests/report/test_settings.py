@@ -12,7 +12,7 @@ from tiltbench.report.pictures.sensitivity import sensitivity
 from tiltbench.report.settings import choice, methods, number, varied
 from tiltbench.report.tables.settings import latex, markdown
 
-LAW = "energy_distance"
+DISTANCE = "energy_distance"
 
 
 def frames(found, targets=("gmm9",)):
@@ -28,7 +28,7 @@ def frames(found, targets=("gmm9",)):
                 records.append(Record(spec, labels, Status.DONE))
                 row = dict.fromkeys(COLUMNS["scores"], math.nan)
                 row |= {"target": target, "budget": 10, "limits": "", "sampler": label}
-                row |= {"seed": seed, "metric": LAW, "value": value, "se": 0.1, "n": 100}
+                row |= {"seed": seed, "metric": DISTANCE, "value": value, "se": 0.1, "n": 100}
                 row |= {"floor_mean": 0.0, "floor_sd": 1.0, "floor_n": 100}
                 rows.append(row | {"unfit": False, "reason": "", "id": f"{label}{seed}"})
     return Frames(DataFrame([], columns=COLUMNS["runs"]), DataFrame(rows), {}, records)
@@ -54,7 +54,7 @@ def test_one_half_of_the_seeds_chooses_and_the_other_is_shown():
     assert best["smc"].shown["gmm9"].doublings == 2
     text = markdown(made)
     assert "on seeds 0, 1; the numbers are of seeds 2, 3" in text
-    assert f"| `lv, lr .01` | 3 | 2.0× {LAW} |" in text
+    assert f"| `lv, lr .01` | 3 | 2.0× {DISTANCE} |" in text
 
 
 def test_one_setting_serves_all_targets_by_its_mean_rank():

@@ -19,7 +19,7 @@ def row(sampler, rank, at=False, finished=2, ends=None, seeds=2, metric="energy_
     ranks = None if rank is None else Ranks(rank, rank)
     runs = finished + sum((ends or {}).values())
     cells = {metric: cell} if finished else {}
-    score = Off("law", metric, 0.0 if at else off)
+    score = Off("distance", metric, 0.0 if at else off)
     judged = None if rank is None else Judged((score,), ())
     return Row(sampler, ranks, runs, finished, ends or {}, cells, frozenset(), spent, judged)
 
@@ -69,7 +69,7 @@ def test_nothing_finished_and_nothing_known():
     assert "0 of 3" in leaderboard(failed)
     assert "No run has finished, so there is nothing to compare" in leaderboard(failed)
     unknown = [board("a", row("x", None, metric="ess_model"), row("y", None, metric="ess_model"))]
-    assert "Nobody is ranked: no target here has a truth" in leaderboard(unknown)
+    assert "No ranks: no target here has a truth" in leaderboard(unknown)
     assert conclusion([], [], 0).startswith("No run has finished")
 
 
@@ -100,7 +100,9 @@ def test_the_untrained_base_is_shown_wherever_it_stands():
 def test_a_sentence_on_what_trains_a_network():
     def trained(name, rank, off):
         made = row(name, rank)
-        judged = Judged((Off("law", "energy_distance", off), Off("energies", "obs_b2", 2.0)), ())
+        judged = Judged(
+            (Off("distance", "energy_distance", off), Off("energies", "obs_b2", 2.0)), ()
+        )
         return made._replace(judged=judged, spent=made.spent._replace(parameters=9.0))
 
     on = [board("a", row("smc", 1), trained("x", 2, 0.0), trained("y", 3, 1.0))]

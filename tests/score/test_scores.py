@@ -132,7 +132,7 @@ def test_nan_in_draws_or_weights_is_a_reason_not_a_number(tmp_path):
     (scores,) = scores_of(tmp_path, "spoiled")
     for name in METRICS.entries:
         needs = METRICS.load(name).needs
-        if needs & {"particles", "lattice", "tilt", "unknown_law", "unknown_log_Z"}:
+        if needs & {"particles", "lattice", "torsions", "tilt", "unknown_law", "unknown_log_Z"}:
             assert scores[name]["reason"] in KINDS.values()
         elif needs & {"sample", "modes", "observables", "log_w", "reverse"}:
             assert (

@@ -102,11 +102,14 @@ def test_conclusions_are_computed():
     stands += [_stand("t0", "adjoint_sampling", 0.0, "gradients")]  # there on one target only
     text = conclusions(stands, compared(stands, "compute"))
     first, second, third = text.splitlines()
-    assert "over 9 targets" in first and "`smc` is 1.0 times" in first
+    assert "over 9 targets (1 seed)" in first and "`smc` is 1.0 times" in first
     assert "`pis`, the best of 2 learned methods there, 3.4 times" in first  # 2^(16/9)
-    assert "path weights nearer than values by a factor of 74.7" in second  # 2^(8 - 16/9)
+    assert "path weights (`pis`) nearer than values (`tilt_matching`) by a factor of 74.7" in second
     assert "no other two differ significantly" in second and "classical" not in second
-    assert "On 1 of 9 targets (t0) some learned method" in third
+    assert (
+        "On 1 of 9 targets (t0) some learned method is as good as exact draws" in third
+        and "1 seed" in third
+    )
     alone = conclusions([s for s in stands if s.family == "classical"], [])
     assert alone.splitlines()[0].endswith("no two differ significantly.") and "On 0 of 9" in alone
 

@@ -5,7 +5,7 @@ The published study has 1,000 draws and more targets; modes drawn in by a tenth 
 
 import pytest
 
-from tiltbench.report.ranks import LAW, LOG_Z
+from tiltbench.report.ranks import DISTANCE, LOG_Z
 from tiltbench.studies.planted_failures import study
 from tiltbench.studies.planted_failures.planted import CASES, EXACT
 from tiltbench.studies.planted_failures.study import NOISE, ranked
@@ -50,12 +50,12 @@ def test_each_failure_is_seen_in_its_group(plane):
 def test_a_small_distance_hides_neither_energies_nor_log_z(plane):
     """As pis on many_well: first by its distance once, energies 92 nats and log Z 27 off."""
     row = plane[NOISE]
-    assert row.judged.of(LAW).doublings < 1 and row.rank > 5
+    assert row.judged.of(DISTANCE).doublings < 1 and row.rank > 5
     assert row.judged.of(LOG_Z).doublings > 8 and row.judged.of("energies").doublings > 3
 
 
 def test_overlapping_particles_are_seen_by_energies_alone():
     rows = {row.case: row for row in ranked({"dw4": 60}, [0])}
     two = rows["overlapping particles"]
-    assert two.judged.of(LAW).doublings == 0 and two.judged.worst.metric == "energy_w2"
+    assert two.judged.of(DISTANCE).doublings == 0 and two.judged.worst.metric == "energy_w2"
     assert rows[EXACT].rank == 1 < two.rank

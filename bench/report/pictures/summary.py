@@ -80,7 +80,7 @@ def summary(
         left, right = lower.subplots(1, 2)
         heat(left, kept, samplers, DISTANCES, _calls)
         heat(right, kept, samplers, ("log_Z_err", "log_Z_own_err"), _other_sides)
-        ties = "; bold: cannot be told from the best" if _tested(runs) else ""
+        ties = "; bold: not significantly different from the best" if _tested(runs) else ""
         left.set_title(DISTANCE + ties, loc="left", fontsize=8)
         right.set_title(LOG_Z + ties, loc="left", fontsize=8)
         right.set_yticklabels([])

@@ -43,7 +43,7 @@ def weights(
         for axes, (name, (forward, backward)) in zip(panels, pairs.items(), strict=False):
             _panel(axes, name, forward, backward, log_Z is not None, colour[name])
         handles = [Patch(color=GREY, alpha=0.45), Patch(fill=False, edgecolor=INK)]
-        names = ["own paths", "paths traced back from exact draws"]
+        names = ["forward paths", "reverse paths, from exact draws"]
         figure.legend(handles, names, loc="outside upper left", ncols=2, fontsize=8)
         label = "log_w − log Z  (nats)" if log_Z is not None else "log_w  (nats)"
         figure.supxlabel(label, fontsize=9)

@@ -32,8 +32,8 @@ HEAD = r"""% Tables of {name}, written by `tiltbench report`.
 % A score is the median over seeds; in brackets stand the smallest and the largest seed.
 % The last row is the noise floor: mean +- standard deviation of what exact draws score.
 % \approx: within two standard deviations of the floor, so as good as exact draws.
-% Bold: cannot be told from the best (paired t test over at least five seeds, Holm, 5 per cent).
-% \times: not better than the untrained base, by its worst score or by the law of its draws.
+% Bold: not significantly different from the best (paired t test over at least five seeds, Holm, 5 per cent).
+% \times: not better than the untrained base, in its worst score or in distance.
 """  # noqa: E501
 
 
@@ -66,8 +66,8 @@ def latex(name: str, boards: Sequence[Board]) -> str:
         ),
         _overview(
             f"{_slug(name)}-logz",
-            r"Error of $\log Z$ in nats, medians over seeds: from the method's own paths / from "
-            "paths traced back from exact draws / Bennett's estimate from both. Slanted: the "
+            r"Error of $\log Z$ in nats, medians over seeds: from forward paths / from reverse "
+            "paths / Bennett's estimate from both. Slanted: the "
             "estimate that a method without such weights gives itself.",
             _sides,
             boards,

@@ -99,9 +99,9 @@ def _unmet(frames: Frames) -> str:
         for (target, sampler), own in rows.groupby(["target", "sampler"], sort=False)
     ]
     head = (
-        "## Two sides that do not meet\n\nRuns whose overlap of forward and reverse weights is "
-        f"below {MEETING:g}: the Bennett estimate rests on a few paths, and its error bar is wide; "
-        "where it is above 1 nat the table has a dash."
+        "## Forward and reverse weights without overlap\n\nRuns whose overlap of forward and "
+        f"reverse weights is below {MEETING:g}: the Bennett estimate rests on a few paths, and its "
+        "error bar is wide; where it is above 1 nat the table has a dash."
     )
     return head + "\n\n" + "\n".join(lines)
 
@@ -366,11 +366,11 @@ def _sides(row: Row) -> str:
 def _misled(found: list[Misled], known: bool) -> str:
     """At most three runs of a target and sampler are many; the worst one of each is told.  Nothing
     is said where no truth is `known`: there is one side only."""
-    title = "## One-sided against two-sided"
+    title = "## Good by its own paths, bad by exact draws"
     if not found and not known:
         return ""
     if not found:
-        return f"{title}\n\nNo run looks good from its own side and bad from the target's."
+        return f"{title}\n\nNo run looks good by its own paths and bad by exact draws."
     worst: dict[tuple[str, str], list[Misled]] = {}
     for m in found:
         worst.setdefault((m.target, m.sampler), []).append(m)

@@ -35,8 +35,8 @@ class Misled(NamedTuple):
     def sentence(self, target: str, sampler: str) -> str:
         """In words, with the two labels as the page at hand writes them."""
         return (
-            f"On {target}, {sampler} (seed {self.seed}) looks good from its own "
-            f"side: {', '.join(self.own)}. Seen from the target: {'; '.join(self.against)}."
+            f"On {target}, {sampler} (seed {self.seed}) looks good by its own paths: "
+            f"{', '.join(self.own)}. By exact draws: {'; '.join(self.against)}."
         )
 
 

@@ -33,7 +33,7 @@ HOW_NEARER = (
 
 def unranked(target: str) -> str:
     return (
-        f"The truth of {target} is unknown, so nobody is ranked: no score here sees what a "
+        f"The truth of {target} is unknown, so there are no ranks: no score here sees what a "
         "sampler has missed, and one that never moved could have the best of them."
     )
 

@@ -26,15 +26,21 @@ def _sentences(stands: Sequence[Stand], told: Sequence[Told]) -> Iterator[str]:
     best = [next((m for m in factors if (m in classical) == of), None) for of in (True, False)]
     if best[0] and best[1]:
         yield (
-            f"Classical methods are the ones to beat: over {targets} targets the worst score of "
-            f"`{best[0]}` is {factors[best[0]]:.1f} times the edge of the noise floor (geometric "
-            f"mean), of `{best[1]}`, the best of {len(learned)} learned methods there, "
-            f"{factors[best[1]]:.1f} times."
+            f"Classical methods are the ones to beat: over {targets} targets ({_seeds(known)}) the "
+            f"worst score of `{best[0]}` is {factors[best[0]]:.1f} times the edge of the noise "
+            f"floor (geometric mean), of `{best[1]}`, the best of {len(learned)} learned methods "
+            f"there, {factors[best[1]]:.1f} times."
         )
+
+    def with_members(family: str | None) -> str:
+        members = dict.fromkeys(s.method for s in known if s.family == family)
+        return f"{family} ({', '.join(f'`{m}`' for m in members)})"
+
     apart = [t for t in told if t.nearer and CLASSICAL not in (t.a, t.b)]
     nearer = ", ".join(
-        f"{t.nearer} nearer than {t.b if t.nearer == t.a else t.a} by a factor of "
-        f"{2 ** abs(t.pair.mean):.1f} (p = {t.pair.p:.2g})"
+        f"{with_members(t.nearer)} nearer than "
+        f"{with_members(t.b if t.nearer == t.a else t.a)} by a factor of "
+        f"{2 ** abs(t.pair.mean):.1f} (p = {t.p:.2g})"
         for t in apart
     )
     yield "Of the learned families, at equal compute: " + (
@@ -52,9 +58,14 @@ def _sentences(stands: Sequence[Stand], told: Sequence[Told]) -> Iterator[str]:
     ]
     named = f" ({', '.join(solved)})" if solved else ""
     yield (
-        f"On {len(solved)} of {targets} targets{named} some learned method cannot be told from "
-        "exact draws in any score, on every seed."
+        f"On {len(solved)} of {targets} targets{named} some learned method is as good as "
+        f"exact draws in every score ({_seeds(known)})."
     )
+
+
+def _seeds(stands: Sequence[Stand]) -> str:
+    most = max((len(s.off[READING]) for s in stands), default=0)
+    return f"{most} seed{'' if most == 1 else 's'}"
 
 
 def _factors(stands: Sequence[Stand]) -> dict[str, float]:

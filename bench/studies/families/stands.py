@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tiltbench.report.board import boards
-from tiltbench.report.compare import holm
+from tiltbench.report.compare import LEVEL, corrected
 from tiltbench.report.frame import Frames
 from tiltbench.report.ranks import GROUPS
 from tiltbench.studies.families.paired import Pair, paired
@@ -114,14 +114,18 @@ class Told(NamedTuple):
     a: str
     b: str
     pair: Pair
-    apart: bool  # after Holm's correction for the number of pairs
+    p: float  # after Holm's correction for the number of pairs
+
+    @property
+    def apart(self) -> bool:
+        return self.p <= LEVEL
 
     @property
     def nearer(self) -> str | None:
         return (self.a if self.pair.mean < 0 else self.b) if self.apart else None
 
     def __str__(self) -> str:
-        n, p = self.pair.targets, self.pair.p
+        n, p = self.pair.targets, self.p
         if not n:
             return "–"
         ahead = f"{self.pair.ahead} of {n} targets"
@@ -137,8 +141,8 @@ def compared(stands: Sequence[Stand], reading: str) -> list[Told]:
             if one is not None and other is not None:
                 gaps.append(one.mean(reading) - other.mean(reading))
         found[f"{a}, {b}"] = a, b, paired(gaps)
-    apart = holm({name: pair.p for name, (*_, pair) in found.items() if pair.targets})
-    return [Told(a, b, pair, name in apart) for name, (a, b, pair) in found.items()]
+    p = corrected({name: pair.p for name, (*_, pair) in found.items() if pair.targets})
+    return [Told(a, b, pair, p.get(name, math.nan)) for name, (a, b, pair) in found.items()]
 
 
 def nearest(stands: Iterable[Stand], family: str, reading: str) -> Stand | None:

@@ -101,7 +101,7 @@ def _quieter(text: str, duels: list[Duel]) -> Claim:
     above = [d for d in duels if d.above]
     measured = (
         f"First over second, 99 % intervals: below 1 in {len(below)} of {len(duels)}, above it in "
-        f"{len(above)}, not told apart in {len(duels) - len(below) - len(above)}: "
+        f"{len(above)}, not significantly different in {len(duels) - len(below) - len(above)}: "
         f"{'; '.join(map(str, duels))}."
     )
     most = MOST * len(duels)

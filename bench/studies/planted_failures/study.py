@@ -139,7 +139,7 @@ def _claims(found: Sequence[Ranked]) -> tuple[Claim, ...]:
     behind = [row for row in failures if not row.judged.level]
     first = [row for row in exact if row.rank == 1]
     noise = [row for row in failures if row.case == NOISE]
-    law = [off.doublings for row in noise if (off := row.judged.of("law"))]
+    law = [off.doublings for row in noise if (off := row.judged.of("distance"))]
     hidden = _hidden(failures)
     return (
         Claim(

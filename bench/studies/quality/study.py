@@ -76,7 +76,7 @@ class Best(NamedTuple):
 
 class Standing(StrEnum):
     BETTER = "better"
-    EVEN = "not told apart"
+    EVEN = "not significant"
     WORSE = "worse"
     VOID = "not compared"
 
@@ -231,8 +231,8 @@ def _words(rows: Sequence[tuple[Peer, list[Figure]]]) -> str:
         "smallest ELBO gap on the target, means ± standard deviations over seeds; an error counts "
         "by its size. A figure is better or worse where it is so by more than two standard errors "
         "of our mean; W2 counts in units of its floor (in brackets), and within two standard "
-        "deviations of that nobody is told from exact draws. A run is better all in all where one "
-        "figure is and none is worse. Not compared: " + " ".join(why)
+        "deviations of that no difference from exact draws is significant. A run is better all in "
+        "all where one figure is and none is worse. Not compared: " + " ".join(why)
     )
 
 

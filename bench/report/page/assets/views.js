@@ -98,8 +98,8 @@ function overview() {
       el("li", {}, "≈ within the noise floor, as good as exact draws. Bold: not significantly different from the best."),
       el("li", {}, `✗ ${DATA.notBetter}. A head sorts; a cell opens its target.`)),
     DATA.misled.length ? [
-      el("h3", {}, "One-sided against two-sided"),
-      el("p", { class: "soft" }, "Runs whose own paths suggest success while exact draws of the target show a failure, the worst first."),
+      el("h3", {}, "Good by its own paths, bad by exact draws"),
+      el("p", { class: "soft" }, "The worst run of each target and method first."),
       el("ul", { class: "reasons" }, DATA.misled.map((s) => el("li", {}, s))),
     ] : null,
   ];
@@ -261,7 +261,7 @@ function pictures(board, view, samplers, seed, statistic) {
   const weighted = runs.filter((r) => view.weights[r.id]);
   if (weighted.length) {
     parts.push(el("h3", {}, view.known ? "log w − log Z, from both sides" : "log w"),
-      el("p", { class: "soft" }, `Seed ${seed}; filled: own paths, in nats${view.known ? "; outlined: paths traced back from exact draws. They meet at 0 where the sampler is good" : "; the narrower, the better, as far as the paths went"}.`));
+      el("p", { class: "soft" }, `Seed ${seed}; filled: forward paths, in nats${view.known ? "; outlined: reverse paths, from exact draws. They cross at 0" : "; the narrower, the better, as far as the paths went"}.`));
     parts.push(el("div", { class: "panels" }, weighted.map((r) => {
       const w = view.weights[r.id];
       return bars({ sampler: r.sampler, ...w, filled: w.forward, outline: w.backward, zero: view.known });
@@ -381,7 +381,7 @@ function runs() {
     { head: "run", order: (r) => r.id, show: (r) => el("button", { type: "button", class: "name", click: () => openRuns(`run ${r.id}`, [r]) }, r.id) },
     { head: "target", words: true, order: (r) => r.target, show: (r) => r.target },
     { head: "sampler", words: true, order: (r) => r.sampler, show: (r) => r.sampler },
-    { head: "allowance", order: (r) => r.budget, show: (r) => DATA.boards.find((b) => b.target === r.target && b.budget === r.budget && b.limits === r.limits).allowed },
+    { head: "budget", order: (r) => r.budget, show: (r) => DATA.boards.find((b) => b.target === r.target && b.budget === r.budget && b.limits === r.limits).allowed },
     { head: "seed", order: (r) => r.seed, show: (r) => r.seed },
     { head: "status", words: true, order: (r) => r.status, show: (r) => badge(r.status) },
     { head: "calls", order: calls, show: (r) => whole(calls(r)) },
