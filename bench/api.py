@@ -69,13 +69,15 @@ def cell(
     tf32: bool = False,
     flops: float = math.inf,
     seconds: float = math.inf,
+    ode: int = 0,
 ) -> Cell:
     """One run: training takes at most `budget` calls of the target (None: 40,000, or no limit where
     flops or seconds are limited), `flops` floating-point operations and `seconds` of its clock;
-    `draws` to score, `curve` draws at each of 8 points of the learning curve (0: none).  `tf32`
-    lets a GPU round factors of float32 (a run of another name).  Raises BadSpec or UnknownName for
-    what cannot be built."""
-    return cells([target], [sampler], budget, [seed], draws, curve, device, tf32, flops, seconds)[0]
+    `draws` to score, `curve` draws at each of 8 points of the learning curve and `ode` of the
+    method's flow, whose density is measured (0: none).  `tf32` lets a GPU round factors of float32
+    (a run of another name).  Raises BadSpec or UnknownName for what cannot be built."""
+    given = (draws, curve, device, tf32, flops, seconds, ode)
+    return cells([target], [sampler], budget, [seed], *given)[0]
 
 
 @standard()
@@ -90,6 +92,7 @@ def cells(
     tf32: bool = False,
     flops: float = math.inf,
     seconds: float = math.inf,
+    ode: int = 0,
 ) -> list[Cell]:
     """The product of targets, samplers and seeds, targets outermost; otherwise as `cell`.
 
@@ -109,6 +112,7 @@ def cells(
         curve=curve,
         flops=flops,
         seconds=seconds,
+        ode=ode,
     )
     return suite.cells(device, tf32)
 

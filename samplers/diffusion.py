@@ -18,12 +18,14 @@ from torch import Generator, Tensor
 from tiltbench.samplers.behaviour.exploration import Exploration, OwnNoise
 from tiltbench.samplers.behaviour.replay import Ends, NoReplay, Replay, Turn
 from tiltbench.samplers.drawing import drawn, traced
+from tiltbench.samplers.flows.probability_flow import ProbabilityFlow
 from tiltbench.samplers.learning import Learning, Trained
 from tiltbench.samplers.loss import Batch, Loss
 from tiltbench.samplers.networks.model import Model, Network
 from tiltbench.samplers.networks.perceptron import Mlp
 from tiltbench.samplers.recipes.recipe import Base, Recipe
 from tiltbench.samplers.recipes.tamed import tamed
+from tiltbench.samplers.recipes.truncated import Truncated
 from tiltbench.samplers.sampler import Draws, Sampler, Traced
 from tiltbench.samplers.search import LogUniform, Search
 from tiltbench.samplers.tempering import growing, marked, present
@@ -284,6 +286,13 @@ class Diffusion(Sampler[Trained]):
             return self.recipe.passing(posed, model, x)
 
         return traced(posed, self.recipe, model, x, paths)
+
+    def flow(self, problem: Problem, state: Trained) -> ProbabilityFlow | None:
+        """That of the base displaced by the control.  None where the control steers another chain
+        than the base's own."""
+        if not isinstance(self.recipe, Base | Truncated):
+            return None
+        return state.shown().network.probability_flow(problem.base, problem.dim)
 
     def probe(self, problem: Problem, state: Trained, generator: Generator) -> dict[str, Tensor]:
         """`gradient_gram`: (M, M), the Gram matrix of M = 32 fresh mini-batch gradients."""

@@ -14,6 +14,7 @@ SAMPLERS = Registry(
         (HERE / "escorts", "tiltbench.samplers.escorts"),
         (HERE / "classical", "tiltbench.samplers.classical"),
         (HERE / "baselines", "tiltbench.samplers.baselines"),
+        (HERE / "steering", "tiltbench.samplers.steering"),
     ),
     "tiltbench.samplers",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, TypeVar
 
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
@@ -13,6 +13,9 @@ from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
+
+if TYPE_CHECKING:
+    from tiltbench.samplers.flows.probability_flow import ProbabilityFlow
 
 State = TypeVar("State")
 
@@ -88,6 +91,11 @@ class Sampler(ABC, Generic[State]):
     ) -> Traced | None:
         """The weights of given paths of the base's own chain, which end in x_K ~ p*.  None: the
         method moves along no such chain."""
+        return None
+
+    def flow(self, problem: Problem, state: State) -> ProbabilityFlow | None:
+        """The ODE that carries noise to data by what was learned, whose draws have a density; its
+        law is not that of `draw` where the two have other marginals.  None: the method has none."""
         return None
 
     def probe(self, problem: Problem, state: State, generator: Generator) -> dict[str, Tensor]:

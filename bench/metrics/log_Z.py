@@ -14,7 +14,7 @@ from tiltbench.samplers.weights import Estimate, Unbounded
 from tiltbench.targets.target import Target, Truth
 
 
-def _minus(estimate: Estimate, truth: Truth) -> Estimate:
+def minus(estimate: Estimate, truth: Truth) -> Estimate:
     """estimate - log Z, with the error of both."""
     value, se, n = estimate
     if value == -math.inf:
@@ -46,15 +46,15 @@ def _forward(target: Target, truth: Truth, outcome: Outcome, generator: Generato
     draws = outcome.draws
     log_w, group = given(draws.log_w), draws.group
     found, k = estimators.jarzynski(log_w, group), estimators.k_hat(log_w, group)
-    return _minus(told(found, k, log_w, outcome.log_w_reverse, ""), truth)
+    return minus(told(found, k, log_w, outcome.log_w_reverse, ""), truth)
 
 
 def _reverse(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
     back, there = -given(outcome.log_w_reverse), outcome.draws.log_w
     found, k = estimators.reverse(-back), estimators.k_hat(back)
     if NOISED in outcome.probes:
-        return _minus(_noised(found), truth)
-    return _minus(told(found, k, back, None if there is None else -there, "_rev"), truth)
+        return minus(_noised(found), truth)
+    return minus(told(found, k, back, None if there is None else -there, "_rev"), truth)
 
 
 def _bar(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
@@ -62,7 +62,7 @@ def _bar(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -
     with warnings.catch_warnings():  # the tables have a column and a section for this
         warnings.simplefilter("ignore", estimators.NoOverlap)
         found = estimators.bar(*both)
-    return _minus(_noised(found) if NOISED in outcome.probes else found, truth)
+    return minus(_noised(found) if NOISED in outcome.probes else found, truth)
 
 
 def _noised(estimate: Estimate) -> Estimate:
@@ -75,17 +75,17 @@ def _overlap(target: Target, truth: Truth, outcome: Outcome, generator: Generato
 
 
 def _own(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
-    return _minus(given(outcome.draws.log_Z), truth)
+    return minus(given(outcome.draws.log_Z), truth)
 
 
 def _below(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
     draws = per_path(outcome.draws)
-    value, se, n = _minus(estimators.elbo(given(draws.log_w), draws.group), truth)
+    value, se, n = minus(estimators.elbo(given(draws.log_w), draws.group), truth)
     return Estimate(-value, se, n)
 
 
 def _above(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
-    return _minus(estimators.eubo(given(outcome.log_w_reverse)), truth)
+    return minus(estimators.eubo(given(outcome.log_w_reverse)), truth)
 
 
 _WEIGHTS = frozenset({"log_Z", "log_w"})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import Spec
+from tiltbench.targets.cost import Cost
 
 if TYPE_CHECKING:
     from tiltbench.plan.budget import Budget
@@ -41,6 +42,7 @@ class Cell:
     draws: int
     curve: int  # draws at each point of the learning curve; 0: no curve
     labels: Mapping[str, str]
+    ode: int = 0  # draws of the method's flow whose density is measured; 0: none
     tf32: bool = False  # whether products of float32 may be rounded to TF32 (targets/precision.py)
 
     def rounded(self) -> Cell:
@@ -86,3 +88,9 @@ class Cell:
     @property
     def title(self) -> str:
         return f"{self.labels['target']} · {self.labels['sampler']} · seed {self.seed}"
+
+
+def ode_cost(cell: Cell) -> Cost:
+    """The flow's part of the measuring allowance: a value for each of its draws, and for each of as
+    many exact ones."""
+    return Cost(2 * cell.ode, 0)

@@ -110,6 +110,7 @@ class Suite:
     tuned: tuple[Tuned, ...] = ()
     flops: float = math.inf  # floating-point operations of training, networks and target together
     seconds: float = math.inf  # of the training clock: such runs are never the same to the bit
+    ode: int = 0
 
     @property
     def pairs(self) -> list[tuple[Choice, Choice]]:
@@ -179,6 +180,7 @@ class Suite:
                     self.draws,
                     self.curve,
                     labels,
+                    self.ode,
                 )
                 for seed in self.seeds
             ]
@@ -203,11 +205,12 @@ class Suite:
         return replace(self, samplers=(*self.samplers, *added))
 
     def budget(self, target: Choice, sampler: Choice) -> Budget:
-        """Measuring: 200 a draw for reverse paths, 200 a draw for the learning curve, and for the
-        probes as much as training or drawing cost.  None of it reaches the sampler."""
+        """Measuring: 200 a draw for reverse paths, 200 a draw for the learning curve, for the flow
+        two values a draw, and for the probes as much as training or drawing cost.  None of it
+        reaches the sampler."""
         points = sampler.calls or target.calls or self.calls
         extra = 200 * self.curve * CURVE_POINTS + max(points, 200 * self.draws)
-        made = Budget.of(points, self.draws, Cost(extra, extra))
+        made = Budget.of(points, self.draws, Cost(extra + 2 * self.ode, extra))
         seconds, flops = target.seconds or self.seconds, target.flops or self.flops
         return replace(made, seconds=seconds, flops=flops)
 

@@ -2,9 +2,9 @@
 
     [suite]     description; calls (of the target), flops (floating-point operations) and seconds
                 of training, one or more of them: the first that is spent ends it; draws, seeds (a
-                number or a list), threads, curve (draws at each of 8 points), time_limit (s) and
-                memory_limit (MB) of a cell, checkpoint (s from one saved state of a cell to the
-                next)
+                number or a list), threads, curve (draws at each of 8 points), ode (draws of the
+                method's flow), time_limit (s) and memory_limit (MB) of a cell, checkpoint (s from
+                one saved state of a cell to the next)
     [[target]]  name = "gmm9" or "gmm_weighted[dim=16]"; params; label; calls, flops, seconds where
                 the target is to have limits of its own
     [[sampler]] name, params, label; parts as "Brownian[steps=32]" or { name = "Brownian",
@@ -108,6 +108,7 @@ class Head(Struct, forbid_unknown_fields=True):
     description: str = ""
     seeds: Positive | list[Count] = 3
     curve: Count = 0
+    ode: Count = 0
     threads: Positive = 1
     time_limit: Limit = 600.0
     memory_limit: Positive = 8192
@@ -192,6 +193,7 @@ def load_suite(name: str) -> Suite:
         tuple(_tuned(file.tuned, named, where)),
         head.flops or math.inf,
         head.seconds or math.inf,
+        head.ode,
     )
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tiltbench.metric import NOISED, Outcome
-from tiltbench.plan.cell import SAVED_EVERY, Cell
+from tiltbench.plan.cell import SAVED_EVERY, Cell, ode_cost
 from tiltbench.plan.loggers import Logs
 from tiltbench.plan.spec import build_sampler, build_target
 from tiltbench.records.drawn import sound
@@ -35,6 +35,8 @@ from tiltbench.run.operations import Operations
 from tiltbench.run.states import copied
 from tiltbench.run.streams import generator
 from tiltbench.run.training import Progress, Training
+from tiltbench.samplers.flows.divergence import fitting
+from tiltbench.samplers.flows.weighed import drawn, given
 from tiltbench.samplers.sampler import Draws, Sampler, Traced
 from tiltbench.targets import precision
 from tiltbench.targets.checks import Diverged
@@ -136,6 +138,8 @@ class _Run:
         self.curve = curve.draw()
         traced = self.measure(lambda: self.reverse(target, sampler, state), "reverse paths")
         probes = self.measure(lambda: self.probe(target, sampler, state), "probes") or {}
+        laws = self.measure(lambda: self.flow(target, sampler, state), "law of the flow") or {}
+        probes = {**probes, **laws}
         if traced is not None:
             gap = self.measure(lambda: control_gap(target, sampler, traced), "control_gap")
             probes = probes if gap is None else {**probes, "control_gap": gap}
@@ -197,10 +201,40 @@ class _Run:
     def probe(self, target: Target, sampler: Sampler[Any], state: Any) -> dict[str, Tensor]:
         cell = self.cell
         allowance = self.cell.budget.measure.minus(self.cell.budget.draw).minus(curve_cost(cell))
+        allowance = allowance.minus(ode_cost(cell))
         problem, meter = self.ledger.problem(target, sampler, "measure", allowance)
         source = generator(cell.seed, "probe", cell.device)
         found = sampler.probe(problem, copied(state), source)
         meter.close()
+        return found
+
+    def flow(self, target: Target, sampler: Sampler[Any], state: Any) -> dict[str, Tensor]:
+        """The density of the method's flow at its own draws and at exact ones, with as many
+        operations as training may take."""
+        cell, truth = self.cell, target.truth()
+        if not cell.ode:
+            return {}
+        problem, meter = self.ledger.problem(target, sampler, "measure", ode_cost(cell))
+        flow = sampler.flow(problem, copied(state))
+        if flow is None:
+            return {}
+        source, fit = generator(cell.seed, "flow", cell.device), fitting(target.dim)
+        counter = Operations(cell.budget.flops)
+        try:
+            with counter:
+                own = drawn(flow, problem, cell.ode, fit, source)
+                found = {
+                    "ode_log_w": own.log_w,
+                    "ode_noise": own.noise,
+                    "ode_evaluations": torch.tensor(own.evaluations),
+                }
+                if truth.sample is not None:
+                    x = truth.sample(int(min(cell.ode, truth.held)), source)
+                    exact = given(flow, problem, x, fit, source)
+                    found |= {"ode_log_q": exact.log_q, "ode_log_w_exact": exact.log_w}
+        finally:
+            self.ledger.flops["ode"] = counter.flops
+            meter.close()
         return found
 
     def measure(self, take: Callable[[], Any], what: str) -> Any:

@@ -17,6 +17,7 @@ STREAMS = {
     "probe": 4,
     "curve": 5,
     "audit": 6,  # which steps' operations are counted: no sampler meets it
+    "flow": 7,
     # its scores
     "reference": 16,
     "score": 17,

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.at_once import at_once
 from tiltbench.samplers.baselines._pool import CHUNK
+from tiltbench.samplers.flows.probability_flow import ProbabilityFlow
 from tiltbench.samplers.sampler import Draws, Sampler, Traced
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.process import Uncontrolled, retrace, simulate
@@ -64,3 +65,7 @@ class Untrained(Sampler[None]):
     ) -> Traced:
         """Of the chain's own paths the ends are all that counts."""
         return Traced(problem.reward(x[-1].float()).double())
+
+    def flow(self, problem: Problem, state: None) -> ProbabilityFlow:
+        """The base's own."""
+        return ProbabilityFlow(problem.base, problem.dim)

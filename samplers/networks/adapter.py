@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from tiltbench.samplers.flows.probability_flow import ProbabilityFlow
 from tiltbench.samplers.networks.control import Control
 from tiltbench.samplers.networks.model import Model, Network
 from tiltbench.samplers.sampler import Unsupported
@@ -50,6 +52,11 @@ class _Adapted(Control):
 
     def on_grid(self, t: Float[Tensor, " k"]) -> Stepper:
         return lambda x, k, hint: self.difference(x, k)
+
+    def probability_flow(self, base: Process, dim: int) -> ProbabilityFlow:
+        """The flow of the fine-tuned network itself, at all times and not on the grid alone: there
+        is no control to be told in between."""
+        return ProbabilityFlow(self.base.of(copy.deepcopy(self.tuned)), dim)
 
     def difference(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
         self.count(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import abstractmethod
 from collections.abc import Callable
@@ -10,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tiltbench.samplers.flows.probability_flow import ProbabilityFlow
 from tiltbench.samplers.sampler import Unsupported
-from tiltbench.targets.bases.process import Controlled
+from tiltbench.targets.bases.process import Controlled, Process
 
 
 class Control(nn.Module, Controlled):
@@ -37,6 +39,17 @@ class Control(nn.Module, Controlled):
                 "unguided network, or recipe=Escorted, which needs no divergence"
             )
         return by_products(lambda y: self.control(y, t), x, directions)
+
+    def probability_flow(self, base: Process, dim: int) -> ProbabilityFlow:
+        """The flow of the base displaced by a frozen copy of this control, in float64.
+
+        Raises Unsupported for guided controls, and where the base has no flow."""
+        if self.guided:
+            raise Unsupported(
+                "the flow of a guided control takes second derivatives of the reward: use an "
+                "unguided network"
+            )
+        return ProbabilityFlow(base, dim, copy.deepcopy(self).double().requires_grad_(False))
 
     def count(self, x: Float[Tensor, "*b d"]) -> None:
         points = math.prod(x.shape[:-1])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
@@ -45,6 +46,12 @@ class Interpolant(Noising):
         """sqrt(E tr Cov(X_1 | X_{t_k}) / d) for k < K under the base."""
 
     @cached_property
+    def doubtful(self) -> list[float]:
+        """`uncertainty` as a share of that of N(0, spread^2 I) for the base."""
+        levels = zip(self.uncertainty, self.signals, self.noises, strict=False)
+        return [tau / _gaussian(self.spread, a, b) for tau, a, b in levels]
+
+    @cached_property
     def times(self) -> tuple[float, ...]:  # type: ignore[override]
         return tuple(k / self.steps for k in range(self.steps + 1))
 
@@ -76,6 +83,10 @@ class Interpolant(Noising):
     def lifts(self) -> list[float]:
         return [self.stepping.lift(self, k) for k in range(self.steps)]
 
+    def reach(self, t: float) -> float:
+        """See `Continuous.reach`."""
+        return self.stepping.reach(self, t)
+
     @cached_property
     def mixes(self) -> list[Mix]:
         """That of the mean of every step k < K."""
@@ -101,6 +112,12 @@ class Interpolant(Noising):
         return self.stepping.reversal(self, x, k)
 
 
+def _gaussian(spread: float, signal: float, noise: float) -> float:
+    """The sd of X_1 ~ N(0, spread^2) given signal X_1 + noise xi; of a point start it is all."""
+    power = (signal * spread) ** 2 + noise**2
+    return spread * noise / math.sqrt(power) if power else spread
+
+
 class Stepping(ABC):
     """The noise of a process along an interpolant, and how one step of the grid is taken."""
 
@@ -120,6 +137,11 @@ class Stepping(ABC):
     @abstractmethod
     def lift(self, base: Interpolant, k: int) -> float:
         """See Noising.lifts."""
+
+    def reach(self, base: Interpolant, t: float) -> float:
+        """See `Continuous.reach`: here by linear interpolation between the times of the grid."""
+        known = [1 / lift if lift else 0.0 for lift in base.lifts]
+        return float(np.interp(t, base.times, [*known, 0.0]))
 
     @abstractmethod
     def memory(self, base: Interpolant) -> float: ...
@@ -146,8 +168,12 @@ class Ancestral(Stepping):
         """Any schedule will do."""
 
     def parts(self, base: Interpolant, k: int) -> tuple[float, float, float]:
-        """(A, B, var)."""
-        a0, a1, b0, b1 = (*base.signals[k : k + 2], *base.noises[k : k + 2])
+        """(A, B, var) of step k."""
+        return self.between(*base.signals[k : k + 2], *base.noises[k : k + 2])
+
+    @staticmethod
+    def between(a0: float, a1: float, b0: float, b1: float) -> tuple[float, float, float]:
+        """(A, B, var) of a step from the levels a0, b0 to a1, b1."""
         ratio = a0 / a1
         if b0 == 0:  # a point start: X_0 = 0 says nothing of X_1
             return 0.0, a1, b1 * b1
@@ -170,6 +196,17 @@ class Ancestral(Stepping):
     def lift(self, base: Interpolant, k: int) -> float:
         dt = base.times[k + 1] - base.times[k]
         return self.parts(base, k)[1] / (self.std(base, k) * math.sqrt(dt))
+
+    def reach(self, base: Interpolant, t: float) -> float:
+        """The uncertainty is interpolated as a share of that of a Gaussian base."""
+        after = min(t + 1 / base.steps, 1.0)
+        if after <= t or not base.noise(t):
+            return 0.0
+        levels = base.signal(t), base.signal(after), base.noise(t), base.noise(after)
+        _, pull, var = self.between(*levels)
+        share = float(np.interp(t, base.times[:-1], base.doubtful))
+        std = math.hypot(math.sqrt(var), pull * share * _gaussian(base.spread, *levels[::2]))
+        return std * math.sqrt(after - t) / pull
 
     def memory(self, base: Interpolant) -> float:
         return base.signals[0] * base.spread / base.start_std if base.signals[0] else 0.0

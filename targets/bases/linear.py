@@ -13,12 +13,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from tiltbench.targets.bases.continuous import Continuous, Moment
 from tiltbench.targets.bases.noising import Current, Known, Side, Step, pick
 from tiltbench.targets.bases.process import Kernel
 from tiltbench.targets.constants import constant
 
 
-class Linear(Known):
+class Linear(Known, Continuous):
     """Gaussian references dX = -gamma(t)/2 X dt + sigma(t) dW with exact transitions.
 
     A new one is two formulas: `between(s, t)` and `sigma(t)`.  p_base = N(0, spread^2 I).
@@ -75,6 +76,16 @@ class Linear(Known):
     @cached_property
     def lifts(self) -> list[float]:
         return [pull / var for pull, (_, var) in zip(self.pulls, self.ahead, strict=False)]
+
+    def ends(self, y: Float[Tensor, "*b d"], at: Moment) -> tuple[Tensor, Tensor]:
+        return self.spread**2 * at.signal * y, at.noise * y
+
+    def reach(self, t: float) -> float:
+        after, left = min(t + 1 / self.steps, 1.0), self.between(t, 1.0)[1]
+        if not left > 0 or after <= t:
+            return 0.0
+        pull = math.sqrt(self.between(t, after)[1] / (after - t)) * self.between(after, 1.0)[0]
+        return left / pull
 
     def denoise(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
         return pick([gain for gain, _ in self.ahead], k, x) * x

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from tiltbench.targets.bases.components import Components
+from tiltbench.targets.bases.continuous import Continuous, Moment
 from tiltbench.targets.bases.interpolant import Ancestral, Interpolant, Mix, Stepping
 from tiltbench.targets.bases.noised_mixture import NoisedMixture
 from tiltbench.targets.bases.noising import Known, Step, pick
@@ -24,7 +25,7 @@ PROBES = 4096  # draws that fix the uncertainty of the ends
 
 
 @dataclass(frozen=True)
-class MixtureFlow(Interpolant, Known):
+class MixtureFlow(Interpolant, Known, Continuous):
     """p_base = sum_j weight_j N(mean_j, variance_j I), denoiser and score in closed form.
 
     A sampler may use what any pretrained model offers; `log_end` and `end` serve the classical
@@ -100,6 +101,10 @@ class MixtureFlow(Interpolant, Known):
 
     def denoise(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
         return self.noised(x).end(x, k)
+
+    def ends(self, y: Float[Tensor, "*b d"], at: Moment) -> tuple[Tensor, Tensor]:
+        score = self.law.score(y, at.signal, at.noise)
+        return self.law.denoise(y, at.signal, at.noise), -at.noise * score
 
     def score(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
         return self.noised(x).score(x, k)

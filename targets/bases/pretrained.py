@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from tiltbench.targets.bases.continuous import Continuous, Moment
 from tiltbench.targets.bases.interpolant import Ancestral, Interpolant, Mix, Stepping
 from tiltbench.targets.bases.noising import Step, pick
 from tiltbench.targets.bases.process import Kernel
@@ -138,7 +139,7 @@ def trainable_copy(network: nn.Module, generator: Generator) -> nn.Module:
 
 
 @dataclass(frozen=True, eq=False)
-class Pretrained(Interpolant):
+class Pretrained(Interpolant, Continuous):
     """The process of a network: (x (*b, d), t (*b)) -> (*b, d), read by `reading`.
 
     t runs from noise at 0 to data at 1 along `schedule`; a model with other times or layouts is
@@ -274,6 +275,18 @@ class Pretrained(Interpolant):
             return torch.add((mix.x + of_x) * x, said, alpha=of_said)
         ends, noises = self.reading(said, x, at)
         return mix.x * x + end * ends + (noise * noises if noise else 0.0)
+
+    def ends(self, y: Float[Tensor, "*b d"], at: Moment) -> tuple[Tensor, Tensor]:
+        network, x = self.placed(y.device), at.size * y
+        time = x.new_full(x.shape[:-1], at.t)
+        return self.reading(answer(network, x, time), x, levels(self.schedule, at.t))
+
+    def precise(self) -> Pretrained:
+        return self.of(copy.deepcopy(self.network).double())
+
+    def of(self, network: nn.Module) -> Pretrained:
+        """The process of another network, which is frozen here, read in the same way."""
+        return replace(self, network=network)
 
     @property
     def reversed_exactly(self) -> bool:

@@ -95,6 +95,8 @@ def outcome(x, sd=0.4, seed=0):
     own = Estimate(LOG_Z + 0.02, 0.02, n)
     gap = (xi[0] * sd).square()  # int |u - u*|^2 is about the variance of the weights
     probes = {"gradient_gram": gradients @ gradients.T, "control_gap": gap}
+    probes |= {"ode_log_q": -x.square().sum(-1) / 2, "ode_evaluations": torch.tensor(200)}
+    probes |= {"ode_log_w": forward, "ode_log_w_exact": backward, "ode_noise": 0 * forward}
     return Outcome(Draws(x, forward, None, own), backward, probes)
 
 

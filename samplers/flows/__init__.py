@@ -1,0 +1,1 @@
+"""The probability flow of a control: an ODE whose draws have a density."""

@@ -1,0 +1,1 @@
+"""Steering without training: populations of paths, weighed and resampled on the way."""
