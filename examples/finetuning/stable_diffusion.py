@@ -9,8 +9,8 @@ gradient; prompts.txt has a prompt a line.  The result is loaded by
 
 --loss names a row of PUBLISHED, a loss with the settings of its authors' public code, or any loss
 as `tiltbench run` has it ("ddpo[kl=1]", "advantage_weighted_matching", "log_variance"), with the
-settings of the row that --settings names.  The fixed points are in docs/finetune_methods.md: a loss
-that ends in p_base exp(r / kl), beside one that does not, is a matter of its name here.
+settings of the row that --settings names, ddpo unless told otherwise.  Where a loss ends, in
+p_base exp(r / kl) or elsewhere, is in docs/finetune_methods.md.
 
 What differs from the public code.  Guidance counts in the control (for adjoint matching it only
 simulates there), and what is trained is a low-rank update (DDPO's 3e-5 is of the whole network, its
@@ -132,14 +132,19 @@ def options(arguments=None):
     return given, settings._replace(**{k: v for k, v in named.items() if v is not None})
 
 
-def loss_of(text: str):
+def loss_of(settings: Settings):
     """The loss of a sampler's name.  One network serves every prompt, and so there is no log Z, no
     second head and no frozen stage for each of them."""
-    loss = build_sampler(parse(text)).loss
+    loss = build_sampler(parse(settings.loss)).loss
     if loss.learns_log_Z or loss.needs or loss.staged:
         raise SystemExit(
             f"{loss.name} learns more than a control, for one prompt: use log_variance, ddpo or "
             "another loss of the control alone"
+        )
+    if loss.through_path and settings.updates > 1:
+        raise SystemExit(
+            f"{loss.name} differentiates through the simulation, whose graph serves once: "
+            "add --updates 1"
         )
     return loss
 
@@ -190,7 +195,7 @@ def value(loss, from_: Bought, kept: float, generator) -> torch.Tensor:
 
 def main(arguments=None) -> None:
     given, settings = options(arguments)
-    loss = loss_of(settings.loss)
+    loss = loss_of(settings)
     prompts = given.prompts.read_text(encoding="utf-8").split("\n")
     prompts = [line.strip() for line in prompts if line.strip()]
     reward = reward_of(given.reward)
@@ -203,9 +208,7 @@ def main(arguments=None) -> None:
     first = models.learnt(under(pipeline, prompts[0], settings), settings.batch, generator)
     tuned = low_rank(settings.rank)(first.network, generator).model  # one network, every prompt
     weights = [p for p in tuned.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        weights, settings.lr, settings.betas, weight_decay=settings.decay
-    )
+    optimizer = torch.optim.AdamW(weights, settings.lr, settings.betas, weight_decay=settings.decay)
 
     def problem_of(prompt: str) -> Problem:
         base = replace(

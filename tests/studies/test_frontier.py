@@ -99,7 +99,10 @@ CASES = {
         {"path_kl": 9.0},
         "supported supported supported refuted supported open open supported",
     ),
-    "too good": ({"path_kl": 0.01}, "supported supported refuted open supported open open supported"),
+    "too good": (
+        {"path_kl": 0.01},
+        "supported supported refuted open supported open open supported",
+    ),
     "hacking": (
         {"log_p": -0.001, "diversity": 5.0, "path_kl": 9.0},
         "refuted refuted supported open refuted open supported supported",
@@ -108,7 +111,10 @@ CASES = {
         {"log_p": -0.001, "path_kl": 9.0},
         "refuted refuted supported open refuted open refuted supported",
     ),
-    "misled": ({"tilt_kl": 9.0}, "supported supported supported supported supported open open refuted"),
+    "misled": (
+        {"tilt_kl": 9.0},
+        "supported supported supported supported supported open open refuted",
+    ),
 }
 
 

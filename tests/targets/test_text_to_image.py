@@ -299,14 +299,20 @@ def tuned(tmp_path, capsys, request):
     return run
 
 
-# the four of PUBLISHED, one without settings of its own, and one through the path
+# the four of PUBLISHED, and one without settings of its own
 @pytest.mark.pipelines
 @pytest.mark.parametrize(
-    "loss",
-    ["adjoint_matching", "ddpo", "flow_grpo", "diffusion_nft", "log_variance", "relative_entropy"],
+    "loss", ["adjoint_matching", "ddpo", "flow_grpo", "diffusion_nft", "log_variance"]
 )
 def test_the_example_trains_with_any_loss(loss, tuned):
     assert tuned("first", loss, "--multiplier", "100")
+
+
+@pytest.mark.pipelines
+def test_the_example_trains_through_the_path_once_a_graph(tuned):
+    with pytest.raises(SystemExit, match="graph serves once: add --updates 1"):
+        tuned("first", "relative_entropy")
+    assert tuned("first", "relative_entropy", "--updates", "1")
 
 
 @pytest.mark.pipelines

@@ -84,9 +84,7 @@ def lines_of(
             yield line_of(target.strength, str(method), stated[method], scores, log_Z)
 
 
-def line_of(
-    strength: float, method: str, stated: Spec, scores: DataFrame, log_Z: Tensor
-) -> Line:
+def line_of(strength: float, method: str, stated: Spec, scores: DataFrame, log_Z: Tensor) -> Line:
     """`stated` is the sampler; `scores` has a row a seed and metric; log_Z is the `ladder` of
     log P."""
 
