@@ -101,6 +101,10 @@ def cells(
     _above_zero("seconds", seconds)
     calls = usual_calls(flops, seconds) if budget is None else budget
     _above_zero("budget", calls, whole=True)
+    _above_zero("draws", draws, whole=True)
+    for name, count in (("curve", curve), ("ode", ode)):
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise BadSpec(f"{name} is {count!r}; it must be a whole number, 0 for none")
     suite = Suite(
         "python",
         "",

@@ -40,6 +40,7 @@ KINDS = {
     "tilt": "the target is a density: it has no base model and no reward of its own",
     "particles": "the target has no particles",
     "lattice": "the target is not a lattice",
+    "torsions": "the target has no torsions",
     "unknown_law": "exact draws of the target are known: draws are compared with them instead",
     "unknown_log_Z": "log Z of the target is known: errors of its estimates are scored instead",
 }  # why a metric made for one kind of target has no number on another
@@ -55,6 +56,8 @@ def of_kind(need: str, target: Target, truth: Truth) -> bool:
         return isinstance(target, Density)
     if need == "tilt":
         return isinstance(target, Tilt)
+    if need == "torsions":
+        return bool(target.torsions())
     return (target.particles if need == "particles" else target.lattice) is not None
 
 

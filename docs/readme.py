@@ -9,7 +9,7 @@ START (or that follows a line that does), and of that the rows that begin with P
 `## table` as a title without the sentences below it;
 `<!-- studies: FOLDER -->` one line for each study in the folder: its question and its verdicts;
 `<!-- verdicts: FOLDER -->` the verdicts of one study;
-`<!-- references: FOLDER -->` one of the certified references in the folder;
+`<!-- references: FOLDER A B -->` one of the certified references in the folder, or of A and B;
 `<!-- visit: FILE -->` the page of `make gpu`, or that there is none so far;
 `<!-- tree: FOLDER ... -->` these folders and those below, each with its first line;
 everything up to `<!-- end -->` is replaced.
@@ -44,6 +44,7 @@ PAGES = (
     "docs/finetuning.md",
     "docs/walk.md",
     "docs/tutorials/loss.md",
+    "docs/tutorials/posterior.md",
     "docs/tutorials/sampler.md",
     "docs/tutorials/unknown.md",
 )
@@ -68,7 +69,7 @@ def filled(page: str) -> str:
             case "leaders":
                 made = _leaders(part["file"], part["titles"])
             case "references":
-                made = _references(part["file"])
+                made = _references(part["file"], part["titles"].split())
             case "visit":
                 made = _visit(part["file"])
             case "tree":
@@ -131,7 +132,7 @@ def _tree(roots: list[str]) -> str:
     return "\n" + "\n".join("    " + line for line in lines) + "\n\n"
 
 
-def _references(folder: str) -> str:
+def _references(folder: str, names: list[str]) -> str:
     """What each reference found, and the four tests it passed, in its own sentences."""
     lines = [
         "| target | draws | energy | shares of basins | tests | made by |",
@@ -139,6 +140,8 @@ def _references(folder: str) -> str:
     ]
     for path in sorted((ROOT / folder).glob("*_reference.json")):
         facts = json.loads(path.read_text(encoding="utf-8"))
+        if names and facts["target"]["name"] not in names:
+            continue
         energy = next(
             facts["statistics"][name]
             for name in ("energy", "action", "log_likelihood")

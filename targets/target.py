@@ -91,6 +91,11 @@ class Target(ABC):
             return {}
         return {f"x{i + 1}": partial(_coordinate, i) for i in range(min(self.dim, COORDINATES))}
 
+    def torsions(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """Named angles (B, D) -> (B,) in [-pi, pi], on whose torus draws of a molecule are compared
+        and pictured, the first two in a plane; none of anything else."""
+        return {}
+
     @property
     def rank(self) -> int:
         """The dimension of the subspace on which the law lives, that of the image of `project`."""
@@ -146,6 +151,23 @@ class Density(Target):
             return value_and_grad(self.log_rho, x)
         except Ungraded:
             return self.log_rho(x.detach()), torch.zeros_like(x)
+
+    @property
+    def certified_as(self) -> Density:
+        """The same law in the coordinates in which `tiltbench reference` runs its chains: those of
+        the target, unless others mix faster and both read one reference."""
+        return self
+
+    def virial(
+        self, x: Float[Tensor, "b d"], slope: Float[Tensor, "b d"]
+    ) -> tuple[Float[Tensor, " b"], int]:
+        """x . grad log rho of points with their gradient, and its mean with the sign changed, by
+        partial integration: the rank.
+
+        Where the support is cut so that x -> s x, s > 0, does not map it onto itself, another
+        function of that kind: div v + v . grad log rho with a v that does not cross the cuts has
+        the mean 0."""
+        return (x * slope).sum(-1), self.rank
 
     @property
     def home(self) -> Path:

@@ -314,8 +314,12 @@ def test_one_target_one_loss_and_a_number_of_seeds_need_no_list():
 
 
 @pytest.mark.parametrize(
-    "limit", ["budget=-5", "budget=1.5", "budget='x'", "flops=-1", "flops='x'", "seconds=0"]
-)
+    "limit",
+    [
+        "budget=-5", "budget=1.5", "budget='x'", "flops=-1", "flops='x'", "seconds=0",
+        "draws=0", "draws=2.5", "curve=-1", "ode=-1", "ode=True",
+    ],
+)  # fmt: skip
 def test_a_limit_that_is_none_is_refused(limit):
     """Before a record of it can spoil a folder."""
     name, _, value = limit.partition("=")

@@ -79,7 +79,7 @@ def _statement(metric: Metric) -> Iterator[Finding]:
         bool(isinstance(metric.unit, str) and metric.unit),
         f"its unit is {metric.unit}",
         f"unit is {metric.unit!r}",
-        'write "nats", "length", "length^2", or "1" for a pure number',
+        'write "nats", "length", "length^2", "rad", or "1" for a pure number',
     )
 
 

@@ -42,7 +42,7 @@ def publish(
     if results is not None:
         _publish(results, draws, join)
     if site is not None:
-        from tiltbench.report.site import site as write_site
+        from tiltbench.report.site.build import site as write_site
 
         made = write_site(RESULTS / "published", site)
         print(

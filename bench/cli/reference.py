@@ -13,7 +13,7 @@ from tiltbench.cli.options import Typed, option, repeated
 from tiltbench.cli.words import RESULTS, Setting, automatic, natural, setting, whole
 from tiltbench.plan.cell import Limits
 from tiltbench.plan.errors import Refused
-from tiltbench.plan.spec import build_target, parse
+from tiltbench.plan.spec import build_target, parse, spec
 from tiltbench.records.command import command
 from tiltbench.targets.registry import TARGETS
 
@@ -56,15 +56,15 @@ def reference(
 
     Where a target's truth is unknown, what passes is stored, with the package or beside
     path/to/file.py, and is the target's truth from then on; scores of runs that are there are made
-    anew by `tiltbench score`.  Exact truths are compared with the chains.
+    anew by `tiltbench score`.  Other truths are compared with the chains.
 
     Exit code: 0 when every test passes, 1 when one fails, 2 for a wrong argument.
     """
     from tiltbench.engine.local import jobs_for
     from tiltbench.reference.certify import Broken, conduct_all
 
-    chosen = _set_targets(names, settings)
-    made = [_density(target) for target in chosen]
+    made = [_density(target).certified_as for target in _set_targets(names, settings)]
+    chosen = [spec(target) for target in made]
     efforts = [_effort(target, points, ladders) for target in made]
     folder = Path(out) if out else RESULTS / "references"
     stores: list[Path | None] = [None] * len(made)
@@ -129,7 +129,7 @@ def _store(target: Density, effort: Effort) -> Path | None:
 def _standard(target: Density) -> bool:
     """Whether the target has the parameters that its class has by default."""
     try:
-        return bool(target == type(target)())
+        return bool(target == type(target)().certified_as)
     except (TypeError, ValueError):  # a parameter without a default, or that must be given
         return False
 

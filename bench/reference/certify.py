@@ -24,6 +24,7 @@ from tiltbench.plan.spec import Spec, build_target, label, spec
 from tiltbench.processes import pool
 from tiltbench.records.files import strict, write_bytes, write_json
 from tiltbench.records.provenance import code_identity, environment
+from tiltbench.reference.resume import Kept
 from tiltbench.reference.smc import islands
 from tiltbench.reference.tests import (
     Test,
@@ -50,6 +51,7 @@ from tiltbench.targets.reference import Basins, Referenced, needs_reference, sta
 from tiltbench.targets.settings import standard
 from tiltbench.targets.target import Density
 from tiltbench.targets.truths.certified import described, probed, reference_of
+from tiltbench.targets.truths.facts import Truth
 from tiltbench.targets.truths.stored import checksum
 
 GROUPS = 8  # widths of the starts
@@ -58,7 +60,8 @@ LADDERS = 4  # at least: two of narrow and two of wide starts, so that both halv
 TEMPERING = ParallelTempering(leaps=8, warm_up=0.15)
 LEAST, A_DIMENSION = 12_000_000, 300_000  # points by default, and more for each dimension
 CHAINED = 5_000_000  # numbers of the chains' states that are kept in memory
-MOST, NUMBERS = 60_000, 930_000  # rows and numbers stored: under 4 MB in single precision
+MOST = 20_000  # rows stored: two sets of 10,000, the second for the floor of a distance
+NUMBERS = 1_010_000  # stored at most: under 4 MB in single precision
 
 
 class Effort(NamedTuple):
@@ -173,11 +176,21 @@ def conduct(
     None), what fails and what needs none to `out`.
     """
     begun, cpu = time.monotonic(), time.process_time()
-    evidence = gather(target, effort, seed)
+    identity = {
+        "target": spec(target),
+        "version": target.version,
+        "effort": effort._asdict(),
+        "seed": seed,
+        "code": code_identity(),
+    }
+    kept = Kept(out / f"{target.name}_reference.unfinished", identity, say)
+    evidence = gather(target, effort, seed, kept)
     tests = examine(target, evidence)
     say(f"{label(target)}, {effort.points:,} points of tempering, seed {seed}:")
     for test in tests:
         say(f"  {'ok ' if test.passed else 'BAD'} {test.sentence}")
+    for line in _findings(evidence):
+        say(f"      {line}")
     passed = all(test.passed for test in tests)
     needed = needs_reference(target)
     folder = store if passed and needed and store is not None else out
@@ -203,33 +216,56 @@ def conduct(
     files = (folder / f"{stem}.npz", folder / f"{stem}.json")
     write_bytes(files[0], raw)
     write_json(files[1], {**about, "sha256": checksum(raw, about)})
-    say(f"  {_outcome(passed, needed, store is not None)}; {files[1]}")
+    kept.done()
+    outcome = "NOT certified"
+    if passed:
+        outcome = _certified(store is not None) if needed else _checked(stated(target))
+    say(f"  {outcome}; {files[1]}")
     return Verdict(tuple(tests), files)
 
 
-def _outcome(passed: bool, needed: bool, stored: bool) -> str:
-    if not passed:
-        return "NOT certified"
-    if not needed:
-        return "checked; its truth is exact, so no reference is needed"
+def _findings(evidence: Evidence) -> list[str]:
+    """Log Z and the shares of the basins, with errors."""
+    log_Z, se = combined(evidence.tempering, evidence.smc)
+    shares = [estimate(basin) for basin in evidence.basins]
+    found = [f"log Z {log_Z:.4f} +- {se:.4f}"]
+    if shares:
+        said = ", ".join(f"{share.value:.3g} +- {share.se:.1g}" for share in shares)
+        found.append(f"shares of the basins {said}")
+    return found
+
+
+def _certified(stored: bool) -> str:
     return "certified: the truth of this target from now on" if stored else "certified"
+
+
+def _checked(truth: Truth) -> str:
+    """Of a target that has a truth of its own, which a reference does not replace."""
+    alone = " (which has no log Z: those of the chains stand alone)" if truth.log_Z is None else ""
+    return f"agrees with the truth it has, {truth.source}{alone}, and needs no other"
 
 
 def _plain(test: Test) -> dict[str, Any]:
     return {"passed": test.passed, "sentence": test.sentence, "figures": dict(test.figures)}
 
 
-def gather(target: Density, effort: Effort, seed: int) -> Evidence:
-    """The chains and both log Z.  Raises Unsupported where the points do not pay for them."""
+def gather(target: Density, effort: Effort, seed: int, kept: Kept | None = None) -> Evidence:
+    """The chains and both log Z; what is `kept` of them goes on.
+
+    Raises Unsupported where the points do not pay for them."""
     problem = pose(target, TEMPERING.reference)
-    state = tempered(problem, effort, target.rank, _generator(seed, "tempering"))
+    state = tempered(problem, effort, target.rank, _generator(seed, "tempering"), kept)
     x = torch.stack(state.cold, 1)
     flat = x.flatten(0, 1)
     with torch.no_grad():
         named = {name: f(flat) for name, f in statistics(target).items()}
     statistic = {name: y.double().unflatten(0, x.shape[:2]) for name, y in named.items()}
     again = _generator(seed, "smc")
-    second = islands(problem, state.schedule, effort.points, TEMPERING.leaps, again)
+    paths: dict[str, Any] = {}
+    if kept is not None:
+        paths["begun"] = lambda flow: kept.begun("SMC", flow, again)
+        paths["watch"] = lambda flow: kept.watch("SMC", flow, again)
+    second = islands(problem, state.schedule, effort.points, TEMPERING.leaps, again, **paths)
     rewards = torch.stack(state.rewards)
     rise = state.betas.diff() * (rewards[..., :-1] - rewards[..., 1:])
     return Evidence(
@@ -259,7 +295,13 @@ def gather(target: Density, effort: Effort, seed: int) -> Evidence:
     )
 
 
-def tempered(problem: Problem, effort: Effort, rank: int, generator: Generator) -> Replicas:
+def tempered(
+    problem: Problem,
+    effort: Effort,
+    rank: int,
+    generator: Generator,
+    kept: Kept | None = None,
+) -> Replicas:
     """Ladders of parallel tempering whose starts are wider from each eighth of them to the next.
 
     Raises Unsupported where the points pay for fewer than LADDERS."""
@@ -275,8 +317,13 @@ def tempered(problem: Problem, effort: Effort, rank: int, generator: Generator) 
     group = ladder * GROUPS // state.ladders
     width = NARROW * (WIDE / NARROW) ** (group.double() / (GROUPS - 1))
     state = state._replace(at=unknown(width[:, None] * state.at.x))
+    state = kept.begun("tempering", state, generator) if kept else state
     while state.spent < effort.points:
         state = sampler.step(problem, state, generator)
+        if kept:
+            kept.watch("tempering", state, generator)
+    if kept:
+        kept.save("tempering", state, generator)  # SMC may be stopped, too
     return state
 
 
@@ -303,10 +350,16 @@ def basins(target: Density, x: Float[Tensor, "c n d"]) -> tuple[Tensor, ...]:
 
 
 def _virial(target: Density, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-    """x . grad log rho, the gradient being the one that samplers see."""
+    """x . grad log rho or what stands for it, the gradient being the one that samplers see."""
     plain = Problem(target.dim, None, target.log_rho)  # type: ignore[arg-type]
-    parts = [(y * reward_and_grad(plain, y)[1]).sum(-1) for y in x.split(4096)]
+    parts = [target.virial(y, reward_and_grad(plain, y)[1])[0] for y in x.split(4096)]
     return torch.cat(parts)
+
+
+def _rank(target: Density) -> int:
+    """Minus the mean of `_virial`."""
+    nothing = torch.zeros((1, target.dim), dtype=torch.float64)
+    return target.virial(nothing, nothing)[1]
 
 
 def _gauge(target: Density) -> str:
@@ -324,7 +377,7 @@ def examine(target: Density, evidence: Evidence) -> tuple[Test, ...]:
     """Every test, whatever the others say."""
     found = [
         mixing(evidence.watched),
-        virial(evidence.virial, target.rank),
+        virial(evidence.virial, _rank(target)),
         halves(evidence.watched),
         two_ways(evidence.tempering, evidence.smc),
     ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from tiltbench.samplers.classical._anneal import Schedule, log_mean_weight
-from tiltbench.samplers.classical._leapfrog import DTYPE, evaluate, known_base, move
+from tiltbench.samplers.classical._leapfrog import DTYPE, Points, evaluate, known_base, move
 from tiltbench.samplers.classical._replicas import between
 from tiltbench.samplers.weights import Estimate, ess, log_mean_exp, resample
 from tiltbench.targets.problem import Problem
@@ -18,15 +20,30 @@ RATIO = 4  # particles, of all islands, for each temperature
 LEAST = 0.5  # ess below which an island is resampled
 
 
+class Flow(NamedTuple):
+    """All islands between two temperatures."""
+
+    at: Points
+    log_w: Tensor  # (ISLANDS, particles)
+    step: int  # temperatures passed
+
+
 def islands(
-    problem: Problem, ladder: Schedule, points: int, leaps: int, generator: Generator
+    problem: Problem,
+    ladder: Schedule,
+    points: int,
+    leaps: int,
+    generator: Generator,
+    begun: Callable[[Flow], Flow] = lambda flow: flow,
+    watch: Callable[[Flow], None] = lambda flow: None,
 ) -> Estimate:
     """log Z as the log-mean-exp of the weights of 32 islands of SMC (Del Moral, Doucet and Jasra
     2006), with the error of their spread.
 
     As samplers.classical.smc, but with trajectories for the single leaps, whose particles lag
     behind in a cluster.  The temperatures refine a ladder that other chains have tuned,
-    so that E[w] = Z holds exactly.  All islands move in one batch."""
+    so that E[w] = Z holds exactly.  All islands move in one batch.  `begun` may put a later flow in
+    the place of the first, `watch` sees the flow after every temperature."""
     temperatures = max(1, math.isqrt(points // (RATIO * leaps)))
     each = max(2, points // (ISLANDS * (1 + leaps * temperatures)))
     rungs = len(ladder.betas)
@@ -35,13 +52,16 @@ def islands(
     )
     at = evaluate(problem, known_base(problem).end((ISLANDS * each, problem.dim), generator, DTYPE))
     log_w = torch.zeros((ISLANDS, each), dtype=DTYPE, device=at.r.device)
+    flow = begun(Flow(at, log_w, 0))
     rises = schedule.betas.diff(prepend=torch.zeros(1, dtype=DTYPE)).tolist()
     betas, sizes = schedule.betas.tolist(), schedule.log_sizes.exp().tolist()
-    for beta, rise, size in zip(betas, rises, sizes, strict=True):
-        log_w = log_w + (rise * at.r).unflatten(0, (ISLANDS, each))
+    for step in range(flow.step, temperatures):
+        log_w = flow.log_w + (rises[step] * flow.at.r).unflatten(0, (ISLANDS, each))
         log_w, index = _resampled(log_w, generator)
-        at, _ = move(problem, at.at(index), beta, size, leaps, generator)
-    return log_mean_weight(torch.logsumexp(log_w, 1) - math.log(each))
+        at, _ = move(problem, flow.at.at(index), betas[step], sizes[step], leaps, generator)
+        flow = Flow(at, log_w, step + 1)
+        watch(flow)
+    return log_mean_weight(torch.logsumexp(flow.log_w, 1) - math.log(each))
 
 
 def _resampled(log_w: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -104,7 +104,7 @@ def against(truth: Mapping[str, tuple[float, float]], found: Mapping[str, Estima
         name: _z(found[name].value - value, math.hypot(found[name].se, se), found[name].n - 1)
         for name, (value, se) in truth.items()
     }
-    return _all_agree(z, "the exact truth is met", "the exact truth is missed")
+    return _all_agree(z, "the known truth is met", "the known truth is missed")
 
 
 def _all_agree(z: Mapping[str, float], good: str, bad: str) -> Test:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "law": ("energy_distance", "config_w2", "w2"),
-    "modes": ("mode_tv",),
+    "law": ("energy_distance", "config_w2", "w2", "torsion_w2"),
+    "modes": ("mode_tv", "left_err"),
     "energies": (
         "energy_w2",
         "distance_w2",
@@ -36,6 +36,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "reward_err",
         "magnetisation_err",
         "two_point_err",
+        "free_energy_err",
     ),
     "log Z": ("log_Z_err", "log_Z_rev_err", "log_Z_own_err"),
 }

@@ -98,21 +98,34 @@ def item_response(g: Generator) -> np.ndarray:
     return (g.random(odds.shape) < 1 / (1 + np.exp(-odds))).astype(np.uint8)
 
 
-MAKERS = {
+def cox_process(g: Generator) -> np.ndarray:
+    """(1600,) points in the cells of a unit square, 40 x 40 row by row.
+
+    The logarithm of their intensity is Gaussian, with mean log(126) - 1.91 / 2 and covariance
+    1.91 exp(-33 distance)."""
+    cells = np.stack(np.meshgrid(*[np.arange(40) / 40] * 2, indexing="ij"), -1).reshape(-1, 2)
+    apart = np.sqrt(np.square(cells[:, None] - cells).sum(-1))
+    root = np.linalg.cholesky(1.91 * np.exp(-33 * apart))
+    field = np.log(126) - 1.91 / 2 + root @ g.standard_normal(1600)
+    return g.poisson(np.exp(field) / 1600).astype(np.uint8)
+
+
+MAKERS = {  # the place of a name is part of its seed: new ones go last
     "arK": ark,
-    "garch11": garch11,
-    "low_dim_gauss_mix": low_dim_gauss_mix,
-    "hmm_example": hmm_example,
-    "nes1980": nes1980,
-    "diamonds": diamonds,
     "brownian_motion": brownian_motion,
+    "diamonds": diamonds,
+    "garch11": garch11,
+    "hmm_example": hmm_example,
     "item_response": item_response,
+    "low_dim_gauss_mix": low_dim_gauss_mix,
+    "nes1980": nes1980,
+    "cox_process": cox_process,
 }
 SEED = 2026
 
 
 def made(name: str) -> np.ndarray:
-    return MAKERS[name](np.random.default_rng([SEED, sorted(MAKERS).index(name)]))
+    return MAKERS[name](np.random.default_rng([SEED, list(MAKERS).index(name)]))
 
 
 def main(folder: Path) -> None:
@@ -125,7 +138,7 @@ def main(folder: Path) -> None:
             "what": " ".join((maker.__doc__ or "").split()),
             "source": "synthetic: drawn from the model that the target states",
             "command": "python targets/data/make_posteriors.py targets/data",
-            "seed": [SEED, sorted(MAKERS).index(name)],
+            "seed": [SEED, list(MAKERS).index(name)],
             "numpy": np.__version__,
             "sha256": hashlib.sha256(raw).hexdigest(),
         }

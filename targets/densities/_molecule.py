@@ -71,16 +71,21 @@ class Molecule(Analytic):
         return self.project(self.chart.from_cartesian(self.parameters.positions.flatten()))
 
     def log_rho(self, z: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
-        return self.chart.log_rho(super().log_rho, z)
+        return self.chart.log_rho(super().log_rho, self._real(z))
 
     def log_rho_and_grad(
         self, z: Float[Tensor, "*b d"]
     ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
-        return self.chart.log_rho_and_grad(super().log_rho_and_grad, z)
+        return self.chart.log_rho_and_grad(super().log_rho_and_grad, self._real(z))
+
+    def virial(
+        self, x: Float[Tensor, "b d"], slope: Float[Tensor, "b d"]
+    ) -> tuple[Float[Tensor, " b"], int]:
+        return self.chart.virial(x, slope)
 
     def energy(self, x: Float[Tensor, "*b D"]) -> Float[Tensor, " *b"]:
         """E in kJ/mol of positions, also where rho is cut."""
-        flat = x.reshape(-1, x.shape[-1])
+        flat = self._real(x).reshape(-1, x.shape[-1])
         parts = [self._field(x).energy(_inside_out(flat[k])) for k in blocks(flat, self.block(x))]
         return torch.cat(parts).reshape(x.shape[:-1])
 
@@ -136,6 +141,15 @@ class Molecule(Analytic):
             middle = j - k
             good = good & (dot(cross(i - j, middle), cross(m - k, middle)) < 0).all(0)
         return good
+
+    def _real(self, x: Tensor) -> Tensor:
+        """x itself.  Raises TypeError where its numbers are too coarse for r^-12, or not real."""
+        if x.dtype not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"{self.name} takes points of float32 or float64, not {x.dtype}: convert them with "
+                "x.double()"
+            )
+        return x
 
     def _field(self, x: Tensor) -> ForceField:
         return force_field(self.parameters, x.device, x.dtype)

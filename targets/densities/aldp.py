@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltbench.targets.densities._molecule import Molecule
 from tiltbench.targets.molecules.angles import dihedral
-from tiltbench.targets.molecules.coordinates import Cartesian, Coordinates
-from tiltbench.targets.molecules.internal import internal
+from tiltbench.targets.molecules.charted import CARTESIAN, INTERNAL, Charted
 from tiltbench.targets.molecules.parameters import Parameters, read
 from tiltbench.targets.reference import Basins
 from tiltbench.targets.target import DATA
-from tiltbench.targets.truths.stored import Stored
 
 SOLVENTS = {"ff96": "obc1", "ff99sbildn": "obc2", "ff14sb": "obc1"}
 VACUUM = "vacuum"
 PHI, PSI = (4, 6, 8, 14), (6, 8, 14, 16)
 LEFT = 2.1  # rad: 0 < phi < 2.1 holds the left-handed helix and C7ax, which are rare
 HELIX = (-2.1, 0.9)  # rad: psi of the right-handed helix
-CARTESIAN, INTERNAL = "cartesian", "internal"
-SCALES = {CARTESIAN: 0.17, INTERNAL: 1.2}  # nm, and units of the coordinates
-# Where circles are cut, rad: few conformations are there.  The last is the turn of a methyl group.
-CUTS = {PHI: LEFT, PSI: HELIX[0], (14, 16, 18, 19): 0.0}
 
 
 @dataclass(frozen=True)
-class Aldp(Molecule):
+class Aldp(Charted):
     """log rho(x) = -E(x) / (R T): Ace-Ala-Nme, 22 atoms, x in nm, in implicit solvent or vacuum.
 
     `forcefield` and `solvent` are ff96 or ff14sb in obc1, ff99sbildn in obc2 (the `amber99_obc` of
@@ -59,6 +52,10 @@ class Aldp(Molecule):
     trans = ((1, 4, 6, 8), (8, 14, 16, 18))
     same = ((0, 2, 3), (11, 12, 13), (19, 20, 21))
     chiral = True
+    scales = {CARTESIAN: 0.17, INTERNAL: 1.2}  # noqa: RUF012
+    # where few conformations are; the last is the turn of a methyl group
+    cuts = {PHI: LEFT, PSI: HELIX[0], (14, 16, 18, 19): 0.0}  # noqa: RUF012
+    angles = {"phi": PHI, "psi": PSI}  # noqa: RUF012
 
     def __post_init__(self) -> None:
         if self.forcefield not in SOLVENTS:
@@ -70,29 +67,16 @@ class Aldp(Molecule):
             raise ValueError(
                 f"solvent is {self.solvent!r}; with {self.forcefield} it must be {own} or {VACUUM}"
             )
-        if not 0 < self.temperature < torch.inf:
-            raise ValueError(f"temperature is {self.temperature}; it must be positive, in kelvin")
-        if self.coordinates not in SCALES:
-            raise ValueError(
-                f"coordinates is {self.coordinates!r}; it must be one of {', '.join(SCALES)}"
-            )
-
-    @property
-    def scale(self) -> float:  # type: ignore[override]
-        return SCALES[self.coordinates]
+        super().__post_init__()
 
     @property
     def parameters(self) -> Parameters:
         return _parameters(self.forcefield, self.solvent)
 
-    @property
-    def chart(self) -> Coordinates:
-        return _chart(self.parameters, self.coordinates)
-
     def statistics(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """Energy in units of R T; cos and sin of phi and psi; whether 0 < phi < 2.1; the distance
         between the outermost carbons, nm."""
-        plain = replace(self, coordinates=CARTESIAN)
+        plain = self.plain
         of_positions = {
             "energy": lambda x: -plain.log_rho(x),
             "cos_phi": lambda x: dihedral(x, PHI).cos(),
@@ -102,30 +86,12 @@ class Aldp(Molecule):
             "left": lambda x: (_basin(x) == 0).to(x.dtype),
             "length": lambda x: (x[..., 3:6] - x[..., 54:57]).square().sum(-1).sqrt(),
         }
-        return {name: self._of(f) for name, f in of_positions.items()}
+        return {name: self.of(f) for name, f in of_positions.items()}
 
     def basins(self) -> Basins:
         """0 < phi < 2.1 (left-handed and C7ax); of the others -2.1 < psi < 0.9 (right-handed helix)
         and the rest (extended)."""
-        return Basins(3, self._of(_basin))
-
-    def stored(self) -> Stored | None:
-        """The reference in these coordinates, whichever it was made in."""
-        stored = super().stored()
-        theirs = stored.parameters.get("coordinates", CARTESIAN) if stored else self.coordinates
-        if stored is None or theirs == self.coordinates:
-            return stored
-        x = replace(self, coordinates=theirs).chart.to_cartesian(stored.x.double())
-        return stored._replace(x=self.chart.from_cartesian(x))
-
-    def is_described(self, stored: Stored) -> bool:
-        theirs = {"coordinates": CARTESIAN, **stored.parameters}
-        mine = {**asdict(self), "coordinates": theirs["coordinates"]}
-        return (stored.facts["version"], theirs) == (self.version, mine)
-
-    def _of(self, f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """A function of positions as one of the coordinates."""
-        return lambda z: f(self.chart.to_cartesian(z))
+        return Basins(3, self.of(_basin))
 
 
 def _basin(x: Float[Tensor, "b D"]) -> Tensor:
@@ -139,10 +105,3 @@ def _basin(x: Float[Tensor, "b D"]) -> Tensor:
 def _parameters(forcefield: str, solvent: str) -> Parameters:
     found = read(DATA / f"aldp_{forcefield}.npz")
     return found.in_vacuum() if solvent == VACUUM else found
-
-
-@lru_cache(maxsize=16)
-def _chart(parameters: Parameters, coordinates: str) -> Coordinates:
-    if coordinates == CARTESIAN:
-        return Cartesian(parameters.atoms)
-    return internal(parameters.bonds, parameters.positions, Aldp.same, Aldp.trans, CUTS)

@@ -37,6 +37,13 @@ class Coordinates(ABC):
     ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b d"]]:
         """The same with its gradient, from that of x; neither with a graph."""
 
+    @abstractmethod
+    def virial(
+        self, z: Float[Tensor, "b d"], slope: Float[Tensor, "b d"]
+    ) -> tuple[Float[Tensor, " b"], int]:
+        """div v + v . grad log rho - k of a field v(z) that crosses no cut of the support, and k:
+        the mean is -k."""
+
 
 @dataclass(frozen=True)
 class Cartesian(Coordinates):
@@ -65,3 +72,9 @@ class Cartesian(Coordinates):
         self, of_positions: Both, z: Float[Tensor, "*b D"]
     ) -> tuple[Float[Tensor, " *b"], Float[Tensor, "*b D"]]:
         return of_positions(z)
+
+    def virial(
+        self, z: Float[Tensor, "b D"], slope: Float[Tensor, "b D"]
+    ) -> tuple[Float[Tensor, " b"], int]:
+        """v = z less its centre of mass."""
+        return (z * slope).sum(-1), 3 * self.atoms - 3

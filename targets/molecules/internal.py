@@ -131,6 +131,20 @@ class Internal(Coordinates):
         dead = ~inside | (value == -torch.inf)
         return value.masked_fill(dead, -torch.inf), g.masked_fill(dead[..., None], 0.0)
 
+    def virial(
+        self, z: Float[Tensor, "b d"], slope: Float[Tensor, "b d"]
+    ) -> tuple[Float[Tensor, " b"], int]:
+        """v_i = z_i of bonds and angles, at whose ends V is 0, and sin(unit z_i) / unit of torsions
+        of single bonds, which is 0 where their circles are cut; 0 of the others, in which hands,
+        orders of atoms that are alike, and double bonds are cut."""
+        stiff = 2 * self.atoms - 3
+        free = (self.unit == SINGLE).nonzero()[:, 0]
+        unit = self._tables(z).unit[free]
+        turn = unit * z[:, free]
+        along = (z[:, :stiff] * slope[:, :stiff]).sum(-1)
+        along = along + (turn.sin() / unit * slope[:, free] + turn.cos()).sum(-1)
+        return along, stiff
+
     def _log_volume(self, z: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
         here = self._tables(z)
         r, theta, _ = self._split(here.origin + here.unit * z)

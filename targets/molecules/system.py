@@ -63,6 +63,11 @@ def converted(text: str, positions: Float[Tensor, "n 3"]) -> Parameters:
             "openmm.XmlSerializer.serialize(system)"
         )
     n = len(root.findall("Particles/Particle"))
+    if len(positions) != n:
+        raise Unconvertible(
+            f"there are coordinates of {len(positions)} atoms, and the System has {n}: give those "
+            "of its atoms, in its order"
+        )
     if len(root.findall("Constraints/Constraint")):
         raise Unconvertible("the System has constraints: make it with constraints=None")
     if any(len(particle) for particle in root.findall("Particles/Particle")):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import pytest
 import torch
@@ -58,11 +59,25 @@ class Plain(Density):
 
 
 class Everything(Plain):
-    """Also two particles on a line, and a lattice of two sites."""
+    """Also two particles on a line, a lattice of two sites, and two torsions."""
 
     name = "everything"
     particles = (2, 1)
     lattice = (2,)
+
+    def torsions(self):
+        return {
+            name: lambda x, i=i: torch.atan2(x[:, i].sin(), x[:, i].cos())
+            for i, name in enumerate(("phi", "psi"))
+        }
+
+    def truth(self):
+        phi = self.torsions()["phi"]
+        p = NormalDist().cdf(2.1) - 0.5
+        left = Observable(
+            lambda x: ((phi(x) > 0) & (phi(x) < 2.1)).double(), p, math.sqrt(p * (1 - p))
+        )
+        return truth()._replace(observables={"left": left})
 
 
 def target_for(name):
@@ -104,7 +119,10 @@ def value(name, made, known_truth=None, seed=99):
     if "chains" in ALL[name].needs:
         group = torch.arange(len(made.draws.x)) * 8 // len(made.draws.x)
         made = made._replace(draws=made.draws._replace(group=group, log_w=None))
-    return ALL[name].fn(target_for(name), known_truth or truth(), made, source(seed))
+    target = target_for(name)
+    if known_truth is None:
+        known_truth = target.truth() if name == "left_err" else truth()
+    return ALL[name].fn(target, known_truth, made, source(seed))
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -112,7 +130,7 @@ def test_declarations_are_complete(name):
     metric, entry = ALL[name], METRICS.entries[name]
     assert metric.name == name and entry.summary.endswith(entry.summary[-20:]) and entry.summary
     assert metric.better in ("lower", "higher")
-    assert metric.unit in ("nats", "length", "length^2", "1")
+    assert metric.unit in ("nats", "length", "length^2", "rad", "1")
     assert metric.perfect in ("0", "1", "floor", "")
     legal = {"sample", "log_Z", "modes", "observables", "log_w", "reverse", "own_log_Z"}
     legal |= {"chains", *KINDS}
@@ -141,10 +159,13 @@ def measure_here(name, n):
 @pytest.mark.parametrize("name", SAMPLE)
 def test_scores_grow_with_the_error_of_the_law(name):
     """Shifted by 0.3, 1 and 3, or widened where a shift is no error: worse each time, and far above
-    the floor in the end."""
+    the floor in the end.  Histograms of 400 draws in 200 bins see nothing of 0.3: 0.7 instead."""
+    least = 0.7 if name.endswith("_kl") else 0.3
     wider = 1.0 if ALL[name].needs & {"density", "particles", "tilt"} else 0.0
     further = 0.0 if ALL[name].needs & {"density", "particles"} else 1.0
-    laws = [normal(N, 2) * (1 + wider * error) + further * error for error in (0.0, 0.3, 1.0, 3.0)]
+    laws = [
+        normal(N, 2) * (1 + wider * error) + further * error for error in (0.0, least, 1.0, 3.0)
+    ]
     scores = [value(name, outcome(x)).value for x in laws]
     assert scores == sorted(scores) and len(set(scores)) == 4
     floor = measure_here(name, N)

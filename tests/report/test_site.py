@@ -1,13 +1,17 @@
 """The site of what is published: every page is there, links lead somewhere, labels are text."""
 
+import math
 import re
 
 import pytest
 
 from tests.tools.result_sets import put
 from tiltbench.cli.main import main
+from tiltbench.report.board import Board, Row, Spent
 from tiltbench.report.publish import publish
-from tiltbench.report.site import MARK, site
+from tiltbench.report.site.build import MARK, site
+from tiltbench.report.site.method import costs, method, wins
+from tiltbench.report.site.results import Result, Set
 
 EVIL = '<script>alert("a")</script>/..'
 FLOOR = {"mean": 0.1, "sd": 0.02, "n": 40, "unfit": False}
@@ -59,6 +63,30 @@ def test_the_numbers_are_those_of_the_leaderboards(stored):
     assert cells[4:8] == ["2 of 2", "318×", "w2", "1 of 1"]
     target = (stored / "public/targets/gmm9.html").read_text()
     assert target.index(">a</a>") < target.index(">b</a>")  # the best first
+
+
+def test_a_method_says_where_it_wins_and_what_it_costs(stored):
+    text = (stored / "public/methods/a.html").read_text()
+    assert "Of 2 leaderboards it ranks first on 2 (gmm9)." in text
+    assert "as good as exact draws in every score on 1 target (gmm9)" in text
+    assert "calls in training 1,000" in text
+    assert "What it is" not in text  # nothing is registered by that name
+    worse = (stored / "public/methods/b.html").read_text()
+    assert "it ranks first on 0." in worse and "in every score on 0 targets." in worse
+    row = Row("x", None, 1, 1, {}, {}, frozenset(), Spent(*[math.nan] * 8, False, False))
+    none = [Result(Set("s", [], []), Board("t", 1, (), (row,)), row)]
+    assert wins(none).startswith("No leaderboard ranks it") and costs(none) == "–"
+    about = "".join(method("log_variance", none))
+    assert "What it is" in about and "variance" in about
+
+
+def test_a_target_has_its_law_its_picture_its_floors_and_the_best_figures(stored):
+    text = (stored / "public/targets/gmm9.html").read_text()
+    assert "2 dimensions; truth: closed form; log Z = 0." in text
+    assert text.count("data:image/png;base64,") == 1 and "Nine" in text
+    best = re.search(r"Best figures.*?<tbody><tr>(.*?)</tr>", text)[1]
+    cells = re.findall(r"<td>(.*?)</td>", best)
+    assert cells == ["w2 (length) ↓", "0.1 ± 0.02", "0.1", "a"]
 
 
 def test_labels_are_text_and_no_script_runs(stored):

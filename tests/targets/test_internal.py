@@ -363,3 +363,37 @@ def test_trees():
         internal(torch.tensor([[0, 1], [1, 2]]), line)
     with pytest.raises(ValueError, match="two atoms have no internal coordinates"):
         internal(torch.tensor([[0, 1]]), line[:2])
+
+
+def test_the_virial_crosses_no_cut():
+    """It is div v - k + v . grad log rho of a v that is 0 across every cut: where circles end, in
+    the torsions in which hands and orders of hydrogens are cut, and in double bonds."""
+    target = Aldp(coordinates="internal")
+    chart = target.chart
+    z = (target.point + 0.3 * torch.cos(torch.arange(60.0, dtype=torch.float64))).requires_grad_()
+
+    def v(z):
+        slope = torch.zeros_like(z, requires_grad=True)
+        return torch.autograd.grad(
+            target.virial(z[None], slope[None])[0].sum(), slope, create_graph=True
+        )[0]
+
+    value, k = target.virial(z[None], torch.zeros_like(z)[None])
+    assert k == 41
+    assert float(value.detach()) + k == pytest.approx(
+        float(jacobian(v, z).diagonal().sum()), rel=1e-12
+    )
+    field = v(z)
+    assert torch.equal(field[:41], z[:41])
+    leads = [place for place, branch in enumerate(chart.tree[2:], 2) if branch.leader == place]
+    followers = [41 + place - 2 for place in range(2, 21) if place not in leads]
+    double = [41 + place - 2 for place in leads if chart.unit[41 + place - 2] != 1.0]
+    assert len(followers) > 5 and len(double) == 2
+    assert not field[followers].any() and not field[double].any()
+    assert len(field.nonzero()) == 41 + len(leads) - 2
+    ends = z.detach().clone()
+    ends[41:] = math.pi / chart.unit[41:]
+    assert v(ends.requires_grad_())[41:].abs().max() < 1e-12
+    plain = Aldp()
+    x, g = plain.point, plain.log_rho_and_grad(plain.point)[1]
+    assert plain.virial(x[None], g[None]) == ((x * g).sum(), 63)

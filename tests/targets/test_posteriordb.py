@@ -12,9 +12,8 @@ from tiltbench.plan.spec import build_target, label, parse
 from tiltbench.targets.constrained import posteriordb
 from tiltbench.targets.constrained.parameters import constrain
 from tiltbench.targets.constrained.posteriordb import Raw, Refused
-from tiltbench.targets.densities.posteriors import eight_schools
-from tiltbench.targets.densities.posteriors.diamonds import Diamonds
-from tiltbench.targets.densities.posteriors.nes1980 import Nes1980
+from tiltbench.targets.densities.posteriors._database import MODELS
+from tiltbench.targets.densities.posteriors.eight_schools import EightSchools
 from tiltbench.targets.densities.posteriors.posterior import FromDatabase
 from tiltbench.targets.registry import TARGETS
 
@@ -26,7 +25,7 @@ ABOUT = {
     "reference_posterior_name": NAME,
     "dimensions": {"theta": 8, "mu": 1, "tau": 1},
 }
-SCHOOLS = {"J": 8, "y": list(eight_schools.EFFECT), "sigma": list(eight_schools.ERROR)}
+SCHOOLS = {"J": 8, **{name: y.tolist() for name, y in EightSchools().data().items()}}
 DATA, DRAWS = "data/data", "reference_posteriors/draws/draws"
 
 
@@ -221,7 +220,7 @@ def test_columns_of_a_regression_are_those_of_its_model():
     centred = x[:, 1:] - x[:, 1:].mean(0)
     rows = torch.cat([torch.ones(40, 1), centred], 1).double()
     due = torch.linalg.lstsq(rows, y[:, None]).solution[:, 0]
-    assert torch.allclose(Diamonds().read(raw)["fit"], due)
+    assert torch.allclose(MODELS["diamonds"].read(raw)["fit"], due)
     names = ("real_ideo", "race_adj", "educ1", "gender", "income")
     columns = {name: numbers(40, seed=k + 10) for k, name in enumerate(names)}
     age = torch.arange(40) % 4 + 1
@@ -231,7 +230,7 @@ def test_columns_of_a_regression_are_those_of_its_model():
     one, two, *rest = columns.values()
     rows = torch.stack([torch.ones(40).double(), one, two, *groups, *rest], 1)
     due = torch.linalg.lstsq(rows, y[:, None]).solution[:, 0]
-    assert torch.allclose(Nes1980().read(raw)["fit"], due)
+    assert torch.allclose(MODELS["nes"].read(raw)["fit"], due)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,17 @@ import math
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.spatial
+import scipy.special
 import scipy.stats
 import torch
 
 from tiltbench.targets.constrained.parameters import constrain
 from tiltbench.targets.constrained.posteriordb import Raw, Refused
+from tiltbench.targets.densities.posteriors._database import MODELS
 from tiltbench.targets.registry import TARGETS
 from tiltbench.targets.target import DATA, table
+from tiltbench.targets.truths.certified import reference_of
 
 normal = scipy.stats.norm.logpdf
 
@@ -117,7 +121,17 @@ def item_response(p):
     return found
 
 
+def cox_process(p):
+    cells = np.array([(i / 40, j / 40) for i in range(40) for j in range(40)])
+    apart = scipy.spatial.distance.cdist(cells, cells)
+    root = np.linalg.cholesky(1.91 * np.exp(-33 * apart))
+    rate = 126 * np.exp(root @ p["white"] - 1.91 / 2) / 1600
+    found = scipy.stats.poisson.logpmf(stored("cox_process"), rate).sum()
+    return found + normal(p["white"]).sum()
+
+
 LOOPS = {
+    "cox_process": cox_process,
     "eight_schools_noncentered": eight_schools,
     "arK": ark,
     "garch11": garch11,
@@ -148,7 +162,9 @@ def test_diamonds_is_that_of_the_rows():
     x, y = g.standard_normal((30, 4)), 8 + g.standard_normal(30)
     x[:, 0] = 1
     target = made("diamonds")
-    data = target.read(Raw({"N": 30, "K": 4, "X": x.tolist(), "Y": y.tolist()}, "d.json"))
+    data = MODELS["diamonds"].read(
+        Raw({"N": 30, "K": 4, "X": x.tolist(), "Y": y.tolist()}, "d.json")
+    )
     b, first, sigma = np.array([0.3, -0.2, 0.1]), 7.5, 0.8
     theta = {"b": b, "Intercept": np.array(first), "sigma": np.array(sigma)}
     found = target.log_density({k: torch.as_tensor(v) for k, v in theta.items()}, data)
@@ -156,7 +172,7 @@ def test_diamonds_is_that_of_the_rows():
     plain = normal(b).sum() + t(first, 3, 8, 10) + t(sigma, 3, 0, 10) + math.log(2)
     plain += normal(y, first + (x[:, 1:] - x[:, 1:].mean(0)) @ b, sigma).sum()
     assert float(found) == pytest.approx(plain, rel=1e-12)
-    assert [p.size for p in target.table(data)] == [3, 0, 0]
+    assert [p.size for p in target.table(data)] == [0, 3, 0]
 
 
 MAKE = importlib.util.spec_from_file_location("make_posteriors", DATA / "make_posteriors.py")
@@ -205,37 +221,125 @@ def test_log_Z_of_eight_schools_three_ways():
     assert se < 0.01 and abs(value - exact) < 4 * se
 
 
-def regression_by_quadrature(rows, prior, law_of_sigma, around):
+def regression_by_quadrature(rows, prior, law_of_sigma, around, count=None):
     """log of the integral over coefficients of prior N(0, prior^2), or flat ones where that is
-    infinite, in closed form, and over log sigma numerically."""
+    infinite, in closed form, and over log sigma numerically; `count` where rows are a triangle."""
     x, y = rows[:, :-1], rows[:, -1]
-    n, k = x.shape
+    n, k = count or len(x), x.shape[1]
+    prior = np.broadcast_to(prior, k)
+    held = np.isfinite(prior)
     log_sigma = np.linspace(around - 0.6, around + 0.6, 401)
     found = []
     for sigma in np.exp(log_sigma):
-        precision = x.T @ x / sigma**2 + np.eye(k) / prior**2
+        precision = x.T @ x / sigma**2 + np.diag(1 / prior**2)
         shift = x.T @ y / sigma**2
         quadratic = y @ y / sigma**2 - shift @ np.linalg.solve(precision, shift)
         value = -quadratic / 2 - n * math.log(sigma) - n / 2 * math.log(2 * math.pi)
         value += k / 2 * math.log(2 * math.pi) - np.linalg.slogdet(precision)[1] / 2
-        if prior < math.inf:
-            value -= k * math.log(prior) + k / 2 * math.log(2 * math.pi)
+        value -= np.log(prior[held]).sum() + held.sum() / 2 * math.log(2 * math.pi)
         found.append(value + law_of_sigma(sigma) + math.log(sigma))
     top = max(found)
     return top + math.log(np.exp(np.array(found) - top).sum() * (log_sigma[1] - log_sigma[0]))
 
 
-def test_log_Z_of_the_regressions_by_quadrature():
+def regressions():
+    """log Z of the three, by quadrature; the wide prior of diamonds' intercept is flat there."""
     y = stored("arK")
     lags = [y[5 - k : 200 - k] for k in range(1, 6)]
     rows = np.column_stack([np.ones(195), *lags, y[5:]])
-    cases = {
+    t = scipy.stats.t.logpdf
+
+    def wide(sigma):
+        return t(sigma, 3, 0, 10) + math.log(2) + t(8, 3, 8, 10)
+
+    free = np.array([math.inf, *np.ones(24)])
+    return {
         "arK": regression_by_quadrature(rows, 10.0, lambda s: half_cauchy(s, 2.5), -1.6),
         "nes1980": regression_by_quadrature(stored("nes1980"), math.inf, lambda s: 0.0, 0.65),
+        "diamonds": regression_by_quadrature(stored("diamonds"), free, wide, -2.04, 5000),
     }
-    for name, exact in cases.items():
+
+
+def test_log_Z_of_the_regressions_by_quadrature():
+    exact = regressions()
+    for name in ("arK", "nes1980"):
         value, se = by_importance(made(name), 10_000)
-        assert se < 0.02 and abs(value - exact) < 4 * se, name
+        assert se < 0.02 and abs(value - exact[name]) < 4 * se, name
+
+
+def test_regressions_are_placed_by_their_own_fit():
+    rows, target = stored("nes1980"), made("nes1980")
+    x, y = rows[:, :-1], rows[:, -1]
+    fit, rest = np.linalg.lstsq(x, y)[:2]
+    sd = math.sqrt(rest[0] / 600)
+    beta, sigma = target.parameters
+    assert beta.centre == pytest.approx(fit) and sigma.centre[0] == pytest.approx(math.log(sd))
+    widths = sd * np.sqrt(np.diag(np.linalg.inv(x.T @ x)))
+    assert beta.width == pytest.approx(widths) and sigma.width[0] == pytest.approx(1200**-0.5)
+
+
+def brownian_by_quadrature():
+    """The path integrated out in closed form, both scales numerically."""
+    y, seen = stored("brownian_motion"), np.r_[1:11, 21:31]
+    least = np.minimum(*np.meshgrid(seen, seen))
+    logs, step = np.linspace(-9, 4, 131, retstep=True)
+    values = np.empty((131, 131))
+    for i, innovation in enumerate(logs):
+        shares, axes = np.linalg.eigh(math.exp(2 * innovation) * least)
+        across = (axes.T @ y) ** 2
+        variance = shares + np.exp(2 * logs)[:, None]
+        law = -(across / variance + np.log(2 * math.pi * variance)).sum(1) / 2
+        values[i] = law + normal(innovation, 0, 2) + normal(logs, 0, 2)
+    return float(scipy.special.logsumexp(values)) + 2 * math.log(step)
+
+
+def test_the_truth_of_the_path_is_exact():
+    """log Z by two grids; Stein's identities at its draws."""
+    target = made("brownian_motion")
+    truth = target.truth()
+    assert truth.log_Z == pytest.approx(brownian_by_quadrature(), abs=1e-3)
+    x = truth.sample(4_000, torch.Generator().manual_seed(0))
+    value, slope = target.log_rho_and_grad(x)
+    identities = [*slope.T, *(x * slope + 1).T, (x * slope).sum(-1) + 32]
+    identities += [f(x) - mean for f, mean, _, _ in truth.observables.values()]
+    assert value.isfinite().all() and len(identities) == 67
+    assert all(abs(f.mean()) < 4 * f.std() / len(x) ** 0.5 for f in identities)
+    assert torch.equal(x, truth.sample(4_000, torch.Generator().manual_seed(0)))
+
+
+REFERENCES = (
+    "arK",
+    "eight_schools_noncentered",
+    "garch11",
+    "low_dim_gauss_mix",
+    "nes1980",
+)  # whose certified reference is stored
+SMALL = ("garch11", "low_dim_gauss_mix", "hmm_example")  # within reach of importance sampling
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_the_two_log_Z_of_a_reference_agree(name):
+    target = made(name)
+    tests = {tuple(test["figures"]): test for test in reference_of(target).facts["tests"]}
+    found = tests["tempering", "smc", "z"]["figures"]
+    assert abs(found["tempering"]["value"] - found["smc"]["value"]) < 0.05
+    assert max(found["tempering"]["se"], found["smc"]["se"]) < 0.05
+    assert target.truth().log_Z is not None and target.truth().held > 1_000
+
+
+def log_Z_by_other_means(name):
+    """Value and error: quadrature, importance sampling, or bridge sampling of stored reference
+    draws of posteriordb (design notes)."""
+    if name in SMALL:
+        return by_importance(made(name), 10_000)
+    exact = {"eight_schools_noncentered": eight_schools_by_quadrature(), **regressions()}
+    return {"hudson_lynx_hare": (-147.080, 0.003)}.get(name) or (exact[name], 0.0)
+
+
+@pytest.mark.parametrize("name", sorted({*REFERENCES} - {"item_response", "cox_process"}))
+def test_log_Z_of_a_reference_is_that_of_other_means(name):
+    truth, (value, se) = made(name).truth(), log_Z_by_other_means(name)
+    assert abs(truth.log_Z - value) < 3 * math.hypot(truth.log_Z_se, se)
 
 
 def test_log_Z_of_the_hares_and_lynxes():
@@ -255,6 +359,7 @@ def test_observables_are_the_models_own():
     assert statistics["theta[1]"](x).shape == (3,)
     assert list(made("garch11").statistics()) == ["mu", "alpha0", "alpha1", "beta1"]
     assert len(made("item_response").statistics()) == 32
+    assert list(made("cox_process").statistics())[:3] == ["points", "mean", "field[1]"]
 
 
 def test_trajectories_that_leave_all_bounds_have_no_density_and_no_nan():
@@ -281,4 +386,4 @@ def test_trajectories_that_leave_all_bounds_have_no_density_and_no_nan():
 )
 def test_data_that_are_not_the_models_get_one_sentence(values, said):
     with pytest.raises(Refused, match=said):
-        made("eight_schools_noncentered").read(Raw(values, "s.json"))
+        MODELS["eight_schools_noncentered"].read(Raw(values, "s.json"))

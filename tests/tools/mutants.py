@@ -88,16 +88,16 @@ MUTANTS = [
     ),
     Mutant(
         "nes1980 of a checkout: another age group is left out",
-        "targets/densities/posteriors/nes1980.py",
+        "targets/densities/posteriors/_database.py",
         "for group in (2, 3, 4)",
         "for group in (1, 2, 3)",
         "targets/test_posteriordb.py",
     ),
     Mutant(
         "diamonds of a checkout: columns as they are, not centred",
-        "targets/densities/posteriors/diamonds.py",
-        "x - x.mean(0), raw",
-        "x, raw",
+        "targets/densities/posteriors/_database.py",
+        "x - x.mean(0), y",
+        "x, y",
         "targets/test_posteriordb.py",
     ),
     Mutant(
@@ -113,6 +113,27 @@ MUTANTS = [
         "        log_jacobian = log_jacobian + slope + width.log().sum()",
         "        log_jacobian = log_jacobian + slope",
         "targets/test_constrained.py",
+    ),
+    Mutant(
+        "cox_process: the mean of the field is that of its exponential",
+        "targets/densities/posteriors/cox_process.py",
+        "math.log(126) - 1.91 / 2",
+        "math.log(126)",
+        "targets/test_posteriors.py",
+    ),
+    Mutant(
+        "regressions: widths are those of columns that know nothing of each other",
+        "targets/densities/posteriors/_laws.py",
+        '    widths = sd * torch.cholesky_inverse(rows["root"]).diagonal().sqrt()',
+        '    widths = sd * rows["root"].diagonal().abs().reciprocal()',
+        "targets/test_posteriors.py",
+    ),
+    Mutant(
+        "worth its calls: ranks are compared, not scores at equal calls",
+        "bench/report/tables/worth.py",
+        "    known = {row.sampler: row.ranks.calls_off for row in rows if row.ranks}",
+        "    known = {row.sampler: row.ranks.rank or 0 for row in rows if row.ranks}",
+        "report/test_worth.py",
     ),
     Mutant(
         "garch11: the variance is pushed by y and not by its distance from the mean",

@@ -36,6 +36,7 @@ from tiltbench.report.tables.legend import (
     brief,
     legend,
     physics,
+    torsions,
     truthless,
 )
 from tiltbench.report.tables.markdown import RANKS, ranks_of, worst
@@ -118,7 +119,7 @@ def data(frames: Frames, boards: Sequence[Board], folder: Path) -> Json:
     return {
         "name": folder.resolve().name,
         "command": frames.command,
-        "legend": f"{legend()}\n\n{truthless()}\n\n{physics()}",
+        "legend": f"{legend()}\n\n{truthless()}\n\n{physics()}\n\n{torsions()}",
         "scale": scale(),
         "groups": GROUPS,
         "metrics": {name: _metric(name) for name in names},

@@ -15,6 +15,8 @@ from tiltbench.metrics.distance_w2 import distances
 from tiltbench.records.store import warn
 from tiltbench.report.pictures.axes import span
 from tiltbench.report.pictures.images import spread
+from tiltbench.report.pictures.ramachandran import LEVELS, torus
+from tiltbench.report.pictures.ramachandran import plane as angles_of
 from tiltbench.report.pictures.scatter import view
 from tiltbench.report.pictures.strips import reference
 from tiltbench.report.pictures.weights import sides, window
@@ -26,6 +28,8 @@ COORDINATES = 4  # marginals of a target in many dimensions
 BINS = 40
 SIDE = 4096  # a coordinate in the plane is a whole number below it: two digits of base 64
 DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+OVER_CONTOURS = "over the contours of the density (1, 2 and 3 sd from the highest mode)"
+OVER_EXACT = "first two coordinates, over exact draws (grey)"
 
 Json = dict[str, Any]
 
@@ -38,21 +42,43 @@ class Law(NamedTuple):
 
 
 def plane(target: Target, exact: Tensor, draws: Mapping[str, Tensor]) -> Json | None:
-    """Draws in the plane of the first two coordinates: {"low", "high", "contours" (SVG paths; of
-    2-D densities), "exact" and "runs" (points)}.  None for particles, lattices and images, whose
-    coordinates have no meaning one by one, and on the line."""
+    """Draws in the plane of the first two coordinates or, of molecules, of two torsions: {"what" (a
+    caption), "low", "high", "contours" (SVG paths; of 2-D densities and of torsions), "exact" and
+    "runs" (points)}.  None for other particles, lattices and images, whose coordinates have no
+    meaning one by one, and on the line."""
+    on_torus = torus(target)
+    if on_torus is not None:
+        exact = on_torus.exact
+        draws = {run: angles_of(target, x) for run, x in draws.items()}
+        across, up = list(target.torsions())[:2]
+        over = "over contours of the free energy of exact draws, " + LEVELS if len(exact) else ""
+        what = f"{across} across and {up} upwards, −180° to 180°{over and ', ' + over}"
+        return _plane(on_torus.low, on_torus.high, on_torus.grid, what, exact, draws)
     if target.dim < 2 or target.particles or target.lattice or target.pixels:
         return None
     seen = view(target, len(exact) or 1, list(draws.values()))
     if seen is not None:
-        low, high = seen.low, seen.high
+        low, high, grid = seen.low, seen.high, seen.grid
     else:
         low, high = _box(exact if len(exact) else torch.cat(list(draws.values())))
-    paths = _contours(seen.grid) if seen is not None and seen.grid is not None else []
+        grid = None
+    what = OVER_CONTOURS if grid is not None else OVER_EXACT
+    return _plane(low, high, grid, what, exact, draws)
+
+
+def _plane(
+    low: Tensor,
+    high: Tensor,
+    grid: Tensor | None,
+    what: str,
+    exact: Tensor,
+    draws: Mapping[str, Tensor],
+) -> Json:
     return {
+        "what": what,
         "low": low.tolist(),
         "high": high.tolist(),
-        "contours": paths,
+        "contours": _contours(grid) if grid is not None else [],
         "exact": _points(exact, low, high),
         "runs": {run: _points(x, low, high) for run, x in draws.items()},
     }
@@ -119,19 +145,20 @@ def _contours(grid: Tensor) -> list[str]:
 
 
 def laws(target: Target) -> list[Law]:
-    """What is worth a histogram: energies of densities; distances of particles, the mean field of
-    lattices, the mean grey level of images, the first coordinates of others; the reward of a
-    tilt."""
+    """What is worth a histogram: energies of densities; distances of particles, torsions of
+    molecules, the mean field of lattices, the mean grey level of images, the first coordinates of
+    others; the reward of a tilt."""
     found = []
     if isinstance(target, Density):
         found.append(Law("energy −log ρ (nats)", partial(_energy, target)))
     if target.particles:
         found.append(Law("interatomic distance", partial(distances, space=target.particles[1])))
-    elif target.lattice:
+    found += [Law(f"{name} (rad)", angle) for name, angle in target.torsions().items()]
+    if target.lattice:
         found.append(Law("mean field", partial(torch.mean, dim=-1)))
     elif target.pixels:
         found.append(Law("mean grey level", partial(torch.mean, dim=-1)))
-    else:
+    elif not (target.particles or target.torsions()):
         many = range(min(target.dim, COORDINATES))
         found += [Law(f"x{i + 1}", partial(_coordinate, i)) for i in many]
     if isinstance(target, Tilt):

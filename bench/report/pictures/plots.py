@@ -14,6 +14,7 @@ from tiltbench.report.pictures.curves import learning
 from tiltbench.report.pictures.images import images
 from tiltbench.report.pictures.lattice import lattice
 from tiltbench.report.pictures.particles import particles
+from tiltbench.report.pictures.ramachandran import ramachandran
 from tiltbench.report.pictures.scatter import scatter
 from tiltbench.report.pictures.style import looks
 from tiltbench.report.pictures.summary import summary
@@ -23,9 +24,9 @@ from tiltbench.report.targets import targets_of
 
 def plots(frames: Frames, boards: Sequence[Board], folder: Path, place: Path) -> list[Path]:
     """Of the results in `folder`: place/summary.png and, for each target and budget,
-    `NAME.draws.png` (2-D targets), `.particles.png`, `.lattice.png`, `.images.png`, `.curves.png`
-    and `.weights.png`, where there is something to show; each as .pdf too.  NAME is `file_name` of
-    the target's label."""
+    `NAME.draws.png` (2-D targets), `.ramachandran.png` (molecules), `.particles.png`,
+    `.lattice.png`, `.images.png`, `.curves.png` and `.weights.png`, where there is something to
+    show; each as .pdf too.  NAME is `file_name` of the target's label."""
     runs = folder / "runs"
     look = looks(frames.runs["sampler"])
     colour = {name: own.colour for name, own in look.items()}
@@ -36,9 +37,17 @@ def plots(frames: Frames, boards: Sequence[Board], folder: Path, place: Path) ->
         mine = [record for record in frames.records if record.id in set(rows["id"])]
         allowed = f".{budget}" + (f".{file_name(str(limits))}" if limits else "")
         stem = file_name(str(name)) + (allowed if many else "")
-        curves, draws, both, atoms, fields, looked = (
+        curves, draws, both, atoms, fields, looked, angles = (
             place / f"{stem}.{kind}.png"
-            for kind in ("curves", "draws", "weights", "particles", "lattice", "images")
+            for kind in (
+                "curves",
+                "draws",
+                "weights",
+                "particles",
+                "lattice",
+                "images",
+                "ramachandran",
+            )
         )
         tries: dict[Path, Callable[[], bool]] = {
             curves: partial(learning, curves, rows, frames.scores, frames.curves, look)
@@ -46,6 +55,7 @@ def plots(frames: Frames, boards: Sequence[Board], folder: Path, place: Path) ->
         if name in targets:
             target, log_Z = targets[name], targets[name].truth().log_Z
             tries[draws] = partial(scatter, draws, runs, target, mine, colour)
+            tries[angles] = partial(ramachandran, angles, runs, target, mine, colour)
             tries[both] = partial(weights, both, runs, log_Z, mine, colour)
             tries[atoms] = partial(particles, atoms, runs, target, mine, colour)
             tries[looked] = partial(images, looked, runs, target, mine, colour)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,7 @@ from tiltbench.targets.target import Density, Target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MOST = 1000  # points shown in a panel
 EXACT = "exact draws"
@@ -135,16 +137,25 @@ def scatter(
     seen = view(target, MOST, [outcome.draws.x.double() for outcome in chosen.values()])
     if seen is None or not chosen:
         return False
+    with panels(path, seen, {name: made.draws.x for name, made in chosen.items()}, colour):
+        return True
+
+
+@contextmanager
+def panels(
+    path: Path, seen: View, draws: Mapping[str, Tensor], colour: Mapping[str, str]
+) -> Iterator[Figure]:
+    """A figure with a panel for the exact draws, if there are any, and one a sampler."""
     first = int(len(seen.exact) > 0)
-    count = len(chosen) + first
+    count = len(draws) + first
     columns = min(count, 5)
     rows = math.ceil(count / columns)
-    with picture(path, rows, columns, (2.3, 2.4)) as (_, grid):
-        panels = list(grid.flat)
-        for axes in panels[count:]:
+    with picture(path, rows, columns, (2.3, 2.4)) as (figure, grid):
+        found = list(grid.flat)
+        for axes in found[count:]:
             axes.remove()
         if first:
-            panel(panels[0], seen, seen.exact, EXACT, INK)
-        for axes, (name, outcome) in zip(panels[first:], chosen.items(), strict=False):
-            panel(axes, seen, outcome.draws.x, name, colour[name])
-    return True
+            panel(found[0], seen, seen.exact, EXACT, INK)
+        for axes, (name, x) in zip(found[first:], draws.items(), strict=False):
+            panel(axes, seen, x, name, colour[name])
+        yield figure

@@ -31,6 +31,11 @@ def physics() -> str:
     return _page("physics.md")
 
 
+def torsions() -> str:
+    """The same of scores of torsion angles."""
+    return _page("torsions.md")
+
+
 def truthless() -> str:
     """The same of scores of targets whose truth is unknown."""
     return _page("truthless.md")

@@ -13,6 +13,7 @@ from tiltbench.report.compare import Cell, Floor, Verdict
 from tiltbench.report.frame import Frames, metric_of
 from tiltbench.report.ranks import Ranks, times
 from tiltbench.report.standings import remarks
+from tiltbench.report.tables import worth
 from tiltbench.report.tables.grid import code, grid, sentence, text
 from tiltbench.report.tables.legend import (
     BEHIND,
@@ -23,6 +24,7 @@ from tiltbench.report.tables.legend import (
     number,
     physics,
     precise,
+    torsions,
     truthless,
 )
 from tiltbench.report.tables.misled import Misled, misled
@@ -54,6 +56,7 @@ def markdown(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
         text(" ".join(remarks(boards))),
         "How to read the tables stands at the end.",
         _overview(boards),
+        worth.told(worth.worth(boards)),
         _misled(misled(frames), any(not board.unknown for board in boards)),
         _unmet(frames),
         _tuning(frames.runs),
@@ -69,6 +72,8 @@ def markdown(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
     seen = {column.metric for board in boards for column in board.columns}
     if any(metric_of(name).needs & {"particles", "lattice"} for name in seen):
         parts.append(physics())
+    if any("torsions" in metric_of(name).needs for name in seen):
+        parts.append(torsions())
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -52,6 +52,47 @@ def least_squares(rows: Tensor) -> dict[str, Tensor]:
     return {"count": count, "fit": fit, "root": root.T, "rest": rest}
 
 
+def poisson(count: Tensor, log_mean: Tensor) -> Tensor:
+    """log of the chance of a count whose mean is exp(log_mean)."""
+    return count * log_mean - log_mean.exp() - (count + 1).lgamma()
+
+
+def natural(log_weight: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
+    """(*b, 3) coefficients of log(weight N(y; mean, sd^2)), a polynomial of y: times `powers`."""
+    precision = sd**-2
+    level = log_weight - precision * mean.square() / 2 - sd.log() - HALF_LOG_TWO_PI
+    return torch.stack([level, precision * mean, -precision / 2], -1)
+
+
+def powers(y: Tensor) -> Tensor:
+    """1, y and y^2, (3, n)."""
+    return torch.stack([torch.ones_like(y), y, y.square()])
+
+
+def recursion(first: Tensor, pushes: Tensor, share: Tensor) -> Tensor:
+    """s_0 = first, s_t = pushes_t + share s_(t-1): (*b, n + 1) of a number, pushes (*b, n) and
+    share (*b)."""
+    found = [first.expand(share.shape)]
+    for push in pushes.unbind(-1):
+        found.append(push + share * found[-1])
+    return torch.stack(found, -1)
+
+
+def lagged(y: Tensor, lags: int) -> Tensor:
+    """The rows 1, y_(t-1), ..., y_(t-lags), y_t of an autoregression."""
+    before = [y[lags - k : len(y) - k] for k in range(1, lags + 1)]
+    return torch.stack([torch.ones_like(y[lags:]), *before, y[lags:]], -1)
+
+
+def fitted(rows: Mapping[str, Tensor]) -> tuple[list[float], list[float]]:
+    """Where `regression` is large, for flat priors: means and sds of the coefficients and of log
+    sd, from `least_squares` of the rows."""
+    sd = float((rows["rest"] / rows["count"]).sqrt())
+    widths = sd * torch.cholesky_inverse(rows["root"]).diagonal().sqrt()
+    half = float((2 * rows["count"]).rsqrt())
+    return [*rows["fit"].tolist(), math.log(sd)], [*widths.tolist(), half]
+
+
 def regression(rows: Mapping[str, Tensor], coefficients: Tensor, sd: Tensor) -> Tensor:
     """sum_n log N(y_n; x_n . coefficients, sd^2) from `least_squares` of the rows; coefficients
     (*b, k), sd (*b)."""

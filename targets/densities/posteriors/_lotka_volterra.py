@@ -1,10 +1,15 @@
-"""The equation of Lotka and Volterra, by Runge-Kutta of order 4 on logarithms."""
+"""Pelts of hares and lynxes, and the equation of Lotka and Volterra, by Runge-Kutta of order 4."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+PELTS = (  # thousands of hares and lynxes, 1900 to 1920
+    (30.0, 4.0), (47.2, 6.1), (70.2, 9.8), (77.4, 35.2), (36.3, 59.4), (20.6, 41.7), (18.1, 19.0),
+    (21.4, 13.0), (22.0, 8.3), (25.4, 9.1), (27.1, 7.4), (40.3, 8.0), (57.0, 12.3), (76.6, 19.5),
+    (52.3, 45.7), (19.5, 51.1), (11.2, 29.7), (7.6, 15.8), (14.6, 9.7), (16.2, 10.1), (24.7, 8.6),
+)  # fmt: skip
 SUBSTEPS = 20  # a year
 LOW, HIGH = -40.0, 12.0  # logarithms beyond which a trajectory is given up: e^12 thousand pelts
 

@@ -15,20 +15,24 @@ from torch import Tensor
 from tiltbench.targets.constants import settled
 from tiltbench.targets.constrained.parameters import Parameter, Table, Theta
 from tiltbench.targets.constrained.posterior import Posterior
-from tiltbench.targets.constrained.posteriordb import Raw
 from tiltbench.targets.target import table as frozen
 
 Data = Mapping[str, Tensor]  # float64
+Place = tuple[Sequence[float], Sequence[float]]  # centre and width
 
 
 class Observed(Posterior):
     """A posterior whose law is a function of data.
 
     x = (u - centre) / width of the unconstrained parameters u, with numbers stated once for the
-    data that ships: rounded means and sds, as a first fit gives."""
+    data that ships: rounded means and sds, as a first fit gives, or that fit itself."""
 
     centre: ClassVar[tuple[float, ...]] = ()  # none: 0
     width: ClassVar[tuple[float, ...]] = ()  # none: 1
+
+    def place(self, data: Data) -> Place:
+        """Centre and width of the free numbers of the table in turn."""
+        return self.centre, self.width
 
     @abstractmethod
     def data(self) -> Data:
@@ -47,20 +51,16 @@ class Observed(Posterior):
         return _placed(self)
 
     def log_joint(self, theta: Theta) -> Float[Tensor, " *b"]:
-        device = next(iter(theta.values())).device
-        return self.log_density(theta, _data_on(self, settled(device)))
+        return self.log_density(theta, self.given(next(iter(theta.values())).device))
+
+    def given(self, device: torch.device) -> Data:
+        """The data on the device, copied there once."""
+        return _data_on(self, settled(device))
 
 
-class InDatabase(Observed):
-    """One whose model posteriordb has as well, for data of that kind (`posterior`)."""
-
-    @abstractmethod
-    def read(self, raw: Raw) -> Data:
-        """The data of a posteriordb file.  Raises Refused where it is not that of the model."""
-
-    def from_draws(self, draws: Theta) -> Theta:
-        """The parameters of the table from those that the database stores."""
-        return draws
+def printed(*rows: float | tuple[float, ...]) -> Tensor:
+    """Numbers of a page, float64 on the CPU."""
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def stored(name: str) -> Tensor:
@@ -70,8 +70,8 @@ def stored(name: str) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _placed(posterior: Observed) -> Table:
-    table = posterior.table(posterior.data())
-    return placed(table, posterior.centre, posterior.width)
+    data = posterior.data()
+    return placed(posterior.table(data), *posterior.place(data))
 
 
 def placed(table: Table, centre: Sequence[float], width: Sequence[float]) -> Table:

@@ -2,21 +2,16 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from tiltbench.targets.constrained.parameters import Parameter, Table, Theta
-from tiltbench.targets.constrained.posteriordb import Raw
 from tiltbench.targets.constrained.transforms import POSITIVE
 from tiltbench.targets.densities.posteriors._laws import cauchy, normal
-from tiltbench.targets.densities.posteriors._observed import Data, InDatabase
-
-EFFECT = (28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0)
-ERROR = (15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0)
+from tiltbench.targets.densities.posteriors._observed import Data, Observed, printed
 
 
 @dataclass(frozen=True)
-class EightSchools(InDatabase):
+class EightSchools(Observed):
     """y_j ~ N(theta_j, sigma_j), theta_j = mu + tau t_j, t_j ~ N(0, 1), mu ~ N(0, 5), tau ~
     Cauchy(0, 5) above 0 (not renormalised): effects of coaching in eight schools, as printed in
     Rubin (1981) and in Gelman et al., Bayesian Data Analysis, section 5.5."""
@@ -27,11 +22,8 @@ class EightSchools(InDatabase):
     width = (0.99, 0.94, 0.97, 0.95, 0.93, 0.94, 0.96, 0.97, 3.3, 1.2)
 
     def data(self) -> Data:
-        return {"y": torch.tensor(EFFECT).double(), "sigma": torch.tensor(ERROR).double()}
-
-    def read(self, raw: Raw) -> Data:
-        schools = raw.whole("J")
-        return {"y": raw.array("y", schools), "sigma": raw.positive("sigma", schools)}
+        effects = printed(28, 8, -3, 7, -1, 1, 18, 12)
+        return {"y": effects, "sigma": printed(15, 10, 16, 11, 9, 11, 10, 18)}
 
     def table(self, data: Data) -> Table:
         schools = len(data["y"])
@@ -45,7 +37,3 @@ class EightSchools(InDatabase):
     def reported(self, theta: Theta) -> Theta:
         mu, tau = theta["mu"], theta["tau"]
         return {"mu": mu, "tau": tau, "theta": mu[..., None] + tau[..., None] * theta["t"]}
-
-    def from_draws(self, draws: Theta) -> Theta:
-        mu, tau = draws["mu"], draws["tau"]
-        return {"t": (draws["theta"] - mu[..., None]) / tau[..., None], "mu": mu, "tau": tau}

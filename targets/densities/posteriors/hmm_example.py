@@ -6,14 +6,13 @@ import torch
 from torch import Tensor
 
 from tiltbench.targets.constrained.parameters import Parameter, Table, Theta
-from tiltbench.targets.constrained.posteriordb import Raw
 from tiltbench.targets.constrained.transforms import POSITIVE_ORDERED, SIMPLEX
 from tiltbench.targets.densities.posteriors._laws import normal
-from tiltbench.targets.densities.posteriors._observed import Data, InDatabase, stored
+from tiltbench.targets.densities.posteriors._observed import Data, Observed, stored
 
 
 @dataclass(frozen=True)
-class HmmExample(InDatabase):
+class HmmExample(Observed):
     """y_t ~ N(mu_(z_t), 1), z a chain that leaves state j by the row theta_j, flat on simplices;
     0 < mu_1 < mu_2, mu_1 ~ N(3, 1), mu_2 ~ N(10, 1) (not renormalised), and each first state
     counts as 1: the model of posteriordb's hmm_example, on 100 values drawn from it
@@ -27,10 +26,6 @@ class HmmExample(InDatabase):
     def data(self) -> Data:
         return {"y": stored("hmm_example")}
 
-    def read(self, raw: Raw) -> Data:
-        raw.must(raw.whole("K") == 2, "K", "it must be 2, the states of the model")
-        return {"y": raw.array("y", raw.whole("N"))}
-
     def table(self, data: Data) -> Table:
         rows = (Parameter("theta1", SIMPLEX, 2), Parameter("theta2", SIMPLEX, 2))
         return (*rows, Parameter("mu", POSITIVE_ORDERED, 2))
@@ -42,4 +37,4 @@ class HmmExample(InDatabase):
         log_p = seen[0]
         for law in seen[1:]:
             log_p = (log_p[..., None] + step).logsumexp(-2) + law
-        return log_p.logsumexp(-1) + normal(mu, mu.new_tensor([3.0, 10.0]), 1).sum(-1)
+        return log_p.logsumexp(-1) + normal(mu[..., 0], 3, 1) + normal(mu[..., 1], 10, 1)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from tiltbench.targets.constrained.parameters import Parameter, Table, Theta
 from tiltbench.targets.densities.posteriors._laws import normal
@@ -22,10 +21,9 @@ class ItemResponse(Observed):
     test_value = -6492.550783169835
 
     def data(self) -> Data:
-        right = stored("item_response")
-        solved = right.sum(1)  # (booklets, questions of the booklet)
-        shared = solved[:, :10] + solved.roll(1, 0)[:, 10:]
-        return {"score": right.sum(-1).flatten(), "solved": shared.flatten()}
+        right = stored("item_response")  # (booklets, students, questions of the booklet)
+        first, second = right.sum(1).split(10, -1)
+        return {"score": right.sum(-1).flatten(), "solved": (first + second.roll(1, 0)).flatten()}
 
     def table(self, data: Data) -> Table:
         sizes = {"ability": len(data["score"]), "difficulty": len(data["solved"])}
@@ -36,11 +34,7 @@ class ItemResponse(Observed):
         each = difficulty.unflatten(-1, (10, 10))
         asked = torch.cat([each, each.roll(-1, -2)], -1)[..., None, :]
         odds = (mean[..., None] + ability).unflatten(-1, (10, 40))[..., None] - asked
-        sums = mean * data["score"].sum() + (ability * data["score"]).sum(-1)
-        likelihood = (
-            sums
-            - (difficulty * data["solved"]).sum(-1)
-            - softplus(odds, threshold=40).sum((-1, -2, -3))
-        )
-        prior = normal(ability, 0, 1).sum(-1) + normal(difficulty, 0, 1).sum(-1)
-        return likelihood + prior + normal(mean, 0.75, 1)
+        right = mean * data["score"].sum() + ability @ data["score"] - difficulty @ data["solved"]
+        seen = right - torch.nn.functional.softplus(odds, threshold=40).sum((-1, -2, -3))
+        prior = normal(mean, 0.75, 1) + normal(ability, 0, 1).sum(-1)
+        return seen + prior + normal(difficulty, 0, 1).sum(-1)

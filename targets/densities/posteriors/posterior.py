@@ -15,28 +15,10 @@ from torch import Generator, Tensor
 from tiltbench.targets.constrained import posteriordb
 from tiltbench.targets.constrained.parameters import Table, Theta, unconstrain
 from tiltbench.targets.constrained.posteriordb import AGAIN, Refused
-from tiltbench.targets.densities.posteriors._observed import Data, InDatabase, Observed, placed
-from tiltbench.targets.densities.posteriors.ark import ArK
-from tiltbench.targets.densities.posteriors.diamonds import Diamonds
-from tiltbench.targets.densities.posteriors.eight_schools import EightSchools
-from tiltbench.targets.densities.posteriors.garch11 import Garch11
-from tiltbench.targets.densities.posteriors.hmm_example import HmmExample
-from tiltbench.targets.densities.posteriors.hudson_lynx_hare import HudsonLynxHare
-from tiltbench.targets.densities.posteriors.low_dim_gauss_mix import LowDimGaussMix
-from tiltbench.targets.densities.posteriors.nes1980 import Nes1980
+from tiltbench.targets.densities.posteriors._database import MODELS, Known
+from tiltbench.targets.densities.posteriors._observed import Data, Observed, placed
 from tiltbench.targets.truths.facts import Observable, Truth
 from tiltbench.targets.truths.stored import without_replacement
-
-MODELS: Mapping[str, type[InDatabase]] = {  # by their names in the database
-    "eight_schools_noncentered": EightSchools,
-    "diamonds": Diamonds,
-    "arK": ArK,
-    "garch11": Garch11,
-    "low_dim_gauss_mix": LowDimGaussMix,
-    "hmm_example": HmmExample,
-    "lotka_volterra": HudsonLynxHare,
-    "nes": Nes1980,
-}
 
 
 @dataclass(frozen=True)
@@ -110,9 +92,10 @@ def _loaded(posterior: FromDatabase) -> Loaded:
             f"the model {stored.model} of {posterior.name} does not exist here: those that do are "
             + ", ".join(sorted(MODELS))
         )
-    model = MODELS[stored.model]()
+    known = MODELS[stored.model]
+    model = known.model()
     try:
-        data = model.read(stored.data)
+        data = known.read(stored.data)
     except Refused:
         raise
     except ValueError as error:
@@ -120,7 +103,7 @@ def _loaded(posterior: FromDatabase) -> Loaded:
     plain = model.table(data)
     if stored.draws is None:
         return Loaded(model, data, plain, None)
-    theta = _of_the_table(model, plain, stored.draws, posterior.name)
+    theta = _of_the_table(known, plain, stored.draws, posterior.name)
     try:
         u = unconstrain(plain, theta)
         table = placed(plain, *posteriordb.scale_of(u.flatten(0, 1)))
@@ -131,10 +114,10 @@ def _loaded(posterior: FromDatabase) -> Loaded:
     return Loaded(model, data, table, unconstrain(table, theta))
 
 
-def _of_the_table(model: InDatabase, table: Table, draws: dict[str, Tensor], name: str) -> Theta:
+def _of_the_table(known: Known, table: Table, draws: dict[str, Tensor], name: str) -> Theta:
     """The draws of every parameter.  Raises Refused where they are not those of the model."""
     try:
-        theta = model.from_draws(draws)
+        theta = known.from_draws(draws)
         sizes = {p.name: theta[p.name].shape[2:] for p in table}
     except KeyError as error:
         raise Refused(f"the draws of {name} lack the parameter {error.args[0]}") from error

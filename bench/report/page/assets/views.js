@@ -246,8 +246,7 @@ function pictures(board, view, samplers, seed, statistic) {
       ...runs.map((r) => (view.images.runs[r.id] ? sheet(view.images, r.sampler, view.images.runs[r.id]) : failed(r)))));
   }
   if (view.plane) {
-    const what = view.plane.contours.length ? "over the contours of the density (1, 2 and 3 sd from the highest mode)" : "first two coordinates, over exact draws (grey)";
-    parts.push(el("h3", {}, "Draws"), el("p", { class: "soft" }, `Seed ${seed}, ${what}.`));
+    parts.push(el("h3", {}, "Draws"), el("p", { class: "soft" }, `Seed ${seed}, ${view.plane.what}.`));
     parts.push(el("div", { class: "panels" }, view.plane.exact.points ? cloud(view.plane, null, view.plane.exact) : null,
       runs.map((r) => (view.plane.runs[r.id] ? cloud(view.plane, r.sampler, view.plane.runs[r.id]) : failed(r)))));
   }
