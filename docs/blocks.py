@@ -38,7 +38,7 @@ INSTEAD = {
     "make bench": "tiltbench run --suite quick --targets gmm9 --samplers smc",  # minutes
     "make smoke": f"tiltbench run --suite oracle-smoke {ON_A_TILT}",  # a step of .ci/run
     "make oracle": f"tiltbench run --suite oracle {ON_A_TILT}",  # an hour
-    "make finetune": "tiltbench run --suite finetune --samplers guidance",  # over an hour
+    "make finetune": "tiltbench run --suite finetune --samplers guidance",  # a day
     "make studies": "tiltbench list studies",  # an hour, on the suites above
     "tiltbench run --suite finetune": "tiltbench run --suite finetune --samplers guidance",  # hours
     "tiltbench run --suite finetune_digits --shard 1/8": "tiltbench list suites",  # hours

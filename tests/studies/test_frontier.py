@@ -136,6 +136,7 @@ def test_reward_beyond_the_tilt_is_hacking_at_a_larger_kl(world):
     assert found.kl == pytest.approx(strong.exact.kl.value - weak.exact.kl.value, abs=1e-3)
     assert found.off == pytest.approx(5)
     assert hack((_line(weak, f), weak)) is None
+    assert hack((_line(weak, f)._replace(strength=strong.strength), strong)) is None  # less of it
 
 
 @pytest.mark.parametrize("hacked, said", [(0.1, "supported"), (0.5, "refuted"), (None, "open")])
