@@ -23,7 +23,7 @@ from tiltbench.targets.problem import pose
 
 PATHS = 256
 STEPS = (32, 128, 256)
-TIMED = 2  # steps, of which the quickest counts
+TIMED = 5  # steps, of which the quickest counts
 
 ON_PATHS = "losses of whole paths: the network is asked again at every point"
 LEAN = "regressions along the path, in parts"
