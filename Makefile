@@ -83,7 +83,8 @@ smoke: $(READY)
 oracle: $(READY)
 	$(BIN)/tiltbench run --suite oracle --device $(DEVICE)
 
-# Every fine-tuning method: where the truth is exact (half an hour), and on a trained network (an hour).
+# Every fine-tuning method: where the truth is exact (over an hour), and on a trained network (a day and
+# more: better in shards, docs/finetune_methods.md).
 finetune: $(READY)
 	$(BIN)/tiltbench run --suite finetune --device $(DEVICE)
 	$(BIN)/tiltbench run --suite finetune_digits --device $(DEVICE)

@@ -38,10 +38,10 @@ INSTEAD = {
     "make bench": "tiltbench run --suite quick --targets gmm9 --samplers smc",  # minutes
     "make smoke": f"tiltbench run --suite oracle-smoke {ON_A_TILT}",  # a step of .ci/run
     "make oracle": f"tiltbench run --suite oracle {ON_A_TILT}",  # an hour
-    "make finetune": "tiltbench run --suite finetune --samplers guidance",  # over an hour
+    "make finetune": "tiltbench run --suite finetune --samplers guidance",  # a day
     "make studies": "tiltbench list studies",  # an hour, on the suites above
     "tiltbench run --suite finetune": "tiltbench run --suite finetune --samplers guidance",  # hours
-    "tiltbench run --suite finetune_digits": "tiltbench list suites",  # an hour
+    "tiltbench run --suite finetune_digits --shard 1/8": "tiltbench list suites",  # hours
     "tiltbench study frontier --out results/published/studies": "tiltbench list studies",
     "tiltbench study memoryless memoryless_digits digits_log_Z memory truncation calibration": (
         "tiltbench list studies"  # most of an hour

@@ -13,6 +13,7 @@ from tiltbench.studies.common import stored as _stored
 from tiltbench.studies.frontier import study as frontier
 from tiltbench.studies.frontier.claims import judged
 from tiltbench.studies.frontier.exact import exact, ladder, least_kl
+from tiltbench.studies.frontier.hacking import hack
 from tiltbench.studies.frontier.lines import Line, Truth, over_seeds
 from tiltbench.targets.digits.digits import log_classes
 from tiltbench.targets.digits.pool import draws
@@ -79,6 +80,8 @@ def _line(truth, f, method="right"):
         0.5,
         least_kl(ladder(f), mean),
         (4_000, 1_000),
+        method,
+        None,
     )
 
 
@@ -89,23 +92,29 @@ def _changed(line, **by):
 
 
 CASES = {
-    # reached .3, reached 1, frontier, equality, overshoot, diversity, weights
-    "nothing": ({}, "supported supported supported supported supported open supported"),
-    "far": ({"distance": 0.5}, "refuted refuted supported open supported open supported"),
+    # reached .3, reached 1, frontier, equality, hacking, by weight, diversity, weights
+    "nothing": ({}, "supported supported supported supported supported open open supported"),
+    "far": ({"distance": 0.5}, "refuted refuted supported open supported open open supported"),
     "wasteful": (
         {"path_kl": 9.0},
-        "supported supported supported refuted supported open supported",
+        "supported supported supported refuted supported open open supported",
     ),
-    "too good": ({"path_kl": 0.01}, "supported supported refuted open supported open supported"),
+    "too good": (
+        {"path_kl": 0.01},
+        "supported supported refuted open supported open open supported",
+    ),
     "hacking": (
         {"log_p": -0.001, "diversity": 5.0, "path_kl": 9.0},
-        "refuted refuted supported open refuted supported supported",
+        "refuted refuted supported open refuted open supported supported",
     ),
     "diverse": (
         {"log_p": -0.001, "path_kl": 9.0},
-        "refuted refuted supported open refuted refuted supported",
+        "refuted refuted supported open refuted open refuted supported",
     ),
-    "misled": ({"tilt_kl": 9.0}, "supported supported supported supported supported open refuted"),
+    "misled": (
+        {"tilt_kl": 9.0},
+        "supported supported supported supported supported open open refuted",
+    ),
 }
 
 
@@ -116,6 +125,35 @@ def test_verdicts(case, world):
     lines = [_line(truth, f) for truth in truths]
     found = judged([_changed(line, **changes) for line in lines], truths)
     assert " ".join(str(claim.verdict) for claim in found) == expected
+
+
+def test_reward_beyond_the_tilt_is_hacking_at_a_larger_kl(world):
+    """A law with the mean of the tilt of strength 1 hacks at .3, for the KL between the two."""
+    f, _, (weak, strong) = world
+    line = _line(strong, f)._replace(strength=weak.strength, floor=(0.0, 0.01))
+    found = hack((_changed(line, distance=0.05), weak))
+    assert found.reward == pytest.approx(strong.exact.mean.value - weak.exact.mean.value)
+    assert found.kl == pytest.approx(strong.exact.kl.value - weak.exact.kl.value, abs=1e-3)
+    assert found.off == pytest.approx(5)
+    assert hack((_line(weak, f), weak)) is None
+    assert hack((_line(weak, f)._replace(strength=strong.strength), strong)) is None  # less of it
+
+
+@pytest.mark.parametrize("hacked, said", [(0.1, "supported"), (0.5, "refuted"), (None, "open")])
+def test_what_a_kl_weight_does(hacked, said, world):
+    """Of the weights .1 and .5 one hacks."""
+    f, _, truths = world
+    lines = [
+        _changed(line, log_p=-0.001) if kl == hacked else line
+        for truth in truths
+        for kl in (0.1, 0.5)
+        for line in [_line(truth, f)._replace(kl=kl, method=f"kl {kl}")]
+    ]
+    (claim,) = (c for c in judged(lines, truths) if "KL weight" in c.text)
+    assert claim.verdict == said
+    alone = [line._replace(sampler=f"{line.sampler} {line.kl}") for line in lines]
+    (claim,) = (c for c in judged(alone, truths) if "KL weight" in c.text)
+    assert claim.verdict == "open"
 
 
 def test_the_study_reads_stored_runs(world, tmp_path, monkeypatch):

@@ -113,15 +113,7 @@ def test_a_verdict_is_open_unless_one_condition_holds():
 
 WORLDS = bias.worlds()
 SHRUNK = {
-    "memory": {
-        "STEPS": (2, 4),
-        "METHODS": {
-            "adjoint_matching": "adjoint_matching[paths=8]",
-            "adjoint_matching_tricks": "adjoint_matching_tricks[paths=8]",
-            "relative_entropy": "relative_entropy[paths=8]",
-            "relative_entropy, last 10 steps": "relative_entropy[paths=8,recipe=Truncated[last=2]]",
-        },
-    },
+    "memory": {"STEPS": (2, 12), "PATHS": 48, "TIMED": 1},
     "truncation": {"STEPS": 4, "LAST": (2, 4), "PATHS": 16, "POINTS": 100, "DRAWS": 100},
     "discretisation": {"STEPS": (2, 4), "DRAWS": 100},
     "calibration": {

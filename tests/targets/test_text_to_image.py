@@ -269,33 +269,61 @@ def test_uncertainty_is_learnt_and_latents_become_pictures(case):
     assert math.prod(base.network.shape) == DIM
 
 
-@pytest.mark.pipelines
-def test_the_example_runs_on_a_saved_pipeline(tmp_path, capsys, request):
-    """The whole script, from loading to the low-rank weights."""
+SCRIPT = Path(__file__).parents[2] / "examples" / "finetuning" / "stable_diffusion.py"
+FEW = "--steps 4 --batch 3 --batches 2 --iterations 2 --rank 2 --lr 1e-3 --device cpu".split()
+
+
+@pytest.fixture
+def tuned(tmp_path, capsys, request):
+    """(pipeline, loss, more options) -> whether the whole script, from loading to the low-rank
+    weights, has changed what the pipeline draws."""
     import runpy
 
     pytest.importorskip("peft", reason=NEED)
-    script = Path(__file__).parents[2] / "examples" / "finetuning" / "stable_diffusion.py"
-    main = runpy.run_path(str(script))["main"]
+    main = runpy.run_path(str(SCRIPT))["main"]
     (tmp_path / "reward.py").write_text("def reward(x, prompt): return x.mean((1, 2, 3))\n")
     (tmp_path / "prompts.txt").write_text("a cat\n\ncats\n")
-    for name, more in (("first", []), ("third", ["--without-t5"])):
+
+    def run(name, loss, *more):
         folder = tmp_path / name
         request.getfixturevalue(name).save_pretrained(folder)
-        main(
-            [
-                *(str(v) for v in (folder, tmp_path / "reward.py", tmp_path / "prompts.txt")),
-                *f"--out {folder}/out --steps 4 --regressed 2 --batches 2 --iterations 2".split(),
-                *"--rank 2 --lr 1e-3 --device cpu".split(),
-                *more,
-            ]
-        )
+        given = (folder, tmp_path / "reward.py", tmp_path / "prompts.txt")
+        main([*map(str, given), "--loss", loss, "--out", f"{folder}/out", *FEW, *more])
         assert "step 1: loss" in capsys.readouterr().out
-        parts = {"text_encoder_3": None, "tokenizer_3": None} if more else {}
+        parts = {"text_encoder_3": None, "tokenizer_3": None} if name == "third" else {}
         pipeline = models.load(str(folder), torch.float32, **parts)
         before = drawn(pipeline)
         pipeline.load_lora_weights(str(folder / "out"))
-        assert not torch.allclose(before, drawn(pipeline), atol=1e-5)
+        return not torch.allclose(before, drawn(pipeline), atol=1e-5)
+
+    return run
+
+
+# the four of PUBLISHED, and one without settings of its own
+@pytest.mark.pipelines
+@pytest.mark.parametrize(
+    "loss", ["adjoint_matching", "ddpo", "flow_grpo", "diffusion_nft", "log_variance"]
+)
+def test_the_example_trains_with_any_loss(loss, tuned):
+    assert tuned("first", loss, "--multiplier", "100")
+
+
+@pytest.mark.pipelines
+def test_the_example_trains_through_the_path_once_a_graph(tuned):
+    with pytest.raises(SystemExit, match="graph serves once: add --updates 1"):
+        tuned("first", "relative_entropy")
+    assert tuned("first", "relative_entropy", "--updates", "1")
+
+
+@pytest.mark.pipelines
+def test_the_example_trains_version_3(tuned):
+    assert tuned("third", "flow_grpo", "--without-t5")
+
+
+@pytest.mark.pipelines
+def test_the_example_refuses_what_one_prompt_alone_can_learn(tuned):
+    with pytest.raises(SystemExit, match="trajectory_balance learns more than a control"):
+        tuned("first", "trajectory_balance")
 
 
 def drawn(pipeline):

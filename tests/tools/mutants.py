@@ -31,6 +31,34 @@ class Mutant(NamedTuple):
 
 MUTANTS = [
     Mutant(
+        "hacking: less reward than the tilt's counts as well",
+        "bench/studies/frontier/hacking.py",
+        "if not reward_z(pair) > SURE:",
+        "if not abs(reward_z(pair)) > SURE:",
+        "studies/test_frontier.py",
+    ),
+    Mutant(
+        "hacking: the KL of the reward reached, not what it exceeds the tilt's by",
+        "bench/studies/frontier/hacking.py",
+        "line.least.kl - truth.exact.kl.value",
+        "line.least.kl",
+        "studies/test_frontier.py",
+    ),
+    Mutant(
+        "hacking: a heavier KL weight may hack more",
+        "bench/studies/frontier/hacking.py",
+        "heavier.hacked - lighter.hacked",
+        "lighter.hacked - heavier.hacked",
+        "studies/test_frontier.py",
+    ),
+    Mutant(
+        "a peak of memory that forgets what was freed",
+        "bench/studies/memory/study.py",
+        "max(np.cumsum(sizes), default=0)",
+        "sum(s for s in sizes if s > 0)",
+        "studies/test_memory.py",
+    ),
+    Mutant(
         "gated: a control that moves the centre of mass",
         "samplers/networks/gated.py",
         "return self.project(free + self.guidance.term(hint, gate))",

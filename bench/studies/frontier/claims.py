@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from tiltbench.studies.common.rules import Same
+from tiltbench.studies.frontier.hacking import SURE, Weighted, hacks, inversions, weighted
 from tiltbench.studies.frontier.lines import Line, Truth
 from tiltbench.studies.frontier.measured import (
     Pair,
@@ -23,7 +24,7 @@ from tiltbench.study import Claim, Verdict, verdict
 
 SD = 2.0  # of the floor: an energy distance within is as good as that of exact draws
 SAME = 3.0  # standard errors: a reward within is that of exact draws
-SURE, DOUBT = 4.0, 2.0  # standard errors: beyond is a difference, within is none
+DOUBT = 2.0  # standard errors: within is no difference, beyond SURE is one
 CLOSE = Same(agrees=0.1, apart=0.2)  # shares of KL(p* | p_base)
 READ = Same(agrees=SURE, apart=2 * SURE)  # standard errors, of the worst of many
 LEAST_ESS = 0.02  # of path weights, below which nothing is read off them
@@ -36,7 +37,8 @@ def judged(lines: Sequence[Line], truths: Sequence[Truth]) -> tuple[Claim, ...]:
         *(_reached(truth, scored(pairs, truth.strength)) for truth in truths),
         _bound(wasted(lines)),
         _equality(excess([pair for pair in pairs if _there(pair)])),
-        _overshoot(pairs),
+        _hacking(pairs),
+        _by_weight(weighted(pairs)),
         _diversity(pairs),
         _weights(weights(pairs, LEAST_ESS)),
     )
@@ -97,13 +99,29 @@ def _equality(shares: dict[tuple[str, float], float]) -> Claim:
     )
 
 
-def _overshoot(pairs: list[Pair]) -> Claim:
-    over = [pair for pair in pairs if reward_z(pair) > SURE]
+def _hacking(pairs: list[Pair]) -> Claim:
+    over = hacks(pairs)
+    named = "; ".join(f"`{h.line.method}` at {h.line.strength:g} ({h})" for h in over)
     return Claim(
-        "No method overshoots the reward of the exact tilt",
+        "No method hacks: none has more E log P than the exact tilt, which it could have at a "
+        "larger KL only",
         verdict(all(reward_z(pair) < DOUBT for pair in pairs), bool(over)),
         f"{len(over)} of {len(pairs)} are more than {SURE:g} standard errors above it"
-        + _listed(over),
+        + (f": {named}." if named else "."),
+    )
+
+
+def _by_weight(rows: list[Weighted]) -> Claim:
+    crossed = list(inversions(rows))
+    named = "; ".join(
+        f"`{row.sampler}` with {row.kl:g}: {len(row.hacked)} of {row.of}" for row in rows
+    )
+    return Claim(
+        "A larger KL weight hacks nowhere where a smaller one of the same method does not",
+        verdict(not crossed and any(row.hacked for row in rows), bool(crossed)),
+        f"strengths that are hacked, by KL weight: {named}."
+        if rows
+        else "no method comes with two KL weights.",
     )
 
 
@@ -129,15 +147,6 @@ def _weights(found: Weights) -> Claim:
         f"{len(found.z)} have an ESS of {LEAST_ESS:g} or more, {found.few} less"
         + (f"; the worst of the former is {worst:+.1f} standard errors off." if found.z else "."),
     )
-
-
-def _listed(over: list[Pair]) -> str:
-    said = [
-        f"`{line.method}` at {line.strength:g} "
-        f"({line.log_p.value:.2f}, tilt {truth.exact.mean.value:.2f})"
-        for line, truth in over
-    ]
-    return f": {', '.join(said)}." if said else "."
 
 
 def _counted(pairs: list[Pair]) -> Iterator[tuple[str, int]]:

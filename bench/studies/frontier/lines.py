@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from tiltbench.plan.spec import build_target
+from tiltbench.plan.spec import Spec, build_target
 from tiltbench.samplers.weights import Estimate
 from tiltbench.studies.frontier.exact import Exact, Least, ladder, least_kl
 from tiltbench.targets.tilts.digits_class import DigitsClass
@@ -45,6 +45,8 @@ class Line(NamedTuple):
     ess: float
     least: Least  # of any law with this log_p
     calls: tuple[int, int]  # the larger of values and gradients, in training and in drawing
+    sampler: str  # its name without settings
+    kl: float | None  # the weight of its KL, where it has one
 
     @property
     def off(self) -> float:
@@ -75,14 +77,16 @@ def lines_of(
 ) -> Iterator[Line]:
     """f = log P(digit | x) at draws of the base."""
     log_Z = ladder(f)
+    stated = {record.labels["sampler"]: record.spec["sampler"] for record in frames.records}
     for label, target in targets.items():
         here = frames.scores[frames.scores["target"] == label]
         for method, scores in here.groupby("sampler", sort=False):
-            yield line_of(target.strength, str(method), scores, log_Z)
+            yield line_of(target.strength, str(method), stated[method], scores, log_Z)
 
 
-def line_of(strength: float, method: str, scores: DataFrame, log_Z: Tensor) -> Line:
-    """`scores` has a row a seed and metric; log_Z is the `ladder` of log P."""
+def line_of(strength: float, method: str, stated: Spec, scores: DataFrame, log_Z: Tensor) -> Line:
+    """`stated` is the sampler; `scores` has a row a seed and metric; log_Z is the `ladder` of
+    log P."""
 
     def of(metric: str) -> Estimate:
         rows = scores[(scores["metric"] == metric) & scores["value"].notna()]
@@ -108,6 +112,8 @@ def line_of(strength: float, method: str, scores: DataFrame, log_Z: Tensor) -> L
         of("ess_model").value,
         least_kl(log_Z, log_p.value),
         (paid("train"), paid("draw")),
+        stated["name"],
+        stated["params"].get("kl"),
     )
 
 

@@ -19,7 +19,9 @@ from tiltbench.studies.common.stored import folder_of
 from tiltbench.studies.frontier.claims import judged
 from tiltbench.studies.frontier.exact import exact
 from tiltbench.studies.frontier.figures import draw
-from tiltbench.studies.frontier.lines import Line, Truth, lines_of, tilts
+from tiltbench.studies.frontier.hacking import hack
+from tiltbench.studies.frontier.lines import Truth, lines_of, tilts
+from tiltbench.studies.frontier.measured import Pair
 from tiltbench.study import Answer, Study
 from tiltbench.targets.digits.digits import log_classes
 from tiltbench.targets.digits.pool import PART, draws
@@ -54,7 +56,9 @@ def run(folder: Path, device: str) -> Answer:
         "training + in drawing; the suite makes the former equal, guidance pays when it draws. "
         "*Path KL*: of "
         "the controlled paths to the base's; *gap*: of the paths to the optimum's; *KL by "
-        "weights*: KL(p* | p_base) from the path weights. *Exact tilt*: from "
+        "weights*: KL(p* | p_base) from the path weights. *Hacking*: nats of E log P above the "
+        "tilt's, by how much KL(q | p_base) must at least exceed KL(p* | p_base) for that, and by "
+        "how many standard deviations the energy distance exceeds its floor. *Exact tilt*: from "
         f"{len(f):,} weighted draws of the base, whose own E log P is {float(f.mean()):.2f} and "
         f"diversity {_said(width)}; its KL stands under *path KL*, which the optimum's is. *log Z "
         "error*: by path weights (Jarzynski), or the method's own. The rows of the sheet, "
@@ -65,7 +69,7 @@ def run(folder: Path, device: str) -> Answer:
         for truth in truths
         for row in (
             _truth_row(truth),
-            *(_row(line) for line in lines if line.strength == truth.strength),
+            *(_row((line, truth)) for line in lines if line.strength == truth.strength),
         )
     ]
     return Answer(DataFrame(table), words, judged(lines, truths))
@@ -114,6 +118,7 @@ def _truth_row(truth: Truth) -> dict[str, object]:
         "method": "exact tilt",
         "calls": "–",
         "E log P": _said(truth.exact.mean, 3),
+        "hacking": "–",
         "path KL": _said(truth.exact.kl),
         "diversity": _said(truth.diversity),
         "log Z error": f"log Z {truth.exact.log_Z:.3f}",
@@ -121,13 +126,14 @@ def _truth_row(truth: Truth) -> dict[str, object]:
     }
 
 
-def _row(line: Line) -> dict[str, object]:
-    mean, sd = line.floor
+def _row(pair: Pair) -> dict[str, object]:
+    line, (mean, sd) = pair[0], pair[0].floor
     return {
         "strength": line.strength,
         "method": line.method,
         "calls": f"{line.calls[0]:,} + {line.calls[1]:,}",
         "E log P": _said(line.log_p, 3),
+        "hacking": str(hack(pair) or "–"),
         "path KL": _said(line.path_kl),
         "gap": _said(line.gap),
         "KL by weights": _said(line.tilt_kl),

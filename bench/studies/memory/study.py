@@ -1,7 +1,9 @@
-"""How does the peak memory of one training step grow with the number of time steps?"""
+"""How do the peak memory and the time of one training step grow with the number of time steps?"""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,34 +13,78 @@ import torch
 from torch import Generator
 
 from tiltbench.plan.spec import build_sampler, build_target, parse
-from tiltbench.report.pictures.style import COLOURS, picture
+from tiltbench.report.pictures.style import looks, picture
 from tiltbench.samplers.at_once import at_once
 from tiltbench.samplers.loss import AT_ONCE
+from tiltbench.studies.common.rules import Same
 from tiltbench.study import Answer, Claim, Study, verdict
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import pose
 
-PATHS = 512
-STEPS = (32, 64, 128, 256)
+PATHS = 512  # so many that a regression at the last of STEPS is in parts, with half of them too
+STEPS = (32, 128, 256)
+TIMED = 3  # steps, of which the quickest counts
+
+ON_PATHS = "losses of whole paths: the network is asked again at every point"
+LEAN = "regressions along the path, in parts"
+THROUGH = "through the path"
+NOISED = "regressions at noised end points"
+NO_TRAINING = "draws, nothing trained"
+
 METHODS = {
-    "adjoint_matching": f"adjoint_matching[paths={PATHS}]",
-    "adjoint_matching_tricks": f"adjoint_matching_tricks[paths={PATHS}]",
-    "trajectory_balance": f"trajectory_balance[paths={PATHS}]",
-    "relative_entropy": f"relative_entropy[paths={PATHS}]",
-    "relative_entropy, last 10 steps": f"relative_entropy[paths={PATHS},recipe=Truncated[last=10]]",
+    "adjoint_matching": LEAN,
+    "adjoint_matching_tricks": LEAN,
+    "trajectory_balance": ON_PATHS,
+    "log_variance": ON_PATHS,
+    "reinforce": ON_PATHS,
+    "dpok": ON_PATHS,
+    "ddpo": ON_PATHS,
+    "ddpo_published": ON_PATHS,
+    "flow_grpo": ON_PATHS,
+    "flow_grpo_published": ON_PATHS,
+    "diffusion_dpo": ON_PATHS,
+    "relative_entropy": THROUGH,
+    "relative_entropy[recipe=Truncated[last=10]]": THROUGH,
+    "importance_fine_tuning": NOISED,
+    "tilt_matching": NOISED,
+    "conditional_score_matching": NOISED,
+    "diffusion_nft": NOISED,
+    "diffusion_nft_published": NOISED,
+    "advantage_weighted_matching": NOISED,
+    "advantage_weighted_matching_published": NOISED,
+    "reward_weighted_regression": NOISED,
+    "diffusion_dpo_published": NOISED,
+    "guidance": NO_TRAINING,
+    "twisted_smc": NO_TRAINING,
+    "feynman_kac_difference": NO_TRAINING,
+    "value_selection": NO_TRAINING,
 }
+CUT = "relative_entropy[recipe=Truncated[last=10]]"
+LINEAR = Same(agrees=1.1, apart=1.3)  # exponents
 TENSORS = 12  # of a path's size: x, mean, u and targets, in float32, and while they are made
 MEGABYTE = 2**20
 
 
 class Line(NamedTuple):
     method: str
+    kind: str
     peaks: list[float]  # MB, at STEPS
+    seconds: list[float]  # of a step, at STEPS
 
     @property
     def slope(self) -> float:
         """MB a time step between the last two of STEPS."""
         return (self.peaks[-1] - self.peaks[-2]) / (STEPS[-1] - STEPS[-2])
+
+    @property
+    def growth(self) -> float:
+        """The exponent of the time in the number of steps, from the first of STEPS to the last."""
+        return math.log(self.seconds[-1] / self.seconds[0]) / math.log(STEPS[-1] / STEPS[0])
+
+
+class Measured(NamedTuple):
+    peak: float  # MB
+    seconds: float  # of the processor
 
 
 def peak(work: Callable[[], object]) -> float:
@@ -52,51 +98,100 @@ def peak(work: Callable[[], object]) -> float:
     return float(max(np.cumsum(sizes), default=0)) / MEGABYTE
 
 
-def of_step(method: str, steps: int, device: str) -> float:
-    """The peak of the second training step: the first makes what is made once."""
+def one_step(method: str, steps: int, device: str) -> Measured:
+    """The second training step, or draw of as many paths: the first makes what is made once."""
     sampler = build_sampler(parse(method))
     target = build_target(parse(f"tilt_linear[steps={steps}]"))
     problem = pose(target, sampler.reference)
     source = Generator(device).manual_seed(0)
     state = sampler.init(problem, Cost(10**9, 10**9), source)
-    state = sampler.step(problem, state, source)
-    return peak(lambda: sampler.step(problem, state, source))
+
+    def work() -> None:
+        if state is None:
+            sampler.draw(problem, state, PATHS, source)
+        else:
+            sampler.step(problem, state, source)
+
+    work()
+    return Measured(peak(work), min(_seconds(work, device) for _ in range(TIMED)))
+
+
+def _seconds(work: Callable[[], object], device: str) -> float:
+    """On a CPU, of the processor: what else runs there does not count."""
+    clock = time.perf_counter if torch.device(device).type == "cuda" else time.process_time
+    start = clock()
+    work()
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+    return clock() - start
+
+
+def stated(method: str, kind: str) -> str:
+    """The sampler of a row: PATHS paths and one step of the optimiser."""
+    if kind == NO_TRAINING:
+        return method
+    one = f"paths={PATHS},repeats=1,memory=1"
+    return f"{method[:-1]},{one}]" if method.endswith("]") else f"{method}[{one}]"
+
+
+def line_of(method: str, kind: str, device: str) -> Line:
+    found = [one_step(stated(method, kind), steps, device) for steps in STEPS]
+    return Line(method, kind, [each.peak for each in found], [each.seconds for each in found])
 
 
 def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
-    lines = [
-        Line(name, [of_step(text, k, device) for k in STEPS]) for name, text in METHODS.items()
-    ]
+    lines = [line_of(method, kind, device) for method, kind in METHODS.items()]
     whole = at_once(AT_ONCE, 2, torch.device(device))
     path = TENSORS * PATHS * 2 * 4 / MEGABYTE
     _draw(folder / "memory.png", lines)
     words = (
-        f"Largest memory held by tensors during one training step with {PATHS:,} paths on "
-        "`tilt_linear` (D = 2, the network's default size), beyond what is held between steps. "
-        f"*Slope*: from K = {STEPS[-2]} to {STEPS[-1]}. {TENSORS} tensors of a path's "
-        f"size are {path:.3f} MB a time step. A regression of more than {whole:,} points "
-        "evaluates its network in parts, and once more in the backward pass."
+        f"Largest memory held by tensors, and seconds of the processor, of one training step: "
+        f"{PATHS:,} paths on `tilt_linear` (D = 2, the network's default size) and one step of the "
+        "optimiser; for what trains nothing, of as many draws. Memory is beyond what is held "
+        f"between steps, time the least of {TIMED}. *Slope*: from K = {STEPS[-2]} to "
+        f"{STEPS[-1]}; the time's exponent from {STEPS[0]} to {STEPS[-1]}. {TENSORS} "
+        f"tensors of a path's size are {path:.3f} MB a time step. A regression of more than "
+        f"{whole:,} points evaluates its network in parts, and once more "
+        "in the backward pass. `relative_trajectory_balance` is `trajectory_balance`; the losses "
+        "whose presets repeat steps of the optimiser pay the backward pass as many times."
     )
-    return Answer(DataFrame([_row(line) for line in lines]), words, _claims(lines, path))
+    return Answer(DataFrame([_row(line) for line in lines]), words, claims(lines, path))
 
 
 def _row(line: Line) -> dict[str, object]:
     at = {f"MB, K = {k}": f"{m:.1f}" for k, m in zip(STEPS, line.peaks, strict=True)}
-    return {"method": line.method, **at, "slope, MB a step": line.slope}
+    times = {f"s, K = {k}": f"{s:.3f}" for k, s in zip(STEPS, line.seconds, strict=True)}
+    return {
+        "method": line.method,
+        "what it is": line.kind,
+        **at,
+        "slope, MB a step": line.slope,
+        **times,
+        "time grows as K to the": f"{line.growth:.2f}",
+    }
 
 
-def _claims(lines: list[Line], path: float) -> tuple[Claim, ...]:
-    slope = {line.method: line.slope for line in lines}
-    adjoint = max(slope["adjoint_matching"], slope["adjoint_matching_tricks"])
-    whole, cut = slope["relative_entropy"], slope["relative_entropy, last 10 steps"]
+def claims(lines: list[Line], path: float) -> tuple[Claim, ...]:
+    """`path`: MB of TENSORS tensors of a path's size, for one time step."""
+
+    def slopes(kind: str) -> dict[str, float]:
+        return {line.method: line.slope for line in lines if line.kind == kind}
+
+    adjoint, held = slopes(LEAN), slopes(ON_PATHS)
+    light = {**slopes(NOISED), **slopes(NO_TRAINING)}
+    through = slopes(THROUGH)
+    cut, most = through.pop(CUT), max(light, key=light.__getitem__)
+    whole, least = max(through.values()), min(held, key=held.__getitem__)
+    growth = [line.growth for line in lines]
     return (
         Claim(
             "Adjoint matching's peak memory does not grow with the number of steps beyond storing "
             "the path",
-            verdict(adjoint < 2 * path, adjoint > 10 * path),
-            f"{adjoint:.3f} MB a step at most; {TENSORS} tensors of a path's size are {path:.3f}.",
+            verdict(max(adjoint.values()) < 2 * path, max(adjoint.values()) > 10 * path),
+            f"{max(adjoint.values()):.3f} MB a step at most; {TENSORS} tensors of a path's size "
+            f"are {path:.3f}.",
         ),
         Claim(
             "Relative entropy's grows with the graph of the whole path",
@@ -108,17 +203,41 @@ def _claims(lines: list[Line], path: float) -> tuple[Claim, ...]:
             verdict(cut < 2 * path, cut > 10 * path),
             f"{cut:.3f} MB a step.",
         ),
+        Claim(
+            "So does that of every loss of whole paths, policy gradients among them",
+            verdict(held[least] > 10 * path, held[least] < 2 * path),
+            f"the least of {len(held)} is `{least}`, {held[least]:.3f} MB a step, the largest "
+            f"{max(held.values()):.3f}.",
+        ),
+        Claim(
+            "Regressions at noised end points, and what trains nothing, only store the path",
+            verdict(light[most] < 2 * path, light[most] > 10 * path),
+            f"the largest of {len(light)} is `{most}`, {light[most]:.3f} MB a step.",
+        ),
+        Claim(
+            "The time of a step grows no faster than its number of time steps",
+            verdict(max(growth) < LINEAR.agrees, max(growth) > LINEAR.apart),
+            f"exponents from {min(growth):.2f} to {max(growth):.2f}.",
+        ),
     )
 
 
 def _draw(path: Path, lines: list[Line]) -> None:
-    with picture(path, 1, 1, (4.6, 3.0)) as (_, grid):
-        axes = grid[0, 0]
-        for colour, line in zip(COLOURS, lines, strict=False):
-            axes.plot(STEPS, line.peaks, color=colour, lw=1.2, marker="o", ms=3, label=line.method)
-        axes.set_xlabel("time steps K")
-        axes.set_ylabel("peak memory of a training step  (MB)")
-        axes.legend(fontsize=7)
+    with picture(path, 1, 2, (4.6, 4.2)) as (figure, grid):
+        memory, times = grid[0]
+        for method, look in looks(line.method for line in lines).items():
+            line = next(line for line in lines if line.method == method)
+            style = {"color": look.colour, "marker": look.marker, "ls": look.line}
+            style |= {"ms": 3, "lw": 1.2}
+            memory.plot(STEPS, line.peaks, label=method, **style)
+            times.plot(STEPS, line.seconds, **style)
+        for axes in (memory, times):
+            axes.set_xlabel("time steps K")
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+        memory.set_ylabel("peak memory of a training step  (MB)")
+        times.set_ylabel("time of a training step  (s)")
+        figure.legend(loc="outside lower center", ncols=3, fontsize=6)
 
 
-memory = Study("memory", "Peak memory against the number of time steps", run)
+memory = Study("memory", "Peak memory and time against the number of time steps", run)
