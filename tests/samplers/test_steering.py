@@ -163,7 +163,8 @@ def test_greedy_selection_goes_further_with_every_step():
 def test_soft_selection_of_many_candidates_tends_to_the_tilt_where_values_are_exact():
     problem = Shifted(Brownian(steps=4)).problem()
     means = [
-        ValueSelection(candidates=m).draw(problem, None, 3_000, rng(m)).x[:, 0] for m in (1, 2, 64)
+        ValueSelection(candidates=m, temperature=1.0).draw(problem, None, 3_000, rng(m)).x[:, 0]
+        for m in (1, 2, 64)
     ]
     assert abs(z_score(means[0].double(), 0.0)) < 3.5
     assert 0.1 < float(means[1].mean()) < 0.45
