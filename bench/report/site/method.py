@@ -70,7 +70,9 @@ def costs(mine: Sequence[Result]) -> str:
     for words, of in COSTS:
         found = [value for r in mine if (value := of(r.row.spent)) == value]
         if found and max(found) > 0:
-            span = f", {_size(min(found))} to {_size(max(found))}" if max(found) > min(found) else ""
+            span = (
+                f", {_size(min(found))} to {_size(max(found))}" if max(found) > min(found) else ""
+            )
             said.append(f"{words} {_size(median(found))}{span}")
     return f"Medians over its leaderboards, with the range: {'; '.join(said)}." if said else "–"
 

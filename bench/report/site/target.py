@@ -79,19 +79,17 @@ def figures(board: Board) -> list[list[str]]:
         metric = metric_of(column.metric)
         if column.group not in ("drawn", "weights") or not metric.perfect:
             continue
-        found = {r.sampler: r.cells[column.metric] for r in board.rows if column.metric in r.cells}
+        found = {
+            row.sampler: row.cells[column.metric].median
+            for row in board.rows
+            if column.metric in row.cells
+        }
         if not found:
             continue
         floor = board.floor(column.metric)
-
-        def off(name: str) -> float:
-            """How far from perfect."""
-            value = found[name].median
-            if floor is not None:
-                return abs(value - floor.mean)
-            return abs(value - 1) if metric.perfect == "1" else abs(value)
-
-        first = min(found, key=off)
+        perfect = floor.mean if floor is not None else float(metric.perfect == "1")
+        off = {name: abs(value - perfect) for name, value in found.items()}
+        first = min(off, key=off.__getitem__)
         said = f"{number(floor.mean)} ± {floor.sd:.1g}" if floor else "–"
-        lines.append([head(column.metric), said, number(found[first].median), first])
+        lines.append([head(column.metric), said, number(found[first]), first])
     return lines
