@@ -308,6 +308,8 @@ def test_the_truth_of_the_path_is_exact():
 
 
 REFERENCES = (
+    "diamonds",
+    "hmm_example",
     "arK",
     "eight_schools_noncentered",
     "garch11",
