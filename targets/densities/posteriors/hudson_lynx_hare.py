@@ -20,7 +20,7 @@ class HudsonLynxHare(Observed):
     Stan's case study (Carpenter 2018), pelts as printed by Howard (2009)."""
 
     name = "hudson_lynx_hare"
-    test_value = -159.51001859328284
+    test_value = -159.5100180470771
     centre = (-0.61, -3.6, -0.23, -3.74, 3.524, 1.776, -1.41, -1.4)
     width = (0.12, 0.15, 0.11, 0.15, 0.086, 0.088, 0.17, 0.17)
 
