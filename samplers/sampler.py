@@ -114,3 +114,17 @@ class Sampler(ABC, Generic[State]):
     def tensors(self, state: State) -> dict[str, Tensor]:
         """What to keep of the final state, as named tensors (written as safetensors)."""
         return {}
+
+
+class TrainingFree(Sampler[None]):
+    """All it does is draw, and it spends nothing in training.  `init` raises Unsupported where the
+    method does not apply."""
+
+    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> None:
+        return None
+
+    def step(self, problem: Problem, state: None, generator: Generator) -> None:
+        return None
+
+    def done(self, state: None) -> bool:
+        return True

@@ -70,6 +70,19 @@ class Entry:
         with kept():
             return self._loaded()
 
+    def docstrings(self) -> list[str]:
+        """What is said of it in its file: the docstring of a class, else that below its name, with
+        the file's own where that adds to it."""
+        import inspect  # here: listing names is quick
+
+        thing = self.load()
+        own = inspect.getdoc(thing) if isinstance(thing, type) else ""
+        if own or not self.module:
+            return [own or self.summary]
+        whole = inspect.getdoc(importlib.import_module(self.module)) or ""
+        within = self.summary in " ".join(whole.split())
+        return [text for text in ([whole] if within else [self.summary, whole]) if text]
+
     def _loaded(self) -> Any:
         if self.package:
             return _offered(self)

@@ -11,7 +11,8 @@ from tiltbench.api import cell, cells, run, score
 from tiltbench.check.contract import check
 from tiltbench.plan.plugins import plugged
 from tiltbench.records.record import read_outcome
-from tiltbench.reference.certify import Effort, conduct
+from tiltbench.reference.certify import conduct
+from tiltbench.reference.evidence import Effort
 from tiltbench.run.phases import run_cell
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.densities.gaussian import Gaussian

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import importlib
 import inspect
 import io
 import re
@@ -66,7 +65,7 @@ def _entries(name: str) -> Iterator[tuple[str, Entry]]:
 
 def _page(kind: str, entry: Entry, asked: Spec, width: int) -> str:
     head = f"{entry.name} ({kind})"
-    parts = [head, _doc(entry, width)]
+    parts = [head, *(_wrapped(text, width) for text in entry.docstrings())]
     if kind == "target":
         made = build_target(asked)
         parts += [_parameters(made, asked, width), _target(made, width)]
@@ -88,17 +87,6 @@ def _part(entry: Entry, asked: Spec) -> Any:
         if key not in known:
             raise BadSpec(f"{entry.name} has no parameter {key!r}{nearest(key, sorted(known))}")
     return cls(**asked["params"])
-
-
-def _doc(entry: Entry, width: int) -> str:
-    """The docstring that the name has in its file, and that of the file where it adds to it."""
-    thing = entry.load()
-    own = inspect.getdoc(thing) if isinstance(thing, type) else ""
-    texts = [own or entry.summary]
-    if not own and entry.module:
-        whole = inspect.getdoc(importlib.import_module(entry.module)) or ""
-        texts = [whole] if entry.summary in " ".join(whole.split()) else [entry.summary, whole]
-    return "\n\n".join(_wrapped(text, width) for text in texts if text)
 
 
 def _wrapped(text: str, width: int) -> str:

@@ -18,7 +18,7 @@ from tiltbench.records.command import command
 from tiltbench.targets.registry import TARGETS
 
 if TYPE_CHECKING:
-    from tiltbench.reference.certify import Effort
+    from tiltbench.reference.evidence import Effort
     from tiltbench.targets.target import Density
 
 
@@ -88,7 +88,8 @@ def _density(target: dict[str, Any]) -> Density:
 
 
 def _effort(target: Density, points: int | None, ladders: int | None) -> Effort:
-    from tiltbench.reference.certify import LADDERS, usual
+    from tiltbench.reference.certify import usual
+    from tiltbench.reference.evidence import LADDERS
 
     effort = usual(target)
     if points is not None:

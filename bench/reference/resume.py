@@ -27,9 +27,27 @@ EVERY = 300.0  # seconds
 T = TypeVar("T", bound=tuple[Any, ...])
 
 
+class Keeper:
+    """Who is shown the state of one part of the chains after another, each with its generator: this
+    one keeps nothing."""
+
+    def begun(self, part: str, state: T, source: Generator) -> T:
+        """The state from which `part` is to go on, and `source` with it."""
+        return state
+
+    def watch(self, part: str, state: tuple[Any, ...], source: Generator) -> None:
+        """After every step."""
+
+    def save(self, part: str, state: tuple[Any, ...], source: Generator) -> None:
+        """At the end of a part."""
+
+
+NOTHING = Keeper()
+
+
 @dataclass
-class Kept:
-    """The state of one part of the chains after another, each with its generator."""
+class Kept(Keeper):
+    """Keeps it on disk."""
 
     path: Path
     identity: Mapping[str, Any]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
+from tiltbench.reference.resume import Keeper
 from tiltbench.samplers.classical._anneal import Schedule, log_mean_weight
 from tiltbench.samplers.classical._leapfrog import DTYPE, Points, evaluate, known_base, move
 from tiltbench.samplers.classical._replicas import between
@@ -34,16 +34,15 @@ def islands(
     points: int,
     leaps: int,
     generator: Generator,
-    begun: Callable[[Flow], Flow] = lambda flow: flow,
-    watch: Callable[[Flow], None] = lambda flow: None,
+    kept: Keeper,
 ) -> Estimate:
     """log Z as the log-mean-exp of the weights of 32 islands of SMC (Del Moral, Doucet and Jasra
     2006), with the error of their spread.
 
     As samplers.classical.smc, but with trajectories for the single leaps, whose particles lag
     behind in a cluster.  The temperatures refine a ladder that other chains have tuned,
-    so that E[w] = Z holds exactly.  All islands move in one batch.  `begun` may put a later flow in
-    the place of the first, `watch` sees the flow after every temperature."""
+    so that E[w] = Z holds exactly.  All islands move in one batch.  What is `kept` of
+    them goes on."""
     temperatures = max(1, math.isqrt(points // (RATIO * leaps)))
     each = max(2, points // (ISLANDS * (1 + leaps * temperatures)))
     rungs = len(ladder.betas)
@@ -52,7 +51,7 @@ def islands(
     )
     at = evaluate(problem, known_base(problem).end((ISLANDS * each, problem.dim), generator, DTYPE))
     log_w = torch.zeros((ISLANDS, each), dtype=DTYPE, device=at.r.device)
-    flow = begun(Flow(at, log_w, 0))
+    flow = kept.begun("SMC", Flow(at, log_w, 0), generator)
     rises = schedule.betas.diff(prepend=torch.zeros(1, dtype=DTYPE)).tolist()
     betas, sizes = schedule.betas.tolist(), schedule.log_sizes.exp().tolist()
     for step in range(flow.step, temperatures):
@@ -60,7 +59,7 @@ def islands(
         log_w, index = _resampled(log_w, generator)
         at, _ = move(problem, flow.at.at(index), betas[step], sizes[step], leaps, generator)
         flow = Flow(at, log_w, step + 1)
-        watch(flow)
+        kept.watch("SMC", flow, generator)
     return log_mean_weight(torch.logsumexp(flow.log_w, 1) - math.log(each))
 
 

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.at_once import at_once
 from tiltbench.samplers.baselines._pool import CHUNK
-from tiltbench.samplers.sampler import Draws, Sampler, Traced, Unsupported
+from tiltbench.samplers.sampler import Draws, Traced, TrainingFree, Unsupported
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.noising import Noising
 from tiltbench.targets.bases.process import Controlled, Path, Stepper, passing, retrace, simulate
@@ -23,7 +23,7 @@ from tiltbench.targets.problem import Problem, graded, log_weight
 
 
 @dataclass(frozen=True)
-class Guidance(Sampler[None]):
+class Guidance(TrainingFree):
     """The base's chain with u_k = strength std_k / sqrt(dt_k) grad_y r(E_base[X_1 | X_{k+1} = y]),
     y the base's mean of the step (in the manner of DPS, arXiv 2209.14687).
 
@@ -44,12 +44,6 @@ class Guidance(Sampler[None]):
 
     def init(self, problem: Problem, allowance: Cost, generator: Generator) -> None:
         noising(problem)
-
-    def step(self, problem: Problem, state: None, generator: Generator) -> None:
-        """There is nothing to learn."""
-
-    def done(self, state: None) -> bool:
-        return True
 
     @torch.no_grad()
     def draw(self, problem: Problem, state: None, n: int, generator: Generator) -> Draws:

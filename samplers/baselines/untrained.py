@@ -12,16 +12,15 @@ from torch import Generator, Tensor
 from tiltbench.samplers.at_once import at_once
 from tiltbench.samplers.baselines._pool import CHUNK
 from tiltbench.samplers.flows.probability_flow import ProbabilityFlow
-from tiltbench.samplers.sampler import Draws, Sampler, Traced
+from tiltbench.samplers.sampler import Draws, Traced, TrainingFree
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.process import Uncontrolled, retrace, simulate
 from tiltbench.targets.bases.references import Brownian
-from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem, log_weight
 
 
 @dataclass(frozen=True)
-class Untrained(Sampler[None]):
+class Untrained(TrainingFree):
     """x ~ p_base with log_w = r(x): importance sampling of p* from the base, before any training.
 
     Of a density the base is N(0, scale^2 I), of a tilt its own chain.  Training is done at once and
@@ -31,15 +30,6 @@ class Untrained(Sampler[None]):
 
     name: ClassVar[str] = "untrained"
     reference: Linear = Brownian()
-
-    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> None:
-        return None
-
-    def step(self, problem: Problem, state: None, generator: Generator) -> None:
-        return None
-
-    def done(self, state: None) -> bool:
-        return True
 
     @torch.no_grad()
     def draw(self, problem: Problem, state: None, n: int, generator: Generator) -> Draws:

@@ -13,16 +13,21 @@ paths takes u to E[steer | X_t], and so moves in the latter alone.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from tiltbench.samplers.loss import Batch, reward_and_grad
 from tiltbench.samplers.losses._matching import POINTS, noising, point_hints, quiet_end, times
-from tiltbench.samplers.networks.model import Model
+from tiltbench.samplers.networks.model import Earlier, Model
 from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
+
+PUBLISHED_LR = 5e-4  # of published forms, where nothing damps the noise of the steps
 
 
 def noised(
@@ -65,16 +70,23 @@ def weighed_points(
     return batch
 
 
+@contextlib.contextmanager
+def stage(model: Model, goal: float) -> Iterator[Earlier]:
+    """The frozen stage that a batch is labelled by; after it the next one, where the `goal` (the
+    tilt that is trained for) has risen: the model as it is then becomes the frozen one."""
+    now = model.earlier = model.earlier or Earlier(model.frozen(), 0.0, goal)
+    yield now
+    # points at which the frozen copy was evaluated are the method's own
+    model.network.forward_points += now.model.forward_points
+    now.model.network.forward_points = 0
+    if goal > now.goal:
+        model.earlier = Earlier(model.frozen(), now.goal, goal)
+
+
 def before(model: Model) -> Model:
     """The frozen stage of a model, which simulates; one that has none is still the base itself, u =
     0."""
     return model.earlier.model if model.earlier else model
-
-
-def count(model: Model, twin: Model) -> None:
-    """Points at which the frozen copy was evaluated are the method's own."""
-    model.network.forward_points += twin.forward_points
-    twin.network.forward_points = 0
 
 
 def relative_weights(log_w: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

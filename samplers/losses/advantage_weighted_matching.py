@@ -21,6 +21,7 @@ from torch import Generator, Tensor
 from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import Batch, Loss, Options, made
 from tiltbench.samplers.losses._forward_process import (
+    PUBLISHED_LR,
     check_match,
     control,
     price,
@@ -39,8 +40,6 @@ from tiltbench.samplers.losses._policy_gradient import (
 from tiltbench.samplers.networks.model import Model
 from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.problem import Problem
-
-LR = 5e-4  # of the published form, where nothing damps the noise of the steps
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,8 @@ advantage_weighted_matching = Preset(
 """Advantage-weighted matching with the log-weights of paths for advantages."""
 
 advantage_weighted_matching_published = Preset(
-    "advantage_weighted_matching_published", Diffusion(made(Published()), repeats=4, lr=LR)
+    "advantage_weighted_matching_published",
+    Diffusion(made(Published()), repeats=4, lr=PUBLISHED_LR),
 )
 """The published form (arXiv 2509.25050): r standardised within groups, and a pull to the base of
 weight `kl`.  Its fixed point is u = sigma grad E[r | X_t] / (kl s), s the standard deviation of r

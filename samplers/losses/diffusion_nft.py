@@ -25,6 +25,7 @@ from torch import Generator, Tensor
 from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import Batch, Loss, Options, made
 from tiltbench.samplers.losses._forward_process import (
+    PUBLISHED_LR,
     check_match,
     control,
     price,
@@ -41,8 +42,6 @@ from tiltbench.samplers.losses._policy_gradient import (
 from tiltbench.samplers.networks.model import Model
 from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.problem import Problem
-
-LR = 5e-4  # of the published form, where nothing damps the noise of the steps
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ diffusion_nft = Preset("diffusion_nft", Diffusion(made(Negative()), repeats=4))
 """DiffusionNFT by the log-weights of paths."""
 
 diffusion_nft_published = Preset(
-    "diffusion_nft_published", Diffusion(made(Published()), repeats=4, lr=LR)
+    "diffusion_nft_published", Diffusion(made(Published()), repeats=4, lr=PUBLISHED_LR)
 )
 """The published form (arXiv 2509.16117): r standardised and cut, and no weights of paths.  With
 kl = 0 it climbs E[2 q - 1] and nothing holds it; with kl > 0 its fixed point is u = b sigma

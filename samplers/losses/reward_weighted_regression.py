@@ -19,13 +19,13 @@ from tiltbench.samplers.loss import Batch, Loss, Options, floored, made
 from tiltbench.samplers.losses._forward_process import (
     before,
     control,
-    count,
     points,
     price,
     relative_weights,
+    stage,
 )
 from tiltbench.samplers.losses._matching import POINTS
-from tiltbench.samplers.networks.model import Earlier, Model
+from tiltbench.samplers.networks.model import Model
 from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.problem import Problem
 
@@ -58,17 +58,10 @@ class Rounds(Options):
     def label(
         self, problem: Problem, model: Model, path: Path, share: float, generator: Generator
     ) -> Batch:
-        goal = self.goal(share)
-        earlier = model.earlier or Earlier(model.frozen(), 0.0, goal)
-        model.earlier = earlier
-        batch = points(problem, model, path, generator)
-        with torch.no_grad():
+        with torch.no_grad(), stage(model, self.goal(share)) as now:
+            batch = points(problem, model, path, generator)
             r = floored(problem.reward(path.x[-1]), problem.checks)
-            weight = relative_weights((earlier.goal - earlier.tilt) * r)
-            batch["weight"] = weight.repeat(POINTS)
-        count(model, earlier.model)
-        if goal > earlier.goal:
-            model.earlier = Earlier(model.frozen(), earlier.goal, goal)
+            batch["weight"] = relative_weights((now.goal - now.tilt) * r).repeat(POINTS)
         return batch
 
 

@@ -22,13 +22,13 @@ from tiltbench.samplers.loss import Batch, Loss, floored
 from tiltbench.samplers.losses._forward_process import (
     before,
     control,
-    count,
     points,
     price,
     relative_weights,
+    stage,
 )
 from tiltbench.samplers.losses._matching import POINTS
-from tiltbench.samplers.networks.model import Earlier, Model
+from tiltbench.samplers.networks.model import Model
 from tiltbench.targets.bases.process import Path, Process
 from tiltbench.targets.problem import Problem
 
@@ -43,16 +43,11 @@ def goal(share: float) -> float:
 
 
 def label(problem: Problem, model: Model, path: Path, share: float, generator: Generator) -> Batch:
-    earlier = model.earlier or Earlier(model.frozen(), 0.0, goal(share))
-    model.earlier = earlier
-    batch = points(problem, model, path, generator)
-    with torch.no_grad():
+    with torch.no_grad(), stage(model, goal(share)) as now:
+        batch = points(problem, model, path, generator)
         r = floored(problem.reward(path.x[-1]), problem.checks)
-        batch["factor"] = relative_weights((earlier.goal - earlier.tilt) * r).repeat(POINTS) - 1
-        batch["u"] = control(earlier.model, problem.base, batch)
-    count(model, model.earlier.model)
-    if goal(share) > model.earlier.goal:
-        model.earlier = Earlier(model.frozen(), model.earlier.goal, goal(share))
+        batch["factor"] = relative_weights((now.goal - now.tilt) * r).repeat(POINTS) - 1
+        batch["u"] = control(now.model, problem.base, batch)
     return batch
 
 

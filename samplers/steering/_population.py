@@ -27,7 +27,7 @@ from torch import Generator, Tensor
 from tiltbench.samplers.at_once import at_once
 from tiltbench.samplers.classical._anneal import log_mean_weight
 from tiltbench.samplers.recipes.resampling import ancestors_of, felt
-from tiltbench.samplers.sampler import Draws, Sampler, Unsupported
+from tiltbench.samplers.sampler import Draws, TrainingFree, Unsupported
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.noising import Noising
 from tiltbench.targets.bases.process import Path
@@ -65,7 +65,7 @@ Leader = Callable[[Float[Tensor, "n d"], int], Lead]
 
 
 @dataclass(frozen=True)
-class Population(Sampler[None]):
+class Population(TrainingFree):
     """n draws are the slots of as many islands of `particles` or more as divide n, resampled
     systematically at every `every`-th step where their effective sample size is below `least`.
 
@@ -96,12 +96,6 @@ class Population(Sampler[None]):
     def init(self, problem: Problem, allowance: Cost, generator: Generator) -> None:
         """Raises Unsupported where the base has no denoiser."""
         denoising(problem)
-
-    def step(self, problem: Problem, state: None, generator: Generator) -> None:
-        """There is nothing to learn."""
-
-    def done(self, state: None) -> bool:
-        return True
 
     @torch.no_grad()
     def draw(self, problem: Problem, state: None, n: int, generator: Generator) -> Draws:

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from tiltbench.samplers.at_once import at_once
 from tiltbench.samplers.classical._anneal import log_mean_weight
 from tiltbench.samplers.recipes.resampling import felt
-from tiltbench.samplers.sampler import Draws, Sampler
+from tiltbench.samplers.sampler import Draws, TrainingFree
 from tiltbench.samplers.steering._population import CHUNK, denoising, foreseen
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.process import Path
@@ -24,7 +24,7 @@ from tiltbench.targets.problem import Problem
 
 
 @dataclass(frozen=True)
-class ValueSelection(Sampler[None]):
+class ValueSelection(TrainingFree):
     """Soft value-based decoding (SVDD-PM, arXiv 2408.08252): of `candidates` steps of the base's
     chain one is taken with probability proportional to exp(v / temperature), v = r of its denoised
     estimate.
@@ -41,7 +41,7 @@ class ValueSelection(Sampler[None]):
     name: ClassVar[str] = "value_selection"
     reference: Linear = Brownian()
     candidates: int = 4
-    temperature: float = 2.0  # at 1 the ESS is .005 on a Gaussian, at 2 it is .2
+    temperature: float = 2.0  # at 1 weights have heavy tails, even on a Gaussian
 
     def __post_init__(self) -> None:
         if self.candidates < 1:
@@ -55,12 +55,6 @@ class ValueSelection(Sampler[None]):
     def init(self, problem: Problem, allowance: Cost, generator: Generator) -> None:
         """Raises Unsupported where the base has no denoiser."""
         denoising(problem)
-
-    def step(self, problem: Problem, state: None, generator: Generator) -> None:
-        """There is nothing to learn."""
-
-    def done(self, state: None) -> bool:
-        return True
 
     @torch.no_grad()
     def draw(self, problem: Problem, state: None, n: int, generator: Generator) -> Draws:

@@ -12,8 +12,7 @@ from tests.tools.registered import first_of_its_file
 from tiltbench.plan.spec import build_sampler
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.samplers.registry import SAMPLERS
-from tiltbench.samplers.steering._population import Population
-from tiltbench.samplers.steering.value_selection import ValueSelection
+from tiltbench.samplers.sampler import TrainingFree
 from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.cost import Cost
 
@@ -21,8 +20,7 @@ STEPS = 4  # more than any budget of waits: one wait in the loop over steps brea
 
 PLAIN = {name: build_sampler({"name": name, "params": {}}) for name in sorted(SAMPLERS.entries)}
 LEARNT = [name for name, sampler in PLAIN.items() if isinstance(sampler, Diffusion)]
-STEERING = {n for n, made in PLAIN.items() if isinstance(made, Population | ValueSelection)}
-WITHOUT_STEPS = {"guidance", "untrained", *STEERING}
+WITHOUT_STEPS = {name for name, made in PLAIN.items() if isinstance(made, TrainingFree)}
 OTHERS = [name for name in PLAIN if name not in {*LEARNT, *WITHOUT_STEPS}]
 BRIDGES = {"adjoint_sampling", "adjoint_schroedinger_bridge"}  # not on the bases of tilts
 

@@ -23,7 +23,8 @@ from tiltbench.metrics.chains import r_hat
 from tiltbench.plan.errors import Refused
 from tiltbench.plan.suite import _holds
 from tiltbench.reference import certify
-from tiltbench.reference.certify import Effort, conduct, gather, outdone
+from tiltbench.reference.certify import conduct, outdone
+from tiltbench.reference.evidence import Effort, gather
 from tiltbench.run.failures import explain
 from tiltbench.run.phases import run_cell
 from tiltbench.samplers.adapters.functions import from_numpy

@@ -14,7 +14,8 @@ from tiltbench.plan.errors import BadSpec, Refused
 from tiltbench.plan.plugins import truth_hash
 from tiltbench.plan.suite import _holds
 from tiltbench.reference import certify
-from tiltbench.reference.certify import Broken, Effort, Evidence, conduct, outdone
+from tiltbench.reference.certify import Broken, conduct, outdone
+from tiltbench.reference.evidence import Effort, Evidence, statistics
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.functions import from_numpy, from_torch
 from tiltbench.targets.reference import needs_reference, stated
@@ -45,7 +46,7 @@ def evidence(target):
     g = torch.Generator().manual_seed(0)
     x = torch.randn(8, 500, 2, generator=g, dtype=torch.float64)
     flat = x.flatten(0, 1)
-    named = {name: f(flat).unflatten(0, (8, 500)) for name, f in certify.statistics(target).items()}
+    named = {name: f(flat).unflatten(0, (8, 500)) for name, f in statistics(target).items()}
     log_Z = Estimate(LOG_Z, 0.004, 8)
     return Evidence(x, named, (), -x.square().sum(-1), log_Z, log_Z, {})
 

@@ -14,8 +14,10 @@ from scipy.stats import norm, ttest_ind, ttest_rel
 from tiltbench.cli.main import main
 from tiltbench.plan.spec import build_target, parse
 from tiltbench.reference import certify as reference
+from tiltbench.reference import evidence
 from tiltbench.reference import tests as judge
-from tiltbench.reference.certify import Effort, conduct, examine, gather
+from tiltbench.reference.certify import conduct, examine
+from tiltbench.reference.evidence import NOTHING, Effort, gather
 from tiltbench.reference.resume import Kept
 from tiltbench.rhat import rank_rhat
 from tiltbench.samplers.sampler import Unsupported
@@ -121,7 +123,7 @@ class WrongTruth(Density):
 def short_moves():
     """What these laws need; 8 leaps cost four times as much."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reference, "TEMPERING", replace(reference.TEMPERING, leaps=2))
+        patch.setattr(evidence, "TEMPERING", replace(evidence.TEMPERING, leaps=2))
         yield
 
 
@@ -256,15 +258,15 @@ def test_particles_are_referred_to_the_subspace(springs):
 
 def test_starts_are_dispersed():
     target = Springs()
-    problem = reference.pose(target, reference.TEMPERING.reference)
+    problem = evidence.pose(target, evidence.TEMPERING.reference)
     widths = []
 
     def watch(x):
         widths.append(x.detach().square().mean(-1).sqrt())
         return problem.reward(x)
 
-    spied = reference.Problem(problem.dim, problem.base, watch)
-    state = reference.tempered(spied, Effort(20_000, 32), 4, seeded(0))
+    spied = evidence.Problem(problem.dim, problem.base, watch)
+    state = evidence.tempered(spied, Effort(20_000, 32), 4, seeded(0), NOTHING)
     start = next(w for w in widths if len(w) == 32 * state.levels).unflatten(0, (32, -1)).mean(1)
     ratio = start[-8:].mean() / start[:8].mean()
     assert 2 < ratio < 4.5  # of 4 ^ (6/7), the mean of two widths at either end

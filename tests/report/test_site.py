@@ -83,7 +83,7 @@ def test_a_method_says_where_it_wins_and_what_it_costs(stored):
 def test_a_target_has_its_law_its_picture_its_floors_and_the_best_figures(stored):
     text = (stored / "public/targets/gmm9.html").read_text()
     assert "2 dimensions; truth: closed form; log Z = 0." in text
-    assert text.count("data:image/png;base64,") == 1 and "Nine" in text
+    assert text.count("data:image/png;base64,") == 1 and "means m_j in" in text
     best = re.search(r"Best figures.*?<tbody><tr>(.*?)</tr>", text)[1]
     cells = re.findall(r"<td>(.*?)</td>", best)
     assert cells == ["w2 (length) ↓", "0.1 ± 0.02", "0.1", "a"]

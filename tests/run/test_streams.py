@@ -3,15 +3,15 @@
 import numpy as np
 import torch
 
-from tiltbench.reference import certify
+from tiltbench.reference.evidence import PARTS, generator_of
 from tiltbench.run.compute import BLOCK, Compute
 from tiltbench.run.streams import STREAMS, generator
 
 
 def test_parts_of_a_certificate_and_coins_of_audits_have_streams_of_their_own():
     """Tempering, islands and the choice of rows; and of steps to be audited no sampler is told."""
-    parts = {certify._generator(3, part).initial_seed() for part in certify.PARTS}
-    assert len(parts) == len(certify.PARTS) == 3
+    parts = {generator_of(3, part).initial_seed() for part in PARTS}
+    assert len(parts) == len(PARTS) == 3
     assert parts == {generator(3, "certify", part=k).initial_seed() for k in range(3)}
     compute = Compute(1e9, 3)
     compute.audited(2 * BLOCK)

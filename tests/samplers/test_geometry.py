@@ -20,9 +20,7 @@ from tiltbench.samplers.networks.perceptron import Corrected
 from tiltbench.samplers.networks.valued import Valued
 from tiltbench.samplers.recipes.escorted import Escorted, Transported
 from tiltbench.samplers.registry import NETWORKS, SAMPLERS
-from tiltbench.samplers.sampler import Unsupported
-from tiltbench.samplers.steering._population import Population
-from tiltbench.samplers.steering.value_selection import ValueSelection
+from tiltbench.samplers.sampler import TrainingFree, Unsupported
 from tiltbench.targets.bases.confined import Confined
 from tiltbench.targets.bases.process import Controlled, Process, retrace, simulate
 from tiltbench.targets.bases.references import Stationary
@@ -310,7 +308,7 @@ def cheap(name):
     """The sampler of that name, with few small steps where it trains."""
     sampler = build_sampler(parse(name))
     if not isinstance(sampler, Diffusion):
-        if isinstance(sampler, Population | ValueSelection):  # weights of many steps have tails
+        if isinstance(sampler, TrainingFree):  # weights of many steps have tails
             return replace(sampler, reference=replace(sampler.reference, steps=4))
         if hasattr(sampler, "islands"):
             return replace(sampler, islands=2, particles_per_beta=40.0)

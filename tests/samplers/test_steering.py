@@ -21,11 +21,12 @@ from tiltbench.samplers.steering.feynman_kac import (
 )
 from tiltbench.samplers.steering.twisted_smc import TwistedSmc
 from tiltbench.samplers.steering.value_selection import ValueSelection
-from tiltbench.samplers.weights import expectation
+from tiltbench.samplers.weights import ess, expectation
 from tiltbench.targets.bases.process import Additive
 from tiltbench.targets.bases.references import Brownian, Stationary
 from tiltbench.targets.cost import Cost
-from tiltbench.targets.problem import Problem
+from tiltbench.targets.densities.gaussian import Gaussian
+from tiltbench.targets.problem import Problem, pose
 
 FEW = {"particles": 4, "every": 2, "least": 1.0}
 POPULATIONS = [
@@ -231,3 +232,14 @@ def test_bad_input_gets_a_sentence():
     ):
         with pytest.raises(Exception, match=said.replace("(", r"\(")):
             build_sampler(parse(name))
+
+
+def test_the_default_temperature_of_selection_keeps_weights_in_bounds():
+    """At 1 the reward of a denoised estimate, felt at every step, tilts too far."""
+    sampler = ValueSelection()
+    problem = pose(Gaussian(), sampler.reference)
+    shares = [
+        ess(replace(sampler, temperature=t).draw(problem, None, 4_000, rng()).log_w)
+        for t in (1.0, sampler.temperature)
+    ]
+    assert shares[0] < 0.05 < 0.1 < shares[1]

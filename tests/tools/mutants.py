@@ -1083,7 +1083,7 @@ MUTANTS = [
     ),
     Mutant(
         "all parts of a certificate from one stream",
-        "bench/reference/certify.py",
+        "bench/reference/evidence.py",
         'generator(seed, "certify", part=PARTS[part])',
         'generator(seed, "certify")',
         "run/test_streams.py::test_parts_of_a_certificate_and_coins_of_audits_have_streams_of_their_own",
@@ -1111,9 +1111,9 @@ MUTANTS = [
     ),
     Mutant(
         "tilt matching whose frozen stage stays the first",
-        "samplers/losses/tilt_matching.py",
-        "model.earlier = Earlier(model.frozen(), model.earlier.goal, goal(share))",
-        "model.earlier = Earlier(model.earlier.model, model.earlier.goal, goal(share))",
+        "samplers/losses/_forward_process.py",
+        "model.earlier = Earlier(model.frozen(), now.goal, goal)",
+        "model.earlier = Earlier(now.model, now.goal, goal)",
         "samplers/test_matching.py::test_a_skipped_stage_is_climbed_in_one_stride",
     ),
     Mutant(

@@ -41,15 +41,7 @@ from tiltbench.report.tables.legend import (
 )
 from tiltbench.report.tables.markdown import RANKS, ranks_of, worst
 from tiltbench.report.tables.misled import misled
-from tiltbench.report.tables.reasons import (
-    below,
-    dashes,
-    dear,
-    ends,
-    marks,
-    notes,
-    unranked_why,
-)
+from tiltbench.report.tables.reasons import remarked, troubles
 from tiltbench.report.tables.unknown import (
     APART,
     HOW_APART,
@@ -171,15 +163,6 @@ def _metric(name: str) -> Json:
 
 def _board(board: Board, frames: Frames) -> Json:
     runs, scores = board.of(frames.runs), board.of(frames.scores)
-    said = [
-        *marks(board),
-        *below(board),
-        *dear(board),
-        *unranked_why(board),
-        *ends(runs),
-        *dashes(runs, scores),
-        *notes(runs),
-    ]
     return {
         "target": board.target,
         "remarks": remarks([board]),
@@ -199,7 +182,7 @@ def _board(board: Board, frames: Frames) -> Json:
             for column in board.columns
         },
         "unfit": [column.metric for column in board.columns if board.unfit(column.metric)],
-        "said": [one._asdict() for one in said],
+        "said": [s._asdict() for s in (*remarked(board), *troubles(board, runs, scores))],
         "unknown": _unknown(board) if board.unknown else None,
     }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from tiltbench.records.files import write_bytes
 from tiltbench.records.names import file_name
 from tiltbench.report.page.page import part
+from tiltbench.targets.registry import Registry
 
 NOTE = (
     "<p class=soft>Worst score / floor: the worst score as a multiple of the edge of the noise "
@@ -28,10 +29,14 @@ def link(to: str, words: str) -> str:
     return f'<a href="{html.escape(to)}">{html.escape(words)}</a>'
 
 
-def paragraphs(text: str) -> str:
-    """Of a docstring; what is indented, such as a formula, stays as it is."""
-    made = []
-    for block in text.split("\n\n"):
+def described(registry: Registry, name: str) -> str:
+    """What a registered thing says of itself, under a head; "" of a name that is not there.  What
+    is indented, such as a formula, stays as it is."""
+    entry = registry.entries.get(name)
+    if entry is None:
+        return ""
+    made = ["<h2>What it is</h2>"]
+    for block in "\n\n".join(entry.docstrings()).split("\n\n"):
         laid_out = any(line.startswith(" ") for line in block.splitlines())
         tag = "pre" if laid_out else "p"
         made.append(f"<{tag}>{html.escape(block)}</{tag}>")

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from tiltbench.report.board import Spent
-from tiltbench.report.site.about import docstring
-from tiltbench.report.site.markup import home, link, number, paragraphs, table
+from tiltbench.report.site.markup import described, home, link, number, table
 from tiltbench.report.site.results import HEADS, Result
 from tiltbench.samplers.registry import SAMPLERS
 
@@ -21,7 +20,7 @@ COSTS: tuple[tuple[str, Callable[[Spent], float]], ...] = (
 
 
 def method(name: str, mine: Sequence[Result]) -> list[str]:
-    about = docstring(SAMPLERS, name)
+    about = described(SAMPLERS, name)
     rows = [
         [
             link(f"../{r.suite.link}", r.suite.name),
@@ -33,7 +32,7 @@ def method(name: str, mine: Sequence[Result]) -> list[str]:
         for r in mine
     ]
     return [
-        f"<h2>What it is</h2>{paragraphs(about)}" if about else "",
+        about,
         f"<h2>Where it wins</h2><p>{html.escape(wins(mine))}</p>",
         f"<h2>What it costs</h2><p>{html.escape(costs(mine))}</p>",
         "<h2>Every leaderboard</h2>",

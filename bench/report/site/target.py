@@ -11,8 +11,7 @@ from tiltbench.records.store import warn
 from tiltbench.report.board import Board
 from tiltbench.report.frame import metric_of
 from tiltbench.report.pictures.scatter import MOST, panels, view
-from tiltbench.report.site.about import docstring
-from tiltbench.report.site.markup import home, image, link, paragraphs, table
+from tiltbench.report.site.markup import described, home, image, link, table
 from tiltbench.report.site.results import HEADS, Result
 from tiltbench.report.tables.legend import head, number
 from tiltbench.targets.registry import TARGETS
@@ -21,10 +20,13 @@ from tiltbench.targets.target import Target
 
 def target(name: str, mine: Sequence[Result], built: Target | None) -> list[str]:
     """`built` is None where it cannot be made here."""
-    about = docstring(TARGETS, built.name) if built is not None else ""
-    parts = [f"<h2>What it is</h2>{paragraphs(about)}" if about else ""]
+    parts = []
     if built is not None:
-        parts += [f"<p>{html.escape(facts(built))}</p>", _picture(built)]
+        parts += [
+            described(TARGETS, built.name),
+            f"<p>{html.escape(facts(built))}</p>",
+            _picture(built),
+        ]
     for key in dict.fromkeys((r.suite.name, r.board.allowed) for r in mine):
         own = [r for r in mine if (r.suite.name, r.board.allowed) == key]
         parts += _board(own)

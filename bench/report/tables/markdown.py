@@ -29,16 +29,7 @@ from tiltbench.report.tables.legend import (
 )
 from tiltbench.report.tables.misled import Misled, misled
 from tiltbench.report.tables.provenance import provenance
-from tiltbench.report.tables.reasons import (
-    Said,
-    below,
-    dashes,
-    dear,
-    ends,
-    marks,
-    notes,
-    unranked_why,
-)
+from tiltbench.report.tables.reasons import Said, remarked, troubles
 from tiltbench.report.tables.unknown import unknown, unranked
 from tiltbench.score.curve import DISTANCES
 
@@ -116,10 +107,8 @@ def _leaderboard(board: Board, runs: DataFrame, scores: DataFrame) -> str:
         if columns:
             parts += [f"**{caption}**", _grid(board, columns)]
     parts += ["**Cost**", _cost(board)]
-    parts.append("\n".join(_line(said) for said in (*marks(board), *below(board), *dear(board))))
-    lines = [
-        _line(s) for s in (*ends(runs), *unranked_why(board), *dashes(runs, scores), *notes(runs))
-    ]
+    parts.append("\n".join(map(_line, remarked(board))))
+    lines = [_line(said) for said in troubles(board, runs, scores)]
     if lines:
         listed = "\n".join(lines)
         parts.append(f"<details><summary>Dashes and failures</summary>\n\n{listed}\n\n</details>")

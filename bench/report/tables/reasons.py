@@ -92,6 +92,16 @@ def dashes(runs: DataFrame, scores: DataFrame) -> list[Said]:
     return made
 
 
+def remarked(board: Board) -> list[Said]:
+    """What a reader of the table should know of its rows."""
+    return [*marks(board), *below(board), *dear(board)]
+
+
+def troubles(board: Board, runs: DataFrame, scores: DataFrame) -> list[Said]:
+    """Why numbers and ranks are missing, and what runs ended with and noted."""
+    return [*ends(runs), *unranked_why(board), *dashes(runs, scores), *notes(runs)]
+
+
 def marks(board: Board) -> list[Said]:
     """In what rows are not better than the untrained base."""
     about = {row.sampler: row.behind for row in board.rows if row.behind}

@@ -2,7 +2,6 @@
 
 const MAIN = document.querySelector("main"), DIALOG = document.querySelector("dialog");
 const MARKS = { AT: "≈ " };
-const KINDS = { AT: "at", BELOW: "below", UNFIT: "unfit", FEW: "few" };
 const ARROW = { lower: "↓", higher: "↑" };
 const several = unique(DATA.boards.map((b) => b.allowed)).length > 1;
 const title = (board) => (several ? `${board.target} · ${board.allowed}` : board.target);
@@ -17,7 +16,7 @@ const calls = (run) => Math.max(run.values, run.grads);
 // The floor stands in a row of its own.
 function scoreCell(cell) {
   if (!cell) return "–";
-  const kind = ["score", KINDS[cell.is], cell.b ? "best" : null].filter(Boolean).join(" ");
+  const kind = ["score", cell.is === "AT" ? "at" : null, cell.b ? "best" : null].filter(Boolean).join(" ");
   const spread = cell.lo !== cell.hi ? `[${precise(cell.lo, cell.se)}, ${precise(cell.hi, cell.se)}]` : known(cell.se) ? `±${cell.se.toPrecision(1)}` : null;
   return [
     el("span", { class: kind }, `${MARKS[cell.is] ?? ""}${precise(cell.v, cell.se)}`),
