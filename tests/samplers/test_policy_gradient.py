@@ -26,7 +26,6 @@ from tiltbench.studies.policy_gradient.fixed_points import (
     Reward,
     end,
     fixed_states,
-    group_factor,
     in_reward,
     tilt,
 )
@@ -84,6 +83,16 @@ def slopes(loss, problem, net, seeds, paths):
 
 SPREAD = math.hypot(0.6, 0.3) * BASE.spread  # the standard deviation of r = c . x under any tilt
 WITHIN = math.erf(1 / math.sqrt(2))  # P(|A| < 1) of a normal A: what cutting at 1 leaves of Cov
+
+
+def group_factor(group: int) -> float:
+    """What advantages over the standard deviation of a group of normal rewards shrink a gradient
+    by: E[S] / s of a population's S over `group` draws, sqrt(2 / group) Gamma(group / 2) /
+    Gamma((group - 1) / 2)."""
+    log_ratio = math.lgamma(group / 2) - math.lgamma((group - 1) / 2)
+    return math.sqrt(2 / group) * math.exp(log_ratio)
+
+
 ENDS = {  # a linear reward: the share of u* at which the gradient vanishes, on any grid
     "reinforce[kl=2]": 1 / 2,
     "ddpo[kl=2]": 1 / 2,

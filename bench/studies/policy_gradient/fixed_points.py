@@ -140,11 +140,3 @@ def standardised(base: Linear, reward: Reward, kl: float, ends: Ends, dim: int =
         middle = math.sqrt(low * high)
         low, high = (middle, high) if excess(middle) > 0 else (low, middle)
     return kl * math.sqrt(low * high)
-
-
-def group_factor(group: int) -> float:
-    """What advantages over the standard deviation of a group of normal rewards shrink a gradient
-    by: E[S] / s of a population's S over `group` draws, sqrt(2 / group) Gamma(group / 2) /
-    Gamma((group - 1) / 2)."""
-    log_ratio = math.lgamma(group / 2) - math.lgamma((group - 1) / 2)
-    return math.sqrt(2 / group) * math.exp(log_ratio)
