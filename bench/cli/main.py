@@ -113,7 +113,9 @@ def _misread(error: CycloptsError) -> str:
             return f"there is no command {typed!r}{nearest(typed, known)} {see}"
         case UnusedCliTokensError():
             typed = (error.unused_tokens or [""])[0]
-            return f"nothing is expected in the place of {typed!r}; {see}"
+            meant = "--suite" if typed.endswith(".toml") else "--targets"
+            ask = f"write {meant} {typed}" if chain == "run" else see
+            return f"nothing is expected in the place of {typed!r}; {ask}"
         case RepeatArgumentError():
             return f"{error.token.keyword} is given twice; give it once"
         case MissingArgumentError():
