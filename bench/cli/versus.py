@@ -42,7 +42,7 @@ def versus(
         from tiltbench.records.files import write_json
         from tiltbench.report.board import boards
         from tiltbench.report.frame import collect
-        from tiltbench.report.nearer import FILE, kept
+        from tiltbench.report.nearer import FILE, stored_comparison
 
         frames = collect(folder)
         chosen = [board for board in boards(frames) if board.unknown]
@@ -56,7 +56,7 @@ def versus(
             mine = set(board.of(frames.runs)["id"])
             records = [r for r in frames.records if r.id in mine and r.status.finished]
             found = _compared(folder / "runs", records, draws, chosen_device(device))
-            rows.append(kept(board, records, found, folder / "runs"))
+            rows.append(stored_comparison(board, records, found, folder / "runs"))
             print(_said(board, found))
         write_json(folder / FILE, rows)
     print(f"{folder / FILE}: `tiltbench report {results}` shows it in the tables")

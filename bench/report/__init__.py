@@ -37,14 +37,14 @@ def write(folder: Path, out: Path | None = None) -> list[Board]:
     if frames.runs.empty:
         raise FileNotFoundError(f"{folder} holds no records; run the suite first")
     out = out or folder
-    table, made = out / "table.md", with_beside(boards(frames), frames, folder)
-    write_bytes(table, markdown(frames, made, folder).encode())
+    table, leaderboards = out / "table.md", with_beside(boards(frames), frames, folder)
+    write_bytes(table, markdown(frames, leaderboards, folder).encode())
     write_bytes(out / "table.csv", frames.scores.to_csv(index=False).encode())
-    write_bytes(out / "table.tex", latex(folder.resolve().name, made).encode())
-    write_bytes(out / "report.html", page(frames, made, folder).encode())
-    plots(frames, made, folder, out / "plots")
+    write_bytes(out / "table.tex", latex(folder.resolve().name, leaderboards).encode())
+    write_bytes(out / "report.html", page(frames, leaderboards, folder).encode())
+    plots(frames, leaderboards, folder, out / "plots")
     _settings(frames, folder, out)
-    return made
+    return leaderboards
 
 
 def _settings(frames: Frames, folder: Path, out: Path) -> None:
@@ -55,8 +55,8 @@ def _settings(frames: Frames, folder: Path, out: Path) -> None:
 
     if frames.scores.empty or not varied(frames):
         return
-    made, name = choice(frames), folder.resolve().name
-    write_bytes(out / "settings.md", f"# Settings of {name}\n\n{markdown(made)}".encode())
-    if text := latex(name, made):
+    chosen, name = choice(frames), folder.resolve().name
+    write_bytes(out / "settings.md", f"# Settings of {name}\n\n{markdown(chosen)}".encode())
+    if text := latex(name, chosen):
         write_bytes(out / "settings.tex", text.encode())
     sensitivity(out / "plots" / "sensitivity.png", frames)

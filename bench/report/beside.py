@@ -1,6 +1,6 @@
-"""What samplers say of a target whose truth is unknown, side by side: means and quantiles of its
-named statistics, how far their draws are from each other, and which is nearer to the target where
-that can be told (`tiltbench versus`).
+"""Samplers of a target whose truth is unknown, side by side: means and quantiles of its named
+statistics, how far their draws are from each other, and which is nearer to the target where
+`tiltbench versus` has compared them.
 
 Made from the draws on disk, all seeds of a sampler together; of a published set it is what was
 published, as the draws are not there."""
@@ -36,8 +36,8 @@ MOST = 1000  # draws of a run that are compared with those of others
 
 
 @dataclass(frozen=True)
-class Said:
-    """What one sampler says of a statistic; `error` is None where nothing tells it."""
+class StatisticSummary:
+    """A statistic over the draws of one sampler; `error` is None where it cannot be estimated."""
 
     mean: float
     error: float | None
@@ -49,7 +49,7 @@ class Beside:
     """Samplers of one target beside each other."""
 
     samplers: tuple[str, ...]  # those whose draws are there
-    statistics: dict[str, tuple[Said | None, ...]]  # by name, one a sampler
+    statistics: dict[str, tuple[StatisticSummary | None, ...]]  # by name, one a sampler
     distances: tuple[tuple[float | None, ...], ...] = ()  # energy distance of every two of them
     nearer: tuple[tuple[Ahead | None, ...], ...] = ()  # of the row than of the column
     apart: dict[str, str] = field(default_factory=dict)  # why others were not compared so
@@ -57,9 +57,9 @@ class Beside:
     @property
     def compared(self) -> tuple[tuple[str, ...], tuple[tuple[Ahead | None, ...], ...]]:
         """The samplers that some other could be compared with, and `nearer` of these."""
-        kept = [i for i, row in enumerate(self.nearer) if any(row)]
-        rows = tuple(tuple(self.nearer[i][j] for j in kept) for i in kept)
-        return tuple(self.samplers[i] for i in kept), rows
+        indices = [i for i, row in enumerate(self.nearer) if any(row)]
+        rows = tuple(tuple(self.nearer[i][j] for j in indices) for i in indices)
+        return tuple(self.samplers[i] for i in indices), rows
 
 
 class Seed(NamedTuple):
@@ -72,16 +72,16 @@ class Seed(NamedTuple):
 
 def with_beside(boards: Sequence[Board], frames: Frames, folder: Path) -> list[Board]:
     """The boards, those of unknown truths with what their samplers say beside each other."""
-    kept = {} if frames.beside is None else read_beside(frames.beside)
-    made = []
+    stored = {} if frames.beside is None else read_beside(frames.beside)
+    result = []
     for board in boards:
         if not board.unknown:
-            made.append(board)
+            result.append(board)
         elif frames.beside is not None:
-            made.append(board._replace(beside=kept.get(_key(board))))
+            result.append(board._replace(beside=stored.get(_key(board))))
         else:
-            made.append(board._replace(beside=_of_board(board, frames, folder)))
-    return made
+            result.append(board._replace(beside=_of_board(board, frames, folder)))
+    return result
 
 
 def _of_board(board: Board, frames: Frames, folder: Path) -> Beside | None:
@@ -90,12 +90,12 @@ def _of_board(board: Board, frames: Frames, folder: Path) -> Beside | None:
     target = targets_of(records[:1], folder / "runs").get(board.target)
     if target is None:
         return None
-    found = beside(target, seeds_of(folder / "runs", records, target.dim))
+    comparison = beside(target, seeds_of(folder / "runs", records, target.dim))
     pairs, why = nearer(board, folder)
-    if found is None or not (pairs or why):
-        return found
-    rows = tuple(tuple(pairs.get((a, b)) for b in found.samplers) for a in found.samplers)
-    return replace(found, nearer=rows if pairs else (), apart=dict(why))
+    if comparison is None or not (pairs or why):
+        return comparison
+    rows = tuple(tuple(pairs.get((a, b)) for b in comparison.samplers) for a in comparison.samplers)
+    return replace(comparison, nearer=rows if pairs else (), apart=dict(why))
 
 
 def written(boards: Sequence[Board]) -> list[dict[str, Any]]:
@@ -109,14 +109,14 @@ def written(boards: Sequence[Board]) -> list[dict[str, Any]]:
 
 def read_beside(rows: Sequence[Any]) -> dict[tuple[str, int, str], Beside]:
     """By board.  What is not as it was written is left out, with a warning."""
-    found = {}
+    comparisons = {}
     for row in rows:
         try:
             target, budget, limits = row["board"]
-            found[str(target), int(budget), str(limits)] = msgspec.convert(row, Beside)
+            comparisons[str(target), int(budget), str(limits)] = msgspec.convert(row, Beside)
         except (TypeError, ValueError, KeyError, msgspec.ValidationError) as error:
             warn(f"what samplers say beside each other cannot be read ({error}): it is left out")
-    return found
+    return comparisons
 
 
 def _key(board: Board) -> tuple[str, int, str]:
@@ -126,7 +126,7 @@ def _key(board: Board) -> tuple[str, int, str]:
 def seeds_of(runs: Path, records: Sequence[Record], dim: int) -> dict[str, list[Seed]]:
     """By sampler: its finished runs, in the order of seeds.  Runs without draws here are left out,
     and named where their file cannot be read."""
-    found: dict[str, list[Seed]] = {}
+    seeds: dict[str, list[Seed]] = {}
     for record in sorted(records, key=lambda r: (r.labels["sampler"], r.spec["seed"])):
         if not record.status.finished or not (runs / f"{record.id}.npz").exists():
             continue
@@ -136,21 +136,23 @@ def seeds_of(runs: Path, records: Sequence[Record], dim: int) -> dict[str, list[
             warn(f"{record.id}.npz is in no table ({type(error).__name__}: {error})")
             continue
         if seed is not None:
-            found.setdefault(record.labels["sampler"], []).append(seed)
-    return found
+            seeds.setdefault(record.labels["sampler"], []).append(seed)
+    return seeds
 
 
 def _seed(draws: Draws, dim: int) -> Seed | None:
     """None where nothing is left: draws of another dimension, none finite, or no weight."""
     if draws.x.shape[1:] != (dim,):
         return None
-    kept = draws.x.isfinite().all(-1)
+    finite = draws.x.isfinite().all(-1)
     log_w = torch.zeros(len(draws.x)) if draws.log_w is None else draws.log_w
-    log_w = torch.where(kept, log_w.double(), -torch.inf)[kept]
+    log_w = torch.where(finite, log_w.double(), -torch.inf)[finite]
     weight = torch.softmax(log_w, 0)
     if len(log_w) < 2 or not bool(weight.isfinite().all()):
         return None
-    return Seed(draws.x[kept].double(), weight, None if draws.group is None else draws.group[kept])
+    return Seed(
+        draws.x[finite].double(), weight, None if draws.group is None else draws.group[finite]
+    )
 
 
 def beside(target: Target, seeds: Mapping[str, Sequence[Seed]]) -> Beside | None:
@@ -158,27 +160,27 @@ def beside(target: Target, seeds: Mapping[str, Sequence[Seed]]) -> Beside | None
     if not seeds:
         return None
     statistics = {
-        name: tuple(_said(target, name, f, own) for own in seeds.values())
+        name: tuple(_summarise(target, name, f, runs) for runs in seeds.values())
         for name, f in target.statistics().items()
     }
-    return Beside(tuple(seeds), statistics, _apart(target, seeds))
+    return Beside(tuple(seeds), statistics, _distances(target, seeds))
 
 
-def _said(target: Target, name: str, f: Any, own: Sequence[Seed]) -> Said | None:
+def _summarise(target: Target, name: str, f: Any, runs: Sequence[Seed]) -> StatisticSummary | None:
     """None, with a warning, where the statistic of a plug-in fails."""
     try:
-        found = [(f(seed.x).double(), seed) for seed in own]
+        values = [(f(seed.x).double(), seed) for seed in runs]
     except Exception as error:
         warn(f"no {name} of {target.name}: {type(error).__name__}: {error}")
         return None
-    means, errors = zip(*(_mean(y, seed) for y, seed in found), strict=True)
-    y = torch.cat([y for y, _ in found])
-    weight = torch.cat([seed.weight for _, seed in found]) / len(found)
+    means, errors = zip(*(_mean(y, seed) for y, seed in values), strict=True)
+    y = torch.cat([y for y, _ in values])
+    weight = torch.cat([seed.weight for _, seed in values]) / len(values)
     se = _error(means, errors)
     mean, quantiles = sum(means) / len(means), _quantiles(y, weight)
     if not all(map(math.isfinite, (mean, *quantiles))):
         return None
-    return Said(mean, se if math.isfinite(se) else None, quantiles)
+    return StatisticSummary(mean, se if math.isfinite(se) else None, quantiles)
 
 
 def _mean(y: Tensor, seed: Seed) -> tuple[float, float]:
@@ -204,28 +206,28 @@ def _quantiles(y: Tensor, weight: Tensor) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def _apart(
+def _distances(
     target: Target, seeds: Mapping[str, Sequence[Seed]]
 ) -> tuple[tuple[float | None, ...], ...]:
     """The energy distance between draws as they are, a median over pairs of runs; on the diagonal
     that of two runs of one sampler.  () where there is nothing to compare."""
     names = list(seeds)
-    if len(names) < 2 and all(len(own) < 2 for own in seeds.values()):
+    if len(names) < 2 and all(len(runs) < 2 for runs in seeds.values()):
         return ()
     source = torch.Generator().manual_seed(0)
-    sets = {name: [_thinned(target, seed, source) for seed in own] for name, own in seeds.items()}
-    found: dict[tuple[str, str], float | None] = {}
+    sets = {name: [_thinned(target, seed, source) for seed in runs] for name, runs in seeds.items()}
+    distances: dict[tuple[str, str], float | None] = {}
     for i, name in enumerate(names):
         for other in names[i:]:
-            found[name, other] = found[other, name] = _between(
+            distances[name, other] = distances[other, name] = _between(
                 sets[name], sets[other], name == other
             )
-    return tuple(tuple(found[name, other] for other in names) for name in names)
+    return tuple(tuple(distances[name, other] for other in names) for name in names)
 
 
 def _thinned(target: Target, seed: Seed, source: torch.Generator) -> Tensor:
-    kept = torch.linspace(0, len(seed.x) - 1, min(len(seed.x), MOST)).round().long()
-    return target.posed(target.project(seed.x[kept]), source)
+    indices = torch.linspace(0, len(seed.x) - 1, min(len(seed.x), MOST)).round().long()
+    return target.posed(target.project(seed.x[indices]), source)
 
 
 def _between(one: Sequence[Tensor], two: Sequence[Tensor], same: bool) -> float | None:
@@ -233,8 +235,8 @@ def _between(one: Sequence[Tensor], two: Sequence[Tensor], same: bool) -> float 
     pairs = [(x, y) for i, x in enumerate(one) for j, y in enumerate(two) if not same or i < j]
     if not pairs:
         return None
-    found = [_distance(x, y) for x, y in pairs]
-    return float(torch.tensor(found, dtype=torch.float64).median())
+    distances = [_distance(x, y) for x, y in pairs]
+    return float(torch.tensor(distances, dtype=torch.float64).median())
 
 
 def _distance(x: Tensor, y: Tensor) -> float:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from tiltbench.plan.budget import limits
 from tiltbench.plan.suite import UNTRAINED
 from tiltbench.report.compare import (
-    Cell,
     Floor,
-    Verdict,
+    FloorStatus,
+    ScoreSummary,
     best,
-    cell,
     distance,
     levelled,
+    summarise,
 )
 from tiltbench.report.frame import BLOCK, SUFFIX, Frames, block_of, metric_of
 from tiltbench.report.ranks import (
@@ -69,14 +69,14 @@ class Spent(NamedTuple):
     ended_by: str = ""  # what ended training: calls, flops, seconds or steps
 
 
-class Row(NamedTuple):
+class SamplerRow(NamedTuple):
     sampler: str
     ranks: Ranks | None
     runs: int
     finished: int
     ends: Mapping[str, int]  # how many runs ended in each status that is no success
-    cells: Mapping[str, Cell]  # by metric; absent where no seed has a value
-    best: frozenset[str]  # metrics in which it is not told apart from the best
+    scores: Mapping[str, ScoreSummary]  # by metric; absent where no seed has a value
+    best: frozenset[str]  # metrics in which it is not significantly different from the best
     spent: Spent
     judged: Judged | None = None  # what its rank goes by; None: nothing to go by
     behind: str = ""  # in what it is not better than the untrained base
@@ -84,22 +84,22 @@ class Row(NamedTuple):
 
     def first(self, metrics: tuple[str, ...]) -> str | None:
         """The first of these of which it has a value."""
-        return next((name for name in metrics if name in self.cells), None)
+        return next((name for name in metrics if name in self.scores), None)
 
-    def sides(self) -> dict[str, Cell]:
+    def sides(self) -> dict[str, ScoreSummary]:
         """Errors of log Z by SIDES; the method's own where it has no other."""
-        found = {name: self.cells[name] for name in SIDES if name in self.cells}
-        two = {name: c for name, c in found.items() if name != "log_Z_own_err"}
-        return two or found
+        errors = {name: self.scores[name] for name in SIDES if name in self.scores}
+        two = {name: c for name, c in errors.items() if name != "log_Z_own_err"}
+        return two or errors
 
 
 class Board(NamedTuple):
-    """What one table compares: a target at an allowance."""
+    """What one table compares: a target at a budget."""
 
     target: str
     budget: int  # calls
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[SamplerRow, ...]
     limits: str = ""  # what else was limited, in words
     equal_calls: float = math.nan  # where ranks at equal calls are read; NaN: there are none
     equal_flops: float = math.nan
@@ -118,14 +118,14 @@ class Board(NamedTuple):
     @property
     def unknown(self) -> bool:
         """Whether some run finished and no score could be held against a truth."""
-        seen = [metric for row in self.rows for metric in row.cells]
+        seen = [metric for row in self.rows for metric in row.scores]
         return bool(seen) and not any(metric_of(metric).needs & TRUTH for metric in seen)
 
     @property
     def certifiable(self) -> bool:
         """Whether `tiltbench reference` may make a truth: it is unknown, and that of a density."""
         return self.unknown and any(
-            "density" in metric_of(metric).needs for row in self.rows for metric in row.cells
+            "density" in metric_of(metric).needs for row in self.rows for metric in row.scores
         )
 
     @property
@@ -140,7 +140,9 @@ class Board(NamedTuple):
     def unfit(self, metric: str) -> bool:
         """Whether the floor is too noisy to compare with."""
         return any(
-            row.cells[metric].verdict is Verdict.UNFIT for row in self.rows if metric in row.cells
+            row.scores[metric].status is FloorStatus.UNFIT
+            for row in self.rows
+            if metric in row.scores
         )
 
     def other_floors(self, metric: str) -> list[Floor]:
@@ -149,15 +151,15 @@ class Board(NamedTuple):
         return sorted(known, key=lambda floor: -floor.n)
 
     def _floors(self, metric: str) -> list[tuple[Floor, bool]]:
-        have = [row.cells[metric] for row in self.rows if metric in row.cells]
+        have = [row.scores[metric] for row in self.rows if metric in row.scores]
         return [(Floor(c.floor_mean, c.floor_sd, c.draws), c.few) for c in have if c.floored]
 
-    def distance(self, row: Row, metric: str) -> float | None:
+    def distance(self, row: SamplerRow, metric: str) -> float | None:
         """See `compare.distance`."""
-        return distance(row.cells[metric], metric_of(metric), self.floor(metric))
+        return distance(row.scores[metric], metric_of(metric), self.floor(metric))
 
     @property
-    def allowance(self) -> str:
+    def budget_summary(self) -> str:
         """What might be spent, and what was."""
         calls = sorted(row.spent.calls for row in self.rows if row.finished)
         ends = dict.fromkeys(f"{n:,.0f}" for n in (calls[:1] + calls[-1:]))
@@ -166,58 +168,64 @@ class Board(NamedTuple):
 
 
 def boards(frames: Frames) -> list[Board]:
-    """By target and allowance; a row for every sampler of which there is a record, finished or
-    not, a column for every metric of which there is a value."""
-    made = []
+    """By target and budget; a row for every sampler of which there is a record, finished or not,
+    a column for every metric of which there is a value."""
+    leaderboards = []
     for block, runs in frames.runs.groupby(BLOCK):
         mine = (str(block[0]), int(block[1]), str(block[2]))
-        made.append(_board(mine, runs, block_of(frames.scores, mine), frames))
-    return made
+        leaderboards.append(_board(mine, runs, block_of(frames.scores, mine), frames))
+    return leaderboards
 
 
 def _board(
     block: tuple[str, int, str], runs: DataFrame, scores: DataFrame, frames: Frames
 ) -> Board:
-    cells = cells_of(scores)
-    bold = {name: best(found) for name, found in cells.items() if ranks(name)}
+    summaries_by_metric = summaries(scores)
+    bold = {name: best(column) for name, column in summaries_by_metric.items() if ranks(name)}
     finished = set(runs[runs["finished"]]["sampler"])
-    found = judged(cells, broken_seeds(scores))
-    found = {name: mine for name, mine in found.items() if name in finished}
-    order = orders(runs, found, frames.curves)
+    judgements = judged(summaries_by_metric, broken_seeds(scores))
+    judgements = {name: mine for name, mine in judgements.items() if name in finished}
+    order = orders(runs, judgements, frames.curves)
     base = runs[runs["method"] == UNTRAINED]["sampler"]
-    worse = behind(found, str(base.iloc[0]) if len(base) else None)
-    rows = []
-    for sampler, own in runs.groupby("sampler", sort=False):
+    worse = behind(judgements, str(base.iloc[0]) if len(base) else None)
+    sampler_rows = []
+    for sampler, rows in runs.groupby("sampler", sort=False):
         name = str(sampler)
-        rows.append(
-            Row(
+        sampler_rows.append(
+            SamplerRow(
                 name,
                 order.get(name),
-                len(own),
-                int(own["finished"].sum()),
-                dict(Counter(own[~own["finished"]]["status"])),
-                {metric: found[name] for metric, found in cells.items() if name in found},
+                len(rows),
+                int(rows["finished"].sum()),
+                dict(Counter(rows[~rows["finished"]]["status"])),
+                {
+                    metric: column[name]
+                    for metric, column in summaries_by_metric.items()
+                    if name in column
+                },
                 frozenset(metric for metric, names in bold.items() if name in names),
-                _spent(own),
-                found.get(name),
+                _spent(rows),
+                judgements.get(name),
                 worse.get(name, ""),
-                str(own["method"].iloc[0]),
+                str(rows["method"].iloc[0]),
             )
         )
-    columns = tuple(Column(name, group(name)) for name in cells)
+    columns = tuple(Column(name, group(name)) for name in summaries_by_metric)
     equal = equal_spend(runs, "calls"), equal_spend(runs, "flops")
-    return Board(*block[:2], columns, tuple(rows), block[2], *equal)
+    return Board(*block[:2], columns, tuple(sampler_rows), block[2], *equal)
 
 
-def cells_of(scores: DataFrame) -> dict[str, dict[str, Cell]]:
+def summaries(scores: DataFrame) -> dict[str, dict[str, ScoreSummary]]:
     """By metric, by sampler; the metrics that a run has a value for, in the registry's order."""
-    found = {}
+    by_metric = {}
     for name in dict.fromkeys(scores[scores["value"].notna()]["metric"]):
         rows = scores[scores["metric"] == name].groupby("sampler")
-        made = {str(sampler): cell(own, metric_of(str(name))) for sampler, own in rows}
-        found[str(name)] = levelled({s: c for s, c in made.items() if c is not None})
-    order = dict.fromkeys(str(name) for name in scores["metric"] if name in found)
-    return {name: found[name] for name in order}
+        by_sampler = {
+            str(sampler): summarise(seeds, metric_of(str(name))) for sampler, seeds in rows
+        }
+        by_metric[str(name)] = levelled({s: c for s, c in by_sampler.items() if c is not None})
+    order = dict.fromkeys(str(name) for name in scores["metric"] if name in by_metric)
+    return {name: by_metric[name] for name in order}
 
 
 def _spent(runs: DataFrame) -> Spent:

@@ -19,7 +19,7 @@ SEEDS_FOR_BOLD = 5
 LEVEL = 0.05
 
 
-class Verdict(Enum):
+class FloorStatus(Enum):
     """A score against what exact draws score, +- 2 sd."""
 
     NONE = "no floor"
@@ -33,7 +33,7 @@ class Verdict(Enum):
 NO_ERROR = "no error bar"  # how the reasons begin
 
 
-class Cell(NamedTuple):
+class ScoreSummary(NamedTuple):
     """One sampler and one metric over seeds: the median, the smallest and the largest."""
 
     median: float
@@ -42,7 +42,7 @@ class Cell(NamedTuple):
     se: float  # median of the runs' own standard errors; NaN where they have none
     floor_mean: float
     floor_sd: float
-    verdict: Verdict
+    status: FloorStatus
     seeds: tuple[int, ...]
     merits: tuple[float, ...]  # by seed; smaller is better
     draws: float = math.nan  # of the floor, by which scores are compared
@@ -78,14 +78,14 @@ NEAR_NATS, FAR_NATS = 0.1, 10.0  # of errors and gaps of log Z, which have no fl
 NEAR_SHARE, FAR_SHARE = 0.5, 0.005  # of effective sample sizes and overlaps, which are 1 at best
 
 
-def distance(c: Cell, metric: Metric, floor: Floor | None) -> float | None:
+def distance(c: ScoreSummary, metric: Metric, floor: Floor | None) -> float | None:
     """Where a score stands between the floor (0) and far from it (1), whatever others score.  None
     for what has no colour: below the floor, beside a floor that is too noisy or has no spread, or
     without a perfect value."""
-    if c.verdict in (Verdict.BELOW, Verdict.UNFIT) or not metric.perfect:
+    if c.status in (FloorStatus.BELOW, FloorStatus.UNFIT) or not metric.perfect:
         return None
     if floor is not None:
-        if c.verdict is Verdict.AT:
+        if c.status is FloorStatus.AT:
             return 0.0
         return _between((c.median - floor.mean) / floor.sd, NEAR_SDS, FAR_SDS) if floor.sd else None
     if metric.perfect == "1":
@@ -108,8 +108,8 @@ def _between(value: float, low: float, high: float) -> float:
     return math.log(min(max(value, low), high) / low) / math.log(high / low)
 
 
-def cell(rows: DataFrame, metric: Metric) -> Cell | None:
-    """The cell of one sampler's rows of one metric; None where no seed has a value."""
+def summarise(rows: DataFrame, metric: Metric) -> ScoreSummary | None:
+    """The summary of one sampler's rows of one metric; None where no seed has a value."""
     known = rows["value"].notna().to_numpy()
     if not known.any():
         return None
@@ -123,14 +123,14 @@ def cell(rows: DataFrame, metric: Metric) -> Cell | None:
     merits = np.abs(values) if signed else (-values if metric.better == "higher" else values)
     barless = (str(why).startswith(NO_ERROR) for why in column("reason")[np.isnan(ses)])
     middle = float(np.median(values))
-    return Cell(
+    return ScoreSummary(
         middle,
         float(values.min()),
         float(values.max()),
         _median(ses),
         mean,
         sd,
-        verdict(middle, mean, sd, bool(column("unfit").any())),
+        floor_status(middle, mean, sd, bool(column("unfit").any())),
         tuple(int(seed) for seed in column("seed")),
         tuple(float(m) for m in merits),
         _median(column("floor_n")),
@@ -145,44 +145,47 @@ def _median(values: np.ndarray) -> float:
     return float(np.median(known)) if len(known) else math.nan
 
 
-def levelled(cells: Mapping[str, Cell]) -> dict[str, Cell]:
-    """The cells of one column (a metric, by sampler) on one footing.  A floor of fewer draws is
-    wider, so that whoever has them would reach it sooner: such a cell is `few`, and at most FEW."""
-    most = max((c.draws for c in cells.values() if not math.isnan(c.draws)), default=math.nan)
+def levelled(summaries: Mapping[str, ScoreSummary]) -> dict[str, ScoreSummary]:
+    """The summaries of one column (a metric, by sampler) on one footing.  A floor of fewer
+    draws is wider, so that whoever has them would reach it sooner: such a summary is `few`, and at
+    most FEW."""
+    most = max((c.draws for c in summaries.values() if not math.isnan(c.draws)), default=math.nan)
     return {
-        name: c._replace(few=True, verdict=Verdict.FEW if c.verdict is Verdict.AT else c.verdict)
+        name: c._replace(
+            few=True, status=FloorStatus.FEW if c.status is FloorStatus.AT else c.status
+        )
         if c.draws < most
         else c
-        for name, c in cells.items()
+        for name, c in summaries.items()
     }
 
 
-def verdict(value: float, mean: float, sd: float, unfit: bool = False) -> Verdict:
+def floor_status(value: float, mean: float, sd: float, unfit: bool = False) -> FloorStatus:
     if math.isnan(mean):
-        return Verdict.NONE
+        return FloorStatus.NONE
     if unfit:
-        return Verdict.UNFIT
+        return FloorStatus.UNFIT
     if value < mean - 2 * sd:
-        return Verdict.BELOW
-    return Verdict.AT if value <= mean + 2 * sd else Verdict.ABOVE
+        return FloorStatus.BELOW
+    return FloorStatus.AT if value <= mean + 2 * sd else FloorStatus.ABOVE
 
 
-def best(cells: Mapping[str, Cell]) -> set[str]:
+def best(summaries: Mapping[str, ScoreSummary]) -> set[str]:
     """The samplers not distinguishable from the best: paired t over common seeds, two-sided, Holm's
     correction over the comparisons, level 5 %.  Empty with fewer than five seeds.
 
-    Scores at the floor are all best and not told apart; those below it, unfit, or of fewer draws
-    than others have, never are."""
+    Scores at the floor are all best; those below it, unfit, or of fewer draws than others have,
+    never are."""
     fit = {
         name: c
-        for name, c in cells.items()
-        if c.verdict not in (Verdict.BELOW, Verdict.UNFIT)
+        for name, c in summaries.items()
+        if c.status not in (FloorStatus.BELOW, FloorStatus.UNFIT)
         and not c.few
         and len(c.seeds) >= SEEDS_FOR_BOLD
     }
     if not fit:
         return set()
-    at = {name for name, c in fit.items() if c.verdict is Verdict.AT}
+    at = {name for name, c in fit.items() if c.status is FloorStatus.AT}
     if at:
         return at
     leader = min(fit, key=lambda name: float(np.mean(fit[name].merits)))
@@ -190,7 +193,7 @@ def best(cells: Mapping[str, Cell]) -> set[str]:
     return {leader} | (set(others) - holm(others))
 
 
-def paired(a: Cell, b: Cell) -> float:
+def paired(a: ScoreSummary, b: ScoreSummary) -> float:
     """The p value of equal means over common seeds; 1 where too few are common."""
     from scipy.stats import ttest_rel
 

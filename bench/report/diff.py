@@ -19,7 +19,7 @@ import numpy as np
 
 from tiltbench.records.published import results
 from tiltbench.report.board import ranks
-from tiltbench.report.compare import Cell, Verdict, cell, holm, paired
+from tiltbench.report.compare import FloorStatus, ScoreSummary, holm, paired, summarise
 from tiltbench.report.frame import BLOCK, Frames, frames_of, metric_of
 from tiltbench.report.tables.provenance import facts
 
@@ -43,7 +43,7 @@ class Change(Enum):
     NEW = "only in B"
 
 
-class Row(NamedTuple):
+class ScoreChange(NamedTuple):
     """One score of one sampler on one target; medians over seeds, NaN where there is none."""
 
     target: str
@@ -59,7 +59,7 @@ class Row(NamedTuple):
     why: str = ""  # where it was not tested
 
 
-class Ends(NamedTuple):
+class SeedChanges(NamedTuple):
     """Seeds of one sampler that are recorded in one set only, or finished in one only."""
 
     target: str
@@ -73,8 +73,8 @@ class Ends(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    rows: tuple[Row, ...]
-    ends: tuple[Ends, ...]
+    rows: tuple[ScoreChange, ...]
+    ends: tuple[SeedChanges, ...]
     pace: tuple[float, float, float] | None  # seconds of B over A: median, smallest, largest
     differs: tuple[str, ...]  # sentences: commits, machines, versions of targets
 
@@ -85,11 +85,11 @@ class Comparison(NamedTuple):
         return scores or any(end.lost or end.failed for end in self.ends)
 
     def frame(self) -> DataFrame:
-        """A row for each Row, its change as text."""
+        """A row for each score, its change as text."""
         from pandas import DataFrame
 
-        made = DataFrame(self.rows, columns=list(Row._fields))
-        return made.assign(change=[row.change.value for row in self.rows])
+        table = DataFrame(self.rows, columns=list(ScoreChange._fields))
+        return table.assign(change=[row.change.value for row in self.rows])
 
 
 def compare(a: Path, b: Path, metrics: Iterable[str] = ()) -> Comparison:
@@ -109,8 +109,8 @@ def compare(a: Path, b: Path, metrics: Iterable[str] = ()) -> Comparison:
         for letter, mine, other in (("A", *seen), ("B", *reversed(seen)))
         if (names := [name for name in wanted if name in mine and name not in other])
     ]
-    ends = _ends(one.runs, two.runs)
-    rows = _tested(list(_rows(one, two, chosen)))
+    ends = _seed_changes(one.runs, two.runs)
+    rows = _tested(list(_score_changes(one, two, chosen)))
     differs = [*_differs(one, two), *_scored_apart(one, two), *apart]
     return Comparison(tuple(rows), tuple(ends), _pace(one.runs, two.runs), tuple(differs))
 
@@ -120,7 +120,7 @@ def _valued(frames: Frames) -> dict[str, None]:
     return dict.fromkeys(frames.scores[frames.scores["value"].notna()]["metric"])
 
 
-def _rows(one: Frames, two: Frames, metrics: list[str]) -> Iterable[Row]:
+def _score_changes(one: Frames, two: Frames, metrics: list[str]) -> Iterable[ScoreChange]:
     """Every score that either set has; p filled in where there is something to test."""
     both = [frames.scores[frames.scores["metric"].isin(metrics)] for frames in (one, two)]
     a, b = ({key: rows for key, rows in s.groupby([*KEY, "metric"])} for s in both)
@@ -128,26 +128,30 @@ def _rows(one: Frames, two: Frames, metrics: list[str]) -> Iterable[Row]:
     finished = [set(f.runs[f.runs["finished"]].groupby(KEY).groups) for f in (one, two)]
     for key in sorted({**a, **b}):
         if not all(key[:-1] in keys for keys in finished):
-            continue  # `Ends` tells what became of the runs
-        one_cell, two_cell = (
-            cell(rows[key], metric_of(key[-1])) if key in rows else None for rows in (a, b)
+            continue  # `SeedChanges` tells what became of the runs
+        one_summary, two_summary = (
+            summarise(rows[key], metric_of(key[-1])) if key in rows else None for rows in (a, b)
         )
-        if one_cell or two_cell:
+        if one_summary or two_summary:
             alike = versions[0].get(key[0]) == versions[1].get(key[0])
-            yield _row(key, one_cell, two_cell, alike)
+            yield _score_change(key, one_summary, two_summary, alike)
 
 
 def _versions(frames: Frames) -> dict[str, set[int]]:
-    found: dict[str, set[int]] = {}
+    versions: dict[str, set[int]] = {}
     for record in frames.records:
-        found.setdefault(record.labels["target"], set()).add(record.spec["target_version"])
-    return found
+        versions.setdefault(record.labels["target"], set()).add(record.spec["target_version"])
+    return versions
 
 
-def _row(key: Any, a: Cell | None, b: Cell | None, alike: bool) -> Row:
+def _score_change(
+    key: Any, a: ScoreSummary | None, b: ScoreSummary | None, alike: bool
+) -> ScoreChange:
     values = (a.median if a else math.nan, b.median if b else math.nan)
     target, budget, limits, sampler, metric = key
-    head = Row(target, budget, limits, sampler, metric, *values, 0, math.nan, Change.UNTESTED)
+    head = ScoreChange(
+        target, budget, limits, sampler, metric, *values, 0, math.nan, Change.UNTESTED
+    )
     if a is None or b is None:
         return head._replace(change=Change.LOST if b is None else Change.NEW)
     common = sorted(set(a.seeds) & set(b.seeds))
@@ -157,11 +161,11 @@ def _row(key: Any, a: Cell | None, b: Cell | None, alike: bool) -> Row:
         return head._replace(why="the target's version is another")
     if common and all(merits[0][seed] == merits[1][seed] for seed in common):
         return head._replace(change=Change.SAME)
-    if a.verdict is b.verdict is Verdict.AT:
+    if a.status is b.status is FloorStatus.AT:
         return head._replace(change=Change.TIED)
-    if Verdict.UNFIT in (a.verdict, b.verdict):
+    if FloorStatus.UNFIT in (a.status, b.status):
         return head._replace(why="the floor is too noisy")
-    if Verdict.BELOW in (a.verdict, b.verdict):
+    if FloorStatus.BELOW in (a.status, b.status):
         return head._replace(why="below the floor: correlated draws or contracted tails")
     if not math.isclose(a.floor_mean, b.floor_mean, rel_tol=1e-6) and not math.isnan(a.floor_mean):
         return head._replace(why="the floors differ: other numbers of draws")
@@ -173,17 +177,17 @@ def _row(key: Any, a: Cell | None, b: Cell | None, alike: bool) -> Row:
     )  # if Holm lets it stand
 
 
-def _tested(rows: list[Row]) -> list[Row]:
-    """The rows with the verdicts that Holm's correction over all tests lets stand."""
+def _tested(rows: list[ScoreChange]) -> list[ScoreChange]:
+    """The rows with the changes that Holm's correction over all tests lets stand."""
     p = {str(i): row.p for i, row in enumerate(rows) if not math.isnan(row.p)}
-    told = holm(p)
+    significant = holm(p)
     return [
-        row._replace(change=Change.ALIKE) if str(i) in p and str(i) not in told else row
+        row._replace(change=Change.ALIKE) if str(i) in p and str(i) not in significant else row
         for i, row in enumerate(rows)
     ]
 
 
-def _ends(a: DataFrame, b: DataFrame) -> Iterable[Ends]:
+def _seed_changes(a: DataFrame, b: DataFrame) -> Iterable[SeedChanges]:
     one, two = ({key: rows for key, rows in runs.groupby(KEY)} for runs in (a, b))
     for key in sorted({**one, **two}):
         every, done = [], []
@@ -192,14 +196,16 @@ def _ends(a: DataFrame, b: DataFrame) -> Iterable[Ends]:
             every.append(set() if mine is None else set(mine["seed"]))
             done.append(set() if mine is None else set(mine[mine["finished"]]["seed"]))
         common = every[0] & every[1]
-        found = (
+        changes = (
             every[0] - every[1],
             every[1] - every[0],
             (done[0] - done[1]) & common,
             (done[1] - done[0]) & common,
         )
-        if any(found):
-            yield Ends(*key, *(tuple(sorted(int(seed) for seed in seeds)) for seeds in found))
+        if any(changes):
+            yield SeedChanges(
+                *key, *(tuple(sorted(int(seed) for seed in seeds)) for seeds in changes)
+            )
 
 
 def _pace(a: DataFrame, b: DataFrame) -> tuple[float, float, float] | None:

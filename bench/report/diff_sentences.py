@@ -7,24 +7,24 @@ from collections.abc import Iterable
 from typing import Any
 
 from tiltbench.report.compare import LEVEL
-from tiltbench.report.diff import Change, Comparison, Ends, Row
+from tiltbench.report.diff import Change, Comparison, ScoreChange, SeedChanges
 
 SHOWN = 10  # of the differences that are not significant, the least likely ones
 
 
-def sentences(found: Comparison, names: tuple[str, str]) -> str:
+def sentences(comparison: Comparison, names: tuple[str, str]) -> str:
     """The comparison as text: what differs, what changed, what is missing, and a count of all."""
-    parts = [f"A: {names[0]}\nB: {names[1]}", "\n".join(found.differs)]
+    parts = [f"A: {names[0]}\nB: {names[1]}", "\n".join(comparison.differs)]
     for change in (Change.WORSE, Change.BETTER, Change.LOST, Change.NEW):
-        rows = sorted((r for r in found.rows if r.change is change), key=_unlikely_first)
+        rows = sorted((r for r in comparison.rows if r.change is change), key=_unlikely_first)
         parts.append(_listed(f"{change.value.upper()} ({len(rows)})", rows))
-    parts.append(_of_ends(found.ends))
-    tested = [row for row in found.rows if not math.isnan(row.p)]
-    parts += [_suspects(tested), _counts(found, tested)]
+    parts.append(_of_seeds(comparison.ends))
+    tested = [row for row in comparison.rows if not math.isnan(row.p)]
+    parts += [_suspects(tested), _counts(comparison, tested)]
     return "\n\n".join(part for part in parts if part)
 
 
-def _listed(head: str, rows: Iterable[Row]) -> str:
+def _listed(head: str, rows: Iterable[ScoreChange]) -> str:
     lines = [
         f"  {_where(row)} · {row.metric}: {_number(row.a)} -> {_number(row.b)}"
         + ("" if math.isnan(row.p) else f"  (p = {row.p:.2g}, {row.seeds} seeds)")
@@ -33,7 +33,7 @@ def _listed(head: str, rows: Iterable[Row]) -> str:
     return "\n".join([head, *lines]) if lines else ""
 
 
-def _unlikely_first(row: Row) -> tuple[float, tuple[Any, ...]]:
+def _unlikely_first(row: ScoreChange) -> tuple[float, tuple[Any, ...]]:
     return (0.0 if math.isnan(row.p) else row.p, row[:5])
 
 
@@ -41,12 +41,12 @@ def _number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3g}"
 
 
-def _where(row: Row | Ends) -> str:
+def _where(row: ScoreChange | SeedChanges) -> str:
     limits = f", {row.limits}" if row.limits else ""
     return f"{row.target} ({row.budget:,}{limits}) · {row.sampler}"
 
 
-def _of_ends(ends: Iterable[Ends]) -> str:
+def _of_seeds(ends: Iterable[SeedChanges]) -> str:
     words = {
         "failed": "finished in A, not in B",
         "mended": "finished in B, not in A",
@@ -62,7 +62,7 @@ def _of_ends(ends: Iterable[Ends]) -> str:
     return "\n".join(["RUNS", *lines]) if lines else ""
 
 
-def _suspects(tested: list[Row]) -> str:
+def _suspects(tested: list[ScoreChange]) -> str:
     """What an eye would pick out, beside what chance alone would give."""
     some = [row for row in tested if row.p < LEVEL and row.change is Change.ALIKE]
     if not some:
@@ -76,19 +76,19 @@ def _suspects(tested: list[Row]) -> str:
     return _listed(head, rows[:SHOWN]) + rest
 
 
-def _counts(found: Comparison, tested: list[Row]) -> str:
-    counts = {change: sum(row.change is change for row in found.rows) for change in Change}
-    said = ", ".join(f"{n} {change.value}" for change, n in counts.items() if n)
-    lines = [f"{len(found.rows)} scores: {said or 'none in common'}."]
-    whys = dict.fromkeys(row.why for row in found.rows if row.why)
-    lines += [f"Not tested: {sum(r.why == why for r in found.rows)}, {why}." for why in whys]
+def _counts(comparison: Comparison, tested: list[ScoreChange]) -> str:
+    counts = {change: sum(row.change is change for row in comparison.rows) for change in Change}
+    listed = ", ".join(f"{n} {change.value}" for change, n in counts.items() if n)
+    lines = [f"{len(comparison.rows)} scores: {listed or 'none in common'}."]
+    whys = dict.fromkeys(row.why for row in comparison.rows if row.why)
+    lines += [f"Not tested: {sum(r.why == why for r in comparison.rows)}, {why}." for why in whys]
     if tested:
         lines.append(
             f"Tests: {len(tested)}, paired t over common seeds, Holm over all of them, "
             f"{LEVEL:.0%}. With few seeds only large changes are significant."
         )
-    if found.pace:
+    if comparison.pace:
         lines.append(
-            "Seconds a run, B over A: median {:.2f} ({:.2f} to {:.2f}).".format(*found.pace)
+            "Seconds a run, B over A: median {:.2f} ({:.2f} to {:.2f}).".format(*comparison.pace)
         )
     return "\n".join(lines)

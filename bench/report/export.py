@@ -35,8 +35,8 @@ def table_bytes(frame: DataFrame, ending: str) -> bytes:
         case ".csv":
             return frame.to_csv(index=False).encode()
         case ".parquet":
-            made: bytes = frame.to_parquet(index=False)
-            return made
+            data: bytes = frame.to_parquet(index=False)
+            return data
     raise BadSpec(f"scores are written as .csv or .parquet, weights as .pt, not as {ending!r}")
 
 

@@ -67,9 +67,9 @@ def collect(folder: Path) -> Frames:
     Scores by other code or other metrics than the present ones are named on stderr, but for those
     of a published set, which are what was published.  Raises Refused for a damaged published set.
     """
-    found = results(folder)
-    frames = frames_of(found)
-    if not found.published:
+    stored = results(folder)
+    frames = frames_of(stored)
+    if not stored.published:
         _warn_of_other_code(frames, folder / "runs")
     if frames.strange:
         named = ", ".join(sorted(frames.strange))
@@ -92,9 +92,9 @@ def frames_of(given: Results) -> Frames:
     """The same of results that have been read, without a word."""
     from pandas import DataFrame
 
-    found, strange = _told_apart(given.records), set()
+    records, strange = _with_distinct_labels(given.records), set()
     runs, rows, curves = [], [], {}
-    for record in found:
+    for record in records:
         scored = given.scores.get(record.id)
         head = {
             "target": record.labels["target"],
@@ -122,8 +122,8 @@ def frames_of(given: Results) -> Frames:
         scores[column] = scores[column].astype(float)
     scores = scores.sort_values(order, ignore_index=True)
     command = str(given.suite.get("command", ""))
-    kept = given.beside if given.published else None
-    return Frames(frame, scores, curves, found, frozenset(strange), command, kept)
+    beside = given.beside if given.published else None
+    return Frames(frame, scores, curves, records, frozenset(strange), command, beside)
 
 
 def limits(budget: Mapping[str, Any]) -> str:
@@ -181,11 +181,11 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _score(name: str, found: dict[str, Any]) -> dict[str, Any]:
-    floor = found.get("floor") or {}
+def _score(name: str, score: dict[str, Any]) -> dict[str, Any]:
+    floor = score.get("floor") or {}
     return {
         "metric": name,
-        **_value(metric_of(name), found),
+        **_value(metric_of(name), score),
         "floor_mean": floor.get("mean"),
         "floor_sd": floor.get("sd"),
         "floor_n": floor.get("n"),
@@ -193,37 +193,37 @@ def _score(name: str, found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _value(metric: Metric, found: dict[str, Any]) -> dict[str, Any]:
+def _value(metric: Metric, score: dict[str, Any]) -> dict[str, Any]:
     """Value, error and reason; no value where its error is too wide for it to say anything."""
-    value, se, reason = found.get("value"), found.get("se"), found.get("reason")
+    value, se, reason = score.get("value"), score.get("se"), score.get("reason")
     if value is not None and (math.inf if se is None else se) > metric.widest:
         value, se = None, None
         reason = f"a standard error above {metric.widest:g} {metric.unit} is no estimate"
-    why = reason or found.get("no_floor") or found.get("no_error") or ""
-    return {"value": value, "se": se, "n": found.get("n"), "reason": why}
+    why = reason or score.get("no_floor") or score.get("no_error") or ""
+    return {"value": value, "se": se, "n": score.get("n"), "reason": why}
 
 
-def _told_apart(found: list[Record]) -> list[Record]:
+def _with_distinct_labels(records: list[Record]) -> list[Record]:
     """Where one leaderboard has a seed of a sampler twice (other draws, another device, other
     settings under one label), what differs is added to the label: they are two rows, not two seeds.
     """
     groups: dict[tuple[Any, ...], list[Record]] = {}
-    for record in found:
+    for record in records:
         budget = record.spec["budget"]
         block = (record.labels["target"], int(budget["train"][0]), limits(budget))
         key = (*block, record.labels["sampler"])
         groups.setdefault(key, []).append(record)
     labels: dict[str, str] = {}
-    for own in groups.values():
-        if len({record.spec["seed"] for record in own}) < len(own):
-            parts = [_settings(record.spec) for record in own]
+    for alike in groups.values():
+        if len({record.spec["seed"] for record in alike}) < len(alike):
+            parts = [_settings(record.spec) for record in alike]
             differ = [key for key in parts[0] if len({part[key] for part in parts}) > 1]
-            for record, part in zip(own, parts, strict=True):
-                said = ", ".join(part[key] for key in differ)
-                labels[record.id] = f"{record.labels['sampler']} ({said})"
+            for record, part in zip(alike, parts, strict=True):
+                differences = ", ".join(part[key] for key in differ)
+                labels[record.id] = f"{record.labels['sampler']} ({differences})"
     return [
         replace(r, labels={**r.labels, "sampler": labels[r.id]}) if r.id in labels else r
-        for r in found
+        for r in records
     ]
 
 

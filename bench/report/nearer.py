@@ -1,4 +1,4 @@
-"""What `tiltbench versus` found, kept beside the runs that it was found of."""
+"""The results of `tiltbench versus`, stored beside the runs that they are of."""
 
 from __future__ import annotations
 
@@ -27,27 +27,29 @@ class Ahead(NamedTuple):
     error: float
 
 
-class Pair(msgspec.Struct):
+class ComparedPair(msgspec.Struct):
     first: str
     second: str
     value: float
     error: float
 
 
-class Kept(msgspec.Struct):
+class StoredComparison(msgspec.Struct):
     """A board's part of the file; `draws` are the SHA-256 of the draws of its runs."""
 
     board: tuple[str, int, str]
-    pairs: list[Pair]
+    pairs: list[ComparedPair]
     why: dict[str, str]
     draws: dict[str, str]
 
 
-def kept(board: Board, records: Sequence[Record], found: Compared, runs: Path) -> dict[str, Any]:
+def stored_comparison(
+    board: Board, records: Sequence[Record], compared: Compared, runs: Path
+) -> dict[str, Any]:
     """JSON of a board's comparison."""
-    pairs = [Pair(one, two, by.value, by.se) for (one, two), by in found.nearer.items()]
+    pairs = [ComparedPair(one, two, by.value, by.se) for (one, two), by in compared.nearer.items()]
     sums = {record.id: _sum(runs / f"{record.id}.npz") for record in records}
-    whole = Kept((board.target, board.budget, board.limits), pairs, found.why, sums)
+    whole = StoredComparison((board.target, board.budget, board.limits), pairs, compared.why, sums)
     return dict(msgspec.to_builtins(whole))
 
 
@@ -58,18 +60,21 @@ def nearer(board: Board, folder: Path) -> tuple[Mapping[tuple[str, str], Ahead],
     if not path.exists():
         return {}, {}
     try:
-        rows = msgspec.convert(read_json(path), list[Kept])
+        rows = msgspec.convert(read_json(path), list[StoredComparison])
     except (ValueError, msgspec.ValidationError) as error:
         warn(f"{path} cannot be read ({error}); `tiltbench versus {folder}` makes it anew")
         return {}, {}
     for row in rows:
         if row.board == (board.target, board.budget, board.limits):
-            if any(_sum(folder / "runs" / f"{run}.npz") != own for run, own in row.draws.items()):
+            if any(
+                _sum(folder / "runs" / f"{run}.npz") != checksum
+                for run, checksum in row.draws.items()
+            ):
                 warn(f"{path} is of other draws; `tiltbench versus {folder}` compares these")
                 return {}, {}
-            found = {(p.first, p.second): Ahead(p.value, p.error) for p in row.pairs}
-            back = {(b, a): Ahead(-by.value, by.error) for (a, b), by in found.items()}
-            return {**found, **back}, row.why
+            forward = {(p.first, p.second): Ahead(p.value, p.error) for p in row.pairs}
+            reverse = {(b, a): Ahead(-by.value, by.error) for (a, b), by in forward.items()}
+            return {**forward, **reverse}, row.why
     return {}, {}
 
 

@@ -24,43 +24,45 @@ from tiltbench.report.tables.markdown import markdown
 PLOTS = "plots"
 
 
-class Done(NamedTuple):
+class Publication(NamedTuple):
     files: tuple[Path, ...]
     archive: Archive | None
     without: int  # finished runs whose draws are not there, so that their checksum is not known
 
 
-def publish(source: Path, goal: Path, archive: Path, pages: Path, join: bool = False) -> Done:
+def publish(
+    source: Path, goal: Path, archive: Path, pages: Path, join: bool = False
+) -> Publication:
     """Writes the results of `source` as the folder `goal`, and their draws as `archive`.
 
     With `join` the runs that `goal` has and `source` has not stay there: other seeds, other shards,
     of another day or machine (see `_joined`).  The archive is that of `source` alone.
     Of the pictures of `source` those go along that README.md or docs/ in the folder `pages` show.
     A published set may be its own source: its table.md is then written anew.  `goal` is replaced
-    whole, at the end, once what was written has been read back and found equal.  Raises Refused
+    whole, at the end, once what was written has been read back and is equal.  Raises Refused
     where there is nothing to publish, or a run has not been scored, before anything is touched."""
-    found = results(source)
-    if not found.published:
-        found = _whole(found, source)
-    if not found.records:
+    content = results(source)
+    if not content.published:
+        content = _whole(content, source)
+    if not content.records:
         raise Refused(f"{source} holds no records of runs; run the suite first")
-    bare = [r.id for r in found.records if r.status.finished and r.id not in found.scores]
+    bare = [r.id for r in content.records if r.status.finished and r.id not in content.scores]
     if bare:
         raise Refused(f"{len(bare)} runs of {source} are not scored; score them first")
-    records = [replace(r, traceback=_anywhere(r.traceback)) for r in found.records]
-    found = found._replace(records=records)
-    if not found.published:
-        found = found._replace(sums=sums_of(source / "runs", (r.id for r in found.records)))
-        if found.sums:
-            found = found._replace(archive=pack(source / "runs", found.sums, archive))
-        frames = frames_of(found)
-        found = found._replace(beside=written(with_beside(boards(frames), frames, source)))
+    records = [replace(r, traceback=_anywhere(r.traceback)) for r in content.records]
+    content = content._replace(records=records)
+    if not content.published:
+        content = content._replace(sums=sums_of(source / "runs", (r.id for r in content.records)))
+        if content.sums:
+            content = content._replace(archive=pack(source / "runs", content.sums, archive))
+        frames = frames_of(content)
+        content = content._replace(beside=written(with_beside(boards(frames), frames, source)))
     if join and is_published(goal):
-        found = _joined(found, read(goal))
+        content = _joined(content, read(goal))
     fresh = goal.with_name(f".{goal.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
-        _fill(fresh, found, goal.name)
+        _fill(fresh, content, goal.name)
         for name in sorted(shown(pages, goal.name)):
             if (source / PLOTS / name).is_file():
                 (fresh / PLOTS).mkdir(exist_ok=True)
@@ -71,8 +73,8 @@ def publish(source: Path, goal: Path, archive: Path, pages: Path, join: bool = F
         _replace(goal, fresh)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    finished = [record.id for record in found.records if record.status.finished]
-    return Done(files, found.archive, sum(run not in found.sums for run in finished))
+    finished = [record.id for record in content.records if record.status.finished]
+    return Publication(files, content.archive, sum(run not in content.sums for run in finished))
 
 
 def _anywhere(trace: str) -> str:
@@ -89,34 +91,34 @@ def _anywhere(trace: str) -> str:
     return re.sub(r'File "(/[^"]*)"', named, trace)
 
 
-def _whole(found: Results, source: Path) -> Results:
+def _whole(content: Results, source: Path) -> Results:
     """Without the runs whose draws are cut short, which are named on stderr."""
-    kept = [r for r in found.records if _sound(source / "runs" / f"{r.id}.json")]
+    kept = [r for r in content.records if _sound(source / "runs" / f"{r.id}.json")]
     names = {record.id for record in kept}
-    scores = {run: scored for run, scored in found.scores.items() if run in names}
-    return found._replace(records=kept, scores=scores)
+    scores = {run: scored for run, scored in content.scores.items() if run in names}
+    return content._replace(records=kept, scores=scores)
 
 
 def _sound(path: Path) -> bool:
     return not path.with_suffix(".npz").exists() or done_record(path) is not None
 
 
-def _joined(found: Results, before: Results) -> Results:
+def _joined(content: Results, before: Results) -> Results:
     """With the runs of `before` that are not there anew.  One table does not hold two settings of
-    one method: where a target and sampler were run under other settings or another allowance than
+    one method: where a target and sampler were run under other settings or another budget than
     now, the runs before are left out and counted on stderr."""
-    now = {_pair(record): _but_seed(record) for record in found.records}
-    have = {record.id for record in found.records}
+    now = {_pair(record): _but_seed(record) for record in content.records}
+    have = {record.id for record in content.records}
     others = [record for record in before.records if record.id not in have]
     kept = [r for r in others if now.get(_pair(r), _but_seed(r)) == _but_seed(r)]
     if len(kept) < len(others):
         warn(f"{len(others) - len(kept)} published runs of other settings than now are left out")
     names = {record.id for record in kept}
-    return found._replace(
-        records=[*kept, *found.records],
-        scores={**{r: s for r, s in before.scores.items() if r in names}, **found.scores},
-        sums={**{run: s for run, s in before.sums.items() if run in names}, **found.sums},
-        beside=_beside(found.beside, before.beside),
+    return content._replace(
+        records=[*kept, *content.records],
+        scores={**{r: s for r, s in before.scores.items() if r in names}, **content.scores},
+        sums={**{run: s for run, s in before.sums.items() if run in names}, **content.sums},
+        beside=_beside(content.beside, before.beside),
     )
 
 
@@ -134,21 +136,21 @@ def _but_seed(record: Record) -> dict[str, Any]:
     return {key: value for key, value in record.spec.items() if key != "seed"}
 
 
-def _fill(folder: Path, found: Results, name: str) -> None:
-    """The Parquet files and table.md.  Raises Refused where they cannot hold what was found."""
+def _fill(folder: Path, content: Results, name: str) -> None:
+    """The Parquet files and table.md.  Raises Refused where they cannot hold the results."""
     folder.mkdir(parents=True)
     try:
-        write(found, folder)
+        write(content, folder)
     except ValueError as error:
         raise Refused(f"{name} cannot be published: {error}; score it again") from error
     back = read(folder)
-    scores = {run: {**scored, "run": run} for run, scored in found.scores.items()}
-    same = back.records == found.records and back.beside == list(found.beside)
+    scores = {run: {**scored, "run": run} for run, scored in content.scores.items()}
+    same = back.records == content.records and back.beside == list(content.beside)
     if not same or _lean(back.scores) != _lean(strict(scores)):
         raise Refused(f"{name} cannot be published: what is read back is not what was written")
     frames = frames_of(back)
-    made = with_beside(boards(frames), frames, folder)
-    write_bytes(folder / "table.md", markdown(frames, made, Path(name)).encode())
+    leaderboards = with_beside(boards(frames), frames, folder)
+    write_bytes(folder / "table.md", markdown(frames, leaderboards, Path(name)).encode())
 
 
 def _lean(value: Any) -> Any:

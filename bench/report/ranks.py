@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tiltbench.plan.budget import UNLIMITED
-from tiltbench.report.compare import Cell, Verdict
+from tiltbench.report.compare import FloorStatus, ScoreSummary
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -89,8 +89,8 @@ class Judged(NamedTuple):
 
     def of(self, group: str) -> Off | None:
         """The worst of a group; None where it has no score there."""
-        own = [off for off in self.scores if off.group == group]
-        return max(own, key=lambda off: off.doublings) if own else None
+        scores = [off for off in self.scores if off.group == group]
+        return max(scores, key=lambda off: off.doublings) if scores else None
 
 
 class Ranks(NamedTuple):
@@ -118,64 +118,65 @@ def edge_of_log_Z(se: float) -> float:
     return min(max(LEAST_NATS, 2 * se), MOST_NATS) if se == se else LEAST_NATS
 
 
-def off(cell: Cell, metric: str, sd: float, broken: int = 0) -> float:
+def off(summary: ScoreSummary, metric: str, sd: float, broken: int = 0) -> float:
     """Doublings of the median over seeds; NaN where there is nothing to hold the score against.
 
     `sd` is that of the floor of the column's most draws: with fewer draws (`few`) a score counts as
     the edge of its own wider floor at least.  `broken` seeds have no score because their draws or
     weights are no numbers, and count as infinitely far off."""
     if metric in GROUPS[LOG_Z]:
-        sizes = [abs(merit) for merit in cell.merits]
-        edge = edge_of_log_Z(cell.se)
-    elif cell.verdict is Verdict.UNFIT or not cell.floored or not sd > 0:
+        sizes = [abs(merit) for merit in summary.merits]
+        edge = edge_of_log_Z(summary.se)
+    elif summary.status is FloorStatus.UNFIT or not summary.floored or not sd > 0:
         return math.nan
     else:
         edge = 2 * sd
-        sizes = [abs(merit - cell.floor_mean) for merit in cell.merits]
-        if cell.few:
-            sizes = [max(size, 2 * cell.floor_sd) for size in sizes]
+        sizes = [abs(merit - summary.floor_mean) for merit in summary.merits]
+        if summary.few:
+            sizes = [max(size, 2 * summary.floor_sd) for size in sizes]
     middle = float(np.median([*sizes, *[math.inf] * broken]))
-    found = math.inf if middle != middle else beyond(middle, edge)  # inf - inf
-    return found / 2 if metric in SQUARES else found
+    doublings = math.inf if middle != middle else beyond(middle, edge)  # inf - inf
+    return doublings / 2 if metric in SQUARES else doublings
 
 
 def judged(
-    cells: Mapping[str, Mapping[str, Cell]], broken: Mapping[tuple[str, str], int] | None = None
+    summaries: Mapping[str, Mapping[str, ScoreSummary]],
+    broken: Mapping[tuple[str, str], int] | None = None,
 ) -> dict[str, Judged]:
-    """By sampler: cells are by metric and sampler, `broken` counts seeds by metric and sampler.
-    Without a sampler none of whose scores can be held against anything."""
+    """By sampler: `summaries` are by metric and sampler, `broken` counts seeds by metric and
+    sampler.  Without a sampler none of whose scores can be held against anything."""
     gaps = broken or {}
-    found: dict[str, list[Off]] = {}
+    scores: dict[str, list[Off]] = {}
     for group, metrics in GROUPS.items():
         for metric in metrics:
-            own = cells.get(metric, {})
-            sd = _sd(own.values())
-            for sampler in dict.fromkeys([*own, *(s for m, s in gaps if m == metric)]):
-                if metric == OWN and _weighted(sampler, cells, gaps):
+            by_sampler = summaries.get(metric, {})
+            sd = _sd(by_sampler.values())
+            for sampler in dict.fromkeys([*by_sampler, *(s for m, s in gaps if m == metric)]):
+                if metric == OWN and _weighted(sampler, summaries, gaps):
                     continue
                 count = gaps.get((metric, sampler), 0)
-                if sampler in own:
-                    value = off(own[sampler], metric, sd, count)
+                if sampler in by_sampler:
+                    value = off(by_sampler[sampler], metric, sd, count)
                 else:
                     value = math.inf if group == LOG_Z or sd > 0 else math.nan
                 if not math.isnan(value):
-                    found.setdefault(sampler, []).append(Off(group, metric, value))
-    groups = [g for g in GROUPS if any(o.group == g for every in found.values() for o in every)]
+                    scores.setdefault(sampler, []).append(Off(group, metric, value))
+    groups = [g for g in GROUPS if any(o.group == g for every in scores.values() for o in every)]
     return {
         sampler: Judged(tuple(every), tuple(g for g in groups if all(o.group != g for o in every)))
-        for sampler, every in found.items()
+        for sampler, every in scores.items()
     }
 
 
 def _weighted(
-    sampler: str, cells: Mapping[str, Mapping[str, Cell]], gaps: Mapping[Any, int]
+    sampler: str, summaries: Mapping[str, Mapping[str, ScoreSummary]], gaps: Mapping[Any, int]
 ) -> bool:
-    return sampler in cells.get("log_Z_err", {}) or ("log_Z_err", sampler) in gaps
+    return sampler in summaries.get("log_Z_err", {}) or ("log_Z_err", sampler) in gaps
 
 
-def _sd(cells: Iterable[Cell]) -> float:
+def _sd(summaries: Iterable[ScoreSummary]) -> float:
     """The standard deviation of the floor of the most draws; NaN where there is none."""
-    known = [c for c in cells if c.floored and c.verdict is not Verdict.UNFIT]
+    known = [c for c in summaries if c.floored and c.status is not FloorStatus.UNFIT]
     return max(known, key=lambda c: (c.draws, -c.floor_sd)).floor_sd if known else math.nan
 
 
@@ -195,14 +196,14 @@ Cut = Callable[[Mapping[str, Any]], tuple[str, float] | None]
 
 
 def orders(
-    runs: DataFrame, found: Mapping[str, Judged], curves: Mapping[str, Mapping[str, Any]]
+    runs: DataFrame, judgements: Mapping[str, Judged], curves: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Ranks]:
-    """Ranks of one leaderboard's samplers: at the end of the allowance, with a gradient priced at
+    """Ranks of one leaderboard's samplers: at the end of the budget, with a gradient priced at
     2 values, at equal calls and at equal compute.
 
-    No rank for a sampler of which a run has made no training step.  The bill with gradients at 2
+    No rank for a sampler of which a run has made no training step.  The cost with gradients at 2
     counts max(values, grads) + grads: a value and a gradient taken together cost 2, a value alone
-    1; a method whose bill exceeds the allowance is read where it meets it.  At equal calls
+    1; a method whose cost exceeds the budget is read where it meets it.  At equal calls
     (compute) everybody is read at the least calls (flops) that a learned method of the table has
     spent, a method with parameters that finished; spends within 5 % of it are equal to it.  Nobody
     has such a rank where no method is learned, or no learned one has flops on record.
@@ -211,11 +212,11 @@ def orders(
     doublings of the curve's worst score at that spend less those at its end, the median over seeds,
     where positive.  No such rank where the curve is missing."""
     trained = runs.groupby("sampler")["trained"].all()
-    fit = {name: mine for name, mine in found.items() if trained.get(name, False)}
+    fit = {name: mine for name, mine in judgements.items() if trained.get(name, False)}
     full = {name: mine.doublings for name, mine in fit.items()}
     whys: dict[str, list[str]] = {str(name): [] for name in trained.index}
     for name in whys:
-        if name not in found:
+        if name not in judgements:
             whys[name].append("no score to go by")
         elif name not in fit:
             whys[name].append("a run did not train for a step")
@@ -236,7 +237,7 @@ def orders(
         return cutted
 
     limited = bool((runs["budget"] < UNLIMITED).all())
-    priced = read(_bill if limited else None, UNPRICED)
+    priced = read(_priced_cut if limited else None, UNPRICED)
     calls = read(_least(runs, "calls"), UNREAD.format("calls"))
     compute = read(_least(runs, "flops"), UNREAD.format("compute"))
     return {
@@ -277,12 +278,12 @@ def _spend(run: Mapping[str, Any], axis: str) -> float:
     return _calls(run) if axis == "calls" else float(run["flops"])
 
 
-def _bill(run: Mapping[str, Any]) -> tuple[str, float] | None:
+def _priced_cut(run: Mapping[str, Any]) -> tuple[str, float] | None:
     calls = _calls(run)
-    bill = calls + run["grads"]
-    if bill <= run["budget"]:
+    cost = calls + run["grads"]
+    if cost <= run["budget"]:
         return None
-    return "calls", max(calls * run["budget"] / bill, 1)
+    return "calls", max(calls * run["budget"] / cost, 1)
 
 
 def _least(runs: DataFrame, axis: str) -> Cut | None:
@@ -305,8 +306,8 @@ def equal_spend(runs: DataFrame, axis: str) -> float:
     if learned.empty:
         return math.nan
     spends = {
-        name: np.median([_spend(run, axis) for _, run in own.iterrows()])
-        for name, own in learned.groupby("sampler")
+        name: np.median([_spend(run, axis) for _, run in rows.iterrows()])
+        for name, rows in learned.groupby("sampler")
     }
     return float(min((s for s in spends.values() if s == s), default=math.nan))
 
@@ -370,14 +371,14 @@ def _floored(curve: Mapping[str, Any], key: str, floor: str) -> list[float]:
 # beside the base
 
 
-def behind(found: Mapping[str, Judged], untrained: str | None) -> dict[str, str]:
+def behind(judgements: Mapping[str, Judged], untrained: str | None) -> dict[str, str]:
     """By sampler: in what it is not better than the untrained base, one sentence; by the rule, and
     by each distance between the laws of the draws.  A score within its edge cannot be better, and
     has no mark."""
-    if untrained is None or untrained not in found:
+    if untrained is None or untrained not in judgements:
         return {}
-    base, made = found[untrained], {}
-    for name, mine in found.items():
+    base, sentences = judgements[untrained], {}
+    for name, mine in judgements.items():
         if name == untrained:
             continue
         pairs = [("in its worst score", mine.worst, base.worst)]
@@ -391,8 +392,8 @@ def behind(found: Mapping[str, Judged], untrained: str | None) -> dict[str, str]
             if a.doublings > 0 and a.doublings >= b.doublings
         ]
         if parts:
-            made[name] = " and ".join(parts)
-    return made
+            sentences[name] = " and ".join(parts)
+    return sentences
 
 
 def times(doublings: float) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tiltbench.report.board import cells_of
+from tiltbench.report.board import summaries
 from tiltbench.report.frame import Frames
 from tiltbench.report.ranks import Judged, broken_seeds, judged
 
@@ -41,7 +41,7 @@ class Method(NamedTuple):
         return tuple(dict.fromkeys(key for each in self.settings for key in each.params))
 
 
-class Best(NamedTuple):
+class BestSetting(NamedTuple):
     method: Method
     setting: Setting
     shown: Mapping[str, Judged]  # by target, on the seeds that did not choose
@@ -53,22 +53,22 @@ class Choice(NamedTuple):
     chosen_on: tuple[int, ...]  # seeds; () where there are too few to choose and to show
     shown_on: tuple[int, ...]
     targets: tuple[str, ...]
-    best: tuple[Best, ...]  # () also where nothing is known to choose by
+    best: tuple[BestSetting, ...]  # () also where nothing is known to choose by
 
 
 def methods(frames: Frames) -> list[Method]:
     """By the sampler's registered name and the parts that make it another method, in the order of
     the records; settings by their labels.  A method of one setting goes by its label."""
-    found: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+    by_method: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
     for record in frames.records:
         given = record.spec["sampler"]
         if given["name"] != IMPORTED:
             params = dict(_flat(given["params"]))
             key = given["name"], *(str(params.get(part)) for part in METHODICAL)
-            found.setdefault(key, {}).setdefault(record.labels["sampler"], params)
+            by_method.setdefault(key, {}).setdefault(record.labels["sampler"], params)
     return [
         Method(name, tuple(_settings(name, mine)))
-        for key, mine in found.items()
+        for key, mine in by_method.items()
         for name in [key[0] if len(mine) > 1 else next(iter(mine))]
     ]
 
@@ -90,11 +90,11 @@ def _settings(name: str, by_label: Mapping[str, Mapping[str, Any]]) -> Iterator[
     for label, params in by_label.items():
         mine = {key: params[key] for key in differ if key in params}
         yield Setting(
-            label, mine, ", ".join([name, *(_said(k, v, differ) for k, v in mine.items())])
+            label, mine, ", ".join([name, *(_short(k, v, differ) for k, v in mine.items())])
         )
 
 
-def _said(key: str, value: Any, among: Sequence[str]) -> str:
+def _short(key: str, value: Any, among: Sequence[str]) -> str:
     """`lr .01`; of a parameter of a part its last word, where no other ends in it."""
     last = key.rpartition(".")[2]
     clear = sum(other.rpartition(".")[2] == last for other in among) == 1
@@ -115,7 +115,7 @@ def varied(frames: Frames) -> bool:
 
 
 def choice(frames: Frames) -> Choice:
-    """The best setting of every method, of each target at its largest allowance."""
+    """The best setting of every method, of each target at its largest budget."""
     scores = _largest(frames.scores)
     seeds = sorted({int(seed) for seed in scores["seed"]})
     half = len(seeds) // 2
@@ -130,7 +130,7 @@ def choice(frames: Frames) -> Choice:
     for method in methods(frames):
         setting = _best(method, targets, first)
         shown = {t: second[t][setting.label] for t in targets if setting.label in second[t]}
-        best.append(Best(method, setting, shown))
+        best.append(BestSetting(method, setting, shown))
     return Choice(chosen_on, shown_on, targets, tuple(best))
 
 
@@ -138,20 +138,20 @@ def standings(scores: DataFrame, seeds: Sequence[int]) -> dict[str, dict[str, Ju
     """By target and sampler, on these seeds."""
     mine = scores[scores["seed"].isin(seeds)]
     return {
-        str(target): judged(cells_of(own), broken_seeds(own))
-        for target, own in mine.groupby("target", sort=False)
+        str(target): judged(summaries(rows), broken_seeds(rows))
+        for target, rows in mine.groupby("target", sort=False)
     } | {str(t): {} for t in set(scores["target"]) - set(mine["target"])}
 
 
 def _best(
-    method: Method, targets: Sequence[str], found: Mapping[str, Mapping[str, Judged]]
+    method: Method, targets: Sequence[str], judgements: Mapping[str, Mapping[str, Judged]]
 ) -> Setting:
     from scipy.stats import rankdata
 
     rows = []
     for target in targets:
         off = [
-            found[target][s.label].doublings if s.label in found[target] else math.inf
+            judgements[target][s.label].doublings if s.label in judgements[target] else math.inf
             for s in method.settings
         ]
         if min(off) < math.inf:
@@ -160,6 +160,6 @@ def _best(
 
 
 def _largest(scores: DataFrame) -> DataFrame:
-    """Of each target the rows of its largest allowance."""
+    """Of each target the rows of its largest budget."""
     most = scores.groupby("target")["budget"].transform("max")
     return scores[scores["budget"] == most]

@@ -9,7 +9,7 @@ from statistics import mean, median
 from typing import NamedTuple
 
 from tiltbench.plan.suite import UNTRAINED
-from tiltbench.report.board import Board, Row
+from tiltbench.report.board import Board, SamplerRow
 from tiltbench.report.compare import SEEDS_FOR_BOLD
 from tiltbench.report.ranks import DISTANCE, times
 from tiltbench.report.tables.legend import BEHIND, NOT_BETTER, brief
@@ -20,7 +20,7 @@ NAME = 30  # characters of a sampler's name
 
 
 class Standing(NamedTuple):
-    """One sampler over all boards (a target at an allowance)."""
+    """One sampler over all boards (a target at a budget)."""
 
     sampler: str
     rank: float  # mean; NaN where no board ranks it
@@ -39,8 +39,8 @@ def standings(boards: Sequence[Board]) -> list[Standing]:
     """Best first.  Where a sampler has runs but no rank (they failed) it counts as the last of its
     board; where its method does not apply, not at all."""
     names = dict.fromkeys(row.sampler for board in boards for row in board.rows)
-    made = [_standing(name, boards) for name in names]
-    return sorted(made, key=lambda s: (math.isnan(s.rank), s.rank, -s.floor, s.sampler))
+    unsorted = [_standing(name, boards) for name in names]
+    return sorted(unsorted, key=lambda s: (math.isnan(s.rank), s.rank, -s.floor, s.sampler))
 
 
 def _standing(name: str, boards: Sequence[Board]) -> Standing:
@@ -78,14 +78,14 @@ def _ranks(board: Board) -> bool:
     return any(row.ranks is not None and row.ranks.rank is not None for row in board.rows)
 
 
-def _at(row: Row) -> bool:
+def _at(row: SamplerRow) -> bool:
     return row.judged is not None and row.judged.level
 
 
 def leaderboard(boards: Sequence[Board]) -> str:
     """At most SHOWN samplers and the exact draws, 100 columns wide, with the conclusion below.
 
-    Of each target the table of its largest allowance: a rank in a table of two is no rank in
+    Of each target the table of its largest budget: a rank in a table of two is no rank in
     one of ten."""
     boards, left = widest(boards)
     rows = standings(boards)
@@ -129,12 +129,12 @@ def widest(boards: Sequence[Board]) -> tuple[list[Board], list[str]]:
 
 
 def _shown(rows: Sequence[Standing]) -> list[Standing]:
-    """The first SHOWN; the untrained base in the place of the last where it stands further down."""
+    """The first SHOWN; the untrained base instead of the last where it stands further down."""
     base = [row for row in rows[SHOWN:] if row.sampler == UNTRAINED]
     return [*rows[: SHOWN - len(base)], *base]
 
 
-class Column(NamedTuple):
+class ConsoleColumn(NamedTuple):
     head: str
     cell: Callable[[Standing], str]
     exact: Callable[[int], str] = lambda boards: ""  # of exact draws, on so many boards
@@ -142,21 +142,21 @@ class Column(NamedTuple):
 
 
 COLUMNS = (
-    Column("sampler", lambda s: _name(s.sampler), lambda boards: "exact draws"),
-    Column("mean rank", lambda s: "-" if math.isnan(s.rank) else f"{s.rank:.1f}"),
-    Column(
+    ConsoleColumn("sampler", lambda s: _name(s.sampler), lambda boards: "exact draws"),
+    ConsoleColumn("mean rank", lambda s: "-" if math.isnan(s.rank) else f"{s.rank:.1f}"),
+    ConsoleColumn(
         "worst/floor", lambda s: "-" if math.isnan(s.off) else times(s.off), lambda _: times(0.0)
     ),
-    Column(
+    ConsoleColumn(
         "all at floor",
         lambda s: f"{s.floor} of {s.boards}" if s.boards else "-",
         lambda boards: f"{boards} of {boards}",
     ),
-    Column("by distance", lambda s: str(s.law) if s.boards else "-", str),
-    Column(BEHIND, lambda s: str(s.behind), shown=lambda rows: any(s.behind for s in rows)),
-    Column("finished", lambda s: f"{s.finished} of {s.runs}"),
-    Column("calls", lambda s: "-" if math.isnan(s.calls) else brief(s.calls)),
-    Column(
+    ConsoleColumn("by distance", lambda s: str(s.law) if s.boards else "-", str),
+    ConsoleColumn(BEHIND, lambda s: str(s.behind), shown=lambda rows: any(s.behind for s in rows)),
+    ConsoleColumn("finished", lambda s: f"{s.finished} of {s.runs}"),
+    ConsoleColumn("calls", lambda s: "-" if math.isnan(s.calls) else brief(s.calls)),
+    ConsoleColumn(
         "flops",
         lambda s: "-" if math.isnan(s.flops) else f"{s.flops:.1g}",
         shown=lambda rows: any(not math.isnan(s.flops) for s in rows),
@@ -194,7 +194,7 @@ def conclusion(rows: Sequence[Standing], boards: Sequence[Board], ranked: int) -
     verb = "ranks" if len(first) == 1 else "rank"
     lead = f"{_listed([row.sampler for row in first])} {verb} first"
     by = f" (mean rank {first[0].rank:.1f})" if ranked > 1 else ""
-    seeds = max(len(c.seeds) for board in boards for row in board.rows for c in row.cells.values())
+    seeds = max(len(c.seeds) for board in boards for row in board.rows for c in row.scores.values())
     few = (
         f" ({_count(seeds, 'seed')}; significance is tested from {SEEDS_FOR_BOLD} on)"
         if seeds < SEEDS_FOR_BOLD
@@ -217,7 +217,7 @@ def _certify(boards: Sequence[Board]) -> str:
 
 def learned(rows: Sequence[Standing], boards: Sequence[Board]) -> list[str]:
     """A sentence on the methods that train a network, where there are two or more: whose draws
-    cannot be told from exact ones by distance, on which target, and which ranks first of them."""
+    lie within the noise floor by distance, on which target, and which ranks first of them."""
     mine = {row.sampler for board in boards for row in board.rows if row.spent.parameters > 0}
     at = {}
     for board in boards:

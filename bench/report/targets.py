@@ -13,14 +13,14 @@ from tiltbench.targets.target import Target
 
 def targets_of(records: Sequence[Record], runs: Path) -> dict[str, Target]:
     """By label; targets that cannot be rebuilt here (a plug-in that has moved) are left out."""
-    found: dict[str, Target] = {}
+    targets: dict[str, Target] = {}
     for record in records:
         label = record.labels["target"]
-        if label not in found:
+        if label not in targets:
             try:
                 target = build_target(located(record, runs))
                 target.truth()
-                found[label] = target
+                targets[label] = target
             except Exception:  # the scores of its runs say why
                 continue
-    return found
+    return targets

@@ -11,7 +11,7 @@ from pandas import DataFrame
 from tiltbench import estimators
 from tiltbench.metric import KINDS, NOISED, Outcome, Unknown
 from tiltbench.plan.spec import METRICS, build_target, spec
-from tiltbench.report.compare import cell
+from tiltbench.report.compare import summarise
 from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import Estimate, Unbounded
 from tiltbench.score.floor import (
@@ -635,5 +635,5 @@ def test_a_value_without_an_error_says_why():
              "floor_n": math.nan, "unfit": False, "reason": ""},
         ]
     )  # fmt: skip
-    assert cell(rows, ALL["log_Z_err"]).barless
-    assert not cell(rows[1:], ALL["log_Z_err"]).barless
+    assert summarise(rows, ALL["log_Z_err"]).barless
+    assert not summarise(rows[1:], ALL["log_Z_err"]).barless

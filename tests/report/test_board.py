@@ -8,14 +8,14 @@ from tests.tools.made_runs import (
 )
 from tests.tools.result_sets import put
 from tiltbench.report.board import boards
-from tiltbench.report.compare import Verdict
+from tiltbench.report.compare import FloorStatus
 from tiltbench.report.frame import collect
 from tiltbench.report.tables.latex import latex
 from tiltbench.report.tables.markdown import markdown
 from tiltbench.report.tables.misled import misled
 
 
-def test_a_run_of_another_allowance_stands_in_another_table(tmp_path, fabricated):
+def test_a_run_of_another_budget_stands_in_another_table(tmp_path, fabricated):
     frames = collect(fabricated)
     table = markdown(frames, boards(frames), fabricated)
     write(tmp_path / "runs", "exact", 0)
@@ -27,9 +27,9 @@ def test_a_run_of_another_allowance_stands_in_another_table(tmp_path, fabricated
     assert cost_rows(table)["exact"]["training: values"] == "1,000"
     for limits in ({}, {"flops": 2e11}, {"seconds": 60.0}):
         put(tmp_path / "limits", "it", 0, {"w2": 1.0}, limits=limits)
-    made = boards(collect(tmp_path / "limits"))
-    assert [len(b.rows) for b in made] == [1, 1, 1]
-    assert {b.allowed for b in made} == {
+    leaderboards = boards(collect(tmp_path / "limits"))
+    assert [len(b.rows) for b in leaderboards] == [1, 1, 1]
+    assert {b.allowed for b in leaderboards} == {
         "1,000 calls", "1,000 calls, 2e+11 flops", "1,000 calls, 60 s"
     }  # fmt: skip
 
@@ -46,8 +46,8 @@ def test_fewer_draws_gain_nothing_from_their_wider_floor(tmp_path):
         put(tmp_path, "near", seed, {"energy_distance": (0.1, floored(0.01, 0.005, 1000))})
     (board,) = boards(collect(tmp_path))
     rows = {row.sampler: row for row in board.rows}
-    cells = {name: row.cells["energy_distance"] for name, row in rows.items()}
-    assert cells["few"].verdict is Verdict.FEW and cells["few"].few
+    cells = {name: row.scores["energy_distance"] for name, row in rows.items()}
+    assert cells["few"].status is FloorStatus.FEW and cells["few"].few
     assert [rows[n].ranks.rank for n in ("at", "near", "few")] == [1, 2, 3]  # 0.03 + 2 * 0.05
     assert rows["at"].best and not rows["few"].best and not rows["near"].best
     text = markdown(collect(tmp_path), [board], tmp_path)
@@ -59,7 +59,7 @@ def test_what_a_row_spent_stands_beside_what_it_might(tmp_path):
     put(tmp_path, "some", 0, {"energy_distance": 1.0}, train=[700, 90])
     put(tmp_path, "all", 0, {"energy_distance": 1.0})
     (board,) = boards(collect(tmp_path))
-    assert board.allowance == "budget: 1,000 calls; spent in training: 700 to 1,000 calls"
+    assert board.budget_summary == "budget: 1,000 calls; spent in training: 700 to 1,000 calls"
     text = markdown(collect(tmp_path), [board], tmp_path)
     rows = cost_rows(text)
     spent = [(rows[n]["training: values"], rows[n]["training: gradients"]) for n in ("some", "all")]
@@ -71,9 +71,9 @@ def test_own_estimates_of_log_z_must_own_their_errors(tmp_path):
     record = put(tmp_path, "sure", 0, {"log_Z_own_err": -10.05})
     put(tmp_path, "honest", 0, {"log_Z_own_err": -0.02})
     path = tmp_path / "runs" / f"{record.id}.scores.json"
-    found = json.loads(path.read_text())
-    found["scores"]["log_Z_own_err"]["se"] = 0.34
-    path.write_text(json.dumps(found))
+    stored = json.loads(path.read_text())
+    stored["scores"]["log_Z_own_err"]["se"] = 0.34
+    path.write_text(json.dumps(stored))
     (one,) = misled(collect(tmp_path))
     assert one.sampler == "sure" and "it states log Z to ±0.34" in one.sentence("x", "y")
     assert "its own log Z is off by -10.05 nats (30 of its standard errors)" in one.sentence(
@@ -86,9 +86,9 @@ def test_every_side_of_log_z_stands_in_the_overview_and_no_overlap_is_a_dash(tmp
     put(tmp_path, "meets", 0, sides)
     record = put(tmp_path, "apart", 0, sides)
     path = tmp_path / "runs" / f"{record.id}.scores.json"
-    found = json.loads(path.read_text())
-    found["scores"]["log_Z_bar_err"]["se"] = 1e53
-    path.write_text(json.dumps(found))
+    stored = json.loads(path.read_text())
+    stored["scores"]["log_Z_bar_err"]["se"] = 1e53
+    path.write_text(json.dumps(stored))
     frames = collect(tmp_path)
     text = markdown(frames, boards(frames), tmp_path)
     assert "| `meets` | -1 / 2 / 0.5 |" in text and "| `apart` | -1 / 2 / – |" in text
@@ -107,5 +107,7 @@ def test_a_seed_run_twice_is_two_rows_not_two_seeds(tmp_path):
 def test_scores_of_metrics_that_are_gone_are_named(tmp_path, capsys):
     put(tmp_path, "it", 0, {"w2": 1.0, "worst_mean": 2.0})
     assert set(collect(tmp_path).scores["metric"]) == {"w2"}
-    said = capsys.readouterr().err
-    assert "worst_mean are left out" in said and "1 of 1 runs were scored by other code" in said
+    printed = capsys.readouterr().err
+    assert (
+        "worst_mean are left out" in printed and "1 of 1 runs were scored by other code" in printed
+    )

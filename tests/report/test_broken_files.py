@@ -13,15 +13,18 @@ def test_broken_files_are_a_reason_and_the_others_go_on(tmp_path, capsys):
     spoil(runs / f"{bad}.npz")
     cut(runs / f"{uneven}.curve.npz")
     assert score(tmp_path, jobs=1) == 4
-    found = read_scores(runs, bad)
-    assert all(f"{bad}.npz cannot be read" in f["reason"] for f in found["scores"].values())
-    found = read_scores(runs, uneven)
-    assert found["scores"]["w2"]["value"] > 0 and found["curve"] is None
+    scores = read_scores(runs, bad)
+    assert all(f"{bad}.npz cannot be read" in f["reason"] for f in scores["scores"].values())
+    scores = read_scores(runs, uneven)
+    assert scores["scores"]["w2"]["value"] > 0 and scores["curve"] is None
     cut(runs / f"{unscored}.scores.json")
     capsys.readouterr()
     table = report(tmp_path).read_text(encoding="utf-8")
-    said = capsys.readouterr().err
-    assert f"{unscored}.scores.json holds no scores" in said and f"{bad}.npz cannot be read" in said
+    printed = capsys.readouterr().err
+    assert (
+        f"{unscored}.scores.json holds no scores" in printed
+        and f"{bad}.npz cannot be read" in printed
+    )
     assert f"{uneven}.curve.npz cannot be scored" in table and f"{bad}.npz cannot be read" in table
     assert (tmp_path / "plots" / "summary.png").exists()
     assert score(tmp_path, jobs=1) == 1  # the truncated one

@@ -7,38 +7,38 @@ import numpy as np
 from tiltbench.report.compare import best
 
 
-def made_cell(values, mean=math.nan, sd=math.nan, low=None):
-    from tiltbench.report.compare import Cell, verdict
+def score_summary(values, mean=math.nan, sd=math.nan, low=None):
+    from tiltbench.report.compare import ScoreSummary, floor_status
 
     middle = float(np.median(values))
-    seen = verdict(middle, mean, sd)
-    return Cell(middle, min(values), max(values), math.nan, mean, sd, seen,
+    seen = floor_status(middle, mean, sd)
+    return ScoreSummary(middle, min(values), max(values), math.nan, mean, sd, seen,
                 tuple(range(len(values))), tuple(values))  # fmt: skip
 
 
-def test_bold_means_not_told_apart_from_the_best():
+def test_bold_means_not_significantly_different_from_the_best():
 
     noise = np.random.default_rng(0).normal(0, 0.1, 5)
     cells = {
-        "a": made_cell(1.0 + noise),
-        "b": made_cell(1.01 + noise[::-1]),
-        "c": made_cell(3.0 + noise),
+        "a": score_summary(1.0 + noise),
+        "b": score_summary(1.01 + noise[::-1]),
+        "c": score_summary(3.0 + noise),
     }
     assert best(cells) == {"a", "b"}
-    assert best({name: made_cell(c.merits[:3]) for name, c in cells.items()}) == set()
+    assert best({name: score_summary(c.merits[:3]) for name, c in cells.items()}) == set()
 
 
 def test_scores_at_the_floor_tie_and_below_it_never_win():
 
     cells = {
-        "at": made_cell([1.0, 1.1, 0.9, 1.0, 1.05], 1.0, 0.1),
-        "at too": made_cell([1.15, 1.2, 1.1, 1.15, 1.1], 1.0, 0.1),
-        "above": made_cell([1.3, 1.31, 1.3, 1.3, 1.3], 1.0, 0.1),
-        "below": made_cell([0.5, 0.5, 0.5, 0.5, 0.5], 1.0, 0.1),
+        "at": score_summary([1.0, 1.1, 0.9, 1.0, 1.05], 1.0, 0.1),
+        "at too": score_summary([1.15, 1.2, 1.1, 1.15, 1.1], 1.0, 0.1),
+        "above": score_summary([1.3, 1.31, 1.3, 1.3, 1.3], 1.0, 0.1),
+        "below": score_summary([0.5, 0.5, 0.5, 0.5, 0.5], 1.0, 0.1),
     }
     assert best(cells) == {"at", "at too"}
     del cells["at"], cells["at too"]
-    few = made_cell([1.25] * 5, 1.0, 0.1)._replace(few=True)  # of fewer draws than the others
+    few = score_summary([1.25] * 5, 1.0, 0.1)._replace(few=True)  # of fewer draws than the others
     assert best({**cells, "few": few}) == {"above"}
 
 
@@ -51,12 +51,12 @@ def test_holm_corrects_for_the_number_of_comparisons():
 
 
 def test_holm_with_paired_t_is_wrong_at_most_as_often_as_stated():
-    """Four samplers of one law: how often is any told apart from the best of five seeds?  Choosing
-    the best by the data costs something; the rate stays near the level."""
+    """Four samplers of one law: how often is any significantly different from the best
+    of five seeds?  Choosing the best by the data costs something; the rate stays near the level."""
 
     rng = np.random.default_rng(1)
     wrong = 0
     for _ in range(300):
         table = rng.normal(0, 1, (4, 5))
-        wrong += len(best({str(i): made_cell(row) for i, row in enumerate(table)})) < 4
+        wrong += len(best({str(i): score_summary(row) for i, row in enumerate(table)})) < 4
     assert wrong / 300 < 0.12

@@ -25,8 +25,8 @@ def both(tmp_path, a, b, **more):
     return tmp_path / "a", tmp_path / "b"
 
 
-def change_of(found, metric):
-    return next(row for row in found.rows if row.metric == metric)
+def change_of(comparison, metric):
+    return next(row for row in comparison.rows if row.metric == metric)
 
 
 @pytest.mark.parametrize(
@@ -48,10 +48,10 @@ def test_changes_are_named(tmp_path, metric, a, b, change):
     def scores(level, noise):
         return lambda seed: {metric: (level + small * noise[seed], floor), "grad_var": level}
 
-    found = compare(*both(tmp_path, scores(a, NOISE[0]), scores(b, NOISE[1])))
-    (row,) = found.rows  # what is not ranked is not compared
+    comparison = compare(*both(tmp_path, scores(a, NOISE[0]), scores(b, NOISE[1])))
+    (row,) = comparison.rows  # what is not ranked is not compared
     assert row.change is change and row.seeds == 5
-    assert found.worse == (change is Change.WORSE)
+    assert comparison.worse == (change is Change.WORSE)
     if change in (Change.WORSE, Change.ALIKE):
         values = [level + small * noise for level, noise in zip((a, b), NOISE, strict=True)]
         assert row.p == pytest.approx(stats.ttest_rel(*values).pvalue)
@@ -59,9 +59,11 @@ def test_changes_are_named(tmp_path, metric, a, b, change):
 
 def test_the_same_numbers_are_no_test(tmp_path):
     a, b = both(tmp_path, lambda s: {"w2": 1.0 + s}, lambda s: {"w2": 1.0 + s})
-    found = compare(a, b)
-    assert change_of(found, "w2").change is Change.SAME and math.isnan(change_of(found, "w2").p)
-    assert "scores: 1 the same numbers." in sentences(found, ("a", "b"))
+    comparison = compare(a, b)
+    assert change_of(comparison, "w2").change is Change.SAME and math.isnan(
+        change_of(comparison, "w2").p
+    )
+    assert "scores: 1 the same numbers." in sentences(comparison, ("a", "b"))
 
 
 def test_many_comparisons_are_corrected_for(tmp_path):
@@ -73,14 +75,14 @@ def test_many_comparisons_are_corrected_for(tmp_path):
                 value = float(1 + 0.1 * rng.normal())
                 scores = {"w2": value, "mmd": float(1 + 0.1 * rng.normal())}
                 put(tmp_path / name, f"s{sampler:02}", seed, scores)
-    found = compare(tmp_path / "a", tmp_path / "b")
-    assert {row.change for row in found.rows} == {Change.ALIKE} and not found.worse
-    assert min(row.p for row in found.rows) < 0.05
-    said = sentences(found, ("A", "B"))
-    assert "of 40 tests chance alone gives about 2)" in said and "Holm over all of them" in said
+    comparison = compare(tmp_path / "a", tmp_path / "b")
+    assert {row.change for row in comparison.rows} == {Change.ALIKE} and not comparison.worse
+    assert min(row.p for row in comparison.rows) < 0.05
+    text = sentences(comparison, ("A", "B"))
+    assert "of 40 tests chance alone gives about 2)" in text and "Holm over all of them" in text
 
 
-def test_what_is_gone_or_fails_is_told(tmp_path):
+def test_what_is_gone_or_fails_is_reported(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
     for seed in SEEDS:
         put(a, "gone", seed, {"w2": 1.0})
@@ -88,17 +90,17 @@ def test_what_is_gone_or_fails_is_told(tmp_path):
         end = {"status": Status.DIVERGED, "reason": "nan"} if seed == 2 else {}
         put(b, "fails", seed, {"w2": 1.0}, commit="b" * 40, **end)
         put(b, "new", seed, {"w2": 1.0}, commit="b" * 40)
-    found = compare(a, b)
-    said = sentences(found, ("A", "B"))
-    assert found.worse and [row.sampler for row in found.rows] == ["fails"]
-    assert found.rows[0].change is Change.SAME and found.rows[0].seeds == 4
+    comparison = compare(a, b)
+    text = sentences(comparison, ("A", "B"))
+    assert comparison.worse and [row.sampler for row in comparison.rows] == ["fails"]
+    assert comparison.rows[0].change is Change.SAME and comparison.rows[0].seeds == 4
     for line in (
         "gmm9 (1,000) · fails: finished in A, not in B: seed 2",
         "gmm9 (1,000) · gone: recorded in A only: seed 0, 1, 2, 3, 4",
         "gmm9 (1,000) · new: recorded in B only: seed 0, 1, 2, 3, 4",
         "commit: aaaaaaaaaaaa  ->  bbbbbbbbbbbb",
     ):
-        assert line in said
+        assert line in text
     assert "in B only" not in sentences(compare(a, a), ("A", "A"))
 
 
@@ -112,17 +114,17 @@ def test_what_cannot_be_compared_is_not(tmp_path):
             | ({"mmd": 1.5 + s} if s < 2 else {})
         ),
     )
-    found = compare(a, b)
-    whys = {row.metric: row.why for row in found.rows}
+    comparison = compare(a, b)
+    whys = {row.metric: row.why for row in comparison.rows}
     assert "other numbers of draws" in whys["energy_distance"] and "common seeds" in whys["mmd"]
     put(b, "it", 0, {"obs_z": 1.0}, of=GMM9)
-    found = compare(a, b)
-    assert "scored in B only: obs_z" in found.differs
+    comparison = compare(a, b)
+    assert "scored in B only: obs_z" in comparison.differs
     for seed in SEEDS:
         put(tmp_path / "c", "it", seed, {"w2": 3.0}, version=2)
-    found = compare(a, tmp_path / "c")
-    assert "gmm9 has another version: not compared" in found.differs
-    (row,) = found.rows
+    comparison = compare(a, tmp_path / "c")
+    assert "gmm9 has another version: not compared" in comparison.differs
+    (row,) = comparison.rows
     assert row.change is Change.UNTESTED and "version" in row.why and row.b == 3
 
 
@@ -132,11 +134,11 @@ def test_the_command_ends_as_it_says(tmp_path, capsys):
         lambda s: {"w2": 1.0 + 0.01 * NOISE[0, s], "mmd": 1.0 + NOISE[0, s]},
         lambda s: {"w2": 2.0 + 0.01 * NOISE[1, s], "mmd": 1.0 + NOISE[1, s]},
     )
-    made = tmp_path / "all.csv"
-    assert main(["diff", str(a), str(b), "--csv", str(made)]) == 1
-    said = capsys.readouterr().out
-    assert "WORSE (1)" in said and "gmm9 (1,000) · it · w2: " in said
-    with made.open(encoding="utf-8") as file:
+    table = tmp_path / "all.csv"
+    assert main(["diff", str(a), str(b), "--csv", str(table)]) == 1
+    text = capsys.readouterr().out
+    assert "WORSE (1)" in text and "gmm9 (1,000) · it · w2: " in text
+    with table.open(encoding="utf-8") as file:
         rows = {row["metric"]: row["change"] for row in csv.DictReader(file)}
     assert rows == {"w2": "worse", "mmd": "not significant"}
     assert main(["diff", str(a), str(b), "--metrics", "mmd"]) == 0

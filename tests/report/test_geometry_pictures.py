@@ -12,7 +12,7 @@ from tiltbench.records.files import write_arrays
 from tiltbench.records.record import Record, Status, write_outcome, write_record
 from tiltbench.records.store import read_scores
 from tiltbench.report import report
-from tiltbench.report.board import cells_of
+from tiltbench.report.board import summaries
 from tiltbench.report.frame import collect
 from tiltbench.report.pictures import strips
 from tiltbench.report.pictures.particles import HALF, particles
@@ -143,10 +143,10 @@ def source(seed):
 
 
 def test_each_kind_of_target_has_its_own_pictures(folder, table):
-    made = {path.name for path in (folder / "plots").iterdir()}
-    assert {"balls.particles.png", "sea.lattice.png", "chain.lattice.png"} <= made
-    assert not {"balls.lattice.png", "sea.particles.png", "chain.particles.png"} & made
-    for name in made:
+    names = {path.name for path in (folder / "plots").iterdir()}
+    assert {"balls.particles.png", "sea.lattice.png", "chain.lattice.png"} <= names
+    assert not {"balls.lattice.png", "sea.particles.png", "chain.particles.png"} & names
+    for name in names:
         assert (folder / "plots" / name).read_bytes().startswith(b"\x89PNG")
 
 
@@ -176,10 +176,10 @@ def test_metrics_of_the_kind_stand_in_the_table_and_others_are_not_mentioned(tab
 
 def test_a_reference_too_small_for_a_floor_says_so(folder, table):
     """130 points: 80 draws can be scored, a floor would need 160."""
-    found = scores_of(folder, "balls", "good")["scores"]
-    assert found["energy_w2"]["value"] > 0 and "floor" not in found["energy_w2"]
-    assert "cannot be had of 130" in found["energy_w2"]["no_floor"]
-    assert "no_floor" not in found["magnetisation_err"]
+    stored = scores_of(folder, "balls", "good")["scores"]
+    assert stored["energy_w2"]["value"] > 0 and "floor" not in stored["energy_w2"]
+    assert "cannot be had of 130" in stored["energy_w2"]["no_floor"]
+    assert "no_floor" not in stored["magnetisation_err"]
     assert "no floor: two sets of 80 exact draws cannot be had" in table
     wide = scores_of(folder, "balls", "wide")["scores"]["energy_w2"]
     assert wide == {"value": None, "reason": "1 of 80 draws are not finite"}
@@ -200,7 +200,7 @@ def test_distances_and_curves_of_particles_are_config_w2(folder, table):
     frames = collect(folder)
     for name, metric in metrics.items():
         scores = frames.scores[frames.scores["target"] == name]
-        cells = cells_of(scores)
+        cells = summaries(scores)
         assert next(n for n in DISTANCES if n in cells) == metric
         (mine,) = cells[metric].values()  # the other sampler has a draw of NaN
         known = scores[(scores["metric"] == metric) & scores["value"].notna()]["value"]
@@ -293,9 +293,9 @@ def test_draws_that_are_not_finite_are_counted(folder):
     from tiltbench.records.store import records
 
     mine = [r for r in records(folder / "runs") if r.labels["target"] == "sea"]
-    found = gathered(folder / "runs", mine)
-    assert found["good"].lost == 0 and len(found["good"].x) == N
-    assert found["wide"].lost == 1 and len(found["wide"].x) == N - 1
+    samples = gathered(folder / "runs", mine)
+    assert samples["good"].lost == 0 and len(samples["good"].x) == N
+    assert samples["wide"].lost == 1 and len(samples["wide"].x) == N - 1
 
 
 @pytest.mark.parametrize("n, places", [(0, [None] * 6), (2, [0, 1] + [None] * 4)])

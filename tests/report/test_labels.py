@@ -58,8 +58,16 @@ def test_file_names_stay_where_they_say_everything():
 
 def test_no_two_labels_share_a_file_where_capitals_do_not_count():
     twins = ["a[b_c=1]", "a_b[c=1]", "a_b_c=1", "a[b=1,c=2]", "a[b=1_c=2]", "a_b=1[c=2]"]
-    made = [*TARGETS, *twins, *(file_name(t) for t in TARGETS + twins), "a-12345678", "", " ", "."]
-    labels = set(made)
+    listed = [
+        *TARGETS,
+        *twins,
+        *(file_name(t) for t in TARGETS + twins),
+        "a-12345678",
+        "",
+        " ",
+        ".",
+    ]
+    labels = set(listed)
     assert len({file_name(label).casefold() for label in labels}) == len(labels)
 
 
@@ -84,9 +92,9 @@ def cells_of(row):
 @pytest.mark.parametrize("label", [*TARGETS, *SAMPLERS, "``", "a`", "<!--", "[x](y)", "*x* _y_"])
 def test_code_and_text_are_the_label_and_no_markup(label):
     line = re.sub(r"\s+", " ", label)
-    for made in (code(label), text(label)):
-        (cell,) = cells_of(grid([""], [[made]]).splitlines()[2])
-        assert cell.strip() == made.strip()  # nothing in it ends a cell
+    for written in (code(label), text(label)):
+        (cell,) = cells_of(grid([""], [[written]]).splitlines()[2])
+        assert cell.strip() == written.strip()  # nothing in it ends a cell
     span = re.fullmatch(r"`([^`|\\\n]+)`", code(label))
     shown = span[1] if span else html.unescape(code(label)[len("<code>") : -len("</code>")])
     assert shown == line and html.unescape(text(label)) == line
@@ -94,11 +102,11 @@ def test_code_and_text_are_the_label_and_no_markup(label):
 
 
 def test_a_bar_or_a_new_line_ends_no_cell():
-    made = grid(["a|b", "c\nd"], [["x\\|y", "\\\\|"], ["z", "\u2028"]]).splitlines()
-    assert len(made) == 4 and all(len(cells_of(line)) == 2 for line in made)
+    lines = grid(["a|b", "c\nd"], [["x\\|y", "\\\\|"], ["z", "\u2028"]]).splitlines()
+    assert len(lines) == 4 and all(len(cells_of(line)) == 2 for line in lines)
     frame = pandas.DataFrame({"a|": ["</td><b>", "p < .05"], "n": [1.0, float("nan")]})
-    made = frame_grid(frame)
-    assert "&lt;/td>&lt;b>" in made and "p < .05" in made and "| – |" in made
+    lines = frame_grid(frame)
+    assert "&lt;/td>&lt;b>" in lines and "p < .05" in lines and "| – |" in lines
 
 
 def test_sentences_keep_their_code_and_nothing_else():
@@ -108,28 +116,28 @@ def test_sentences_keep_their_code_and_nothing_else():
 
 
 def test_tables_of_hostile_labels_stay_tables(frames, folder):
-    made = markdown(frames, boards(frames), folder)
+    page = markdown(frames, boards(frames), folder)
     width = 0
-    for line in made.splitlines():
+    for line in page.splitlines():
         if line.startswith("|"):
             cells = len(cells_of(line))
             assert cells == (width or cells), line
             width = cells
         else:
             width = 0
-    overview = made[made.index("| sampler |") :].splitlines()
+    overview = page[page.index("| sampler |") :].splitlines()
     heads = [html.unescape(head.strip()) for head in cells_of(overview[0])[1:]]
     assert sorted(heads) == sorted(TARGETS)
-    outside = re.sub(r"`[^`\n]*`|<code>|</code>|</?details>|</?summary>", "", made)
+    outside = re.sub(r"`[^`\n]*`|<code>|</code>|</?details>|</?summary>", "", page)
     assert not re.search(r"<[A-Za-z/!?]|\$", outside)
 
 
 def test_labels_in_latex_are_escaped_and_no_two_tables_share_one(frames):
-    made = latex("a/b $x$", boards(frames))
-    labels = re.findall(r"\\label\{(.*?)\}", made)
+    tables = latex("a/b $x$", boards(frames))
+    labels = re.findall(r"\\label\{(.*?)\}", tables)
     assert len(labels) == len(set(labels)) > len(TARGETS)
     assert set("".join(labels)) <= set(string.ascii_letters + string.digits + "_.=-:")
-    assert made.isascii() and r"\textbackslash{}frac\{\$ unbalanced" in made
+    assert tables.isascii() and r"\textbackslash{}frac\{\$ unbalanced" in tables
 
 
 # --- pictures ------------------------------------------------------------------------------------
@@ -155,7 +163,7 @@ def test_long_labels_that_differ_in_the_middle_stay_apart():
 def test_every_target_has_its_own_picture(frames, folder, monkeypatch, capsys):
     for name in ("scatter", "weights", "learning"):  # what they draw is looked at elsewhere
         monkeypatch.setattr(pictures, name, lambda *_: True)
-    made = plots(frames, boards(frames), folder, folder / "plots")
-    assert len({str(path).casefold() for path in made}) == len(made) == 3 * len(TARGETS) + 1
+    paths = plots(frames, boards(frames), folder, folder / "plots")
+    assert len({str(path).casefold() for path in paths}) == len(paths) == 3 * len(TARGETS) + 1
     assert (folder / "plots" / "summary.png").exists() and not capsys.readouterr().err
-    assert all(path.parent == folder / "plots" for path in made)
+    assert all(path.parent == folder / "plots" for path in paths)

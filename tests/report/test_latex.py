@@ -11,7 +11,7 @@ import pytest
 from tests.tools.made_runs import (
     MADE,
 )
-from tiltbench.report.board import Board, Row, Spent, boards
+from tiltbench.report.board import Board, SamplerRow, Spent, boards
 from tiltbench.report.frame import collect
 from tiltbench.report.page.page import inert
 from tiltbench.report.tables.latex import escaped, latex
@@ -38,16 +38,18 @@ def test_the_table_in_latex_has_every_row_and_score(fabricated):
 
 def test_latex_and_html_escape_every_sign():
     signs = "".join(map(chr, range(32, 127))) + "\n\u2028é"
-    made = escaped(signs)
-    left = re.sub(r"\\text\w+{}|\\[{}$&#%_]|{\\char\d+}", "", made)
+    written = escaped(signs)
+    left = re.sub(r"\\text\w+{}|\\[{}$&#%_]|{\\char\d+}", "", written)
     assert not re.search(r"[\\{}$&#%_^~<>|\"'`\n]", left)
-    assert made.isascii() and "[U+00E9]" in made and not re.search(r"[<>&]", inert(signs))
+    assert written.isascii() and "[U+00E9]" in written and not re.search(r"[<>&]", inert(signs))
     assert json.loads(inert(signs)) == signs
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
 def test_the_tables_typeset(fabricated, tmp_path):
-    hostile = Board(EVIL, 9, (), (Row(EVIL, None, 1, 0, {EVIL: 1}, {}, frozenset(), UNSPENT),))
+    hostile = Board(
+        EVIL, 9, (), (SamplerRow(EVIL, None, 1, 0, {EVIL: 1}, {}, frozenset(), UNSPENT),)
+    )
     frames = collect(fabricated)
     text = latex(EVIL, [*boards(frames), hostile])
     head = r"\documentclass{article}\usepackage{booktabs,amssymb,graphicx}\begin{document}"

@@ -78,8 +78,8 @@ def test_only_its_own_script_may_run(text):
 def test_nothing_is_fetched_from_elsewhere(text):
     addresses = set(re.findall(r"\w+://[^\"'\s]*", text))
     assert addresses == {"http://www.w3.org/2000/svg"}  # the name of a vocabulary
-    own = re.sub(r'id="data">.*?</script>', "", text, flags=re.S)
-    assert not re.search(r"\ssrc=|@import|url\(|innerHTML|eval\(", own)
+    rest = re.sub(r'id="data">.*?</script>', "", text, flags=re.S)
+    assert not re.search(r"\ssrc=|@import|url\(|innerHTML|eval\(", rest)
 
 
 def test_the_quick_suite_stays_under_five_megabytes(folder, text):
@@ -124,18 +124,18 @@ def test_every_kind_of_target_has_pictures(name, capsys):
     log_w = torch.randn(200, generator=g, dtype=torch.float64)
     far = exact.clone()
     far[:50] += 1e6
-    found = views(target, {run: Outcome(Draws(x, log_w), None, {}) for run, x in
+    content = views(target, {run: Outcome(Draws(x, log_w), None, {}) for run, x in
                            {"one": exact, "far": far}.items()})  # fmt: skip
     assert not capsys.readouterr().err
-    assert len(found["laws"]) == len(laws(target)) >= 2
-    for law in found["laws"]:
+    assert len(content["laws"]) == len(laws(target)) >= 2
+    for law in content["laws"]:
         assert sum(law["runs"]["one"]) == pytest.approx(1000, abs=60)
     plain = not (target.particles or target.lattice)
-    assert (found["plane"] is not None) == plain
+    assert (content["plane"] is not None) == plain
     if plain:
-        assert found["plane"]["runs"]["far"]["outside"] == pytest.approx(0.25, abs=0.03)
-        assert bool(found["plane"]["contours"]) == (name == "gmm9")
-    assert found["weights"]["one"]["backward"] == []
+        assert content["plane"]["runs"]["far"]["outside"] == pytest.approx(0.25, abs=0.03)
+        assert bool(content["plane"]["contours"]) == (name == "gmm9")
+    assert content["weights"]["one"]["backward"] == []
 
 
 def test_points_and_shares_are_those_of_the_draws():
@@ -146,9 +146,9 @@ def test_points_and_shares_are_those_of_the_draws():
     back = low + torch.tensor(decoded(seen["runs"]["run"]["points"])) * (high - low)
     assert (back - x).abs().max() <= (high - low).max() / 4095
     law = next(law for law in laws(target) if law.title == "x1")
-    found = histograms(law, x, {"run": x + 1})
-    middles = np.linspace(found["low"], found["high"], 81)[1::2]
-    shift = (middles * found["runs"]["run"]).sum() - (middles * found["exact"]).sum()
+    histogram = histograms(law, x, {"run": x + 1})
+    middles = np.linspace(histogram["low"], histogram["high"], 81)[1::2]
+    shift = (middles * histogram["runs"]["run"]).sum() - (middles * histogram["exact"]).sum()
     assert shift / 1000 == pytest.approx(1, abs=0.05)
     log_w = torch.tensor([0.0, 1.0, 2.0, torch.nan, -torch.inf], dtype=torch.float64)
     both = both_sides(Outcome(Draws(x[:5], log_w), log_w[:2], {}), 1.0)
@@ -240,11 +240,11 @@ def test_heads_sort_and_boxes_filter(shown):
     shown.run(typed % "'diverged BROKEN'")
     assert len(shown.run(CELLS.format(0))) == 2
     shown.run(typed % "'nothing at all'")
-    said = shown.run("document.querySelector('main tbody').innerText")
-    assert said == "Nothing matches the filter."
+    message = shown.run("document.querySelector('main tbody').innerText")
+    assert message == "Nothing matches the filter."
 
 
-def test_bold_is_what_is_not_told_apart_from_the_best(shown, folder):
+def test_bold_is_what_is_not_significantly_different_from_the_best(shown, folder):
     (board, _) = boards(collect(folder))
     bold = {row.sampler for row in board.rows if "energy_distance" in row.best}
     shown.show("target-0")
@@ -273,9 +273,9 @@ def test_the_keyboard_opens_the_runs_behind_a_row(shown, folder):
     name = shown.run("document.activeElement.innerText")
     shown.press("Enter")
     assert shown.run("document.querySelector('dialog').open")
-    said = shown.run("document.querySelector('dialog').textContent")
+    dialog = shown.run("document.querySelector('dialog').textContent")
     mine = [r for r in collect(folder).records if r.labels["sampler"] == name]
-    assert all(r.id in said for r in mine) and "a" * 40 in said and "torch 2, numpy 2" in said
+    assert all(r.id in dialog for r in mine) and "a" * 40 in dialog and "torch 2, numpy 2" in dialog
     shown.press("Escape")
     assert not shown.run("document.querySelector('dialog').open")
 
@@ -305,14 +305,14 @@ def test_its_statistics_are_those_of_the_tables(shown):
             )
     d = [0.3, 0.9, -0.1, 0.5]
     for scale in (1.0, 1e-200):
-        found = shown.run(f"paired({[v * scale for v in d]})")
+        interval = shown.run(f"paired({[v * scale for v in d]})")
         known = stats.ttest_1samp(d, 0)
         half = known.confidence_interval(0.95).high - np.mean(d)
-        assert found["p"] == pytest.approx(known.pvalue)
-        assert found["half"] == pytest.approx(half * scale, rel=1e-6)
+        assert interval["p"] == pytest.approx(known.pvalue)
+        assert interval["half"] == pytest.approx(half * scale, rel=1e-6)
     p = {"0": 0.011, "1": 0.3, "2": 0.02, "3": 0.001}
-    told = shown.run(f"[...holm({list(p.values())})].map(String)")
-    assert set(told) == holm(p) == {"0", "2", "3"}
+    rejected = shown.run(f"[...holm({list(p.values())})].map(String)")
+    assert set(rejected) == holm(p) == {"0", "2", "3"}
 
 
 # --- another page: many targets, and images ------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Pictures: which are made, what they show, how samplers are told apart."""
+"""Pictures: which are made, what they show, how samplers are distinguished."""
 
 import math
 
@@ -15,7 +15,7 @@ from tests.tools.made_runs import (
     write,
 )
 from tiltbench.records.names import file_name
-from tiltbench.report.board import Board, Row, Spent, boards, cells_of
+from tiltbench.report.board import Board, SamplerRow, Spent, boards, summaries
 from tiltbench.report.compare import best
 from tiltbench.report.frame import COLUMNS, collect
 from tiltbench.report.pictures import style
@@ -63,10 +63,10 @@ def test_ties_for_the_best_are_bold_in_the_summary_and_colours_have_one_scale():
         [r for n, v in zip(names, (near, also, far), strict=True) for r in rows(n, v)]
     )
     panel = Figure().subplots()
-    cells = cells_of(scores)["log_Z_err"]
+    cells = summaries(scores)["log_Z_err"]
     spent = Spent(*[9.0] * 8, False, False)
     board_rows = [
-        Row(n, None, 5, 5, {}, {"log_Z_err": cells[n]},
+        SamplerRow(n, None, 5, 5, {}, {"log_Z_err": cells[n]},
             frozenset({"log_Z_err"} & ({"log_Z_err"} if n in best(cells) else set())), spent)
         for n in names
     ]  # fmt: skip
@@ -86,7 +86,7 @@ def plugin(tmp_path, monkeypatch):
     return path, {"name": f"{path}:shifted", "params": {}}
 
 
-def drawn(folder):
+def file_names(folder):
     """The names of the pictures of a folder."""
     frames = collect(folder)
     return {path.name for path in plots(frames, boards(frames), folder, folder / "plots")}
@@ -103,8 +103,8 @@ def test_the_summary_shows_targets_with_limits_of_their_own():
         ],
         columns=["target", "budget", "limits", "what"],
     )
-    found = at_largest(runs)
-    assert list(found["target"]) == ["a", "b", "b"] and set(found["what"]) == {"shown"}
+    largest = at_largest(runs)
+    assert list(largest["target"]) == ["a", "b", "b"] and set(largest["what"]) == {"shown"}
 
 
 def test_a_target_that_raises_in_plots_is_a_sentence(tmp_path, plugin, monkeypatch, capsys):
@@ -117,18 +117,18 @@ def test_a_target_that_raises_in_plots_is_a_sentence(tmp_path, plugin, monkeypat
     score(tmp_path, jobs=1)
     edit(path, "return -0.5", "raise RuntimeError('no density today')\n        return -0.5")
     shifted = f"{file_name(target['name'])}.draws.png"  # its label here is a path
-    assert drawn(tmp_path) == {"gmm9.draws.png", shifted, "summary.png"}
+    assert file_names(tmp_path) == {"gmm9.draws.png", shifted, "summary.png"}
     assert "no contours of shifted: RuntimeError: no density today" in capsys.readouterr().err
     edit(path, "return 1 *", "raise RuntimeError('no draws either')\n            return 1 *")
-    assert drawn(tmp_path) == {"gmm9.draws.png", "summary.png"}
+    assert file_names(tmp_path) == {"gmm9.draws.png", "summary.png"}
     assert "no draws either" in capsys.readouterr().err
 
 
 def test_no_two_samplers_look_alike():
-    made = list(style.looks(f"s{i:02}" for i in range(42)).values())
-    assert len({(look.colour, look.marker) for look in made}) == 42
-    assert len({(look.colour, look.dash) for look in made}) == 42
-    assert len({look.colour for look in made[:11]}) == 11
+    looks = list(style.looks(f"s{i:02}" for i in range(42)).values())
+    assert len({(look.colour, look.marker) for look in looks}) == 42
+    assert len({(look.colour, look.dash) for look in looks}) == 42
+    assert len({look.colour for look in looks[:11]}) == 11
     light, dark = luminance("#ffffff"), luminance("#14181c")
     for colour in style.HUES:  # as the page tints them in either scheme
         assert (light + 0.05) / (luminance(colour, 0.0, 0.12) + 0.05) > 2.8

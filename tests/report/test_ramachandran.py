@@ -47,18 +47,18 @@ class Ring(Density):
 def test_contours_are_those_of_the_smoothed_law_across_the_cut():
     """A Gaussian of width w smoothed by one of width s is one of sqrt(w^2 + s^2)."""
     target = Ring()
-    found = log_density(
+    smoothed = log_density(
         plane(target, target.truth().sample(50_000, torch.Generator().manual_seed(1)))
     )
-    at = torch.linspace(-math.pi, math.pi, len(found), dtype=torch.float64)
+    at = torch.linspace(-math.pi, math.pi, len(smoothed), dtype=torch.float64)
     away = [(at - c + math.pi).remainder(2 * math.pi) - math.pi for c in CENTRE]
     squared = away[1][:, None] ** 2 + away[0][None] ** 2  # psi by rows
     expected = -squared / (2 * (target.width**2 + SPREAD**2))
     near = expected > -3
     assert near.sum() > 100
-    assert (found - expected)[near].abs().max() < 0.15
-    assert torch.equal(found[0], found[-1]) and torch.equal(found[:, 0], found[:, -1])
-    assert found[~near].max() < -2
+    assert (smoothed - expected)[near].abs().max() < 0.15
+    assert torch.equal(smoothed[0], smoothed[-1]) and torch.equal(smoothed[:, 0], smoothed[:, -1])
+    assert smoothed[~near].max() < -2
 
 
 def test_only_targets_with_two_torsions_have_the_picture(tmp_path):
@@ -85,12 +85,12 @@ def test_a_panel_for_the_exact_draws_and_one_a_sampler(tmp_path):
 def test_the_page_shows_torsions_instead_of_coordinates(capsys):
     target = Ring()
     x = target.truth().sample(100, torch.Generator().manual_seed(3))
-    found = views(target, {"one": Outcome(Draws(x), None, {})})
+    content = views(target, {"one": Outcome(Draws(x), None, {})})
     assert not capsys.readouterr().err
-    assert found["plane"]["low"] == pytest.approx([-math.pi] * 2)
-    assert len(found["plane"]["contours"]) == 3 and all(found["plane"]["contours"])
-    assert "phi across" in found["plane"]["what"] and "free energy" in found["plane"]["what"]
-    places = torch.tensor(decoded(found["plane"]["runs"]["one"]["points"]))
+    assert content["plane"]["low"] == pytest.approx([-math.pi] * 2)
+    assert len(content["plane"]["contours"]) == 3 and all(content["plane"]["contours"])
+    assert "phi across" in content["plane"]["what"] and "free energy" in content["plane"]["what"]
+    places = torch.tensor(decoded(content["plane"]["runs"]["one"]["points"]))
     expected = (plane(target, x) + math.pi) / (2 * math.pi)
     assert torch.allclose(places, expected.to(places), atol=1e-3)
     assert [law.title for law in laws(target)][1:] == ["phi (rad)", "psi (rad)"]

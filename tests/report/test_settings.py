@@ -15,10 +15,10 @@ from tiltbench.report.tables.settings import latex, markdown
 DISTANCE = "energy_distance"
 
 
-def frames(found, targets=("gmm9",)):
-    """`found`: (method, parameters, a score by seed), of every target alike; floor 0 +- 1."""
+def frames(settings, targets=("gmm9",)):
+    """`settings`: (method, parameters, a score by seed), of every target alike; floor 0 +- 1."""
     records, rows = [], []
-    for method, params, scores in found:
+    for method, params, scores in settings:
         label = f"{method}{params or ''}"
         for target in targets:
             for seed, value in enumerate(scores):
@@ -44,59 +44,59 @@ GRID = [
 
 
 def test_one_half_of_the_seeds_chooses_and_the_other_is_shown():
-    made = choice(frames(GRID))
-    assert (made.chosen_on, made.shown_on) == ((0, 1), (2, 3))
-    best = {each.method.name: each for each in made.best}
+    chosen = choice(frames(GRID))
+    assert (chosen.chosen_on, chosen.shown_on) == ((0, 1), (2, 3))
+    best = {each.method.name: each for each in chosen.best}
     assert best["lv"].setting.short == "lv, lr .01"
     # 8 is two doublings beyond the edge, 2 sd, of a squared score: one
     assert best["lv"].shown["gmm9"].doublings == 1
     assert best["smc"].setting.short == "smc"
     assert best["smc"].shown["gmm9"].doublings == 2
-    text = markdown(made)
+    text = markdown(chosen)
     assert "on seeds 0, 1; the numbers are of seeds 2, 3" in text
     assert f"| `lv, lr .01` | 3 | 2.0× {DISTANCE} |" in text
 
 
 def test_one_setting_serves_all_targets_by_its_mean_rank():
     """Nats of one target are not nats of another: far off on one, it may still lead on three."""
-    found = frames(GRID, ("a", "b", "c", "d"))
-    scores = found.scores
+    grid = frames(GRID, ("a", "b", "c", "d"))
+    scores = grid.scores
     far = scores["sampler"].str.contains("0.01") & (scores["target"] == "a")
     scores.loc[far, "value"] = 1e9
-    assert choice(found).best[0].setting.short == "lv, lr .01"
+    assert choice(grid).best[0].setting.short == "lv, lr .01"
     scores.loc[scores["sampler"].str.contains("0.01") & (scores["target"] == "b"), "value"] = 1e9
-    assert choice(found).best[0].setting.short == "lv, lr .001"
+    assert choice(grid).best[0].setting.short == "lv, lr .001"
 
 
 def test_labels_are_short_and_say_what_differs():
     part = {"name": "Brownian", "params": {"steps": 16, "ratio": 5.0}}
     more = {"name": "Brownian", "params": {"steps": 64, "ratio": 5.0}}
     other = {"name": "Stationary", "params": {"steps": 64}}
-    found = frames([("lv", {"reference": p, "lr": 1e-3}, [1.0]) for p in (part, more, other)])
-    shorts = [setting.short for setting in methods(found)[0].settings]
+    grid = frames([("lv", {"reference": p, "lr": 1e-3}, [1.0]) for p in (part, more, other)])
+    shorts = [setting.short for setting in methods(grid)[0].settings]
     assert shorts == [
         "lv, reference Brownian, steps 16, ratio 5",
         "lv, reference Brownian, steps 64, ratio 5",
         "lv, reference Stationary, steps 64",
     ]
-    told = [number(v) for v in (0.01, 3e-5, 1e6, 12, True, -0.5, "a")]
-    assert told == [".01", "3e-5", "1e6", "12", "True", "-.5", "a"]
+    shortened = [number(v) for v in (0.01, 3e-5, 1e6, 12, True, -0.5, "a")]
+    assert shortened == [".01", "3e-5", "1e6", "12", "True", "-.5", "a"]
 
 
 def test_one_seed_cannot_choose_and_show():
-    made = choice(frames([(*row[:2], row[2][:1]) for row in GRID]))
-    assert made.best == () and "run two or more (--seeds 4)" in markdown(made)
-    assert latex("x", made) == ""
+    chosen = choice(frames([(*row[:2], row[2][:1]) for row in GRID]))
+    assert chosen.best == () and "run two or more (--seeds 4)" in markdown(chosen)
+    assert latex("x", chosen) == ""
 
 
 def test_nothing_is_chosen_where_no_truth_is_known(tmp_path):
-    found = frames(GRID)
-    found.scores["metric"] = "ksd"
-    found.scores["floor_mean"] = found.scores["floor_sd"] = math.nan
-    made = choice(found)
-    assert made.best == () and latex("a_grid", made) == ""
-    assert markdown(made).startswith("No setting can be called the best")
-    assert not sensitivity(tmp_path / "s.png", found) and not (tmp_path / "s.png").exists()
+    grid = frames(GRID)
+    grid.scores["metric"] = "ksd"
+    grid.scores["floor_mean"] = grid.scores["floor_sd"] = math.nan
+    chosen = choice(grid)
+    assert chosen.best == () and latex("a_grid", chosen) == ""
+    assert markdown(chosen).startswith("No setting can be called the best")
+    assert not sensitivity(tmp_path / "s.png", grid) and not (tmp_path / "s.png").exists()
 
 
 def test_the_table_in_latex_fits_a_page():
@@ -112,30 +112,30 @@ def test_the_table_in_latex_fits_a_page():
 
 @pytest.mark.parametrize("seeds", [1, 4])
 def test_a_picture_shows_what_each_parameter_does(seeds, tmp_path, monkeypatch):
-    drawn = []
+    lines = []
     import tiltbench.report.pictures.sensitivity as pictures
 
-    line = pictures._line
-    monkeypatch.setattr(pictures, "_line", lambda *a: (drawn.append(a[1:3]), line(*a)))
-    found = frames([(*row[:2], row[2][:seeds]) for row in GRID])
-    assert varied(found) and sensitivity(tmp_path / "s.png", found)
+    line = pictures._plot_target
+    monkeypatch.setattr(pictures, "_plot_target", lambda *a: (lines.append(a[1:3]), line(*a)))
+    grid = frames([(*row[:2], row[2][:seeds]) for row in GRID])
+    assert varied(grid) and sensitivity(tmp_path / "s.png", grid)
     # medians over seeds, in doublings: half of those of a square
     middle = 64.0 if seeds == 1 else (64 + 0.5) / 2
     expected = [math.log2(value / 2) / 2 for value in (middle, 8, 128)]
-    assert drawn == [([0.001, 0.01, 0.1], pytest.approx(expected))]
+    assert lines == [([0.001, 0.01, 0.1], pytest.approx(expected))]
     assert (tmp_path / "s.png").stat().st_size > 2_000
 
 
 def test_methods_of_one_loss_are_no_settings_of_each_other():
     """An escort by log-variance, and trajectory balance with a replay, are other methods."""
     names = ("log_variance", "cmcd_lv", "trajectory_balance", "off_policy_trajectory_balance")
-    made = [spec(build_sampler({"name": name, "params": {}})) for name in names]
-    apart = frames([(one["name"], one["params"], [1.0, 1.0]) for one in made])
-    assert len({one["name"] for one in made}) == 2
+    specs = [spec(build_sampler({"name": name, "params": {}})) for name in names]
+    apart = frames([(one["name"], one["params"], [1.0, 1.0]) for one in specs])
+    assert len({one["name"] for one in specs}) == 2
     assert [len(method.settings) for method in methods(apart)] == [1] * 4 and not varied(apart)
 
 
 def test_without_a_grid_there_is_nothing(tmp_path):
-    found = frames([("smc", {}, [1.0, 2.0])])
-    assert not varied(found) and not sensitivity(tmp_path / "s.png", found)
+    grid = frames([("smc", {}, [1.0, 2.0])])
+    assert not varied(grid) and not sensitivity(tmp_path / "s.png", grid)
     assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ import pytest
 
 from tests.tools.result_sets import put
 from tiltbench.cli.main import main
-from tiltbench.report.board import Board, Row, Spent
+from tiltbench.report.board import Board, SamplerRow, Spent
 from tiltbench.report.publish import publish
 from tiltbench.report.site.build import MARK, site
 from tiltbench.report.site.method import costs, method, wins
@@ -73,7 +73,7 @@ def test_a_method_says_where_it_wins_and_what_it_costs(stored):
     assert "What it is" not in text  # nothing is registered by that name
     worse = (stored / "public/methods/b.html").read_text()
     assert "it ranks first on 0." in worse and "in every score on 0 targets." in worse
-    row = Row("x", None, 1, 1, {}, {}, frozenset(), Spent(*[math.nan] * 8, False, False))
+    row = SamplerRow("x", None, 1, 1, {}, {}, frozenset(), Spent(*[math.nan] * 8, False, False))
     none = [Result(Set("s", [], []), Board("t", 1, (), (row,)), row)]
     assert wins(none).startswith("No leaderboard ranks it") and costs(none) == "–"
     about = "".join(method("log_variance", none))
@@ -123,10 +123,10 @@ def test_its_own_folder_is_replaced_and_no_other(stored, tmp_path, capsys, monke
         ("nothing", "--site", "x"): "there are no results in nothing",
         ("--sight", "x"): "there is no option --sight; did you mean '--site'?",
     }
-    for words, said in mistakes.items():
+    for words, message in mistakes.items():
         assert main(["publish", *words]) == 2, words
         printed = capsys.readouterr().err
-        assert said in printed and printed.count("\n") == 1, printed
+        assert message in printed and printed.count("\n") == 1, printed
     monkeypatch.chdir(tmp_path / "bare")
     assert main(["publish", "--site", "x"]) == 2
     assert "nothing is published in results/published" in capsys.readouterr().err

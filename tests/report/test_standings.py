@@ -2,8 +2,8 @@
 
 import math
 
-from tiltbench.report.board import Board, Row, Spent
-from tiltbench.report.compare import Cell, Verdict
+from tiltbench.report.board import Board, SamplerRow, Spent
+from tiltbench.report.compare import FloorStatus, ScoreSummary
 from tiltbench.report.ranks import Judged, Off, Ranks
 from tiltbench.report.standings import SHOWN, conclusion, leaderboard, standings
 
@@ -11,9 +11,9 @@ NAN = math.nan
 
 
 def row(sampler, rank, at=False, finished=2, ends=None, seeds=2, metric="energy_distance", off=3.0):
-    verdict = Verdict.AT if at else Verdict.ABOVE
+    verdict = FloorStatus.AT if at else FloorStatus.ABOVE
     scores = (1.0,) * seeds
-    cell = Cell(1.0, 1.0, 1.0, NAN, 0.5, 0.1, verdict, tuple(range(seeds)), scores)
+    cell = ScoreSummary(1.0, 1.0, 1.0, NAN, 0.5, 0.1, verdict, tuple(range(seeds)), scores)
     calls = 4e4 if finished else NAN
     spent = Spent(calls, calls, 0.0, 0.0, 0.0, 1.0, 0.0, 100.0, False, False)
     ranks = None if rank is None else Ranks(rank, rank)
@@ -21,7 +21,7 @@ def row(sampler, rank, at=False, finished=2, ends=None, seeds=2, metric="energy_
     cells = {metric: cell} if finished else {}
     score = Off("distance", metric, 0.0 if at else off)
     judged = None if rank is None else Judged((score,), ())
-    return Row(sampler, ranks, runs, finished, ends or {}, cells, frozenset(), spent, judged)
+    return SamplerRow(sampler, ranks, runs, finished, ends or {}, cells, frozenset(), spent, judged)
 
 
 def gone(sampler, status):
@@ -33,35 +33,37 @@ def board(target, *rows, budget=40_000):
 
 
 def test_samplers_stand_by_their_mean_rank():
-    made = [
+    leaderboards = [
         board(
             "a", row("x", 1, at=True), row("y", 2), row("z", None, finished=0, ends={"failed": 2})
         ),
         board("b", row("x", 2), row("y", 1), row("z", 3)),
         board("c", row("x", 1), gone("y", "unsupported"), row("z", 2)),
     ]
-    x, y, z = standings(made)
+    x, y, z = standings(leaderboards)
     assert (x.sampler, x.rank, x.boards, x.floor) == ("x", 4 / 3, 3, 1)
     assert (y.sampler, y.rank, y.boards) == ("y", 1.5, 2), "what does not apply counts for nothing"
     assert (z.rank, z.finished, z.runs) == ((3 + 3 + 2) / 3, 4, 6), "what failed comes last"
-    said = " ".join(leaderboard(made).split())
-    assert "x ranks first (mean rank 1.3); some sampler is as good as exact draws in every" in said
+    text = " ".join(leaderboard(leaderboards).split())
+    assert "x ranks first (mean rank 1.3); some sampler is as good as exact draws in every" in text
     assert (
-        "score on 1 of 3 targets (2 seeds; significance" in said and "1 of 3 1 6 of 6 40k" in said
+        "score on 1 of 3 targets (2 seeds; significance" in text and "1 of 3 1 6 of 6 40k" in text
     )
-    assert "exact draws ≤ 1× 3 of 3 3" in said and "x 1.3 8.0× 1 of 3" in said
+    assert "exact draws ≤ 1× 3 of 3 3" in text and "x 1.3 8.0× 1 of 3" in text
 
 
 def test_a_tie_at_the_floor_has_two_leaders_and_five_seeds_need_no_warning():
-    made = [board("a", row("x", 1, True, 5, seeds=5), row("y", 1, True, 5, seeds=5))]
-    assert "✗" not in leaderboard(made)
-    (*_, said) = leaderboard(made).splitlines()
-    assert said == "x and y rank first; some sampler is as good as exact draws in every score."
+    leaderboards = [board("a", row("x", 1, True, 5, seeds=5), row("y", 1, True, 5, seeds=5))]
+    assert "✗" not in leaderboard(leaderboards)
+    (*_, conclusion) = leaderboard(leaderboards).splitlines()
+    assert (
+        conclusion == "x and y rank first; some sampler is as good as exact draws in every score."
+    )
 
 
 def test_one_sampler_has_nobody_beside_it():
-    said = leaderboard([board("a", row("x", 1))])
-    assert "x has no sampler to be compared with; no sampler is as good as exact draws" in said
+    text = leaderboard([board("a", row("x", 1))])
+    assert "x has no sampler to be compared with; no sampler is as good as exact draws" in text
 
 
 def test_nothing_finished_and_nothing_known():
@@ -83,11 +85,11 @@ def test_many_samplers_with_long_names_stay_short_and_narrow():
 
 def test_what_is_not_better_than_the_base_is_counted_and_explained():
     worse = row("y", 2)._replace(behind="in its worst score")
-    said = leaderboard([board("a", row("x", 1), worse), board("b", row("x", 1), worse)])
-    head, x, y, exact, *_ = said.splitlines()
+    text = leaderboard([board("a", row("x", 1), worse), board("b", row("x", 1), worse)])
+    head, x, y, exact, *_ = text.splitlines()
     assert head.split()[-3:] == ["✗", "finished", "calls"] and exact.startswith("exact draws")
     assert y.split()[-5:] == ["2", "4", "of", "4", "40k"] and x.split()[-5] == "0"
-    assert "✗: on how many targets not better than the untrained base" in " ".join(said.split())
+    assert "✗: on how many targets not better than the untrained base" in " ".join(text.split())
 
 
 def test_the_untrained_base_is_shown_wherever_it_stands():
@@ -99,16 +101,16 @@ def test_the_untrained_base_is_shown_wherever_it_stands():
 
 def test_a_sentence_on_what_trains_a_network():
     def trained(name, rank, off):
-        made = row(name, rank)
+        base = row(name, rank)
         judged = Judged(
             (Off("distance", "energy_distance", off), Off("energies", "obs_b2", 2.0)), ()
         )
-        return made._replace(judged=judged, spent=made.spent._replace(parameters=9.0))
+        return base._replace(judged=judged, spent=base.spent._replace(parameters=9.0))
 
     on = [board("a", row("smc", 1), trained("x", 2, 0.0), trained("y", 3, 1.0))]
     on.append(board("b", row("smc", 1), trained("x", 2, 0.5), trained("y", 3, 1.0)))
-    said = " ".join(leaderboard(on).split())
-    assert "within the noise floor for 1 of 2 on a, 0 of 2 on b; x ranks first among them" in said
+    text = " ".join(leaderboard(on).split())
+    assert "within the noise floor for 1 of 2 on a, 0 of 2 on b; x ranks first among them" in text
     assert "train a network" not in leaderboard([board("a", row("smc", 1), trained("x", 2, 0.0))])
 
 
@@ -116,7 +118,7 @@ def test_a_table_of_fewer_calls_is_not_mixed_in():
     """Two in a small table would have ranks 1 and 2, before the second of ten."""
     whole = board("a", *(row(f"s{k}", k + 1) for k in range(4)))
     small = board("a", row("mala at 1,000", 2), row("untrained at 1,000", 1), budget=1_000)
-    said = leaderboard([whole, small])
-    assert [line.split()[0] for line in said.splitlines()[1:6]] == ["s0", "s1", "s2", "s3", "exact"]
-    assert "fewer calls, not compared here: mala at 1,000 and untrained at 1,000" in said
-    assert "exact draws" in said and "1 of 1" in said
+    text = leaderboard([whole, small])
+    assert [line.split()[0] for line in text.splitlines()[1:6]] == ["s0", "s1", "s2", "s3", "exact"]
+    assert "fewer calls, not compared here: mala at 1,000 and untrained at 1,000" in text
+    assert "exact draws" in text and "1 of 1" in text

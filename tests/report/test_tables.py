@@ -35,8 +35,8 @@ def test_the_table_names_every_run_and_its_end(table):
     for name in MADE:
         assert f"| `{name}` |" in table
     assert "0 of 5, 5 DIVERGED" in table
-    said = "- DIVERGED: log rho of gmm9 is nan at 3 of 512 points: `broken` (seed 0, 1, 2, 3, 4)"
-    assert said in table
+    line = "- DIVERGED: log rho of gmm9 is nan at 3 of 512 points: `broken` (seed 0, 1, 2, 3, 4)"
+    assert line in table
     assert "UNSUPPORTED" in table and "5 of 5" in table
     assert "- the method gives no weights: `chains` (no ess_model, k_hat" in table
 
@@ -131,9 +131,9 @@ def test_a_score_below_its_floor_is_named_and_as_far_off_as_one_above(tmp_path):
         record = write(tmp_path / "runs", name, 0)
     score(tmp_path, jobs=1)
     path = tmp_path / "runs" / f"{record.id}.scores.json"
-    found = json.loads(path.read_text())
-    found["scores"]["energy_distance"]["value"] = -9.0
-    path.write_text(json.dumps(found))
+    stored = json.loads(path.read_text())
+    stored["scores"]["energy_distance"]["value"] = -9.0
+    path.write_text(json.dumps(stored))
     table = text_of(tmp_path)
     overview = table.split("## Overview")[1].split("\n## ")[0]
     assert "| `biased` | -9 |" in overview

@@ -14,8 +14,8 @@ from tests.tools.browser import NAME, Browser
 from tests.tools.result_sets import put
 from tiltbench.report import write
 from tiltbench.report.beside import Seed, _error, _seed, beside, read_beside, written
-from tiltbench.report.board import Board, Column, Row, Spent
-from tiltbench.report.compare import Cell, Verdict
+from tiltbench.report.board import Board, Column, SamplerRow, Spent
+from tiltbench.report.compare import FloorStatus, ScoreSummary
 from tiltbench.report.frame import collect
 from tiltbench.report.pictures.axes import span
 from tiltbench.report.pictures.curves import _level, learning
@@ -58,13 +58,15 @@ def plain(x):
 
 
 def cell(value, metric="ksd"):
-    return Cell(value, value, value, 1.0, math.nan, math.nan, Verdict.NONE, (0,), (value,))
+    return ScoreSummary(
+        value, value, value, 1.0, math.nan, math.nan, FloorStatus.NONE, (0,), (value,)
+    )
 
 
 def board(*samplers):
     spent = Spent(100, 100, 100, 0, 0, 1, 0, 100, False, False)
     rows = [
-        Row(name, None, 1, 1, {}, {"ksd": cell(k)}, frozenset(), spent)
+        SamplerRow(name, None, 1, 1, {}, {"ksd": cell(k)}, frozenset(), spent)
         for k, name in enumerate(samplers)
     ]
     return Board("mine.py", 100, (Column("ksd", "drawn"),), tuple(rows))
@@ -76,11 +78,11 @@ def board(*samplers):
 def test_nothing_is_said_of_a_side_that_is_not_there():
     assert _misled([], known=False) == ""
     assert "No run looks good" in _misled([], known=True)
-    made = board("hmc", "smc")
-    assert made.unknown and _none_off(made) == ""
-    said = " ".join(leaderboard([made]).split())
-    assert "at the floor, as good as" not in said and "lead" not in said
-    assert "No ranks" in said and "`tiltbench reference mine.py` certifies" in said
+    unranked = board("hmc", "smc")
+    assert unranked.unknown and _none_off(unranked) == ""
+    text = " ".join(leaderboard([unranked]).split())
+    assert "at the floor, as good as" not in text and "lead" not in text
+    assert "No ranks" in text and "`tiltbench reference mine.py` certifies" in text
 
 
 def test_not_moving_wins_no_rank():
@@ -179,15 +181,15 @@ def folder(tmp_path_factory):
             given = {"name": str(home / "bell.py"), "params": {}}
             record = put(mine, sampler, seed, scores, of=given, target="bell.py")
             path = mine / "runs" / f"{record.id}.scores.json"
-            found = json.loads(path.read_text())
-            found["curve"] = {
+            stored = json.loads(path.read_text())
+            stored["curve"] = {
                 **CURVE,
                 "log_Z_forward": [-4000.0, 1.7 + k],
                 "elbo": [None, 1.5 + k],
                 "ess_model": [0.1, 0.6],
                 "ksd": [2.0, -0.01],
             }
-            path.write_text(json.dumps(found))
+            path.write_text(json.dumps(stored))
     write(mine)
     publish(mine, home / "results" / "published" / "mine", home / "mine.tar", home)
     return mine
@@ -204,9 +206,11 @@ def test_published_tables_are_those_of_the_draws(folder):
 
 
 def test_what_was_published_and_cannot_be_read_is_left_out(capsys):
-    made = board("hmc", "smc")._replace(beside=beside(Pair(), {"hmc": [plain(normal(50, 2))]}))
-    (row,) = written([made])
-    assert read_beside([row]) == {("mine.py", 100, ""): made.beside}
+    leaderboard = board("hmc", "smc")._replace(
+        beside=beside(Pair(), {"hmc": [plain(normal(50, 2))]})
+    )
+    (row,) = written([leaderboard])
+    assert read_beside([row]) == {("mine.py", 100, ""): leaderboard.beside}
     broken = [{**row, "statistics": {"a": ["high"]}}, {**row, "board": ["x"]}, 7]
     assert read_beside(broken) == {}
     assert capsys.readouterr().err.count("is left out") == 3

@@ -22,8 +22,8 @@ from typing import Any
 from tiltbench.plan.spec import Spec, shorten
 from tiltbench.records.record import Record, read_outcome
 from tiltbench.records.store import warn
-from tiltbench.report.beside import Said
-from tiltbench.report.board import GROUPS, Board, Row, group
+from tiltbench.report.beside import StatisticSummary
+from tiltbench.report.board import GROUPS, Board, SamplerRow, group
 from tiltbench.report.compare import scale
 from tiltbench.report.frame import Frames, metric_of
 from tiltbench.report.page.views import views
@@ -43,12 +43,12 @@ from tiltbench.report.tables.markdown import RANKS, ranks_of, worst
 from tiltbench.report.tables.misled import misled
 from tiltbench.report.tables.reasons import remarked, troubles
 from tiltbench.report.tables.unknown import (
-    APART,
-    HOW_APART,
+    ENERGY_DISTANCES,
+    HOW_ENERGY_DISTANCES,
     HOW_NEARER,
-    HOW_SAID,
+    HOW_STATISTICS,
     NEARER,
-    SAID,
+    STATISTICS,
     unranked,
 )
 from tiltbench.report.targets import targets_of
@@ -71,7 +71,7 @@ def page(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
         "script": script,
         "data": inert(data(frames, boards, folder)),
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], part("page.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], part("page.html"))
 
 
 def part(name: str) -> str:
@@ -137,18 +137,18 @@ def data(frames: Frames, boards: Sequence[Board], folder: Path) -> Json:
 
 
 class _Once:
-    """Values that many runs share, written once: `place` says where one stands in `values`."""
+    """Values that many runs share, written once: `index` is that of one in `values`."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []
-        self.places: dict[str, int] = {}
+        self.indices: dict[str, int] = {}
 
-    def place(self, value: Any) -> int:
+    def index(self, value: Any) -> int:
         key = json.dumps(value, sort_keys=True, default=str)
-        if key not in self.places:
-            self.places[key] = len(self.values)
+        if key not in self.indices:
+            self.indices[key] = len(self.values)
             self.values.append(value)
-        return self.places[key]
+        return self.indices[key]
 
 
 def _metric(name: str) -> Json:
@@ -169,9 +169,9 @@ def _board(board: Board, frames: Frames) -> Json:
         "budget": board.budget,
         "limits": board.limits,
         "allowed": board.allowed,
-        "allowance": board.allowance,
+        "allowance": board.budget_summary,
         "columns": [column.metric for column in board.columns],
-        "rows": [_row(board, row) for row in board.rows],
+        "rows": [_sampler_row(board, row) for row in board.rows],
         "floors": {
             column.metric: floor._asdict()
             for column in board.columns
@@ -189,24 +189,26 @@ def _board(board: Board, frames: Frames) -> Json:
 
 def _unknown(board: Board) -> Json:
     """Why nobody is ranked, and the tables of what samplers say beside each other."""
-    found = board.beside
+    comparison = board.beside
     tables = []
-    if found is not None and found.statistics:
-        rows = [[name, *map(_said, row)] for name, row in found.statistics.items()]
-        tables.append(_table(SAID, HOW_SAID, ["statistic", *found.samplers], rows))
-    if found is not None and found.distances:
+    if comparison is not None and comparison.statistics:
+        rows = [[name, *map(_statistic, row)] for name, row in comparison.statistics.items()]
+        tables.append(_table(STATISTICS, HOW_STATISTICS, ["statistic", *comparison.samplers], rows))
+    if comparison is not None and comparison.distances:
         rows = [
             [name, *({"v": value} for value in row)]
-            for name, row in zip(found.samplers, found.distances, strict=True)
+            for name, row in zip(comparison.samplers, comparison.distances, strict=True)
         ]
-        tables.append(_table(APART, HOW_APART, ["sampler", *found.samplers], rows))
-    if found is not None and (found.nearer or found.apart):
-        samplers, ahead = found.compared
+        tables.append(
+            _table(ENERGY_DISTANCES, HOW_ENERGY_DISTANCES, ["sampler", *comparison.samplers], rows)
+        )
+    if comparison is not None and (comparison.nearer or comparison.apart):
+        samplers, ahead = comparison.compared
         rows = [
             [name, *({"v": by.value, "e": by.error} if by else None for by in row)]
             for name, row in zip(samplers, ahead, strict=True)
         ]
-        why = [f"– {name}: {reason}." for name, reason in found.apart.items()]
+        why = [f"– {name}: {reason}." for name, reason in comparison.apart.items()]
         note = " ".join([HOW_NEARER, *why]).replace("`", "")
         tables.append(_table(NEARER, note, ["sampler", *samplers], rows))
     return {"why": unranked(board.target), "certify": board.certifiable, "tables": tables}
@@ -216,12 +218,14 @@ def _table(title: str, note: str, heads: list[str], rows: list[list[Any]]) -> Js
     return {"title": title, "note": note, "heads": heads, "rows": rows}
 
 
-def _said(said: Said | None) -> Json | None:
+def _statistic(summary: StatisticSummary | None) -> Json | None:
     """v ± e, and quantiles q."""
-    return None if said is None else {"v": said.mean, "e": said.error, "q": said.quantiles}
+    return (
+        None if summary is None else {"v": summary.mean, "e": summary.error, "q": summary.quantiles}
+    )
 
 
-def _row(board: Board, row: Row) -> Json:
+def _sampler_row(board: Board, row: SamplerRow) -> Json:
     return {
         "sampler": row.sampler,
         "ranks": {column.field: column.of(row.ranks) for column in RANKS},
@@ -249,29 +253,29 @@ def _row(board: Board, row: Row) -> Json:
                 "fm": c.floor_mean,
                 "fs": c.floor_sd,
                 "n": c.draws if c.few else None,
-                "is": c.verdict.name,
+                "is": c.status.name,
                 "b": name in row.best,
                 "d": board.distance(row, name),
             }
-            for name, c in row.cells.items()
+            for name, c in row.scores.items()
         },
     }
 
 
-def _doublings(row: Row) -> float | None:
+def _doublings(row: SamplerRow) -> float | None:
     """To sort by: a number that is no number is farther off than any."""
     return None if row.judged is None else min(row.judged.doublings, 1e6)
 
 
 def _scores(frames: Frames, texts: _Once) -> dict[str, Json]:
-    """By run and metric: [value, se, n], or the place of the reason why there is none."""
-    found: dict[str, Json] = {}
+    """By run and metric: [value, se, n], or the index of the reason why there is none."""
+    by_run: dict[str, Json] = {}
     for row in frames.scores.to_dict("records"):
         value = row["value"]
         known = isinstance(value, float) and math.isfinite(value)
-        score = [value, row["se"], row["n"]] if known else texts.place(row["reason"])
-        found.setdefault(row["id"], {})[row["metric"]] = score
-    return found
+        score = [value, row["se"], row["n"]] if known else texts.index(row["reason"])
+        by_run.setdefault(row["id"], {})[row["metric"]] = score
+    return by_run
 
 
 def _run(record: Record, run: Json, frames: Frames, scores: Json, origins: _Once) -> Json:
@@ -286,7 +290,7 @@ def _run(record: Record, run: Json, frames: Frames, scores: Json, origins: _Once
         **{key: run[key] for key in keys},
         "train_seconds": record.cost.get("train_seconds"),
         "memory": record.cost.get("peak_memory_mb"),
-        "origin": origins.place({"code": dict(record.code), "env": dict(record.env)}),
+        "origin": origins.index({"code": dict(record.code), "env": dict(record.env)}),
         "version": record.spec.get("target_version"),
         "command": command(record),
         "traceback": record.traceback[-2000:],
@@ -319,7 +323,7 @@ def _whole(spec: Spec) -> str:
 def _views(frames: Frames, boards: Sequence[Board], folder: Path) -> list[Json]:
     """What is drawn for each leaderboard, and what is known of its target."""
     targets = targets_of(frames.records, folder / "runs")
-    made, without = [], 0
+    shown, without = [], 0
     for board in boards:
         runs = frames.runs
         mine = board.of(runs)
@@ -337,7 +341,7 @@ def _views(frames: Frames, boards: Sequence[Board], folder: Path) -> list[Json]:
         if target is not None:
             truth = target.truth()
             facts = {"dim": target.dim, "source": truth.source, "log_Z": truth.log_Z}
-        made.append({**facts, **views(target, outcomes)})
+        shown.append({**facts, **views(target, outcomes)})
     if without:
         warn(f"{without} runs have no draws here, as in published sets: no pictures show theirs")
-    return made
+    return shown

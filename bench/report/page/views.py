@@ -34,7 +34,7 @@ OVER_EXACT = "first two coordinates, over exact draws (grey)"
 Json = dict[str, Any]
 
 
-class Law(NamedTuple):
+class Statistic(NamedTuple):
     """A statistic of draws, (n, D) -> values, whose law a histogram shows."""
 
     title: str
@@ -117,8 +117,8 @@ def _points(x: Tensor, low: Tensor, high: Tensor) -> Json:
     At most POINTS of the draws, evenly spread."""
     kept = x[torch.linspace(0, len(x) - 1, min(len(x), POINTS)).round().long(), :2]
     inside = ((kept >= low) & (kept <= high)).all(-1)
-    places = ((kept[inside] - low) / (high - low) * (SIDE - 1)).round().long().tolist()
-    text = "".join(DIGITS[c >> 6] + DIGITS[c & 63] for place in places for c in place)
+    positions = ((kept[inside] - low) / (high - low) * (SIDE - 1)).round().long().tolist()
+    text = "".join(DIGITS[c >> 6] + DIGITS[c & 63] for position in positions for c in position)
     return {"points": text, "outside": 1 - float(inside.double().mean()) if len(kept) else 0.0}
 
 
@@ -134,36 +134,38 @@ def _contours(grid: Tensor) -> list[str]:
     from contourpy import contour_generator
 
     scale = 1000 / (len(grid) - 1)
-    made = contour_generator(z=grid.clamp(min=-1e6).numpy())
+    generator = contour_generator(z=grid.clamp(min=-1e6).numpy())
     paths = []
     for level in (-4.5, -2.0, -0.5):
-        lines: Iterable[Any] = made.lines(level)
+        lines: Iterable[Any] = generator.lines(level)
         rounded = (np.round(line * scale).astype(int).tolist() for line in lines)
         parts = ("M" + "L".join(f"{x} {y}" for x, y in line) for line in rounded)
         paths.append("".join(parts))
     return paths
 
 
-def laws(target: Target) -> list[Law]:
+def laws(target: Target) -> list[Statistic]:
     """What is worth a histogram: energies of densities; distances of particles, torsions of
     molecules, the mean field of lattices, the mean grey level of images, the first coordinates of
     others; the reward of a tilt."""
-    found = []
+    shown = []
     if isinstance(target, Density):
-        found.append(Law("energy −log ρ (nats)", partial(_energy, target)))
+        shown.append(Statistic("energy −log ρ (nats)", partial(_energy, target)))
     if target.particles:
-        found.append(Law("interatomic distance", partial(distances, space=target.particles[1])))
-    found += [Law(f"{name} (rad)", angle) for name, angle in target.torsions().items()]
+        shown.append(
+            Statistic("interatomic distance", partial(distances, space=target.particles[1]))
+        )
+    shown += [Statistic(f"{name} (rad)", angle) for name, angle in target.torsions().items()]
     if target.lattice:
-        found.append(Law("mean field", partial(torch.mean, dim=-1)))
+        shown.append(Statistic("mean field", partial(torch.mean, dim=-1)))
     elif target.pixels:
-        found.append(Law("mean grey level", partial(torch.mean, dim=-1)))
+        shown.append(Statistic("mean grey level", partial(torch.mean, dim=-1)))
     elif not (target.particles or target.torsions()):
         many = range(min(target.dim, COORDINATES))
-        found += [Law(f"x{i + 1}", partial(_coordinate, i)) for i in many]
+        shown += [Statistic(f"x{i + 1}", partial(_coordinate, i)) for i in many]
     if isinstance(target, Tilt):
-        found.append(Law("reward (nats)", partial(_reward, target)))
-    return found
+        shown.append(Statistic("reward (nats)", partial(_reward, target)))
+    return shown
 
 
 def _reward(target: Tilt, x: Tensor) -> Tensor:
@@ -180,13 +182,13 @@ def _coordinate(i: int, x: Tensor) -> Tensor:
     return x[:, i]
 
 
-def histograms(law: Law, exact: Tensor, draws: Mapping[str, Tensor]) -> Json | None:
+def histograms(law: Statistic, exact: Tensor, draws: Mapping[str, Tensor]) -> Json | None:
     """{"title", "low", "high", "exact", "runs"}: for exact draws and each run the shares in BINS
     equal bins, in thousandths; what is missing from 1,000 lies outside.  None where no value is
     finite."""
     known = _finite(law.of(exact)) if len(exact) else np.empty(0)
     values = {run: law.of(x).numpy() for run, x in draws.items()}
-    finite = [own[np.isfinite(own)] for own in values.values()]
+    finite = [of_run[np.isfinite(of_run)] for of_run in values.values()]
     if not len(known) and not any(map(len, finite)):
         return None
     low, high = np.quantile(known, [0.001, 0.999]) if len(known) else span(finite)
@@ -197,7 +199,7 @@ def histograms(law: Law, exact: Tensor, draws: Mapping[str, Tensor]) -> Json | N
         "low": float(bins[0]),
         "high": float(bins[-1]),
         "exact": _shares(known, bins),
-        "runs": {run: _shares(own, bins) for run, own in values.items()},
+        "runs": {run: _shares(of_run, bins) for run, of_run in values.items()},
     }
 
 
@@ -232,8 +234,8 @@ def views(target: Target | None, outcomes: Mapping[str, Outcome]) -> Json:
     on stderr and left out."""
     log_Z = target.truth().log_Z if target is not None else None
     both = {run: both_sides(outcome, log_Z) for run, outcome in outcomes.items()}
-    weights = {run: found for run, found in both.items() if found}
-    made: Json = {
+    weights = {run: histogram for run, histogram in both.items() if histogram}
+    content: Json = {
         "plane": None,
         "images": None,
         "laws": [],
@@ -242,22 +244,26 @@ def views(target: Target | None, outcomes: Mapping[str, Outcome]) -> Json:
     }
     draws = {} if target is None else _sound(outcomes, target.dim)
     if target is None or not draws:
-        return made
+        return content
     exact = _tried(target, "exact draws", partial(reference, target))
     exact = torch.empty(0, target.dim, dtype=torch.float64) if exact is None else exact
-    made["plane"] = _tried(target, "scatter", partial(plane, target, exact, draws))
-    made["images"] = _tried(target, "images", partial(images, target, exact, draws))
+    content["plane"] = _tried(target, "scatter", partial(plane, target, exact, draws))
+    content["images"] = _tried(target, "images", partial(images, target, exact, draws))
     for law in laws(target):
-        found = _tried(target, law.title, partial(histograms, law, exact, draws))
-        made["laws"] += [found] if found else []
-    return made
+        histogram = _tried(target, law.title, partial(histograms, law, exact, draws))
+        content["laws"] += [histogram] if histogram else []
+    return content
 
 
 def _sound(outcomes: Mapping[str, Outcome], dim: int) -> dict[str, Tensor]:
     """The finite draws of the runs whose draws have the target's dimension."""
     x = {run: outcome.draws.x for run, outcome in outcomes.items()}
-    finite = {r: own[own.isfinite().all(-1)] for r, own in x.items() if own.shape[1:] == (dim,)}
-    return {run: own for run, own in finite.items() if len(own)}
+    finite = {
+        r: points[points.isfinite().all(-1)]
+        for r, points in x.items()
+        if points.shape[1:] == (dim,)
+    }
+    return {run: points for run, points in finite.items() if len(points)}
 
 
 def _tried(target: Target, what: str, make: Callable[[], Any]) -> Any:

@@ -98,40 +98,46 @@ def learning(
             for axes, (key, label) in zip(row, panels.items(), strict=True):
                 band = _band(every, "floor" if key == "distance" else f"floor_{key}")
                 final = scores[scores["metric"] == (metric if key == "distance" else key)]
-                drawn: list[float] = []
+                plotted: list[float] = []
                 late: list[np.ndarray] = []
                 for name, group in by_sampler.items():
-                    own = final[final["sampler"] == name]["value"]
+                    final_values = final[final["sampler"] == name]["value"]
                     if not any(any(curve["spend"]) for curve in group):  # it trains nothing
-                        if len(own):
-                            middle = float(own.abs().median() if key in SIGNED else own.median())
+                        if len(final_values):
+                            middle = float(
+                                final_values.abs().median()
+                                if key in SIGNED
+                                else final_values.median()
+                            )
                             score = _size(key, middle)
-                            drawn.append(score)
+                            plotted.append(score)
                             late.append(np.array([score]))
                             named[plain(name)] = axes.axhline(
                                 score, color=looks[name].colour, ls=looks[name].line, lw=1.5
                             )
                         continue
-                    found = _line(axes, group, key, clock, looks[name])
-                    if found is None:
+                    curve_line = _median_line(axes, group, key, clock, looks[name])
+                    if curve_line is None:
                         continue
-                    line, end, values = found
+                    line, end, values = curve_line
                     named[plain(name)] = line
-                    drawn += values
+                    plotted += values
                     late.append(np.array(values[len(values) // 2 :]))
-                    if len(own):
-                        middle = float(own.abs().median() if key in SIGNED else own.median())
+                    if len(final_values):
+                        middle = float(
+                            final_values.abs().median() if key in SIGNED else final_values.median()
+                        )
                         score = _size(key, middle)
                         axes.plot([end], [score], marker=looks[name].marker, ms=7, mfc="white",
                                   mec=looks[name].colour, mew=1.3, ls="", zorder=4)  # fmt: skip
-                        drawn.append(score)
-                if not drawn:  # as where nobody's seconds were kept
+                        plotted.append(score)
+                if not plotted:  # as where nobody's seconds were kept
                     axes.axis("off")
                     continue
                 if key in LEVEL:
                     _level(axes, late)
                 else:
-                    named |= _floors(axes, band, final, drawn)
+                    named |= _floors(axes, band, final, plotted)
                 axes.set(xscale="log", xlabel=CLOCKS[clock], ylabel=label)
                 log_ticks(axes.xaxis, *axes.get_xlim())
         open_marker = Line2D([], [], marker="o", ms=7, mfc="white", mec=GREY, ls="")
@@ -141,12 +147,12 @@ def learning(
 
 
 def _floors(
-    axes: Axes, band: Band | None, final: DataFrame, drawn: Sequence[float]
+    axes: Axes, band: Band | None, final: DataFrame, plotted: Sequence[float]
 ) -> dict[str, Any]:
     """Draws both floors and chooses the axis; returns what the legend says of them."""
     from matplotlib.patches import Patch
 
-    low = min([*drawn, *([band.mean - 2 * band.sd] if band else [])], default=1.0)
+    low = min([*plotted, *([band.mean - 2 * band.sd] if band else [])], default=1.0)
     if low > 0:
         axes.set_yscale("log")
         log_ticks(axes.yaxis, *axes.get_ylim())
@@ -156,13 +162,13 @@ def _floors(
         return {}
     axes.axhspan(band.mean - 2 * band.sd, band.edge, color=PALE, zorder=0, lw=0)
     few = f" of {band.n:,}" if band.n else ""
-    said: dict[str, Any] = {f"exact draws, sets{few}: ± 2 sd": Patch(color=PALE)}
+    handles: dict[str, Any] = {f"exact draws, sets{few}: ± 2 sd": Patch(color=PALE)}
     whole = final[~final["unfit"].astype(bool)]
     edge = float((whole["floor_mean"] + 2 * whole["floor_sd"]).min()) if len(whole) else math.nan
     if math.isfinite(edge) and edge < band.edge:
         line = axes.axhline(edge, color=INK, lw=0.9, ls=":")
-        said["edge of the noise floor of the table"] = line
-    return said
+        handles["edge of the noise floor of the table"] = line
+    return handles
 
 
 def _level(axes: Axes, late: Sequence[np.ndarray]) -> None:
@@ -201,7 +207,7 @@ def _size(key: str, value: float) -> float:
     return max(abs(value), SMALLEST) if key in SIGNED else value
 
 
-def _line(
+def _median_line(
     axes: Axes, group: Iterable[Curve], key: str, clock: str, look: Look
 ) -> tuple[Any, float, list[float]] | None:
     """One sampler; spends of seeds are matched by rank.  (what was drawn, the last spend, all
@@ -210,12 +216,12 @@ def _line(
     for curve in group:
         spends = curve.get(clock) or [0] * len(curve["spend"])
         values = curve.get(key) or [None] * len(spends)
-        for place, (spend, value) in enumerate(zip(spends, values, strict=True)):
+        for index, (spend, value) in enumerate(zip(spends, values, strict=True)):
             if value is not None and math.isfinite(value) and spend > 0:
-                points.setdefault(place, []).append((spend, _size(key, value)))
+                points.setdefault(index, []).append((spend, _size(key, value)))
     if not points:
         return None
-    rows = [np.array(points[place], dtype=float).T for place in sorted(points)]
+    rows = [np.array(points[index], dtype=float).T for index in sorted(points)]
     spend = [float(np.median(s)) for s, _ in rows]
     (line,) = axes.plot(spend, [np.median(v) for _, v in rows], color=look.colour,
                         marker=look.marker, ls=look.line, ms=4, lw=1.5)  # fmt: skip

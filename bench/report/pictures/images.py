@@ -60,8 +60,8 @@ def spread(x: Tensor, n: int) -> Tensor:
 def sheet(x: Tensor, shape: tuple[int, int]) -> np.ndarray:
     """(n, rows * columns) images side by side, white between them and in empty places."""
     high, wide = shape
-    made = np.ones(((high + GAP) * SIDE + GAP, (wide + GAP) * SIDE + GAP))
+    canvas = np.ones(((high + GAP) * SIDE + GAP, (wide + GAP) * SIDE + GAP))
     for i, image in enumerate(x.reshape(-1, high, wide).numpy()):
         top, left = (GAP + k * (n + GAP) for k, n in zip(divmod(i, SIDE), shape, strict=True))
-        made[top : top + high, left : left + wide] = image
-    return made
+        canvas[top : top + high, left : left + wide] = image
+    return canvas

@@ -49,11 +49,11 @@ def _two_point(sides: tuple[int, ...], exact: Tensor, axes: Axes, x: Tensor, col
     """G(r) at separations up to half the last side, over the exact G(0)."""
     along = np.arange(sides[-1] // 2 + 1)
     rest = (0,) * (len(sides) - 1)
-    own = two_point(x, sides)[rest][: len(along)]
-    known = two_point(exact, sides)[rest][: len(along)] if len(exact) else own
+    measured = two_point(x, sides)[rest][: len(along)]
+    known = two_point(exact, sides)[rest][: len(along)] if len(exact) else measured
     scale = float(known[0])
     axes.axhline(0, color=INK, lw=0.4)
-    axes.plot(along, own.numpy() / scale, color=colour, marker="o", ms=3, lw=1.4)
+    axes.plot(along, measured.numpy() / scale, color=colour, marker="o", ms=3, lw=1.4)
     if len(exact):
         axes.plot(along, known.numpy() / scale, color=INK, lw=0.9)
     step = max(1, (len(along) - 1) // 4)

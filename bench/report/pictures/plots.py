@@ -22,23 +22,23 @@ from tiltbench.report.pictures.weights import weights
 from tiltbench.report.targets import targets_of
 
 
-def plots(frames: Frames, boards: Sequence[Board], folder: Path, place: Path) -> list[Path]:
-    """Of the results in `folder`: place/summary.png and, for each target and budget,
+def plots(frames: Frames, boards: Sequence[Board], folder: Path, out: Path) -> list[Path]:
+    """Of the results in `folder`: out/summary.png and, for each target and budget,
     `NAME.draws.png` (2-D targets), `.ramachandran.png` (molecules), `.particles.png`,
     `.lattice.png`, `.images.png`, `.curves.png` and `.weights.png`, where there is something to
     show; each as .pdf too.  NAME is `file_name` of the target's label."""
     runs = folder / "runs"
     look = looks(frames.runs["sampler"])
-    colour = {name: own.colour for name, own in look.items()}
+    colour = {name: style.colour for name, style in look.items()}
     targets = targets_of(frames.records, runs)
     many = len(frames.runs.groupby(BLOCK[1:])) > 1
-    made = []
+    paths = []
     for (name, budget, limits), rows in frames.runs.groupby(BLOCK):
         mine = [record for record in frames.records if record.id in set(rows["id"])]
         allowed = f".{budget}" + (f".{file_name(str(limits))}" if limits else "")
         stem = file_name(str(name)) + (allowed if many else "")
         curves, draws, both, atoms, fields, looked, angles = (
-            place / f"{stem}.{kind}.png"
+            out / f"{stem}.{kind}.png"
             for kind in (
                 "curves",
                 "draws",
@@ -60,14 +60,14 @@ def plots(frames: Frames, boards: Sequence[Board], folder: Path, place: Path) ->
             tries[atoms] = partial(particles, atoms, runs, target, mine, colour)
             tries[looked] = partial(images, looked, runs, target, mine, colour)
             tries[fields] = partial(lattice, fields, runs, target, mine, colour)
-        made += [path for path, draw in tries.items() if _drawn(path, draw)]
-    whole = place / "summary.png"
-    if _drawn(whole, partial(summary, whole, folder, frames, boards, targets, colour)):
-        made.append(whole)
-    return made
+        paths += [path for path, draw in tries.items() if _succeeds(path, draw)]
+    whole = out / "summary.png"
+    if _succeeds(whole, partial(summary, whole, folder, frames, boards, targets, colour)):
+        paths.append(whole)
+    return paths
 
 
-def _drawn(path: Path, draw: Callable[[], bool]) -> bool:
+def _succeeds(path: Path, draw: Callable[[], bool]) -> bool:
     """Whether there is a picture; one that fails is a sentence, and the others go on."""
     try:
         return draw()

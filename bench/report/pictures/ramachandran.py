@@ -34,10 +34,10 @@ def ramachandran(
     draws = {name: plane(target, outcome.draws.x.double()) for name, outcome in chosen.items()}
     with panels(path, seen, draws, colour) as figure:
         across, up = list(target.torsions())[:2]
-        said = f"{across} across, {up} upwards, -180° to 180°"
+        caption = f"{across} across, {up} upwards, -180° to 180°"
         if seen.grid is not None:
-            said += f"; contours: free energy of exact draws, {LEVELS}"
-        figure.supxlabel(said, fontsize=7, color=GREY)
+            caption += f"; contours: free energy of exact draws, {LEVELS}"
+        figure.supxlabel(caption, fontsize=7, color=GREY)
     return True
 
 
@@ -59,11 +59,11 @@ def plane(target: Target, x: Float[Tensor, "n D"]) -> Float[Tensor, "m 2"]:
     return angles(target, x[x.isfinite().all(-1)])[:, :2]
 
 
-def log_density(found: Float[Tensor, "n 2"]) -> Float[Tensor, "h w"]:
+def log_density(points: Float[Tensor, "n 2"]) -> Float[Tensor, "h w"]:
     """The log density of angles less its largest value, psi by rows from -pi to pi: a histogram of
     4 degrees smoothed on the torus by a Gaussian of 8."""
     cells = SIDE - 1
-    a, b = (bin_of(found[:, i], cells) for i in range(2))
+    a, b = (bin_of(points[:, i], cells) for i in range(2))
     counts = torch.bincount(b * cells + a, minlength=cells**2).reshape(cells, cells).double()
     k = torch.fft.fftfreq(cells, 1 / cells).double()
     fall = torch.exp(-(k**2) * SPREAD**2 / 2)

@@ -106,26 +106,26 @@ def panel(axes: Axes, seen: View, x: Tensor, title: str, colour: str) -> None:
 
 def first_runs(records: list[Record]) -> dict[str, Record]:
     """The finished run of the lowest seed, by sampler."""
-    found: dict[str, Record] = {}
+    first: dict[str, Record] = {}
     for record in sorted(records, key=lambda r: (r.labels["sampler"], r.spec["seed"])):
         if record.status.finished:
-            found.setdefault(record.labels["sampler"], record)
-    return found
+            first.setdefault(record.labels["sampler"], record)
+    return first
 
 
 def outcomes(runs: Path, chosen: Mapping[str, Record]) -> dict[str, Outcome]:
     """What the chosen runs gave; those whose files cannot be read are named and left out, as are,
     silently, those of published sets, which have none."""
-    found = {}
+    by_name = {}
     for name, record in chosen.items():
         if not (runs / f"{record.id}.npz").exists():
             continue
         try:
-            found[name] = read_outcome(runs, record.id)
+            by_name[name] = read_outcome(runs, record.id)
         except Exception as error:
             again = f"delete {record.id}.json to run again"
             warn(f"{runs / record.id}.npz cannot be read ({error}); {again}")
-    return found
+    return by_name
 
 
 def scatter(
@@ -137,7 +137,7 @@ def scatter(
     seen = view(target, MOST, [outcome.draws.x.double() for outcome in chosen.values()])
     if seen is None or not chosen:
         return False
-    with panels(path, seen, {name: made.draws.x for name, made in chosen.items()}, colour):
+    with panels(path, seen, {name: outcome.draws.x for name, outcome in chosen.items()}, colour):
         return True
 
 
@@ -151,11 +151,11 @@ def panels(
     columns = min(count, 5)
     rows = math.ceil(count / columns)
     with picture(path, rows, columns, (2.3, 2.4)) as (figure, grid):
-        found = list(grid.flat)
-        for axes in found[count:]:
+        every_axes = list(grid.flat)
+        for axes in every_axes[count:]:
             axes.remove()
         if first:
-            panel(found[0], seen, seen.exact, EXACT, INK)
-        for axes, (name, x) in zip(found[first:], draws.items(), strict=False):
+            panel(every_axes[0], seen, seen.exact, EXACT, INK)
+        for axes, (name, x) in zip(every_axes[first:], draws.items(), strict=False):
             panel(axes, seen, x, name, colour[name])
         yield figure

@@ -31,32 +31,36 @@ def sensitivity(path: Path, frames: Frames) -> bool:
         return False
     scores = frames.scores
     seeds = sorted({int(seed) for seed in scores["seed"]})
-    found, targets = standings(scores, seeds), choice(frames).targets
-    if not any(found.values()):
+    judgements, targets = standings(scores, seeds), choice(frames).targets
+    if not any(judgements.values()):
         return False
     columns = min(len(panels), COLUMNS)
     rows = math.ceil(len(panels) / columns)
     with picture(path, rows, columns, (2.9, 2.3)) as (figure, axes):
-        places = list(axes.flat)
-        for place, (method, key) in zip(places, panels, strict=False):
+        every_axes = list(axes.flat)
+        for panel, (method, key) in zip(every_axes, panels, strict=False):
             values = _values(method, key)
             for i, target in enumerate(targets):
                 off = [
-                    found[target][s.label].doublings if s.label in found[target] else math.nan
+                    judgements[target][s.label].doublings
+                    if s.label in judgements[target]
+                    else math.nan
                     for s in method.settings
                 ]
-                _line(place, values, off, HUES[i % len(HUES)], MARKERS[i % len(MARKERS)], target)
-            _axes(place, method, key)
-        for place in places[len(panels) :]:
-            place.set_visible(False)
-        places[0].set_ylabel("log2(worst score / floor)")
-        handles, labels = places[0].get_legend_handles_labels()
+                _plot_target(
+                    panel, values, off, HUES[i % len(HUES)], MARKERS[i % len(MARKERS)], target
+                )
+            _axes(panel, method, key)
+        for panel in every_axes[len(panels) :]:
+            panel.set_visible(False)
+        every_axes[0].set_ylabel("log2(worst score / floor)")
+        handles, labels = every_axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return True
 
 
 def _values(method: Method, key: str) -> list[float]:
-    """Numbers as they are, words and switches by their place among those that occur."""
+    """Numbers as they are, words and switches by their index among those that occur."""
     given = [setting.params.get(key) for setting in method.settings]
     if all(_numeric(value) for value in given):
         return [float(str(value)) for value in given]
@@ -72,7 +76,7 @@ def _numeric(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _line(
+def _plot_target(
     axes: Axes, values: Sequence[float], off: Sequence[float], colour: str, marker: str, target: str
 ) -> None:
     x, y = np.asarray(values), np.minimum(np.asarray(off, float), TOP)

@@ -52,13 +52,13 @@ def strips(
     widths = [WIDE] * len(measures) + [NARROW] * SHOWN
     size = (sum(widths) / len(widths), HEIGHT)
     with picture(path, len(rows), len(widths), size, widths) as (figure, grid):
-        for place, (name, (x, lost)) in enumerate(rows.items()):
-            line, last = grid[place], place == len(rows) - 1
-            own = INK if name == EXACT else colour[name]
+        for index, (name, (x, lost)) in enumerate(rows.items()):
+            line, last = grid[index], index == len(rows) - 1
+            row_colour = INK if name == EXACT else colour[name]
             for axes, measure in zip(line, measures, strict=False):
                 axes.set_yticks([])
                 if len(x):
-                    measure.draw(axes, x, own)
+                    measure.draw(axes, x, row_colour)
                 axes.tick_params(labelsize=7, length=2, labelbottom=last)
             label = plain(name) + (f"\n{lost} not finite" if lost else "")
             line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
@@ -66,7 +66,7 @@ def strips(
                 axes.set_axis_off()
                 axes.set_anchor("N")
                 if chosen is not None:
-                    look[1](axes, x[chosen], own)
+                    look[1](axes, x[chosen], row_colour)
         for axes, title in zip(grid[0], [m.title for m in measures] + [look[0]], strict=False):
             text = axes.annotate(
                 title, (0, 1), (0, 5), "axes fraction", "offset points", fontsize=8
@@ -86,13 +86,13 @@ def _spread(n: int) -> list[int | None]:
 
 def gathered(runs: Path, records: list[Record]) -> dict[str, Sample]:
     """The draws of each sampler's first finished seed, at most 2,000 of them, spread evenly."""
-    found = {}
+    samples = {}
     for name, outcome in outcomes(runs, first_runs(records)).items():
         x = outcome.draws.x.double()
         x = x[torch.linspace(0, len(x) - 1, min(len(x), MOST)).round().long()]
         good = x.isfinite().all(-1)
-        found[name] = Sample(x[good], int((~good).sum()))
-    return found
+        samples[name] = Sample(x[good], int((~good).sum()))
+    return samples
 
 
 def reference(target: Target) -> Tensor:

@@ -52,7 +52,7 @@ STYLE: dict[Any, Any] = {
 
 
 class Look(NamedTuple):
-    """How one sampler is drawn: told apart without its colour too."""
+    """How one sampler is drawn: distinct without its colour too."""
 
     colour: str
     marker: str

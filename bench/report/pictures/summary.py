@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from tiltbench.records.store import warn
-from tiltbench.report.board import Board, Row
-from tiltbench.report.compare import SEEDS_FOR_BOLD, Verdict, scale
+from tiltbench.report.board import Board, SamplerRow
+from tiltbench.report.compare import SEEDS_FOR_BOLD, FloorStatus, scale
 from tiltbench.report.frame import BLOCK, Frames
 from tiltbench.report.pictures.scatter import EXACT, MOST, View, first_runs, outcomes, panel, view
 from tiltbench.report.pictures.style import GREY, INK, PALE, STYLE, plain, save
@@ -48,7 +48,7 @@ def summary(
 ) -> bool:
     """Above: draws on the 2-D target whose modes are best counted by eye.  Below: distance to exact
     draws with the calls it took, and |log Z error| from every side, of every sampler on every
-    target, at its largest allowance; bold and in one colour what the tables have in bold.  False
+    target, at its largest budget; bold and in one colour what the tables have in bold.  False
     where nothing finished, or no target's truth is known."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -90,7 +90,7 @@ def summary(
 
 
 def at_largest(runs: DataFrame) -> DataFrame:
-    """Those at the largest allowance of their target, which may have limits of its own."""
+    """Those at the largest budget of their target, which may have limits of its own."""
     runs = runs[runs["budget"] == runs.groupby("target")["budget"].transform("max")]
     usual = runs.groupby("target")["limits"].transform(lambda limits: limits.mode().iloc[0])
     return runs[runs["limits"] == usual]
@@ -131,14 +131,16 @@ def _shown(targets: Mapping[str, Target], names: set[str]) -> str:
     return min(flat, key=lambda name: (abs(modes(name) - 9), name), default="")
 
 
-def _calls(row: Row) -> str:
+def _calls(row: SamplerRow) -> str:
     return brief(row.spent.calls)
 
 
-def _other_sides(row: Row) -> str:
+def _other_sides(row: SamplerRow) -> str:
     """Reverse and Bennett, where there are."""
-    found = [row.cells.get(name) for name in ("log_Z_rev_err", "log_Z_bar_err")]
-    return ", ".join(_brief(abs(c.median)) if c else "–" for c in found) if any(found) else ""
+    summaries = [row.scores.get(name) for name in ("log_Z_rev_err", "log_Z_bar_err")]
+    return (
+        ", ".join(_brief(abs(c.median)) if c else "–" for c in summaries) if any(summaries) else ""
+    )
 
 
 def heat(
@@ -146,7 +148,7 @@ def heat(
     boards: Sequence[Board],
     samplers: list[str],
     choices: tuple[str, ...],
-    below_it: Callable[[Row], str],
+    below_it: Callable[[SamplerRow], str],
 ) -> None:
     """Numbers on a coloured grid, each with a small line `below_it`; of each cell the first of
     `choices` that it has.  The colour is that of `Board.distance`, whatever the others score."""
@@ -162,11 +164,11 @@ def heat(
             name = row.first(choices)
             if name is None or row.sampler not in samplers:
                 continue
-            i, c = samplers.index(row.sampler), row.cells[name]
+            i, c = samplers.index(row.sampler), row.scores[name]
             values[i, j], tied[i, j] = c.median, name in row.best
             far = board.distance(row, name)
             shade[i, j] = np.nan if far is None else far
-            floor[i, j] = c.verdict is Verdict.AT
+            floor[i, j] = c.status is FloorStatus.AT
             marks[i, j] = "✗" if row.behind and name in DISTANCES else ""
             lines[i, j] = below_it(row)
     scheme = LinearSegmentedColormap.from_list("tilt", [GOOD, MIDDLE, BAD]).with_extremes(bad=PALE)

@@ -66,8 +66,8 @@ def _panel(
 
 
 def sides(outcome: Outcome, log_Z: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """log_w - log Z (0 where it is not known) of a run's own paths and of those traced back from
-    exact draws, where they are finite; empty where there are none."""
+    """log_w - log Z (0 where it is not known) of a run's forward paths and of its reverse paths,
+    from exact draws, where they are finite; empty where there are none."""
     return _finite(outcome.draws.log_w, log_Z), _finite(outcome.log_w_reverse, log_Z)
 
 

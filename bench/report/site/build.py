@@ -33,13 +33,13 @@ MARK = ".tiltbench-site"  # in a folder that this command has made, and may repl
 LEADERS = 5  # of a suite, on the first page
 
 
-class Done(NamedTuple):
+class SiteCounts(NamedTuple):
     suites: int
     methods: int
     targets: int
 
 
-def site(published: Path, out: Path) -> Done:
+def site(published: Path, out: Path) -> SiteCounts:
     """Writes the site of every published set in `published` into `out`, a folder of its own, which
     is replaced whole once everything is written.
 
@@ -61,14 +61,14 @@ def site(published: Path, out: Path) -> Done:
     return done
 
 
-def _fill(folders: Sequence[Path], out: Path) -> Done:
+def _fill(folders: Sequence[Path], out: Path) -> SiteCounts:
     sets: list[Set] = []
     built: dict[str, Target] = {}
     for folder in folders:
         frames = collect(folder)
-        made = with_beside(boards(frames), frames, folder)
-        one = Set(folder.name, made, standings(widest(made)[0]))
-        write_bytes(out / one.link, page(frames, made, folder).encode())
+        leaderboards = with_beside(boards(frames), frames, folder)
+        one = Set(folder.name, leaderboards, standings(widest(leaderboards)[0]))
+        write_bytes(out / one.link, page(frames, leaderboards, folder).encode())
         sets.append(one)
         built |= targets_of(frames.records, folder / "runs")
     results = [Result(s, board, row) for s in sets for board in s.boards for row in board.rows]
@@ -82,7 +82,7 @@ def _fill(folders: Sequence[Path], out: Path) -> Done:
     parts += [_listed("methods", "Methods", methods), _listed("targets", "Targets", targets)]
     write(out / "index.html", "tiltbench: published results", parts)
     write_bytes(out / MARK, b"")
-    return Done(len(sets), len(methods), len(targets))
+    return SiteCounts(len(sets), len(methods), len(targets))
 
 
 def _suite(one: Set) -> str:
@@ -102,6 +102,6 @@ def _suite(one: Set) -> str:
     return f"<h2>{link(one.link, one.name)}</h2>{table(heads, rows)}{rest}"
 
 
-def _listed(kind: str, title: str, found: Iterable[str]) -> str:
-    links = ", ".join(link(home(kind, name), name) for name in found)
+def _listed(kind: str, title: str, names: Iterable[str]) -> str:
+    links = ", ".join(link(home(kind, name), name) for name in names)
     return f"<h2>{title}</h2><p>{links}</p>"

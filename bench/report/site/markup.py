@@ -30,17 +30,17 @@ def link(to: str, words: str) -> str:
 
 
 def described(registry: Registry, name: str) -> str:
-    """What a registered thing says of itself, under a head; "" of a name that is not there.  What
+    """The docstrings of a registered thing, under a head; "" of a name that is not there.  What
     is indented, such as a formula, stays as it is."""
     entry = registry.entries.get(name)
     if entry is None:
         return ""
-    made = ["<h2>What it is</h2>"]
+    parts = ["<h2>What it is</h2>"]
     for block in "\n\n".join(entry.docstrings()).split("\n\n"):
         laid_out = any(line.startswith(" ") for line in block.splitlines())
         tag = "pre" if laid_out else "p"
-        made.append(f"<{tag}>{html.escape(block)}</{tag}>")
-    return "".join(made)
+        parts.append(f"<{tag}>{html.escape(block)}</{tag}>")
+    return "".join(parts)
 
 
 def image(png: bytes, words: str) -> str:

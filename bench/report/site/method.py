@@ -48,15 +48,17 @@ def wins(mine: Sequence[Result]) -> str:
     first = dict.fromkeys(r.board.target for r in ranked if r.rank == 1)
     level = dict.fromkeys(r.board.target for r in ranked if r.row.judged and r.row.judged.level)
     many = f"{len(ranked)} leaderboard{'' if len(ranked) == 1 else 's'}"
-    said = [f"Of {many} it ranks first on {sum(r.rank == 1 for r in ranked)}{_listed(first)}."]
-    said.append(
+    sentences = [f"Of {many} it ranks first on {sum(r.rank == 1 for r in ranked)}{_listed(first)}."]
+    sentences.append(
         f"It is as good as exact draws in every score on {len(level)} "
         f"target{'' if len(level) == 1 else 's'}{_listed(level)}."
     )
     behind = dict.fromkeys(r.board.target for r in mine if r.row.behind)
     if behind:
-        said.append(f"It is not better than the untrained base on {len(behind)}{_listed(behind)}.")
-    return " ".join(said)
+        sentences.append(
+            f"It is not better than the untrained base on {len(behind)}{_listed(behind)}."
+        )
+    return " ".join(sentences)
 
 
 def _listed(names: dict[str, None]) -> str:
@@ -65,15 +67,17 @@ def _listed(names: dict[str, None]) -> str:
 
 def costs(mine: Sequence[Result]) -> str:
     """The median over leaderboards, and the range."""
-    said = []
+    parts = []
     for words, of in COSTS:
-        found = [value for r in mine if (value := of(r.row.spent)) == value]
-        if found and max(found) > 0:
+        values = [value for r in mine if (value := of(r.row.spent)) == value]
+        if values and max(values) > 0:
             span = (
-                f", {_size(min(found))} to {_size(max(found))}" if max(found) > min(found) else ""
+                f", {_size(min(values))} to {_size(max(values))}"
+                if max(values) > min(values)
+                else ""
             )
-            said.append(f"{words} {_size(median(found))}{span}")
-    return f"Medians over its leaderboards, with the range: {'; '.join(said)}." if said else "–"
+            parts.append(f"{words} {_size(median(values))}{span}")
+    return f"Medians over its leaderboards, with the range: {'; '.join(parts)}." if parts else "–"
 
 
 def _size(value: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from tiltbench.records.names import file_name
-from tiltbench.report.board import Board, Row
+from tiltbench.report.board import Board, SamplerRow
 from tiltbench.report.ranks import times
 from tiltbench.report.site.markup import number
 from tiltbench.report.standings import Standing
@@ -30,7 +30,7 @@ class Result(NamedTuple):
 
     suite: Set
     board: Board
-    row: Row
+    row: SamplerRow
 
     @property
     def rank(self) -> int | None:
@@ -52,7 +52,7 @@ class Result(NamedTuple):
 
 def grouped(pairs: Iterable[tuple[str, Result]]) -> dict[str, list[Result]]:
     """By name, in its order."""
-    found: dict[str, list[Result]] = {}
+    groups: dict[str, list[Result]] = {}
     for name, result in sorted(pairs, key=lambda pair: pair[0]):
-        found.setdefault(name, []).append(result)
-    return found
+        groups.setdefault(name, []).append(result)
+    return groups

@@ -28,8 +28,8 @@ def target(name: str, mine: Sequence[Result], built: Target | None) -> list[str]
             _picture(built),
         ]
     for key in dict.fromkeys((r.suite.name, r.board.allowed) for r in mine):
-        own = [r for r in mine if (r.suite.name, r.board.allowed) == key]
-        parts += _board(own)
+        results = [r for r in mine if (r.suite.name, r.board.allowed) == key]
+        parts += _board(results)
     return parts
 
 
@@ -57,15 +57,15 @@ def _picture(built: Target) -> str:
         return ""
 
 
-def _board(own: Sequence[Result]) -> list[str]:
+def _board(results: Sequence[Result]) -> list[str]:
     """A table of ranks, the first first, and one of the best figures beside their floors."""
-    board = own[0].board
-    ranked = sorted(own, key=lambda r: (r.rank is None, r.rank or 0))
+    board = results[0].board
+    ranked = sorted(results, key=lambda r: (r.rank is None, r.rank or 0))
     rows = [
         [link(f"../{home('methods', r.row.method or r.row.sampler)}", r.row.sampler), *r.cells]
         for r in ranked
     ]
-    title = link(f"../{own[0].suite.link}", own[0].suite.name)
+    title = link(f"../{results[0].suite.link}", results[0].suite.name)
     parts = [f"<h2>{title}, {html.escape(board.allowed)}</h2>", table(["sampler", *HEADS], rows)]
     best = figures(board)
     if best:
@@ -81,17 +81,17 @@ def figures(board: Board) -> list[list[str]]:
         metric = metric_of(column.metric)
         if column.group not in ("drawn", "weights") or not metric.perfect:
             continue
-        found = {
-            row.sampler: row.cells[column.metric].median
+        medians = {
+            row.sampler: row.scores[column.metric].median
             for row in board.rows
-            if column.metric in row.cells
+            if column.metric in row.scores
         }
-        if not found:
+        if not medians:
             continue
         floor = board.floor(column.metric)
         perfect = floor.mean if floor is not None else float(metric.perfect == "1")
-        off = {name: abs(value - perfect) for name, value in found.items()}
+        off = {name: abs(value - perfect) for name, value in medians.items()}
         first = min(off, key=off.__getitem__)
-        said = f"{number(floor.mean)} ± {floor.sd:.1g}" if floor else "–"
-        lines.append([head(column.metric), said, number(found[first]), first])
+        floor_text = f"{number(floor.mean)} ± {floor.sd:.1g}" if floor else "–"
+        lines.append([head(column.metric), floor_text, number(medians[first]), first])
     return lines

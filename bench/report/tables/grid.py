@@ -50,7 +50,7 @@ def sentence(words: str) -> str:
 
 def _entities(words: str, signs: re.Pattern[str]) -> str:
     line = re.sub(r"\s+", " ", words)
-    return signs.sub(lambda found: f"&#{ord(found[0])};", line)
+    return signs.sub(lambda match: f"&#{ord(match[0])};", line)
 
 
 def _cell(markdown: str) -> str:

@@ -7,18 +7,18 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from tiltbench.records.names import file_name, short
-from tiltbench.report.beside import Beside, Said
-from tiltbench.report.board import GROUPS, Board, Row
-from tiltbench.report.compare import Cell, Floor, Verdict
+from tiltbench.report.beside import Beside, StatisticSummary
+from tiltbench.report.board import GROUPS, Board, SamplerRow
+from tiltbench.report.compare import Floor, FloorStatus, ScoreSummary
 from tiltbench.report.frame import SUFFIX, metric_of
 from tiltbench.report.ranks import times
 from tiltbench.report.tables.legend import NOT_BETTER, brief
 from tiltbench.report.tables.reasons import marks
-from tiltbench.report.tables.unknown import APART, NEARER, SAID
+from tiltbench.report.tables.unknown import ENERGY_DISTANCES, NEARER, STATISTICS
 from tiltbench.score.curve import DISTANCES
 
 ARROW = {"lower": r"$\downarrow$", "higher": r"$\uparrow$"}
-MARK = {Verdict.AT: r"$\approx$"}
+MARK = {FloorStatus.AT: r"$\approx$"}
 LONGEST = 60  # letters of a label: a longer one would make its table unreadable
 MARKED = r"$^\times$"  # not better than the untrained base
 ESCAPED = {
@@ -41,7 +41,7 @@ def escaped(text: str) -> str:
     """Text as it stands, whatever it holds: no command, no comment, no end of the line.  What T1
     fonts may lack is written as its code point."""
     shown = "".join(ESCAPED.get(c, c) for c in re.sub(r"\s+", " ", text))
-    return re.sub(r"[^ -~]", lambda found: f"[U+{ord(found[0]):04X}]", shown)
+    return re.sub(r"[^ -~]", lambda match: f"[U+{ord(match[0]):04X}]", shown)
 
 
 def latex(name: str, boards: Sequence[Board]) -> str:
@@ -76,33 +76,35 @@ def latex(name: str, boards: Sequence[Board]) -> str:
     for board in boards:
         parts += [_grid(name, board, group) for group in GROUPS]
         if board.beside is not None:
-            parts += [part(name, board, board.beside) for part in (_said, _apart, _nearer)]
+            parts += [
+                part(name, board, board.beside) for part in (_statistics, _distances, _nearer)
+            ]
     return "\n".join(part for part in parts if part)
 
 
 def _overview(
     label: str,
     caption: str,
-    text: Callable[[Row], str],
+    text: Callable[[SamplerRow], str],
     boards: Sequence[Board],
     exact: Callable[[Board], str] = lambda board: "",
 ) -> str:
     """Samplers against targets, and what exact draws score where that is known."""
     many = len({board.allowed for board in boards}) > 1
     heads = [_title(b.target, b.allowed if many else "") for b in boards]
-    found = {(i, row.sampler): text(row) for i, board in enumerate(boards) for row in board.rows}
-    samplers = sorted({sampler for _, sampler in found})
-    if all(text == "--" for text in found.values()):
+    texts = {(i, row.sampler): text(row) for i, board in enumerate(boards) for row in board.rows}
+    samplers = sorted({sampler for _, sampler in texts})
+    if all(text == "--" for text in texts.values()):
         return ""
     rows = [
-        [_code(sampler), *(found.get((i, sampler), "--") for i in range(len(boards)))]
+        [_code(sampler), *(texts.get((i, sampler), "--") for i in range(len(boards)))]
         for sampler in samplers
     ]
     last = ["noise floor", *map(exact, boards)]
     return tabular(label, caption, ["", *heads], [rows, [last]] if any(last[1:]) else [rows])
 
 
-def _worst(row: Row) -> str:
+def _worst(row: SamplerRow) -> str:
     if row.judged is None:
         return "--"
     worst = row.judged.worst
@@ -126,18 +128,18 @@ def _exact(board: Board) -> str:
     return next((_pair(floor.mean, floor.sd) for floor in floors if floor), "")
 
 
-def _distance(row: Row) -> str:
+def _distance(row: SamplerRow) -> str:
     metric = row.first(DISTANCES)
     if metric is None:
         return "--"
-    value = _value(row.cells[metric], metric in row.best)
+    value = _value(row.scores[metric], metric in row.best)
     spent = brief(row.spent.calls).replace("–", "--")
     return rf"{value}{MARKED if row.behind else ''} {{\scriptsize {spent}}}"
 
 
-def _sides(row: Row) -> str:
-    found = row.sides()
-    texts = {name: _value(c, name in row.best) for name, c in found.items()}
+def _sides(row: SamplerRow) -> str:
+    errors = row.sides()
+    texts = {name: _value(c, name in row.best) for name, c in errors.items()}
     if "log_Z_own_err" in texts:
         return rf"\textit{{{texts['log_Z_own_err']}}}"
     sides = [texts.get(name, "--") for name in ("log_Z_err", "log_Z_rev_err", "log_Z_bar_err")]
@@ -171,53 +173,55 @@ def _grid(name: str, board: Board, group: str) -> str:
     return tabular(_label(name, board, group), caption, ["", "seeds", "calls", *heads], body)
 
 
-def _said(name: str, board: Board, found: Beside) -> str:
+def _statistics(name: str, board: Board, comparison: Beside) -> str:
     """A row a statistic, a column a sampler."""
-    if not found.statistics:
+    if not comparison.statistics:
         return ""
-    rows = [[_code(key), *map(_heard, row)] for key, row in found.statistics.items()]
-    heads = ["", *map(_code, found.samplers)]
-    return tabular(_label(name, board, "statistics"), _caption(board, SAID), heads, [rows])
+    rows = [[_code(key), *map(_statistic, row)] for key, row in comparison.statistics.items()]
+    heads = ["", *map(_code, comparison.samplers)]
+    return tabular(_label(name, board, "statistics"), _caption(board, STATISTICS), heads, [rows])
 
 
-def _heard(said: Said | None) -> str:
-    if said is None:
+def _statistic(summary: StatisticSummary | None) -> str:
+    if summary is None:
         return "--"
-    mean, quantiles = _number(said.mean), r",\,".join(map(_number, said.quantiles))
-    shown = f"${mean}$" if said.error is None else _pair(said.mean, said.error)
+    mean, quantiles = _number(summary.mean), r",\,".join(map(_number, summary.quantiles))
+    shown = f"${mean}$" if summary.error is None else _pair(summary.mean, summary.error)
     return rf"{shown} {{\scriptsize$[{quantiles}]$}}"
 
 
-def _apart(name: str, board: Board, found: Beside) -> str:
+def _distances(name: str, board: Board, comparison: Beside) -> str:
     """A matrix."""
-    if not found.distances:
+    if not comparison.distances:
         return ""
     rows = [
-        [_code(own), *("--" if value is None else f"${_number(value)}$" for value in row)]
-        for own, row in zip(found.samplers, found.distances, strict=True)
+        [_code(sampler), *("--" if value is None else f"${_number(value)}$" for value in row)]
+        for sampler, row in zip(comparison.samplers, comparison.distances, strict=True)
     ]
-    heads = ["", *map(_code, found.samplers)]
-    return tabular(_label(name, board, "distances"), _caption(board, APART), heads, [rows])
+    heads = ["", *map(_code, comparison.samplers)]
+    return tabular(
+        _label(name, board, "distances"), _caption(board, ENERGY_DISTANCES), heads, [rows]
+    )
 
 
-def _nearer(name: str, board: Board, found: Beside) -> str:
+def _nearer(name: str, board: Board, comparison: Beside) -> str:
     """A matrix of the samplers that could be compared."""
-    samplers, ahead = found.compared
+    samplers, ahead = comparison.compared
     if not samplers:
         return ""
     names = list(map(_code, samplers))
     rows = [
-        [own, *("--" if by is None else _pair(by.value, by.error) for by in row)]
-        for own, row in zip(names, ahead, strict=True)
+        [sampler, *("--" if by is None else _pair(by.value, by.error) for by in row)]
+        for sampler, row in zip(names, ahead, strict=True)
     ]
     return tabular(_label(name, board, "nearer"), _caption(board, NEARER), ["", *names], [rows])
 
 
 def _caption(board: Board, text: str) -> str:
-    return f"{_title(board.target, board.allowed)}, whose truth is unknown. {_words(text)}."
+    return f"{_title(board.target, board.allowed)}, whose truth is unknown. {_escaped_pm(text)}."
 
 
-def _words(text: str) -> str:
+def _escaped_pm(text: str) -> str:
     return escaped(text.replace("±", "+-")).replace("+-", r"$\pm$")
 
 
@@ -238,17 +242,17 @@ def _code(label: str) -> str:
     return rf"\texttt{{{escaped(short(label, LONGEST))}}}"
 
 
-def _seeds(row: Row) -> str:
+def _seeds(row: SamplerRow) -> str:
     ends = "".join(f", {n} {escaped(end.replace('_', ' '))}" for end, n in row.ends.items())
     return f"{row.finished} of {row.runs}{ends}"
 
 
-def _calls(row: Row) -> str:
+def _calls(row: SamplerRow) -> str:
     return "--" if math.isnan(row.spent.calls) else f"{row.spent.calls:,.0f}"
 
 
-def _text(row: Row, metric: str, shared: Floor | None) -> str:
-    c = row.cells.get(metric)
+def _text(row: SamplerRow, metric: str, shared: Floor | None) -> str:
+    c = row.scores.get(metric)
     if c is None:
         return "--"
     text = _value(c, metric in row.best)
@@ -260,11 +264,11 @@ def _text(row: Row, metric: str, shared: Floor | None) -> str:
     return text
 
 
-def _value(c: Cell, bold: bool) -> str:
+def _value(c: ScoreSummary, bold: bool) -> str:
     number = _number(c.median)
     text = rf"$\mathbf{{{number}}}$" if bold else f"${number}$"
-    text = f"{MARK[c.verdict]} {text}" if c.verdict in MARK else text
-    return rf"\textit{{({text})}}" if c.verdict is Verdict.UNFIT else text
+    text = f"{MARK[c.status]} {text}" if c.status in MARK else text
+    return rf"\textit{{({text})}}" if c.status is FloorStatus.UNFIT else text
 
 
 def _pair(mean: float, sd: float) -> str:
@@ -283,7 +287,7 @@ def tabular(
     label: str, caption: str, heads: Sequence[str], bodies: Iterable[Iterable[Sequence[str]]]
 ) -> str:
     """A floating table no wider than the line; rules stand between the bodies."""
-    made = ["\n".join(" & ".join(row) + r" \\" for row in body) for body in bodies]
+    parts = ["\n".join(" & ".join(row) + r" \\" for row in body) for body in bodies]
     return "\n".join(
         [
             r"\begin{table}[tbp]",
@@ -295,7 +299,7 @@ def tabular(
             r"\toprule",
             " & ".join(heads) + r" \\",
             r"\midrule",
-            "\n\\midrule\n".join(made),
+            "\n\\midrule\n".join(parts),
             r"\bottomrule",
             r"\end{tabular}}",
             r"\end{table}",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from tiltbench.report.compare import Verdict
+from tiltbench.report.compare import FloorStatus
 from tiltbench.report.frame import SUFFIX, metric_of
 
-MARK = {Verdict.AT: "≈ "}
+MARK = {FloorStatus.AT: "≈ "}
 ARROW = {"lower": "↓", "higher": "↑"}
 BEHIND = "✗"  # beside a method that is not better than the untrained base
 NOT_BETTER = "not better than the untrained base, in its worst score or in distance"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tiltbench.estimators import MEETING
-from tiltbench.report.board import GROUPS, Board, Row
-from tiltbench.report.compare import Cell, Floor, Verdict
+from tiltbench.report.board import GROUPS, Board, SamplerRow
+from tiltbench.report.compare import Floor, FloorStatus, ScoreSummary
 from tiltbench.report.frame import Frames, metric_of
 from tiltbench.report.ranks import Ranks, times
 from tiltbench.report.standings import remarks
@@ -29,7 +29,7 @@ from tiltbench.report.tables.legend import (
 )
 from tiltbench.report.tables.misled import Misled, misled
 from tiltbench.report.tables.provenance import provenance
-from tiltbench.report.tables.reasons import Said, remarked, troubles
+from tiltbench.report.tables.reasons import Remark, remarked, troubles
 from tiltbench.report.tables.unknown import unknown, unranked
 from tiltbench.score.curve import DISTANCES
 
@@ -47,7 +47,7 @@ def markdown(frames: Frames, boards: Sequence[Board], folder: Path) -> str:
         text(" ".join(remarks(boards))),
         "How to read the tables stands at the end.",
         _overview(boards),
-        worth.told(worth.worth(boards)),
+        worth.section(worth.worth(boards)),
         _misled(misled(frames), any(not board.unknown for board in boards)),
         _unmet(frames),
         _tuning(frames.runs),
@@ -75,8 +75,12 @@ def _tuning(runs: DataFrame) -> str:
     by_hand = [code(s) for s, t in each.items() if "" in t]
     if not tuned:
         return "Untuned: every method has default or hand-chosen parameters (`tiltbench tune`)."
-    said = f"Tuned by `tiltbench tune`: {', '.join(tuned)}."
-    return f"{said} Untuned on a target or on all: {', '.join(by_hand)}." if by_hand else said
+    tuned_text = f"Tuned by `tiltbench tune`: {', '.join(tuned)}."
+    return (
+        f"{tuned_text} Untuned on a target or on all: {', '.join(by_hand)}."
+        if by_hand
+        else tuned_text
+    )
 
 
 def _unmet(frames: Frames) -> str:
@@ -86,8 +90,8 @@ def _unmet(frames: Frames) -> str:
     if rows.empty:
         return ""
     lines = [
-        f"- {text(target)}, {code(sampler)}: {', '.join(f'{v:.2g}' for v in own['value'])}"
-        for (target, sampler), own in rows.groupby(["target", "sampler"], sort=False)
+        f"- {text(target)}, {code(sampler)}: {', '.join(f'{v:.2g}' for v in runs['value'])}"
+        for (target, sampler), runs in rows.groupby(["target", "sampler"], sort=False)
     ]
     head = (
         "## Forward and reverse weights without overlap\n\nRuns whose overlap of forward and "
@@ -99,7 +103,7 @@ def _unmet(frames: Frames) -> str:
 
 def _leaderboard(board: Board, runs: DataFrame, scores: DataFrame) -> str:
     title = f"## {text(board.target)} · {text(board.allowed)}"
-    spent = text(board.allowance[0].upper() + board.allowance[1:])
+    spent = text(board.budget_summary[0].upper() + board.budget_summary[1:])
     parts = [title, text(" ".join(remarks([board]))), f"{spent}."]
     parts += ["**Ranking**", _ranking(board)]
     for key, caption in GROUPS.items():
@@ -107,8 +111,8 @@ def _leaderboard(board: Board, runs: DataFrame, scores: DataFrame) -> str:
         if columns:
             parts += [f"**{caption}**", _grid(board, columns)]
     parts += ["**Cost**", _cost(board)]
-    parts.append("\n".join(map(_line, remarked(board))))
-    lines = [_line(said) for said in troubles(board, runs, scores)]
+    parts.append("\n".join(map(_remark, remarked(board))))
+    lines = [_remark(remark) for remark in troubles(board, runs, scores)]
     if lines:
         listed = "\n".join(lines)
         parts.append(f"<details><summary>Dashes and failures</summary>\n\n{listed}\n\n</details>")
@@ -117,22 +121,22 @@ def _leaderboard(board: Board, runs: DataFrame, scores: DataFrame) -> str:
 
 def _without_truth(board: Board) -> str:
     """Why nobody is ranked, and what samplers say beside each other."""
-    said = unranked(text(board.target))
+    why = unranked(text(board.target))
     if board.certifiable:
-        said += f" {code(f'tiltbench reference {board.target}')} certifies one from long chains."
-    return "\n\n".join(filter(None, (said, unknown(board.beside))))
+        why += f" {code(f'tiltbench reference {board.target}')} certifies one from long chains."
+    return "\n\n".join(filter(None, (why, unknown(board.beside))))
 
 
-def _line(said: Said) -> str:
+def _remark(remark: Remark) -> str:
     """`- SENTENCE: whom it is about`, those alike together."""
     groups: dict[str, list[str]] = {}
-    for name, what in said.about.items():
+    for name, what in remark.about.items():
         groups.setdefault(what, []).append(code(name))
     about = "; ".join(
         ", ".join(names) + (f" ({what})" if what else "") for what, names in groups.items()
     )
-    end = f"{said.status.upper()}: " if said.status else ""
-    return f"- {end}{sentence(said.text)}: {about}"
+    end = f"{remark.status.upper()}: " if remark.status else ""
+    return f"- {end}{sentence(remark.text)}: {about}"
 
 
 def _grid(board: Board, columns: list[str]) -> str:
@@ -140,7 +144,7 @@ def _grid(board: Board, columns: list[str]) -> str:
     rows = [
         [code(row.sampler), *(_cell(row, c) for c in columns)]
         for row in board.rows
-        if any(column in row.cells for column in columns)
+        if any(column in row.scores for column in columns)
     ]
     floors = [_floor(board, column) for column in columns]
     rows += [[FLOOR, *floors]] if any(floors) else []
@@ -150,9 +154,9 @@ def _grid(board: Board, columns: list[str]) -> str:
 def _floor(board: Board, column: str) -> str:
     """`0.12 ± 0.04`, with those of fewer draws behind it."""
     first, noisy = board.floor(column), board.unfit(column)
-    said = _exact(first) + (" (too noisy to rank by)" if first and noisy else "")
+    shown = _exact(first) + (" (too noisy to rank by)" if first and noisy else "")
     return "; ".join(
-        filter(None, [said, *(f"n {f.n:.0f}: {_exact(f)}" for f in board.other_floors(column))])
+        filter(None, [shown, *(f"n {f.n:.0f}: {_exact(f)}" for f in board.other_floors(column))])
     )
 
 
@@ -160,19 +164,19 @@ def _exact(floor: Floor | None) -> str:
     return f"{number(floor.mean)} ± {floor.sd:.1g}" if floor else ""
 
 
-def _cell(row: Row, metric: str) -> str:
-    c = row.cells.get(metric)
+def _cell(row: SamplerRow, metric: str) -> str:
+    c = row.scores.get(metric)
     return _score(c, metric in row.best) if c else "–"
 
 
-def _score(c: Cell, bold: bool) -> str:
+def _score(c: ScoreSummary, bold: bool) -> str:
     value, low, high = (precise(v, c.se) for v in (c.median, c.low, c.high))
     shown = f"**{value}**" if bold else value
     if len(c.seeds) > 1:
         shown += f" [{low}, {high}]"
-    if c.verdict is Verdict.NONE:
+    if c.status is FloorStatus.NONE:
         return shown + ("" if math.isnan(c.se) or c.barless else f" ±{c.se:.1g}")
-    return MARK.get(c.verdict, "") + shown + (f", n {c.draws:.0f}" if c.few else "")
+    return MARK.get(c.status, "") + shown + (f", n {c.draws:.0f}" if c.few else "")
 
 
 def _ranking(board: Board) -> str:
@@ -193,7 +197,7 @@ def _ranking(board: Board) -> str:
     return grid(["sampler", *heads, "worst score / floor", "seeds"], rows)
 
 
-def _by_rank(row: Row) -> tuple[bool, int, str]:
+def _by_rank(row: SamplerRow) -> tuple[bool, int, str]:
     rank = RANKS[0].of(row.ranks)
     return rank is None, rank or 0, row.sampler
 
@@ -235,7 +239,7 @@ def _cost(board: Board) -> str:
     return grid(heads, rows)
 
 
-class Column(NamedTuple):
+class RankColumn(NamedTuple):
     """A kind of rank."""
 
     head: str
@@ -246,14 +250,14 @@ class Column(NamedTuple):
 
 
 RANKS = (
-    Column("rank", "rank"),
-    Column("at equal calls", "calls"),
-    Column("at equal compute", "compute"),
-    Column("gradient = 2 calls", "priced"),
+    RankColumn("rank", "rank"),
+    RankColumn("at equal calls", "calls"),
+    RankColumn("at equal compute", "compute"),
+    RankColumn("gradient = 2 calls", "priced"),
 )
 
 
-def ranks_of(boards: Sequence[Board]) -> list[Column]:
+def ranks_of(boards: Sequence[Board]) -> list[RankColumn]:
     """The rank at the end, and the others where anybody has one."""
     orders = [row.ranks for board in boards for row in board.rows]
     return [RANKS[0], *(c for c in RANKS[1:] if any(c.of(order) for order in orders))]
@@ -263,13 +267,13 @@ def _rank(rank: int | None) -> str:
     return "–" if rank is None else str(rank)
 
 
-def worst(row: Row) -> str:
+def worst(row: SamplerRow) -> str:
     """`34× mode_tv; no log Z`: the score that its rank goes by, and what it has no score in."""
     if row.judged is None:
         return "–"
     off = row.judged.worst
-    said = times(off.doublings) + ("" if row.judged.level else f" {off.metric}")
-    return "; ".join([said, *(f"no {group}" for group in row.judged.lacking)])
+    shown = times(off.doublings) + ("" if row.judged.level else f" {off.metric}")
+    return "; ".join([shown, *(f"no {group}" for group in row.judged.lacking)])
 
 
 def _large(value: float) -> str:
@@ -280,7 +284,7 @@ def _seconds(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.1f}"
 
 
-def _ends(row: Row) -> str:
+def _ends(row: SamplerRow) -> str:
     return "".join(f", {count} {name.upper()}" for name, count in row.ends.items())
 
 
@@ -318,11 +322,13 @@ def _none_off(board: Board) -> str:
     return times(0.0) if any(row.judged for row in board.rows) else ""
 
 
-def _matrix(boards: Sequence[Board], shown: Callable[[Row], str], last: Sequence[str] = ()) -> str:
+def _matrix(
+    boards: Sequence[Board], shown: Callable[[SamplerRow], str], last: Sequence[str] = ()
+) -> str:
     many = len({board.allowed for board in boards}) > 1
     samplers = sorted({row.sampler for board in boards for row in board.rows})
     texts = [{row.sampler: shown(row) for row in board.rows} for board in boards]
-    rows = [[code(name), *(own.get(name, "–") for own in texts)] for name in samplers]
+    rows = [[code(name), *(by_sampler.get(name, "–") for by_sampler in texts)] for name in samplers]
     if all(cell == "–" for row in rows for cell in row[1:]):
         return ""
     heads = [text(b.target) + (f" ({text(b.allowed)})" if many else "") for b in boards]
@@ -333,35 +339,35 @@ def _floor_of_distance(board: Board) -> str:
     return next((_exact(floor) for name in DISTANCES if (floor := board.floor(name))), "")
 
 
-def _distance(row: Row) -> str:
+def _distance(row: SamplerRow) -> str:
     name = row.first(DISTANCES)
     if name is None:
         return "–"
-    said = MARK.get(row.cells[name].verdict, "") + number(row.cells[name].median)
-    return f"{said}{f' {BEHIND}' if row.behind else ''}"
+    shown = MARK.get(row.scores[name].status, "") + number(row.scores[name].median)
+    return f"{shown}{f' {BEHIND}' if row.behind else ''}"
 
 
-def _sides(row: Row) -> str:
-    found = row.sides()
-    if not found:
+def _sides(row: SamplerRow) -> str:
+    errors = row.sides()
+    if not errors:
         return "–"
-    if "log_Z_own_err" in found:
-        return f"own estimate {number(found['log_Z_own_err'].median)}"
+    if "log_Z_own_err" in errors:
+        return f"own estimate {number(errors['log_Z_own_err'].median)}"
     sides = ("log_Z_err", "log_Z_rev_err", "log_Z_bar_err")
-    texts = [number(found[name].median) if name in found else "–" for name in sides]
+    texts = [number(errors[name].median) if name in errors else "–" for name in sides]
     return " / ".join(texts) if texts[1:] != ["–", "–"] else texts[0]
 
 
-def _misled(found: list[Misled], known: bool) -> str:
-    """At most three runs of a target and sampler are many; the worst one of each is told.  Nothing
-    is said where no truth is `known`: there is one side only."""
+def _misled(contradictions: list[Misled], known: bool) -> str:
+    """At most three runs of a target and sampler are many; the worst one of each is shown.  Nothing
+    is shown where no truth is `known`: there is one side only."""
     title = "## Good by its own paths, bad by exact draws"
-    if not found and not known:
+    if not contradictions and not known:
         return ""
-    if not found:
+    if not contradictions:
         return f"{title}\n\nNo run looks good by its own paths and bad by exact draws."
     worst: dict[tuple[str, str], list[Misled]] = {}
-    for m in found:
+    for m in contradictions:
         worst.setdefault((m.target, m.sampler), []).append(m)
     lines = [
         f"- {_contradiction(runs[0])}" + (f" ({len(runs)} seeds alike.)" if len(runs) > 1 else "")

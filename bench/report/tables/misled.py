@@ -1,4 +1,4 @@
-"""Runs whose own side looks good while the target's side says otherwise, found in the data."""
+"""Runs that look good by their own paths and bad by exact draws."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Number(NamedTuple):
 
 
 class Misled(NamedTuple):
-    """One run: what its own side says, and what contradicts it."""
+    """One run: its signs of success by its own paths, and what contradicts them."""
 
     target: str
     sampler: str
     seed: int
-    own: tuple[str, ...]
+    signs: tuple[str, ...]
     against: tuple[str, ...]
     severity: float
 
@@ -36,7 +36,7 @@ class Misled(NamedTuple):
         """In words, with the two labels as the page at hand writes them."""
         return (
             f"On {target}, {sampler} (seed {self.seed}) looks good by its own paths: "
-            f"{', '.join(self.own)}. By exact draws: {'; '.join(self.against)}."
+            f"{', '.join(self.signs)}. By exact draws: {'; '.join(self.against)}."
         )
 
 
@@ -50,20 +50,20 @@ def misled(frames: Frames) -> list[Misled]:
     standard errors, or with weights that tell no error.  The other side needs no test of its own:
     where its estimate of log Z exists the truth is known, and an own estimate that is off it is off
     the other side's too."""
-    found = []
+    runs = []
     keys = ["target", "sampler", "seed", "id"]
     for (target, sampler, seed, _), rows in frames.scores.groupby(keys, sort=False):
         table = rows[rows["value"].notna()].set_index("metric")
         columns = ["value", "se", "floor_mean", "floor_sd"]
         scores = {name: Number(*table.loc[name, columns]) for name in table.index}
         bare = frozenset(table.index[table["reason"].fillna("").str.startswith(NO_ERROR)])
-        own, against, severity = _own(scores), *_against(scores, bare)
-        if own and against:
-            found.append(Misled(target, sampler, int(seed), own, against, severity))
-    return sorted(found, key=lambda m: -m.severity)
+        signs, against, severity = _signs_of_success(scores), *_against(scores, bare)
+        if signs and against:
+            runs.append(Misled(target, sampler, int(seed), signs, against, severity))
+    return sorted(runs, key=lambda m: -m.severity)
 
 
-def _own(scores: dict[str, Number]) -> tuple[str, ...]:
+def _signs_of_success(scores: dict[str, Number]) -> tuple[str, ...]:
     signs = []
     if "ess_model" in scores and scores["ess_model"].value > HEALTHY:
         signs.append(f"ess_model {scores['ess_model'].value:.2f}")

@@ -37,8 +37,8 @@ def _machine(env: Any) -> str:
     parts = [env.get("device_name") or env.get("device"), f"{env.get('cores')} cores"]
     parts += [f"{env.get('threads')} thread(s) a run", env.get("os")]
     for what in ("CUDA", "cuDNN", "driver"):
-        found = env.get(what.lower())
-        parts.append(f"{what} {found}" if found else "")
+        version = env.get(what.lower())
+        parts.append(f"{what} {version}" if version else "")
     if "tf32" in env:
         parts.append("TF32 allowed" if env["tf32"] else "no TF32")
     return ", ".join(str(part) for part in parts if part)

@@ -1,4 +1,4 @@
-"""Why there is a dash, what became of runs that did not finish, what runs noted: each said once."""
+"""Why there is a dash, what became of runs that did not finish, what runs noted: each once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tiltbench.metric import KINDS
 from tiltbench.report.board import Board
-from tiltbench.report.compare import Verdict
+from tiltbench.report.compare import FloorStatus
 from tiltbench.report.tables.legend import BEHIND
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
 
 
-class Said(NamedTuple):
+class Remark(NamedTuple):
     """One sentence, and whom it is about."""
 
     text: str
@@ -42,7 +42,7 @@ def _alike(text: str) -> str:
     return NUMBER.sub("#", text)
 
 
-def ends(runs: DataFrame) -> list[Said]:
+def ends(runs: DataFrame) -> list[Remark]:
     """Of runs that did not finish."""
     bad = runs[~runs["finished"]]
     rows = [(r["sampler"], r["seed"], r["reason"] or "no message", r["status"])
@@ -50,20 +50,22 @@ def ends(runs: DataFrame) -> list[Said]:
     return list(_gathered(rows, {}))
 
 
-def notes(runs: DataFrame) -> list[Said]:
+def notes(runs: DataFrame) -> list[Remark]:
     """What runs noted."""
     rows = [(run["sampler"], run["seed"], note, "") for _, run in runs.iterrows()
             for note in dict.fromkeys(run["notes"])]  # fmt: skip
     return list(_gathered(rows, runs.groupby("sampler").size().to_dict()))
 
 
-def _gathered(rows: Sequence[tuple[str, int, str, str]], counts: dict[str, int]) -> Iterator[Said]:
+def _gathered(
+    rows: Sequence[tuple[str, int, str, str]], counts: dict[str, int]
+) -> Iterator[Remark]:
     groups: dict[tuple[str, str], list[tuple[str, int, str, str]]] = {}
     for row in rows:
         groups.setdefault((_alike(row[2]), row[3]), []).append(row)
-    for (_, status), own in groups.items():
+    for (_, status), members in groups.items():
         seeds: dict[str, set[int]] = {}
-        for sampler, seed, *_ in own:
+        for sampler, seed, *_ in members:
             seeds.setdefault(sampler, set()).add(seed)
         about = {
             name: ""
@@ -71,15 +73,15 @@ def _gathered(rows: Sequence[tuple[str, int, str, str]], counts: dict[str, int])
             else f"seed {', '.join(map(str, sorted(mine)))}"
             for name, mine in seeds.items()
         }
-        yield Said(merged([row[2] for row in own]), about, status)
+        yield Remark(merged([row[2] for row in members]), about, status)
 
 
-def dashes(runs: DataFrame, scores: DataFrame) -> list[Said]:
+def dashes(runs: DataFrame, scores: DataFrame) -> list[Remark]:
     """Of scores without a value, or without a floor; what is made for other kinds of targets is no
     dash."""
     missing = scores[(scores["reason"] != "") & ~scores["reason"].isin(KINDS.values())]
     counts = runs[runs["finished"]].groupby("sampler").size()
-    made = []
+    remarks = []
     for _, alike in missing.groupby(missing["reason"].map(_alike), sort=False):
         about = {}
         for name, mine in alike.groupby("sampler", sort=False):
@@ -88,44 +90,44 @@ def dashes(runs: DataFrame, scores: DataFrame) -> list[Said]:
             some = f", {seeds} of {counts[name]} seeds" if seeds < counts[name] else ""
             no = "" if mine["value"].notna().any() else "no "
             about[str(name)] = f"{no}{names}{some}"
-        made.append(Said(merged([str(reason) for reason in alike["reason"]]), about))
-    return made
+        remarks.append(Remark(merged([str(reason) for reason in alike["reason"]]), about))
+    return remarks
 
 
-def remarked(board: Board) -> list[Said]:
+def remarked(board: Board) -> list[Remark]:
     """What a reader of the table should know of its rows."""
     return [*marks(board), *below(board), *dear(board)]
 
 
-def troubles(board: Board, runs: DataFrame, scores: DataFrame) -> list[Said]:
+def troubles(board: Board, runs: DataFrame, scores: DataFrame) -> list[Remark]:
     """Why numbers and ranks are missing, and what runs ended with and noted."""
     return [*ends(runs), *unranked_why(board), *dashes(runs, scores), *notes(runs)]
 
 
-def marks(board: Board) -> list[Said]:
+def marks(board: Board) -> list[Remark]:
     """In what rows are not better than the untrained base."""
     about = {row.sampler: row.behind for row in board.rows if row.behind}
-    return [Said(f"{BEHIND} not better than the untrained base", about)] if about else []
+    return [Remark(f"{BEHIND} not better than the untrained base", about)] if about else []
 
 
-def below(board: Board) -> list[Said]:
+def below(board: Board) -> list[Remark]:
     """Scores better than those of exact draws."""
     about = {
-        row.sampler: ", ".join(m for m, c in row.cells.items() if c.verdict is Verdict.BELOW)
+        row.sampler: ", ".join(m for m, c in row.scores.items() if c.status is FloorStatus.BELOW)
         for row in board.rows
     }
     about = {name: metrics for name, metrics in about.items() if metrics}
     why = "better than exact draws by more than two sd, as correlated draws or missing tails can be"
-    return [Said(f"{why}; it counts against them", about)] if about else []
+    return [Remark(f"{why}; it counts against them", about)] if about else []
 
 
-def dear(board: Board) -> list[Said]:
+def dear(board: Board) -> list[Remark]:
     """Rows that paid more for their draws than for their training."""
     about = {row.sampler: "" for row in board.rows if row.spent.dear}
-    return [Said("drawing took more evaluations than training", about)] if about else []
+    return [Remark("drawing took more evaluations than training", about)] if about else []
 
 
-def unranked_why(board: Board) -> list[Said]:
+def unranked_why(board: Board) -> list[Remark]:
     """Why a row has no rank, or not each of them."""
     rows = [
         (row.sampler, 0, why, "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tiltbench.report.ranks import Judged, times
-from tiltbench.report.settings import Best, Choice
+from tiltbench.report.settings import BestSetting, Choice
 from tiltbench.report.tables.grid import code, grid, text
 from tiltbench.report.tables.latex import escaped, tabular, tex
 
@@ -39,15 +39,15 @@ def markdown(choice: Choice) -> str:
     )
 
 
-def _cells(best: Best, choice: Choice) -> list[str]:
+def _cells(best: BestSetting, choice: Choice) -> list[str]:
     return [_cell(best.shown.get(target)) for target in choice.targets]
 
 
-def _cell(found: Judged | None) -> str:
-    if found is None:
+def _cell(judgement: Judged | None) -> str:
+    if judgement is None:
         return "–"
-    ratio = times(found.doublings)
-    return ratio if found.level else f"{ratio} {text(found.worst.metric)}"
+    ratio = times(judgement.doublings)
+    return ratio if judgement.level else f"{ratio} {text(judgement.worst.metric)}"
 
 
 def _seeds(choice: Choice) -> tuple[str, str]:
@@ -84,7 +84,7 @@ def latex(name: str, choice: Choice) -> str:
     return tabular(f"{label}-settings", caption, ["", *map(escaped, targets)], [rows])
 
 
-def _tex(found: Judged | None) -> str:
-    if found is None:
+def _tex(judgement: Judged | None) -> str:
+    if judgement is None:
         return "--"
-    return tex(found.doublings)
+    return tex(judgement.doublings)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 
-from tiltbench.report.beside import Beside, Said
+from tiltbench.report.beside import Beside, StatisticSummary
 from tiltbench.report.nearer import Ahead
 from tiltbench.report.tables.grid import code, grid, sentence, text
 from tiltbench.report.tables.legend import number, precise
 
 # What the tables are: in Markdown, LaTeX and the page alike.
-SAID = "What the samplers say: mean ± standard error of each statistic, with the quantiles 5 %, 50 % and 95 %"  # noqa: E501
-HOW_SAID = (
+STATISTICS = "What the samplers say: mean ± standard error of each statistic, with the quantiles 5 %, 50 % and 95 %"  # noqa: E501
+HOW_STATISTICS = (
     "Weighted where a sampler has weights. An error is that of the spread of independent chains, "
     "islands or weights within the runs, or of the runs about each other where that is larger. "
     "Agreement is no proof: samplers that miss the same part agree."
 )
-APART = "How far samplers are from each other: the energy distance between their draws, before weighting"  # noqa: E501
-HOW_APART = (
+ENERGY_DISTANCES = "How far samplers are from each other: the energy distance between their draws, before weighting"  # noqa: E501
+HOW_ENERGY_DISTANCES = (
     "A median over pairs of runs. On the diagonal stand two runs of one sampler with different "
     "seeds: distances of that size say nothing."
 )
@@ -38,46 +38,51 @@ def unranked(target: str) -> str:
     )
 
 
-def unknown(found: Beside | None) -> str:
+def unknown(comparison: Beside | None) -> str:
     """The tables; empty where nobody has draws."""
-    parts = [] if found is None else [_said(found), _apart(found), _nearer(found)]
+    parts = (
+        []
+        if comparison is None
+        else [_statistics(comparison), _distances(comparison), _nearer(comparison)]
+    )
     return "\n\n".join(part for part in parts if part)
 
 
-def _said(found: Beside) -> str:
+def _statistics(comparison: Beside) -> str:
     """A row a statistic, a column a sampler: mean ± error, and three quantiles below it."""
-    if not found.statistics:
+    if not comparison.statistics:
         return ""
-    heads = ["statistic", *map(code, found.samplers)]
-    rows = [[code(name), *map(_cell, row)] for name, row in found.statistics.items()]
-    return f"**{SAID}**\n\n{HOW_SAID}\n\n{grid(heads, rows)}"
+    heads = ["statistic", *map(code, comparison.samplers)]
+    rows = [[code(name), *map(_cell, row)] for name, row in comparison.statistics.items()]
+    return f"**{STATISTICS}**\n\n{HOW_STATISTICS}\n\n{grid(heads, rows)}"
 
 
-def _cell(said: Said | None) -> str:
-    if said is None:
+def _cell(summary: StatisticSummary | None) -> str:
+    if summary is None:
         return "–"
-    error = "" if said.error is None else f" ± {said.error:.1g}"
-    mean = precise(said.mean, said.error or math.nan)
-    return f"{mean}{error}<br>{', '.join(map(number, said.quantiles))}"
+    error = "" if summary.error is None else f" ± {summary.error:.1g}"
+    mean = precise(summary.mean, summary.error or math.nan)
+    return f"{mean}{error}<br>{', '.join(map(number, summary.quantiles))}"
 
 
-def _apart(found: Beside) -> str:
+def _distances(comparison: Beside) -> str:
     """A matrix."""
-    if not found.distances:
+    if not comparison.distances:
         return ""
     rows = [
         [code(name), *("–" if value is None else number(value) for value in row)]
-        for name, row in zip(found.samplers, found.distances, strict=True)
+        for name, row in zip(comparison.samplers, comparison.distances, strict=True)
     ]
-    return f"**{APART}**\n\n{HOW_APART}\n\n{grid(['sampler', *map(code, found.samplers)], rows)}"
+    table = grid(["sampler", *map(code, comparison.samplers)], rows)
+    return f"**{ENERGY_DISTANCES}**\n\n{HOW_ENERGY_DISTANCES}\n\n{table}"
 
 
-def _nearer(found: Beside) -> str:
+def _nearer(comparison: Beside) -> str:
     """A matrix of the samplers that could be compared, and why others could not."""
-    samplers, ahead = found.compared
+    samplers, ahead = comparison.compared
     names = list(map(code, samplers))
     rows = [[name, *map(_ahead, row)] for name, row in zip(names, ahead, strict=True)]
-    why = "\n".join(f"- – {text(name)}: {sentence(why)}" for name, why in found.apart.items())
+    why = "\n".join(f"- – {text(name)}: {sentence(why)}" for name, why in comparison.apart.items())
     if not rows and not why:
         return ""
     table = grid(["sampler", *names], rows) if rows else ""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tiltbench.report.board import Board, Row
+from tiltbench.report.board import Board, SamplerRow
 from tiltbench.report.ranks import times
 from tiltbench.report.tables.grid import code, grid, text
 from tiltbench.report.tables.legend import brief
@@ -20,7 +20,7 @@ RULE = (
 NEARER, AS_NEAR, FARTHER = "nearer", "as near", "farther"
 
 
-class Best(NamedTuple):
+class Nearest(NamedTuple):
     """The nearest of one kind: doublings at equal calls, and who is that far off."""
 
     off: float
@@ -31,11 +31,11 @@ class Worth(NamedTuple):
     """One leaderboard with methods of both kinds."""
 
     board: Board
-    learned: Best
-    others: Best
+    learned: Nearest
+    others: Nearest
 
     @property
-    def verdict(self) -> str:
+    def relation(self) -> str:
         if self.learned.off == self.others.off:
             return AS_NEAR
         return NEARER if self.learned.off < self.others.off else FARTHER
@@ -43,46 +43,46 @@ class Worth(NamedTuple):
 
 def worth(boards: Sequence[Board]) -> list[Worth]:
     """Of every leaderboard where the scores at equal calls of methods of both kinds are known."""
-    found = []
+    comparisons = []
     for board in boards:
         mine = [row for row in board.rows if row.spent.parameters > 0]
         learned, others = _best(mine), _best([row for row in board.rows if row not in mine])
         if learned and others:
-            found.append(Worth(board, learned, others))
-    return found
+            comparisons.append(Worth(board, learned, others))
+    return comparisons
 
 
-def _best(rows: Sequence[Row]) -> Best | None:
+def _best(rows: Sequence[SamplerRow]) -> Nearest | None:
     known = {row.sampler: row.ranks.calls_off for row in rows if row.ranks}
     least = min((off for off in known.values() if not math.isnan(off)), default=math.nan)
     if math.isnan(least):
         return None
-    return Best(least, tuple(sorted(name for name, off in known.items() if off == least)))
+    return Nearest(least, tuple(sorted(name for name, off in known.items() if off == least)))
 
 
-def told(found: Sequence[Worth]) -> str:
+def section(comparisons: Sequence[Worth]) -> str:
     """A sentence and a table; empty where no leaderboard has methods of both kinds."""
-    if not found:
+    if not comparisons:
         return ""
-    many = len({one.board.allowed for one in found}) > 1
+    many = len({one.board.allowed for one in comparisons}) > 1
     rows = [
         [
             text(one.board.target) + (f" ({text(one.board.allowed)})" if many else ""),
             brief(one.board.equal_calls),
             _cell(one.learned),
             _cell(one.others),
-            one.verdict,
+            one.relation,
         ]
-        for one in found
+        for one in comparisons
     ]
-    verdicts = [one.verdict for one in found]
-    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in (NEARER, AS_NEAR, FARTHER))
+    relations = [one.relation for one in comparisons]
+    counts = ", ".join(f"{relations.count(v)} {v}" for v in (NEARER, AS_NEAR, FARTHER))
     table = grid(["target", "calls", "trains a network", "trains none", "the learned one is"], rows)
-    tables = "table" if len(found) == 1 else "tables"
-    return f"{TITLE}\n\n{RULE}\n\n{table}\n\nOf {len(found)} {tables}: {counts}."
+    tables = "table" if len(comparisons) == 1 else "tables"
+    return f"{TITLE}\n\n{RULE}\n\n{table}\n\nOf {len(comparisons)} {tables}: {counts}."
 
 
-def _cell(best: Best) -> str:
+def _cell(best: Nearest) -> str:
     named = ", ".join(code(name) for name in best.samplers[:2])
     more = f" and {len(best.samplers) - 2} more" if len(best.samplers) > 2 else ""
     return f"{times(best.off)} {named}{more}"

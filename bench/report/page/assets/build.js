@@ -119,7 +119,7 @@ function paired(differences) {
   }
   return { n, mean: m, half: low * se, p: se > 0 ? tail(m / se, n - 1) : m === 0 ? 1 : 0 };
 }
-// The places that Holm's correction rejects (Scand. J. Statist. 6, 65, 1979), at 5 %.
+// The indices that Holm's correction rejects (Scand. J. Statist. 6, 65, 1979), at 5 %.
 function holm(ps) {
   const order = ps.map((p, i) => [p, i]).sort((a, b) => a[0] - b[0]), rejected = new Set();
   for (const [tried, [p, i]] of order.entries()) {

@@ -342,11 +342,11 @@ function compare() {
       return { metric, ca, cb, test: paired(differences), untested };
     });
     const tested = rows.filter((r) => r.test.p !== null && !r.untested), rejected = holm(tested.map((r) => r.test.p));
-    tested.forEach((r, i) => { r.told = rejected.has(i); });
+    tested.forEach((r, i) => { r.significant = rejected.has(i); });
     const verdict = (r) => {
       if (r.untested) return r.untested;
       if (r.test.p === null) return "fewer than three common seeds";
-      if (!r.told) return "not significantly different";
+      if (!r.significant) return "not significantly different";
       return (r.test.mean < 0) === (DATA.metrics[r.metric].better === "lower") ? "A better" : "B better";
     };
     const columns = [
