@@ -11,7 +11,7 @@ from tiltbench.estimators import jarzynski
 from tiltbench.plan.spec import build_target
 from tiltbench.samplers.weights import Estimate
 from tiltbench.studies.coverage.claims import within
-from tiltbench.studies.coverage.measured import SIDES, Measured, Weights, covered, smoothed
+from tiltbench.studies.coverage.measured import SIDES, MeasuredControl, Weights, covered, smoothed
 from tiltbench.study import Verdict
 
 LOG_Z = 0.6062365187503385  # of tilt_linear
@@ -19,8 +19,8 @@ LOG_Z = 0.6062365187503385  # of tilt_linear
 
 def test_an_interval_without_an_end_is_none():
     errors = np.array([[0.1, 0.1], [0.3, 0.1], [9.0, math.nan], [9.0, math.inf]])
-    found = covered(errors)
-    assert found.value == 0.5 and found.n == 2
+    coverage = covered(errors)
+    assert coverage.value == 0.5 and coverage.n == 2
     assert covered(errors, np.array([True, False, False, False])).value == 1
     assert math.isnan(covered(errors[2:]).value)
 
@@ -31,13 +31,13 @@ def test_repetitions_of_gaussian_weights_cover_from_every_side():
     right = Weights(LOG_Z - 0.08 + 0.4 * xi[0], LOG_Z + 0.08 + 0.4 * xi[1])
     wrong = Weights(*(side + 0.3 for side in right))
     target = build_target({"name": "tilt_linear"})
-    found = Measured("made up", "none", True, target, target.truth(), wrong, right)
+    control = MeasuredControl("made up", "none", True, target, target.truth(), wrong, right)
     for side in SIDES:
-        told = found.told[side]
-        assert covered(told.before).value == 0 and covered(told.after).value > 0.85
-        np.testing.assert_allclose(told.before[:, 0] - told.bare[:, 0], 0.3)
+        estimate = control.estimates[side]
+        assert covered(estimate.before).value == 0 and covered(estimate.after).value > 0.85
+        np.testing.assert_allclose(estimate.before[:, 0] - estimate.bare[:, 0], 0.3)
         if side != "Bennett":
-            assert abs(told.smooth[:, 0].mean()) < 0.02 and np.median(told.k) < 0.6
+            assert abs(estimate.smooth[:, 0].mean()) < 0.02 and np.median(estimate.k) < 0.6
 
 
 def test_smoothing_leaves_light_tails_nearly_alone_and_tames_heavy_ones():

@@ -18,8 +18,8 @@ from tiltbench.studies.families.paired import paired
 from tiltbench.studies.families.stands import (
     Stand,
     capped,
-    compared,
     family_of,
+    paired_tests,
     read,
     standing_for,
 )
@@ -29,17 +29,17 @@ from tiltbench.study import conduct
 @pytest.mark.parametrize("n", [1, 5, 9])
 def test_the_sign_flip_test_is_the_exact_one(n):
     gaps = np.random.default_rng(n).normal(0.5, 1, n)
-    found = paired(gaps)
+    pair = paired(gaps)
     flips = np.array([np.dot(signs, gaps) for signs in product((1, -1), repeat=n)])
-    assert found.p == pytest.approx((np.abs(flips) >= abs(gaps.sum()) - 1e-12).mean())
+    assert pair.p == pytest.approx((np.abs(flips) >= abs(gaps.sum()) - 1e-12).mean())
     if n > 1:
         other = permutation_test(
             (gaps,), np.sum, permutation_type="samples", n_resamples=np.inf, alternative="two-sided"
         )
-        assert found.p == pytest.approx(other.pvalue)
-        assert found.se == pytest.approx(gaps.std(ddof=1) / math.sqrt(n))
-    assert (found.mean, found.targets) == (pytest.approx(gaps.mean()), n)
-    assert (found.ahead, found.behind) == ((gaps < 0).sum(), (gaps > 0).sum())
+        assert pair.p == pytest.approx(other.pvalue)
+        assert pair.se == pytest.approx(gaps.std(ddof=1) / math.sqrt(n))
+    assert (pair.mean, pair.targets) == (pytest.approx(gaps.mean()), n)
+    assert (pair.ahead, pair.behind) == ((gaps < 0).sum(), (gaps > 0).sum())
 
 
 def test_the_sign_flip_test_has_its_level():
@@ -50,11 +50,16 @@ def test_the_sign_flip_test_has_its_level():
 
 
 def test_every_method_of_the_suite_has_a_family():
-    found = {
+    families_by_label = {
         c.label: family_of(spec(build_sampler(c.spec))) for c in load_suite("standard").samplers
     }
-    assert None not in found.values() and set(found.values()) == set(families.FAMILIES)
-    assert {m for m, family in found.items() if family == "escorts"} == {"cmcd_lv", "scld"}
+    assert None not in families_by_label.values() and set(families_by_label.values()) == set(
+        families.FAMILIES
+    )
+    assert {m for m, family in families_by_label.items() if family == "escorts"} == {
+        "cmcd_lv",
+        "scld",
+    }
 
 
 def _stand(target, method, off, family="values"):
@@ -67,10 +72,10 @@ def test_nobody_is_chosen_where_it_is_judged():
     stands += [_stand(t, "smc", 0.5, "classical") for t in "ab"]
     for target in "ab":
         assert standing_for(stands, target, "values", "calls").method != target
-    told = {(t.a, t.b): t for t in compared(stands, "calls")}
-    pair = told["values", "classical"].pair
+    tests = {(t.a, t.b): t for t in paired_tests(stands, "calls")}
+    pair = tests["values", "classical"].pair
     assert (pair.mean, pair.ahead, pair.targets) == (0.5, 0, 2)
-    assert str(told["values", "escorts"]) == "–" and math.isnan(told["values", "escorts"].pair.p)
+    assert str(tests["values", "escorts"]) == "–" and math.isnan(tests["values", "escorts"].pair.p)
 
 
 def test_what_is_not_known_is_no_failure():
@@ -85,14 +90,14 @@ def test_what_is_not_known_is_no_failure():
     assert math.isnan(capped(math.nan)) and capped(math.inf) == families.MOST
 
 
-def test_families_are_told_apart_by_enough_targets():
+def test_families_differ_significantly_on_enough_targets():
     """2 / 2^n is the least p of n targets, and ten pairs ask for a tenth of 5 %: nine will do."""
-    for n, apart in ((8, False), (9, True)):
+    for n, significant in ((8, False), (9, True)):
         stands = [_stand(f"t{i}", "tilt_matching", 1.0 + i) for i in range(n)]
         for family in set(families.FAMILIES) - {"values"}:
             stands += [_stand(f"t{i}", family, 9.0 + 2 * i, family) for i in range(n)]
-        found = [t for t in compared(stands, "calls") if "values" in (t.a, t.b)]
-        assert [t.nearer for t in found] == ["values" if apart else None] * 4
+        tests = [t for t in paired_tests(stands, "calls") if "values" in (t.a, t.b)]
+        assert [t.nearer for t in tests] == ["values" if significant else None] * 4
 
 
 def test_conclusions_are_computed():
@@ -100,7 +105,7 @@ def test_conclusions_are_computed():
     stands += [_stand(f"t{i}", "pis", 2.0 * (i > 0), "path weights") for i in range(9)]
     stands += [_stand(f"t{i}", "tilt_matching", 4.0 + i, "values") for i in range(9)]
     stands += [_stand("t0", "adjoint_sampling", 0.0, "gradients")]  # there on one target only
-    text = conclusions(stands, compared(stands, "compute"))
+    text = conclusions(stands, paired_tests(stands, "compute"))
     first, second, third = text.splitlines()
     assert "over 9 targets (1 seed)" in first and "`smc` is 1.0 times" in first
     assert "`pis`, the best of 2 learned methods there, 3.4 times" in first  # 2^(16/9)

@@ -14,7 +14,7 @@ from tiltbench.studies.frontier import study as frontier
 from tiltbench.studies.frontier.claims import judged
 from tiltbench.studies.frontier.exact import exact, ladder, least_kl
 from tiltbench.studies.frontier.hacking import hack
-from tiltbench.studies.frontier.lines import Line, Truth, over_seeds
+from tiltbench.studies.frontier.methods import MethodAtStrength, Truth, over_seeds
 from tiltbench.targets.digits.digits import log_classes
 from tiltbench.targets.digits.pool import draws
 
@@ -27,8 +27,8 @@ def test_tilts_of_a_gaussian():
     least KL m^2 / 2, whose slope is m."""
     at = (torch.arange(40_000, dtype=torch.float64) + 0.5) / 40_000
     f = torch.special.ndtri(at)
-    found = exact(f, 1.5)
-    for got, true in ((found.mean.value, 1.5), (found.kl.value, 1.125), (found.log_Z, 1.125)):
+    tilt = exact(f, 1.5)
+    for got, true in ((tilt.mean.value, 1.5), (tilt.kl.value, 1.125), (tilt.log_Z, 1.125)):
         assert got == pytest.approx(true, abs=5e-3)
     assert exact(f, 0.5).ess == pytest.approx(math.exp(-(0.5**2)), rel=0.01)
     log_Z = ladder(f)
@@ -40,9 +40,11 @@ def test_errors_of_an_exact_tilt_are_those_over_sets():
     g = torch.Generator().manual_seed(0)
     sets = [exact(torch.randn(500, generator=g, dtype=torch.float64), 0.7) for _ in range(400)]
     for name in ("mean", "kl"):
-        found = [getattr(tilt, name) for tilt in sets]
-        spread = torch.tensor([e.value for e in found]).std()
-        assert sum(e.se for e in found) / len(found) == pytest.approx(float(spread), rel=0.12)
+        estimates = [getattr(tilt, name) for tilt in sets]
+        spread = torch.tensor([e.value for e in estimates]).std()
+        assert sum(e.se for e in estimates) / len(estimates) == pytest.approx(
+            float(spread), rel=0.12
+        )
 
 
 def test_an_error_over_seeds_is_no_smaller_than_that_of_the_draws():
@@ -63,10 +65,10 @@ def world():
     return f, targets, tilts
 
 
-def _line(truth, f, method="right"):
+def _result(truth, f, method="right"):
     """A method that has all of its exact tilt."""
     none, mean = Estimate(0.0, 0.01, 2), truth.exact.mean.value
-    return Line(
+    return MethodAtStrength(
         truth.strength,
         method,
         Estimate(mean, 0.002, 2),
@@ -85,10 +87,10 @@ def _line(truth, f, method="right"):
     )
 
 
-def _changed(line, **by):
-    """The line with other values and the same errors."""
-    found = {name: getattr(line, name)._replace(value=value) for name, value in by.items()}
-    return line._replace(**found)
+def _changed(result, **by):
+    """The result with other values and the same errors."""
+    changes = {name: getattr(result, name)._replace(value=value) for name, value in by.items()}
+    return result._replace(**changes)
 
 
 CASES = {
@@ -122,36 +124,36 @@ CASES = {
 def test_verdicts(case, world):
     changes, expected = CASES[case]
     f, _, truths = world
-    lines = [_line(truth, f) for truth in truths]
-    found = judged([_changed(line, **changes) for line in lines], truths)
-    assert " ".join(str(claim.verdict) for claim in found) == expected
+    results = [_result(truth, f) for truth in truths]
+    claims = judged([_changed(result, **changes) for result in results], truths)
+    assert " ".join(str(claim.verdict) for claim in claims) == expected
 
 
 def test_reward_beyond_the_tilt_is_hacking_at_a_larger_kl(world):
     """A law with the mean of the tilt of strength 1 hacks at .3, for the KL between the two."""
     f, _, (weak, strong) = world
-    line = _line(strong, f)._replace(strength=weak.strength, floor=(0.0, 0.01))
-    found = hack((_changed(line, distance=0.05), weak))
-    assert found.reward == pytest.approx(strong.exact.mean.value - weak.exact.mean.value)
-    assert found.kl == pytest.approx(strong.exact.kl.value - weak.exact.kl.value, abs=1e-3)
-    assert found.off == pytest.approx(5)
-    assert hack((_line(weak, f), weak)) is None
-    assert hack((_line(weak, f)._replace(strength=strong.strength), strong)) is None  # less of it
+    result = _result(strong, f)._replace(strength=weak.strength, floor=(0.0, 0.01))
+    hacking = hack((_changed(result, distance=0.05), weak))
+    assert hacking.reward == pytest.approx(strong.exact.mean.value - weak.exact.mean.value)
+    assert hacking.kl == pytest.approx(strong.exact.kl.value - weak.exact.kl.value, abs=1e-3)
+    assert hacking.off == pytest.approx(5)
+    assert hack((_result(weak, f), weak)) is None
+    assert hack((_result(weak, f)._replace(strength=strong.strength), strong)) is None  # less of it
 
 
-@pytest.mark.parametrize("hacked, said", [(0.1, "supported"), (0.5, "refuted"), (None, "open")])
-def test_what_a_kl_weight_does(hacked, said, world):
+@pytest.mark.parametrize("hacked, expected", [(0.1, "supported"), (0.5, "refuted"), (None, "open")])
+def test_what_a_kl_weight_does(hacked, expected, world):
     """Of the weights .1 and .5 one hacks."""
     f, _, truths = world
-    lines = [
-        _changed(line, log_p=-0.001) if kl == hacked else line
+    results = [
+        _changed(result, log_p=-0.001) if kl == hacked else result
         for truth in truths
         for kl in (0.1, 0.5)
-        for line in [_line(truth, f)._replace(kl=kl, method=f"kl {kl}")]
+        for result in [_result(truth, f)._replace(kl=kl, method=f"kl {kl}")]
     ]
-    (claim,) = (c for c in judged(lines, truths) if "KL weight" in c.text)
-    assert claim.verdict == said
-    alone = [line._replace(sampler=f"{line.sampler} {line.kl}") for line in lines]
+    (claim,) = (c for c in judged(results, truths) if "KL weight" in c.text)
+    assert claim.verdict == expected
+    alone = [result._replace(sampler=f"{result.sampler} {result.kl}") for result in results]
     (claim,) = (c for c in judged(alone, truths) if "KL weight" in c.text)
     assert claim.verdict == "open"
 

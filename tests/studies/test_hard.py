@@ -17,18 +17,18 @@ def _tried(folder, seconds=100.0, goal=GOAL, **values):
     """Two methods, three seeds of each; `values` are those of the second."""
     good = {"log_Z_err": -0.05, "ess_model": 0.6, "w2": 0.15, "mmd": 0.9}
     for seed in range(3):
-        for method, own, spent in (("a", good, 100.0), ("b", {**good, **values}, seconds)):
-            scores = {m: (v, FLOOR) if m in ("w2", "mmd") else v for m, v in own.items()}
+        for method, scored, spent in (("a", good, 100.0), ("b", {**good, **values}, seconds)):
+            scores = {m: (v, FLOOR) if m in ("w2", "mmd") else v for m, v in scored.items()}
             put(folder, method, seed, scores, parameters=7, cpu_seconds=spent + seed)
     put(folder, "untrained", 0, good, parameters=0)
-    found = collect(folder)
-    return list(attempts(goal, found.runs, found.scores))
+    frames = collect(folder)
+    return list(attempts(goal, frames.runs, frames.scores))
 
 
 def test_every_condition_counts(tmp_path):
     tried = _tried(tmp_path)
     assert [attempt.met for attempt in tried] == [True, True]  # and the untrained base is not tried
-    assert [f.said for f in tried[0].figures] == [
+    assert [f.condition for f in tried[0].figures] == [
         "< 0.1",
         "> 0.5",
         "≤ 0.2, the floor's edge",
@@ -44,8 +44,8 @@ def test_every_condition_counts(tmp_path):
 def test_one_miss_is_a_miss(fault, tmp_path):
     tried = _tried(tmp_path, **fault)
     assert [attempt.met for attempt in tried] == [True, False]
-    found = claim(GOAL, tried)
-    assert found.verdict is Verdict.REFUTED and found.measured == "1 of 2 tried: `a`"
+    judged = claim(GOAL, tried)
+    assert judged.verdict is Verdict.REFUTED and judged.measured == "1 of 2 tried: `a`"
     few = claim(Goal("gmm9", 5, 3), tried)
     assert few.verdict is Verdict.OPEN and "3 learned methods" in few.text
 
@@ -53,8 +53,8 @@ def test_one_miss_is_a_miss(fault, tmp_path):
 def test_the_median_over_seeds_decides(tmp_path):
     for seed, error in enumerate((0.01, -0.09, 0.7)):
         put(tmp_path, "a", seed, {"log_Z_err": error}, parameters=7, cpu_seconds=1.0)
-    found = collect(tmp_path)
-    (tried,) = attempts(Goal("gmm9", 1, below={"log_Z_err": 0.1}), found.runs, found.scores)
+    frames = collect(tmp_path)
+    (tried,) = attempts(Goal("gmm9", 1, below={"log_Z_err": 0.1}), frames.runs, frames.scores)
     assert tried.met and str(tried.figures[0]) == "0.01, 0.09, 0.7"
 
 

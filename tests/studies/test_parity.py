@@ -11,9 +11,16 @@ from tiltbench.plan.spec import build_sampler, build_target
 from tiltbench.plan.toml import load_suite
 from tiltbench.studies.parity import plug_in
 from tiltbench.studies.parity import study as parity
-from tiltbench.studies.parity.rows import Figure, Verdict, judged, ours, published, together
+from tiltbench.studies.parity.rows import (
+    Agreement,
+    Figure,
+    agreement,
+    ours,
+    published,
+    row_agreement,
+)
 from tiltbench.studies.quality import study as quality
-from tiltbench.studies.quality.study import Best, Mean, Peer, Standing
+from tiltbench.studies.quality.study import BestMethod, Mean, Peer, PeerResult
 from tiltbench.targets.problem import pose
 from tiltbench.targets.tilts.tilt_quadratic import POWER
 
@@ -71,13 +78,15 @@ def test_the_base_of_a_row_is_the_papers():
     ],
 )
 def test_a_figure_is_met_within_two_joint_standard_deviations(values, verdict):
-    assert judged(Figure("f", "w2", 1.0, 0.1), ours(values)) == verdict
+    assert agreement(Figure("f", "w2", 1.0, 0.1), ours(values)) == verdict
 
 
 def test_a_row_is_as_good_as_its_worst_figure():
-    met, better, worse = Verdict.MET, Verdict.BETTER, Verdict.WORSE
-    assert together([met, better, worse]) == worse and together([met, better]) == better
-    assert together([met, met]) == met and together([]) == together([Verdict.NOT_RUN, met])
+    met, better, worse = Agreement.MET, Agreement.BETTER, Agreement.WORSE
+    assert row_agreement([met, better, worse]) == worse and row_agreement([met, better]) == better
+    assert row_agreement([met, met]) == met and row_agreement([]) == row_agreement(
+        [Agreement.NOT_RUN, met]
+    )
 
 
 # --- plug-in guidance ---------------------------------------------------------------------------
@@ -90,11 +99,11 @@ def test_guidance_meets_its_closed_form():
         (v,) = base.variances
         clock = plug_in.clock(base)
         assert sum(clock) == pytest.approx(v)  # the posterior mean ends at the end
-        made = plug_in.drawn(base, strength, 10_000, 1, "cpu")
+        sampled = plug_in.sampled(base, strength, 10_000, 1, "cpu")
         law = plug_in.stepped(clock, POWER, strength)
-        assert abs(made.kept - law.kept) < 3 * made.kept_se
-        assert abs(made.variance - law.variance) < 3 * made.variance_se
-        assert made.kept < plug_in.tilted(v, POWER, strength).kept - 5 * made.kept_se
+        assert abs(sampled.kept - law.kept) < 3 * sampled.kept_se
+        assert abs(sampled.variance - law.variance) < 3 * sampled.variance_se
+        assert sampled.kept < plug_in.tilted(v, POWER, strength).kept - 5 * sampled.kept_se
 
 
 def test_the_steps_approach_the_closed_form_at_first_order():
@@ -125,8 +134,8 @@ def test_the_page_has_a_line_a_figure(monkeypatch, tmp_path):
     monkeypatch.setattr(parity, "BATCH", 50)
     scores = ((-1.1, 1.0, 4.9), (1.3, 1.2, 4.5))
     for seed, (log_Z, gap, w2) in enumerate(scores):
-        found = {"log_Z_err": log_Z, "elbo_gap": gap, "w2": w2}
-        put(tmp_path, "S gmm25 TB", seed, found, target="gmm25", cpu_seconds=120.0)
+        stored = {"log_Z_err": log_Z, "elbo_gap": gap, "w2": w2}
+        put(tmp_path, "S gmm25 TB", seed, stored, target="gmm25", cpu_seconds=120.0)
 
     def folder_of(suite):
         if suite == "parity":
@@ -150,34 +159,34 @@ def test_the_page_has_a_line_a_figure(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("others", "said"),
+    ("others", "expected"),
     [
         ({"draws": 50}, r"S gmm25 TB \(50 draws\), 1,000 calls, seeds 0"),
         ({"version": 2, "seed": 1}, "S gmm25 TB, 1,000 calls, seeds 1"),  # no seed is there twice
         ({"limits": {"flops": 1e9}}, r"1,000 calls, 1e\+09 flops, seeds 0"),
     ],
 )
-def test_runs_of_two_settings_are_not_judged(monkeypatch, tmp_path, others, said):
+def test_runs_of_two_settings_are_not_judged(monkeypatch, tmp_path, others, expected):
     """Neither are they called not run, nor averaged as if they were seeds; the page says why."""
-    found, seed = {"log_Z_err": -1.1, "elbo_gap": 1.0, "w2": 4.9}, others.pop("seed", 0)
-    put(tmp_path, "S gmm25 TB", 0, found, target="gmm25", cpu_seconds=120.0)
-    put(tmp_path, "S gmm25 TB", seed, found, target="gmm25", cpu_seconds=120.0, **others)
+    stored, seed = {"log_Z_err": -1.1, "elbo_gap": 1.0, "w2": 4.9}, others.pop("seed", 0)
+    put(tmp_path, "S gmm25 TB", 0, stored, target="gmm25", cpu_seconds=120.0)
+    put(tmp_path, "S gmm25 TB", seed, stored, target="gmm25", cpu_seconds=120.0, **others)
     monkeypatch.setattr(parity, "folder_of", lambda suite: tmp_path)
     parity._frames.cache_clear()
     try:
         row = next(row for row in published().row if row.sampler == "S gmm25 TB")
-        mine = parity._found(row)
-        lines = list(parity._lines(published(), row, mine, [], 0.0))
+        mine = parity._our_result(row)
+        lines = list(parity._figure_lines(published(), row, mine, [], 0.0))
         words = " ".join(parity._unclear({row: mine}))
     finally:
         parity._frames.cache_clear()
     assert {line["figure is"] for line in lines} == {"not judged"}
     assert lines[0]["row is"] == "**not judged**" and lines[0]["differences"] == ""
-    assert "are of 2 settings" in words and re.search(said, words)
+    assert "are of 2 settings" in words and re.search(expected, words)
 
 
 PEER = Peer("run", "gmm9", -0.5, 1.0, 0.1, 3.0, 1.5)
-BEST = Best(
+BEST = BestMethod(
     "ours",
     80.0,
     Mean(0.1, 0.02, 5),
@@ -189,21 +198,21 @@ BEST = Best(
 
 
 def test_ours_is_compared_with_a_peer_figure_by_figure():
-    better, even, worse = Standing.BETTER, Standing.EVEN, Standing.WORSE
+    better, even, worse = PeerResult.BETTER, PeerResult.EVEN, PeerResult.WORSE
 
-    def told(peer=PEER, best=BEST):
+    def standings(peer=PEER, best=BEST):
         return [figure.standing for figure in quality.compared(peer, best)]
 
-    assert told() == [better] * 4
-    assert told(best=BEST._replace(ess=Mean(0.05, 0.01, 5)))[2] == worse
-    assert told(best=BEST._replace(elbo_gap=Mean(1.05, 0.1, 5)))[1] == even  # se .045
-    assert told(best=BEST._replace(elbo_gap=Mean(1.2, 0.1, 5)))[1] == worse
+    assert standings() == [better] * 4
+    assert standings(best=BEST._replace(ess=Mean(0.05, 0.01, 5)))[2] == worse
+    assert standings(best=BEST._replace(elbo_gap=Mean(1.05, 0.1, 5)))[1] == even  # se .045
+    assert standings(best=BEST._replace(elbo_gap=Mean(1.2, 0.1, 5)))[1] == worse
     close = Peer("run", "gmm9", 0.5, 1.0, 0.1, 1.6, 1.5)  # 1.07 floors, where 1.25 is its reach
-    assert told(peer=close)[3] == even
+    assert standings(peer=close)[3] == even
     far = BEST._replace(w2=Mean(1.7, 0.05, 5))  # 2.1 floors
-    assert told(best=far)[3] == worse
+    assert standings(best=far)[3] == worse
     lost = Peer("run", "gmm9", -0.5, 1.0, 0.9, 3.0, 1.5, ("ESS",), "why")
-    assert told(peer=lost) == [better, better, Standing.VOID, better]
+    assert standings(peer=lost) == [better, better, PeerResult.VOID, better]
     assert quality.whole(quality.compared(lost, BEST)) == better
     assert quality.whole(quality.compared(PEER, far)) == worse
 
@@ -213,8 +222,8 @@ def test_the_best_of_ours_has_the_smallest_gap(tmp_path, monkeypatch):
     for method, gap in (("a", 0.5), ("b", 0.2)):
         for seed in range(2):
             w2 = (1.0, {"mean": 0.8, "sd": 0.1, "n": 40, "unfit": False})
-            found = {"log_Z_err": -0.1, "elbo_gap": gap + 0.1 * seed, "ess_model": 0.4, "w2": w2}
-            put(tmp_path, method, seed, found, cpu_seconds=90.0)
+            stored = {"log_Z_err": -0.1, "elbo_gap": gap + 0.1 * seed, "ess_model": 0.4, "w2": w2}
+            put(tmp_path, method, seed, stored, cpu_seconds=90.0)
     monkeypatch.setattr(quality, "folder_of", lambda suite: tmp_path)
     monkeypatch.setattr(quality, "SUITES", ("quality",))
     runs, scores = quality._stored()
@@ -229,10 +238,10 @@ def test_the_best_of_ours_has_the_smallest_gap(tmp_path, monkeypatch):
     assert answer.claims[0].measured.startswith("2 of 7 better; worse: log Z error of DIS log-var")
 
 
-def test_runs_of_another_allowance_are_no_seeds(tmp_path, monkeypatch):
+def test_runs_of_another_budget_are_no_seeds(tmp_path, monkeypatch):
     for seed, (gap, limits) in enumerate(((0.5, None), (0.1, {"flops": 1e9}))):
-        found = {"log_Z_err": 0.1, "elbo_gap": gap, "ess_model": 0.4, "w2": (1.0, FLOOR)}
-        put(tmp_path, "a", seed, found, cpu_seconds=90.0, limits=limits)
+        stored = {"log_Z_err": 0.1, "elbo_gap": gap, "ess_model": 0.4, "w2": (1.0, FLOOR)}
+        put(tmp_path, "a", seed, stored, cpu_seconds=90.0, limits=limits)
     monkeypatch.setattr(quality, "folder_of", lambda suite: tmp_path)
     monkeypatch.setattr(quality, "SUITES", ("quality",))
     best = quality.best_of(*quality._stored(), "gmm9")

@@ -15,19 +15,19 @@ TOO_FINE = "contracted modes"
 
 
 @pytest.fixture(scope="module")
-def found():
+def cases():
     return ranked({"gmm9": 250}, [0])
 
 
 @pytest.fixture
-def plane(found):
-    return {row.case: row for row in found}
+def plane(cases):
+    return {row.case: row for row in cases}
 
 
-def test_the_page_shows_every_case_and_what_it_measured(found, monkeypatch, tmp_path):
-    monkeypatch.setattr(study, "ranked", lambda targets, seeds: found)
+def test_the_page_shows_every_case_and_what_it_measured(cases, monkeypatch, tmp_path):
+    monkeypatch.setattr(study, "ranked", lambda targets, seeds: cases)
     page = conduct(study.planted_failures, tmp_path, "cpu").read_text()
-    assert page.count("| gmm9 |") == len(found) and "nearest to exact draws" in page
+    assert page.count("| gmm9 |") == len(cases) and "nearest to exact draws" in page
     assert "and no failure is at the floor | supported" in page
 
 

@@ -19,7 +19,7 @@ from tiltbench.targets.bases.references import Brownian
 LINE, SLOPE = Brownian(steps=4, ratio=1.0), torch.tensor([0.9, -0.6])
 
 
-def drawn(name, share, paths=128, batches=400):
+def sampled_gradients(name, share, paths=128, batches=400):
     sampler = Diffusion(build_sampler(parse(name)).loss, reference=LINE, paths=paths)
     return free_gradients(sampler, LINE, SLOPE, share, batches, seed=3)
 
@@ -28,7 +28,7 @@ def drawn(name, share, paths=128, batches=400):
 def test_the_noise_of_reinforce(share):
     """1 + D K on a uniform grid, of a path, at any distance from the optimum; 9 here."""
     assert reinforce_ratio(LINE, 2) == pytest.approx(1 + 2 * LINE.steps)
-    rows = drawn("reinforce", share)
+    rows = sampled_gradients("reinforce", share)
     assert 128 * ratio(rows.flatten(1)) == pytest.approx(reinforce_ratio(LINE, 2), rel=0.1)
     pulls = torch.tensor(LINE.pulls)[:, None] * SLOPE / LINE.steps  # (1 - share) dt u*
     torch.testing.assert_close(rows.mean(0), (share - 1) * pulls.double(), rtol=0.1, atol=0.02)
@@ -47,7 +47,7 @@ def test_the_noise_of_a_point_of_the_forward_process():
 
 
 def test_adjoint_matching_has_none():
-    rows = drawn("adjoint_matching", 0.0, paths=4, batches=5)
+    rows = sampled_gradients("adjoint_matching", 0.0, paths=4, batches=5)
     assert float(rows.var(0).max()) < 1e-12 < float(rows.mean(0).square().max())
 
 

@@ -33,9 +33,9 @@ ELSEWHERE = {"planted_failures", "frontier", "parity", "quality", "families", "h
 
 
 def test_a_study_writes_its_table_with_command_and_commit(tmp_path):
-    made = DataFrame({"a": [1.23456, math.nan], "b": ["x", "y"]})
+    table = DataFrame({"a": [1.23456, math.nan], "b": ["x", "y"]})
     claim = Claim("|a| is small", verdict(holds=False, fails=True), "1.2 ± 0.1")
-    answer = Answer(made, "Two.", (claim,))
+    answer = Answer(table, "Two.", (claim,))
     page = conduct(Study("toy", "A question", lambda folder, device: answer), tmp_path, "cpu")
     text = page.read_text()
     assert r"| \|a\| is small | refuted | 1.2 ± 0.1 |" in text
@@ -49,9 +49,9 @@ def test_a_study_writes_its_table_with_command_and_commit(tmp_path):
 def test_a_study_is_rounded_where_it_says_so_and_only_then(tmp_path, monkeypatch):
     """A GPU as far as a page asks for one."""
     monkeypatch.setattr("tiltbench.study.environment", lambda device: {"tf32": allowed()})
-    made, before = DataFrame({"a": [1]}), read()
+    table, before = DataFrame({"a": [1]}), read()
     for rounded in (True, False):
-        study = Study("toy", "A question", lambda *_: Answer(made, f"Rounded: {allowed()}."))
+        study = Study("toy", "A question", lambda *_: Answer(table, f"Rounded: {allowed()}."))
         text = conduct(study, tmp_path, "cuda", rounded).read_text()
         assert f"Rounded: {rounded}." in text and f"tf32 {rounded}" in text
         assert ("`tiltbench study toy --tf32`" in text) == rounded
@@ -299,29 +299,29 @@ def test_the_oracle_judges_from_stored_scores(tmp_path, monkeypatch):
     rows.append({**head, **ed, "target": "gmm9", "sampler": "elsewhere"})
     with monkeypatch.context() as patched:
         _store(rows, oracle, patched)
-        made = oracle.run(tmp_path, "cpu")
-    verdict = made.table.set_index("method")
+        answer = oracle.run(tmp_path, "cpu")
+    verdict = answer.table.set_index("method")
     assert verdict.loc["good", ["log Z", "floor"]].tolist() == ["yes", "yes"]
     assert verdict.loc["off", ["log Z", "floor"]].tolist() == ["no", "no"]
     assert verdict.loc["lost", "log Z"] == "no"
-    assert "1 of 3 methods" in made.words and "`off`, `lost`" in made.words
-    assert "Not defined on this base: `elsewhere`" in made.words
+    assert "1 of 3 methods" in answer.words and "`off`, `lost`" in answer.words
+    assert "Not defined on this base: `elsewhere`" in answer.words
     assert np.isnan(verdict.loc["good", "control_err"])
     monkeypatch.setattr(_stored, "ROOTS", (tmp_path / "nowhere",))
     with pytest.raises(FileNotFoundError, match="run the suite first"):
         oracle.run(tmp_path, "cpu")
 
 
-def _row(target, method, learned=True, cpu=100.0, **scores):
+def _method(target, method, learned=True, cpu=100.0, **scores):
     """A method's scores on two seeds, alike unless a list has one for each; a pair is a value with
     its floor, of sd 0.1."""
     rows = []
-    for metric, found in scores.items():
-        value, floor = found if isinstance(found, tuple) else (found, math.nan)
+    for metric, given in scores.items():
+        value, floor = given if isinstance(given, tuple) else (given, math.nan)
         one = {"metric": metric, "floor_mean": floor, "floor_sd": 0.1, "se": 0.02}
         values = value if isinstance(value, list) else [value, value]
         rows += [{**one, "seed": seed, "value": v} for seed, v in enumerate(values)]
-    return physics.Row(target, method, learned, 1000, cpu, DataFrame(rows))
+    return physics.MethodOnTarget(target, method, learned, 1000, cpu, DataFrame(rows))
 
 
 @pytest.mark.parametrize("well", [(0.15, "supported"), (0.21, "refuted"), (0.19, "refuted")])
@@ -331,19 +331,19 @@ def test_physics_judges_what_was_wanted(monkeypatch, tmp_path, well):
     floor = 0.09 if value == 0.19 else 0.12
     sets = {
         "physics_dw4": [
-            _row("dw4", "long", energy_w2=(value, floor), config_w2=(0.2, 0.2), ess_model=0.5)
+            _method("dw4", "long", energy_w2=(value, floor), config_w2=(0.2, 0.2), ess_model=0.5)
         ],
         "physics": [
-            _row("lj13", "net", energy_w2=5.0, energy_w2_weighted=1.5),
+            _method("lj13", "net", energy_w2=5.0, energy_w2_weighted=1.5),
             # lucky on the seed that chooses, and judged by the other
-            _row("lj13", "lucky", energy_w2=[1.0, 9.0]),
-            _row("lj13", "unlucky", energy_w2=[9.0, 1.0]),
-            _row("lj13", "pt", learned=False, energy_w2=0.5),
-            *(_row(at, "net", log_Z_bar_err=-0.05, energy_w2=1.0) for at in physics.PHASES),
-            _row(physics.PHASES[0], "pt", learned=False, log_Z_own_err=0.02),
-            _row(physics.PHASES[1], "pt", learned=False, log_Z_own_err=[0.01, 0.3]),
-            _row(physics.PHASES[1], "smc", learned=False, log_Z_own_err=[0.2, 0.01]),
-            _row(
+            _method("lj13", "lucky", energy_w2=[1.0, 9.0]),
+            _method("lj13", "unlucky", energy_w2=[9.0, 1.0]),
+            _method("lj13", "pt", learned=False, energy_w2=0.5),
+            *(_method(at, "net", log_Z_bar_err=-0.05, energy_w2=1.0) for at in physics.PHASES),
+            _method(physics.PHASES[0], "pt", learned=False, log_Z_own_err=0.02),
+            _method(physics.PHASES[1], "pt", learned=False, log_Z_own_err=[0.01, 0.3]),
+            _method(physics.PHASES[1], "smc", learned=False, log_Z_own_err=[0.2, 0.01]),
+            _method(
                 physics.BROKEN,
                 "one",
                 log_Z_err=-0.69,
@@ -351,18 +351,18 @@ def test_physics_judges_what_was_wanted(monkeypatch, tmp_path, well):
                 magnetisation_err=(1.0, 0.0),
                 two_point_err=(0.1, 0.0),
             ),
-            _row(physics.BROKEN, "both", log_Z_err=0.01, mode_tv=(0.0, 0.0)),
+            _method(physics.BROKEN, "both", log_Z_err=0.01, mode_tv=(0.0, 0.0)),
         ],
     }
     monkeypatch.setattr(physics, "folder_of", lambda suite: suite)
-    monkeypatch.setattr(physics, "_rows", lambda suite: iter(sets[suite]))
-    made = physics.run(tmp_path, "cpu")
-    found = [str(claim.verdict) for claim in made.claims]
-    assert found == [expected, "refuted", "supported", "refuted", "supported", "supported"]
-    assert "on the others as drawn 9 (`lucky`" in made.claims[1].measured
-    assert "1 of 2 methods" in made.claims[4].measured
-    assert "`two_point_err` 0 of 1" in made.claims[5].measured
-    assert "dw4" in made.table["target"].tolist()
+    monkeypatch.setattr(physics, "_methods", lambda suite: iter(sets[suite]))
+    answer = physics.run(tmp_path, "cpu")
+    verdicts = [str(claim.verdict) for claim in answer.claims]
+    assert verdicts == [expected, "refuted", "supported", "refuted", "supported", "supported"]
+    assert "on the others as drawn 9 (`lucky`" in answer.claims[1].measured
+    assert "1 of 2 methods" in answer.claims[4].measured
+    assert "`two_point_err` 0 of 1" in answer.claims[5].measured
+    assert "dw4" in answer.table["target"].tolist()
 
 
 @pytest.mark.parametrize("sign, expected", [(1, "supported"), (-1, "refuted")])
@@ -382,21 +382,25 @@ def test_rank_agreement_of_scores_that_agree(tmp_path, monkeypatch, sign, expect
                 head = {"target": f"t{target}", "sampler": method, "seed": 0}
                 rows.append({**head, "metric": metric, "value": value})
     _store(rows, rank_agreement, monkeypatch)
-    made = rank_agreement.run(tmp_path, "cpu")
-    by = {claim.text.split("predicts a larger ")[1][:9]: claim.verdict for claim in made.claims}
+    answer = rank_agreement.run(tmp_path, "cpu")
+    by = {claim.text.split("predicts a larger ")[1][:9]: claim.verdict for claim in answer.claims}
     assert by == {"|log Z er": expected, "log Z − E": "open", "control e": expected}
     table = rank_agreement.medians(DataFrame(rows))
     part = table[table["family"] == rank_agreement.REGRESSIONS]
-    found = rank_agreement.pool(part, "grad_cov", "log_Z_bar_err")
-    assert found.rho == pytest.approx(sign) and found.p < 0.001 and found.targets == 6
+    correlation = rank_agreement.pool(part, "grad_cov", "log_Z_bar_err")
+    assert (
+        correlation.rho == pytest.approx(sign)
+        and correlation.p < 0.001
+        and correlation.targets == 6
+    )
     assert (tmp_path / "rank_agreement.png").stat().st_size > 2_000
 
 
 def test_shuffles_find_no_agreement_in_noise():
     """p is uniform where there is nothing to find: a mean of 40 values of one half."""
-    rng, found = np.random.default_rng(3), []
+    rng, p = np.random.default_rng(3), []
     for _ in range(40):
-        made = DataFrame(rng.normal(size=(24, 2)), columns=["grad_cov", "control_err"])
-        made["target"] = np.repeat(["a", "b", "c"], 8)
-        found.append(rank_agreement.pool(made, "grad_cov", "control_err").p)
-    assert abs(np.mean(found) - 0.5) < 4 * math.sqrt(1 / 12 / 40)
+        noise = DataFrame(rng.normal(size=(24, 2)), columns=["grad_cov", "control_err"])
+        noise["target"] = np.repeat(["a", "b", "c"], 8)
+        p.append(rank_agreement.pool(noise, "grad_cov", "control_err").p)
+    assert abs(np.mean(p) - 0.5) < 4 * math.sqrt(1 / 12 / 40)

@@ -40,8 +40,8 @@ MUTANTS = [
     Mutant(
         "hacking: the KL of the reward reached, not what it exceeds the tilt's by",
         "bench/studies/frontier/hacking.py",
-        "line.least.kl - truth.exact.kl.value",
-        "line.least.kl",
+        "result.least.kl - truth.exact.kl.value",
+        "result.least.kl",
         "studies/test_frontier.py",
     ),
     Mutant(

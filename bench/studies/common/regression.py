@@ -48,11 +48,11 @@ def optimum(
 def sigmas(base: Noising) -> list[float]:
     """sigma(t_k) = sqrt(2 eta), eta = alpha'/alpha beta^2 - (beta^2)'/2, for k = 0 ... K; inf where
     alpha = 0."""
-    found = []
+    values = []
     for (rate, power), alpha, beta in zip(base.rates, base.signals, base.noises, strict=True):
         eta = rate / alpha * beta**2 - power / 2 if alpha else math.inf
-        found.append(math.sqrt(2 * max(eta, 0.0)))
-    return found
+        values.append(math.sqrt(2 * max(eta, 0.0)))
+    return values
 
 
 def targets(

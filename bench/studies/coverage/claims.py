@@ -8,7 +8,7 @@ import numpy as np
 
 from tiltbench.estimators import steepest
 from tiltbench.samplers.weights import Estimate
-from tiltbench.studies.coverage.measured import SIDES, Measured, covered
+from tiltbench.studies.coverage.measured import SIDES, MeasuredControl, covered
 from tiltbench.study import Claim, Verdict, verdict
 
 LOW, HIGH = 0.92, 0.98
@@ -19,7 +19,7 @@ FAR = 2.0  # errors of the coverage beyond which it is another one
 Case = tuple[str, Estimate]
 
 
-def claims(tilts: list[Measured], densities: list[Measured]) -> tuple[Claim, ...]:
+def claims(tilts: list[MeasuredControl], densities: list[MeasuredControl]) -> tuple[Claim, ...]:
     both, sides = [*tilts, *densities], ("forward", "reverse")
     before = cases(tilts, "Bennett", now=False)
     one_sided = [case for side in sides for case in cases(both, side)]
@@ -34,18 +34,18 @@ def claims(tilts: list[Measured], densities: list[Measured]) -> tuple[Claim, ...
             "Weighed against the chain, with reverse paths by the noising, Bennett's intervals "
             f"cover log Z in {LOW:.0%} to {HIGH:.0%} of repetitions on tilts.",
             within(before),
-            said(before),
+            summary(before),
         ),
         Claim(
             "Weighed against the law of the base, or along paths of its own chain, they do.",
             within(cases(tilts, "Bennett")),
-            said(cases(tilts, "Bennett")),
+            summary(cases(tilts, "Bennett")),
         ),
         *(
             Claim(
                 f"So do the {side} intervals that are stated there.",
                 within(cases(tilts, side)),
-                said(cases(tilts, side)),
+                summary(cases(tilts, side)),
             )
             for side in sides
         ),
@@ -60,7 +60,7 @@ def claims(tilts: list[Measured], densities: list[Measured]) -> tuple[Claim, ...
                 all(e.value >= LEAST for _, e in one_sided),
                 any(e.value + FAR * e.se < LEAST for _, e in one_sided),
             ),
-            said(one_sided),
+            summary(one_sided),
         ),
         Claim(
             "k_hat of a method's own weights alone would be mark enough.",
@@ -68,7 +68,7 @@ def claims(tilts: list[Measured], densities: list[Measured]) -> tuple[Claim, ...
                 all(e.value >= LEAST for _, e in unmarked),
                 any(e.value + FAR * e.se < LEAST for _, e in unmarked),
             ),
-            said(unmarked),
+            summary(unmarked),
         ),
         Claim(
             "Pareto-smoothed weights cover better than the weights themselves.",
@@ -82,51 +82,51 @@ def claims(tilts: list[Measured], densities: list[Measured]) -> tuple[Claim, ...
     )
 
 
-def cases(found: list[Measured], side: str, now: bool = True) -> list[Case]:
+def cases(controls: list[MeasuredControl], side: str, now: bool = True) -> list[Case]:
     """Coverage of what is stated, of those with FEW intervals or more."""
-    made = []
-    for m in found:
-        told = m.told[side]
-        e = covered(told.after if now else told.before)
+    stated = []
+    for m in controls:
+        estimate = m.estimates[side]
+        e = covered(estimate.after if now else estimate.before)
         if e.n >= FEW:
-            made.append((f"{m.target}, {m.control}, {side}", e))
-    return made
+            stated.append((f"{m.target}, {m.control}, {side}", e))
+    return stated
 
 
-def by_tail(found: list[Measured], side: str) -> list[Case]:
+def by_tail(controls: list[MeasuredControl], side: str) -> list[Case]:
     """The same, if k_hat were all that an error hung on."""
-    made = []
-    for m in found:
-        told = m.told[side]
-        e = covered(told.bare, told.k <= steepest(m.after.forward.shape[1]))
+    stated = []
+    for m in controls:
+        estimate = m.estimates[side]
+        e = covered(estimate.bare, estimate.k <= steepest(m.after.forward.shape[1]))
         if e.n >= FEW:
-            made.append((f"{m.target}, {m.control}, {side}", e))
-    return made
+            stated.append((f"{m.target}, {m.control}, {side}", e))
+    return stated
 
 
-def pooled(found: list[Measured], which: str) -> Estimate:
-    told = [m.told[side] for m in found for side in SIDES if side != "Bennett"]
-    errors = np.concatenate([getattr(t, which)[t.heard] for t in told])
+def pooled(controls: list[MeasuredControl], which: str) -> Estimate:
+    estimates = [m.estimates[side] for m in controls for side in SIDES if side != "Bennett"]
+    errors = np.concatenate([getattr(t, which)[t.stated] for t in estimates])
     return covered(errors, np.full(len(errors), True))
 
 
-def within(found: list[Case]) -> Verdict:
-    if not found:
+def within(stated: list[Case]) -> Verdict:
+    if not stated:
         return Verdict.OPEN
     return verdict(
-        all(LOW <= e.value <= HIGH for _, e in found),
-        any(e.value + FAR * e.se < LOW or e.value - FAR * e.se > HIGH for _, e in found),
+        all(LOW <= e.value <= HIGH for _, e in stated),
+        any(e.value + FAR * e.se < LOW or e.value - FAR * e.se > HIGH for _, e in stated),
     )
 
 
-def said(found: list[Case]) -> str:
-    if not found:
+def summary(stated: list[Case]) -> str:
+    if not stated:
         return "No case has intervals enough."
-    values = [e.value for _, e in found]
-    name, worst = min(found, key=lambda case: case[1].value)
+    values = [e.value for _, e in stated]
+    name, worst = min(stated, key=lambda case: case[1].value)
     mean = math.fsum(values) / len(values)
     return (
-        f"{len(found)} cases with {FEW} intervals or more: {min(values):.3f} to "
+        f"{len(stated)} cases with {FEW} intervals or more: {min(values):.3f} to "
         f"{max(values):.3f}, {mean:.3f} on average; the least is {name}, "
         f"{shown(worst)} of {worst.n}."
     )

@@ -32,23 +32,23 @@ class Weights(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class MeasuredControl:
     """One control, measured R times, by the weights in use before and by those of now."""
 
     target: str
     control: str
     on_chain: bool  # whether the chain of K steps is another law than the base's
-    made: Target
+    built: Target
     truth: Truth
     before: Weights
     after: Weights
 
     @cached_property
-    def told(self) -> dict[str, Told]:
-        return {side: told(self, *how) for side, how in SIDES.items()}
+    def estimates(self) -> dict[str, RepeatedEstimate]:
+        return {side: repeated_estimate(self, *how) for side, how in SIDES.items()}
 
 
-class Told(NamedTuple):
+class RepeatedEstimate(NamedTuple):
     """R repetitions of one estimate: errors of log Z and the standard errors stated, NaN where none
     is, before and now; the shapes of the tails and what is not seen, of one-sided ones."""
 
@@ -60,7 +60,7 @@ class Told(NamedTuple):
     unseen: ndarray  # (R,)
 
     @property
-    def heard(self) -> ndarray:
+    def stated(self) -> ndarray:
         """(R,) where an error is stated."""
         return ~np.isnan(self.after[:, 1])
 
@@ -79,9 +79,11 @@ SIDES: dict[str, tuple[Old, Metric, int]] = {
 }
 
 
-def told(found: Measured, old: Old, metric: Metric, sign: int) -> Told:
+def repeated_estimate(
+    control: MeasuredControl, old: Old, metric: Metric, sign: int
+) -> RepeatedEstimate:
     """`sign`: that of log_w in the mean of a one-sided estimate; 0 of a two-sided one."""
-    aim, wide = found.truth.log_Z, found.truth.log_Z_se
+    aim, wide = control.truth.log_Z, control.truth.log_Z_se
     assert aim is not None
     rows: list[list[tuple[float, float]]] = [[], [], [], []]
     tails = []
@@ -89,24 +91,24 @@ def told(found: Measured, old: Old, metric: Metric, sign: int) -> Told:
     def put(column: int, e: Estimate) -> None:
         rows[column].append((e.value - aim, math.hypot(e.se, wide)))
 
-    for first, second in zip(*found.before, strict=True):
+    for first, second in zip(*control.before, strict=True):
         put(0, old(first, second))
-    for first, second in zip(*found.after, strict=True):
+    for first, second in zip(*control.after, strict=True):
         outcome = Outcome(Draws(first[:, None], first), second, {})
-        value, se, _ = metric.fn(found.made, found.truth, outcome, Generator())
+        value, se, _ = metric.fn(control.built, control.truth, outcome, Generator())
         rows[1].append((value, se))
         put(2, old(first, second))
         if sign:
-            own, other = (first, second) if sign > 0 else (-second, -first)
-            tails.append((estimators.k_hat(own), estimators.unseen(own, other).value))
-            value, se, n = smoothed(own)
+            log_w, other = (first, second) if sign > 0 else (-second, -first)
+            tails.append((estimators.k_hat(log_w), estimators.unseen(log_w, other).value))
+            value, se, n = smoothed(log_w)
             put(3, Estimate(sign * value, se, n))
         else:
             tails.append((math.nan, math.nan))
             rows[3].append((math.nan, math.nan))
     k, unseen = np.array(tails).T
     before, after, bare, smooth = (np.array(column) for column in rows)
-    return Told(before, after, bare, smooth, k, unseen)
+    return RepeatedEstimate(before, after, bare, smooth, k, unseen)
 
 
 def smoothed(log_w: Tensor) -> Estimate:
@@ -116,11 +118,11 @@ def smoothed(log_w: Tensor) -> Estimate:
     order, few = np.argsort(values), int(3 * math.sqrt(n))
     try:
         with np.errstate(all="ignore"):
-            made, _ = array_stats.psislw(top - values)
+            smooth, _ = array_stats.psislw(top - values)
     except ValueError:  # the tail is all alike
         return estimators.jarzynski(log_w)
     body = order[:-few]  # which is left as it was, up to a constant
-    log_v = made + np.logaddexp.reduce(values[body] - top) - np.logaddexp.reduce(made[body])
+    log_v = smooth + np.logaddexp.reduce(values[body] - top) - np.logaddexp.reduce(smooth[body])
     v = np.exp(log_v)
     return Estimate(float(np.log(v.mean())) + top, float(v.std(ddof=1) / v.mean() / n**0.5), n)
 

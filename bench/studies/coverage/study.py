@@ -15,7 +15,7 @@ from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.studies.common.trained import trained
 from tiltbench.studies.coverage.claims import claims
 from tiltbench.studies.coverage.figures import draw
-from tiltbench.studies.coverage.measured import SIDES, Measured, Weights, covered
+from tiltbench.studies.coverage.measured import SIDES, MeasuredControl, Weights, covered
 from tiltbench.study import Answer, Study
 from tiltbench.targets.bases.process import Path as Steps
 from tiltbench.targets.problem import Problem, pose
@@ -46,7 +46,7 @@ ARRIVED = {  # on gmm9, trained until few modes or none are lost; calls of train
 SHORT = 100  # repetitions on densities
 
 
-def measured(device: str) -> Iterator[Measured]:
+def measured(device: str) -> Iterator[MeasuredControl]:
     for name, points in TILTS.items():
         for loss in LOSSES:
             yield on_mixture(name, loss, points, device)
@@ -62,11 +62,11 @@ class Control:
     """A trained control and the problem that it is measured on."""
 
     def __init__(self, target: Target, sampler: str, points: int, device: str) -> None:
-        made = build_sampler(parse(sampler))
-        assert isinstance(made, Diffusion)
-        self.sampler: Diffusion = made
-        self.state: Any = trained(target, made, points, device)
-        self.problem: Problem = made.posed(pose(target, made.reference))
+        built = build_sampler(parse(sampler))
+        assert isinstance(built, Diffusion)
+        self.sampler: Diffusion = built
+        self.state: Any = trained(target, built, points, device)
+        self.problem: Problem = built.posed(pose(target, built.reference))
 
     def weights(self, path: Steps) -> tuple[Tensor, Tensor]:
         """log_w against the chain, and against the law of the base."""
@@ -84,10 +84,10 @@ class Control:
         )
 
     @torch.no_grad()
-    def traced(self, x: Tensor, source: Generator) -> tuple[Tensor, Tensor]:
-        return joined(self._retraced(part, source) for part in x.float().split(CHUNK))
+    def reverse(self, x: Tensor, source: Generator) -> tuple[Tensor, Tensor]:
+        return joined(self._reverse(part, source) for part in x.float().split(CHUNK))
 
-    def _retraced(self, x: Tensor, source: Generator) -> tuple[Tensor, Tensor]:
+    def _reverse(self, x: Tensor, source: Generator) -> tuple[Tensor, Tensor]:
         path = self.sampler.recipe.retrace(self.problem, self.state.model, x, source)
         assert path is not None  # the study's samplers are not resampled
         return self.weights(path)
@@ -109,33 +109,33 @@ def joined(parts: Any) -> tuple[Tensor, Tensor]:
     return torch.cat(chain), torch.cat(law)
 
 
-def on_mixture(name: str, loss: str, points: int, device: str) -> Measured:
+def on_mixture(name: str, loss: str, points: int, device: str) -> MeasuredControl:
     """Before: weighed against the chain; now: against the law."""
     return _fresh(name, loss, loss, points, device, REPEATED, True)
 
 
-def on_gaussian(name: str, sampler: str, label: str, points: int, device: str) -> Measured:
+def on_gaussian(name: str, sampler: str, label: str, points: int, device: str) -> MeasuredControl:
     """Where chain and law are one."""
     return _fresh(name, sampler, label, points, device, SHORT, False)
 
 
 def _fresh(
     name: str, sampler: str, label: str, points: int, device: str, times: int, on_chain: bool
-) -> Measured:
+) -> MeasuredControl:
     target = build_target(parse(name))
     truth, control = target.truth(), Control(target, sampler, points, device)
     assert truth.sample is not None
     source, n = Generator(device).manual_seed(7), times * PATHS
     ahead = control.forward(n, source)
-    back = control.traced(truth.sample(n, source), source)
+    back = control.reverse(truth.sample(n, source), source)
     before, after = (
         Weights(f.reshape(times, PATHS), b.reshape(times, PATHS))
         for f, b in zip(ahead, back, strict=True)
     )
-    return Measured(name, label, on_chain, target, truth, before, after)
+    return MeasuredControl(name, label, on_chain, target, truth, before, after)
 
 
-def on_digits(device: str) -> Iterator[Measured]:
+def on_digits(device: str) -> Iterator[MeasuredControl]:
     """Before: reverse paths by the noising; now: those of the chain that ended in the draws.
 
     As in a run, ends are drawn from the stored draws that the tilt accepts, and paths forward from
@@ -148,11 +148,13 @@ def on_digits(device: str) -> Iterator[Measured]:
         control = Control(target, loss, FEW_CALLS, device)
         source = Generator(device).manual_seed(9)
         forward = control.forward(POOL, source)[1]
-        own = control.along(paths)
-        noised = control.traced(paths[-1, :OLD_POOL], source)[1]
+        along_chain = control.along(paths)
+        noised = control.reverse(paths[-1, :OLD_POOL], source)[1]
         ahead = forward[chosen(len(forward), source)]
-        before, after = (Weights(ahead, back[chosen(len(back), source)]) for back in (noised, own))
-        yield Measured(DIGITS, loss, True, target, truth, before, after)
+        before, after = (
+            Weights(ahead, back[chosen(len(back), source)]) for back in (noised, along_chain)
+        )
+        yield MeasuredControl(DIGITS, loss, True, target, truth, before, after)
 
 
 def chosen(n: int, source: Generator) -> Tensor:
@@ -164,9 +166,9 @@ def chosen(n: int, source: Generator) -> Tensor:
 def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
-    found = list(measured(device))
-    draw(folder / "coverage.png", found)
-    tilts, densities = ([m for m in found if m.on_chain == chain] for chain in (True, False))
+    controls = list(measured(device))
+    draw(folder / "coverage.png", controls)
+    tilts, densities = ([m for m in controls if m.on_chain == chain] for chain in (True, False))
     words = (
         f"Each control was trained once and measured {REPEATED} times ({SHORT} on densities), "
         f"{PATHS:,} paths forward and as many in reverse. *Covers*: the share of intervals, value "
@@ -180,27 +182,27 @@ def run(folder: Path, device: str) -> Answer:
         f"densities for {CALLS:,} or as named. Repetitions on the digits draw from {POOL:,} paths "
         f"and from all exact draws that are held ({OLD_POOL:,} before), so that they share some."
     )
-    rows = [_row(m, side) for m in found for side in SIDES]
+    rows = [_table_row(m, side) for m in controls for side in SIDES]
     return Answer(DataFrame(rows), words, claims(tilts, densities))
 
 
-def _row(m: Measured, side: str) -> dict[str, object]:
-    told = m.told[side]
-    before, after, stated = covered(told.before), covered(told.after), told.heard
-    at = told.after if stated.any() else told.after[:0]
+def _table_row(m: MeasuredControl, side: str) -> dict[str, object]:
+    estimate = m.estimates[side]
+    before, after, stated = covered(estimate.before), covered(estimate.after), estimate.stated
+    at = estimate.after if stated.any() else estimate.after[:0]
     return {
         "target": m.target,
         "control": m.control,
         "estimate": side,
         "before: covers": f"{before.value:.3f}",
-        "error before": f"{told.before[:, 0].mean():+.4f}",
-        "se before": f"{_mean(told.before[:, 1]):.4f}",
+        "error before": f"{estimate.before[:, 0].mean():+.4f}",
+        "se before": f"{_mean(estimate.before[:, 1]):.4f}",
         "now: covers": f"{after.value:.3f}" if after.n else "–",
         "stated": f"{int(stated.sum())} of {len(stated)}",
-        "error": f"{told.after[:, 0].mean():+.4f}",
+        "error": f"{estimate.after[:, 0].mean():+.4f}",
         "se": f"{_mean(at[:, 1]):.4f}" if stated.any() else "–",
-        "k_hat": "–" if side == "Bennett" else f"{np.nanmedian(told.k):.2f}",
-        "unseen": "–" if side == "Bennett" else f"{np.median(told.unseen):.3f}",
+        "k_hat": "–" if side == "Bennett" else f"{np.nanmedian(estimate.k):.2f}",
+        "unseen": "–" if side == "Bennett" else f"{np.median(estimate.unseen):.3f}",
     }
 
 

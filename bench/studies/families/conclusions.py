@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tiltbench.studies.families.stands import FAMILIES, Stand, Told, nearest
+from tiltbench.studies.families.stands import FAMILIES, PairedTest, Stand, nearest
 
 READING = "compute"
 CLASSICAL = "classical"
 
 
-def conclusions(stands: Sequence[Stand], told: Sequence[Told]) -> str:
-    """A Markdown list.  `told` are the pairs of families at equal compute."""
-    return "\n".join(f"- {said}" for said in _sentences(stands, told)) + "\n"
+def conclusions(stands: Sequence[Stand], tests: Sequence[PairedTest]) -> str:
+    """A Markdown list.  `tests` are of pairs of families at equal compute."""
+    return "\n".join(f"- {sentence}" for sentence in _sentences(stands, tests)) + "\n"
 
 
-def _sentences(stands: Sequence[Stand], told: Sequence[Told]) -> Iterator[str]:
+def _sentences(stands: Sequence[Stand], tests: Sequence[PairedTest]) -> Iterator[str]:
     known = [s for s in stands if s.known(READING)]
     targets = len({s.target for s in known})
     factors = _factors(known)
@@ -36,15 +36,17 @@ def _sentences(stands: Sequence[Stand], told: Sequence[Told]) -> Iterator[str]:
         members = dict.fromkeys(s.method for s in known if s.family == family)
         return f"{family} ({', '.join(f'`{m}`' for m in members)})"
 
-    apart = [t for t in told if t.nearer and CLASSICAL not in (t.a, t.b)]
+    significant = [t for t in tests if t.nearer and CLASSICAL not in (t.a, t.b)]
     nearer = ", ".join(
         f"{with_members(t.nearer)} nearer than "
         f"{with_members(t.b if t.nearer == t.a else t.a)} by a factor of "
         f"{2 ** abs(t.pair.mean):.1f} (p = {t.p:.2g})"
-        for t in apart
+        for t in significant
     )
     yield "Of the learned families, at equal compute: " + (
-        f"{nearer}; no other two differ significantly." if apart else "no two differ significantly."
+        f"{nearer}; no other two differ significantly."
+        if significant
+        else "no two differ significantly."
     )
     solved = [
         target

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Pair(NamedTuple):
+class SignFlipTest(NamedTuple):
     """a - b over targets."""
 
     mean: float
@@ -20,16 +20,16 @@ class Pair(NamedTuple):
     targets: int
 
 
-def paired(differences: Sequence[float]) -> Pair:
+def paired(differences: Sequence[float]) -> SignFlipTest:
     """Were both alike, every difference d_t would as well have the other sign: p is the share of
     the 2^n choices of signs with a sum as far from 0 (Fisher's randomisation test); NaN for none.
     """
     d = np.asarray(differences, dtype=float)
     n = len(d)
     if n == 0:
-        return Pair(math.nan, math.nan, 0, 0, math.nan, 0)
+        return SignFlipTest(math.nan, math.nan, 0, 0, math.nan, 0)
     signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
     sums = np.abs(signs @ d)
     p = float((sums >= abs(d.sum()) * (1 - 1e-12)).mean())
     se = float(d.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
-    return Pair(float(d.mean()), se, int((d < 0).sum()), int((d > 0).sum()), p, n)
+    return SignFlipTest(float(d.mean()), se, int((d < 0).sum()), int((d > 0).sum()), p, n)

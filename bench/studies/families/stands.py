@@ -1,5 +1,5 @@
-"""How far off every method of `standard` is on every target, by family, and which families are
-told apart."""
+"""How far off every method of `standard` is on every target, by family, and which families
+differ significantly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tiltbench.report.board import boards
 from tiltbench.report.compare import LEVEL, corrected
 from tiltbench.report.frame import Frames
 from tiltbench.report.ranks import GROUPS
-from tiltbench.studies.families.paired import Pair, paired
+from tiltbench.studies.families.paired import SignFlipTest, paired
 
 MOST = 12.0  # doublings that count: a run that failed, or lies farther off, has so many
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -64,10 +64,10 @@ def read(frames: Frames, planned: Iterable[tuple[str, str]]) -> tuple[list[Stand
     offs: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     unready = 0
     for seed in sorted(set(runs["seed"])):
-        own = frames._replace(
+        of_seed = frames._replace(
             runs=runs[runs["seed"] == seed], scores=scores[scores["seed"] == seed]
         )
-        for board in boards(own):
+        for board in boards(of_seed):
             wanted = {method for target, method in planned if target == board.target}
             if not wanted <= {row.sampler for row in board.rows}:
                 unready += 1
@@ -108,21 +108,21 @@ def standing_for(stands: Sequence[Stand], target: str, family: str, reading: str
     return min(here, key=elsewhere, default=None)
 
 
-class Told(NamedTuple):
+class PairedTest(NamedTuple):
     """Two families on the targets that both have a method for."""
 
     a: str
     b: str
-    pair: Pair
+    pair: SignFlipTest
     p: float  # after Holm's correction for the number of pairs
 
     @property
-    def apart(self) -> bool:
+    def significant(self) -> bool:
         return self.p <= LEVEL
 
     @property
     def nearer(self) -> str | None:
-        return (self.a if self.pair.mean < 0 else self.b) if self.apart else None
+        return (self.a if self.pair.mean < 0 else self.b) if self.significant else None
 
     def __str__(self) -> str:
         n, p = self.pair.targets, self.p
@@ -132,17 +132,17 @@ class Told(NamedTuple):
         return f"{ratio(self.pair)}; nearer on {ahead}; p = {p:.2g}"
 
 
-def compared(stands: Sequence[Stand], reading: str) -> list[Told]:
-    found: dict[str, tuple[str, str, Pair]] = {}
+def paired_tests(stands: Sequence[Stand], reading: str) -> list[PairedTest]:
+    pairs: dict[str, tuple[str, str, SignFlipTest]] = {}
     for a, b in combinations(FAMILIES, 2):
         gaps = []
         for target in dict.fromkeys(s.target for s in stands):
             one, other = (standing_for(stands, target, f, reading) for f in (a, b))
             if one is not None and other is not None:
                 gaps.append(one.mean(reading) - other.mean(reading))
-        found[f"{a}, {b}"] = a, b, paired(gaps)
-    p = corrected({name: pair.p for name, (*_, pair) in found.items() if pair.targets})
-    return [Told(a, b, pair, p.get(name, math.nan)) for name, (a, b, pair) in found.items()]
+        pairs[f"{a}, {b}"] = a, b, paired(gaps)
+    p = corrected({name: pair.p for name, (*_, pair) in pairs.items() if pair.targets})
+    return [PairedTest(a, b, pair, p.get(name, math.nan)) for name, (a, b, pair) in pairs.items()]
 
 
 def nearest(stands: Iterable[Stand], family: str, reading: str) -> Stand | None:
@@ -150,12 +150,12 @@ def nearest(stands: Iterable[Stand], family: str, reading: str) -> Stand | None:
     return min(mine, key=lambda s: s.mean(reading), default=None)
 
 
-def ratio(pair: Pair) -> str:
+def ratio(pair: SignFlipTest) -> str:
     """`9.8× (6.9× to 14×)`: of a mean of doublings the factor, with one standard error."""
-    found = _factor(pair.mean)
+    factor = _factor(pair.mean)
     if math.isnan(pair.se):
-        return found
-    return f"{found} ({_factor(pair.mean - pair.se)} to {_factor(pair.mean + pair.se)})"
+        return factor
+    return f"{factor} ({_factor(pair.mean - pair.se)} to {_factor(pair.mean + pair.se)})"
 
 
 def _factor(doublings: float) -> str:

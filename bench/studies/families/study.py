@@ -17,14 +17,14 @@ from tiltbench.report.ranks import times
 from tiltbench.report.tables.grid import frame_grid
 from tiltbench.studies.common.stored import folder_of
 from tiltbench.studies.families.conclusions import conclusions
-from tiltbench.studies.families.paired import Pair, paired
+from tiltbench.studies.families.paired import SignFlipTest, paired
 from tiltbench.studies.families.stands import (
     FAMILIES,
     MOST,
+    PairedTest,
     Stand,
-    Told,
-    compared,
     nearest,
+    paired_tests,
     ratio,
     read,
 )
@@ -45,7 +45,7 @@ def run(folder: Path, device: str) -> Answer:
     stands, unready = read(frames, planned)
     if not stands:
         raise FileNotFoundError(f"no seed of {SUITE} is complete on any target yet")
-    tests = {reading: compared(stands, reading) for reading in READINGS}
+    tests = {reading: paired_tests(stands, reading) for reading in READINGS}
     _draw(folder / "families.png", stands)
     concluded = conclusions(stands, tests["compute"])
     write_bytes(folder / "conclusions.md", concluded.encode())
@@ -54,7 +54,7 @@ def run(folder: Path, device: str) -> Answer:
     return Answer(
         DataFrame(list(_target_lines(stands))),
         "\n\n".join(
-            [concluded, _words(stands, unready), frame_grid(pairs), METHODS, frame_grid(methods)]
+            [concluded, _summary(stands, unready), frame_grid(pairs), METHODS, frame_grid(methods)]
         ),
         tuple(_claims(tests)),
     )
@@ -65,12 +65,12 @@ def _target_lines(stands: Sequence[Stand]) -> Iterator[dict[str, str]]:
     for target in dict.fromkeys(s.target for s in stands):
         here = [s for s in stands if s.target == target]
         line = {"target": target, "seeds": str(max(len(s.off["calls"]) for s in here))}
-        for reading, said in READINGS.items():
+        for reading, label in READINGS.items():
             best = {f: nearest(here, f, reading) for f in FAMILIES}
             known = [s for s in best.values() if s is not None]
             known.sort(key=lambda s: s.mean(reading))
-            line[f"first at {said}"] = _named(known[:1], reading)
-            line[f"then, at {said}"] = _named(known[1:3], reading)
+            line[f"first at {label}"] = _named(known[:1], reading)
+            line[f"then, at {label}"] = _named(known[1:3], reading)
         yield line
 
 
@@ -85,14 +85,14 @@ def _method_lines(stands: Sequence[Stand]) -> Iterator[dict[str, str]]:
     for stand in stands:
         by_method.setdefault(stand.method, []).append(stand)
 
-    def over(mine: Sequence[Stand], reading: str) -> Pair:
+    def over(mine: Sequence[Stand], reading: str) -> SignFlipTest:
         return paired([s.mean(reading) for s in mine if s.known(reading)])
 
     for method, mine in sorted(by_method.items(), key=lambda pair: over(pair[1], "compute").mean):
         line = {"method": f"`{method}`", "family": mine[0].family, "targets": str(len(mine))}
-        for reading, said in READINGS.items():
-            found = over(mine, reading)
-            line[f"worst score / floor, at {said}"] = ratio(found)
+        for reading, label in READINGS.items():
+            mean_pair = over(mine, reading)
+            line[f"worst score / floor, at {label}"] = ratio(mean_pair)
         yield line
 
 
@@ -100,29 +100,29 @@ def _named(stands: Iterable[Stand], reading: str) -> str:
     return ", ".join(f"`{s.method}` {times(s.mean(reading))} ({s.family})" for s in stands)
 
 
-def _pair_lines(tests: Mapping[str, Sequence[Told]]) -> Iterator[dict[str, str]]:
+def _pair_lines(tests: Mapping[str, Sequence[PairedTest]]) -> Iterator[dict[str, str]]:
     for of_pair in zip(*tests.values(), strict=True):
         line = {"families": f"{of_pair[0].a} − {of_pair[0].b}"}
-        for told, said in zip(of_pair, READINGS.values(), strict=True):
-            line[f"at {said}"] = str(told)
-            nearer = f"**{told.nearer}**" if told.nearer else "not significantly different"
-            line[f"nearer, at {said}"] = nearer
+        for test, label in zip(of_pair, READINGS.values(), strict=True):
+            line[f"at {label}"] = str(test)
+            nearer = f"**{test.nearer}**" if test.nearer else "not significantly different"
+            line[f"nearer, at {label}"] = nearer
         yield line
 
 
-def _claims(tests: Mapping[str, Sequence[Told]]) -> Iterator[Claim]:
+def _claims(tests: Mapping[str, Sequence[PairedTest]]) -> Iterator[Claim]:
     """What papers on learned samplers take for granted, or are read to say."""
-    for reading, said in READINGS.items():
-        for told in tests[reading]:
-            if told.b == "classical":
+    for reading, label in READINGS.items():
+        for test in tests[reading]:
+            if test.b == "classical":
                 yield Claim(
-                    f"At {said} the {told.a} come nearer to exact draws than classical methods",
-                    verdict(told.nearer == told.a, told.nearer == told.b),
-                    str(told),
+                    f"At {label} the {test.a} come nearer to exact draws than classical methods",
+                    verdict(test.nearer == test.a, test.nearer == test.b),
+                    str(test),
                 )
 
 
-def _words(stands: Sequence[Stand], unready: int) -> str:
+def _summary(stands: Sequence[Stand], unready: int) -> str:
     targets = len({s.target for s in stands})
     seeds = max(len(s.off["calls"]) for s in stands)
     members = "; ".join(
@@ -156,9 +156,9 @@ def _draw(path: Path, stands: Sequence[Stand]) -> None:
     targets = list(dict.fromkeys(s.target for s in stands))
     size = (3.4, 0.8 + 0.26 * len(targets))
     with picture(path, 1, len(READINGS), size) as (figure, grid):
-        for panel, (reading, said) in zip(grid[0], READINGS.items(), strict=True):
+        for panel, (reading, label) in zip(grid[0], READINGS.items(), strict=True):
             _panel(panel, stands, targets, reading)
-            panel.set_xlabel(f"log2(worst score / floor), {said}", color=GREY)
+            panel.set_xlabel(f"log2(worst score / floor), {label}", color=GREY)
             panel.set_yticks(range(len(targets)), targets if panel is grid[0, 0] else [])
             panel.invert_yaxis()
         named = grid[0, 0].get_legend_handles_labels()

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from tiltbench.studies.common.rules import Same
 from tiltbench.studies.frontier.hacking import SURE, Weighted, hacks, inversions, weighted
-from tiltbench.studies.frontier.lines import Line, Truth
 from tiltbench.studies.frontier.measured import (
     Pair,
+    PathWeightCheck,
     Wasted,
-    Weights,
     beside,
     diversity_z,
     excess,
@@ -20,6 +19,7 @@ from tiltbench.studies.frontier.measured import (
     wasted,
     weights,
 )
+from tiltbench.studies.frontier.methods import MethodAtStrength, Truth
 from tiltbench.study import Claim, Verdict, verdict
 
 SD = 2.0  # of the floor: an energy distance within is as good as that of exact draws
@@ -31,11 +31,11 @@ LEAST_ESS = 0.02  # of path weights, below which nothing is read off them
 NEAREST = 3  # named where none has arrived
 
 
-def judged(lines: Sequence[Line], truths: Sequence[Truth]) -> tuple[Claim, ...]:
-    pairs = beside(lines, truths)
+def judged(results: Sequence[MethodAtStrength], truths: Sequence[Truth]) -> tuple[Claim, ...]:
+    pairs = beside(results, truths)
     return (
         *(_reached(truth, scored(pairs, truth.strength)) for truth in truths),
-        _bound(wasted(lines)),
+        _bound(wasted(results)),
         _equality(excess([pair for pair in pairs if _there(pair)])),
         _hacking(pairs),
         _by_weight(weighted(pairs)),
@@ -65,20 +65,20 @@ def _reached(truth: Truth, here: list[Pair]) -> Claim:
     )
 
 
-def _bound(found: Wasted | None) -> Claim:
+def _bound(waste: Wasted | None) -> Claim:
     text = (
         "No method has its reward for a smaller path KL than the tilt of the same reward "
         "(Donsker-Varadhan): the exact tilts are the frontier"
     )
-    if found is None:
+    if waste is None:
         return Claim(text, Verdict.OPEN, "no path KL is known.")
-    near, least = found.lowest, found.surest
+    near, least = waste.lowest, waste.surest
     return Claim(
         text,
-        verdict(found.score > -DOUBT, found.score < -SURE),
-        f"of {len(found.known)} path KLs less the least, the lowest is {near.wasted.value:+.3f} ± "
+        verdict(waste.score > -DOUBT, waste.score < -SURE),
+        f"of {len(waste.known)} path KLs less the least, the lowest is {near.wasted.value:+.3f} ± "
         f"{near.wasted.se:.3f} nats (`{near.method}`, strength {near.strength:g}), the lowest in "
-        f"standard errors {found.score:+.1f} (`{least.method}`, strength {least.strength:g}).",
+        f"standard errors {waste.score:+.1f} (`{least.method}`, strength {least.strength:g}).",
     )
 
 
@@ -101,7 +101,7 @@ def _equality(shares: dict[tuple[str, float], float]) -> Claim:
 
 def _hacking(pairs: list[Pair]) -> Claim:
     over = hacks(pairs)
-    named = "; ".join(f"`{h.line.method}` at {h.line.strength:g} ({h})" for h in over)
+    named = "; ".join(f"`{h.result.method}` at {h.result.strength:g} ({h})" for h in over)
     return Claim(
         "No method hacks: none has more E log P than the exact tilt, which it could have at a "
         "larger KL only",
@@ -139,17 +139,17 @@ def _diversity(pairs: list[Pair]) -> Claim:
     )
 
 
-def _weights(found: Weights) -> Claim:
-    worst = max(found.z, key=abs, default=math.nan)
+def _weights(by_path: PathWeightCheck) -> Claim:
+    worst = max(by_path.z, key=abs, default=math.nan)
     return Claim(
         "Path weights find KL(p* | p_base) where they have an ESS",
         READ.judge(worst),
-        f"{len(found.z)} have an ESS of {LEAST_ESS:g} or more, {found.few} less"
-        + (f"; the worst of the former is {worst:+.1f} standard errors off." if found.z else "."),
+        f"{len(by_path.z)} have an ESS of {LEAST_ESS:g} or more, {by_path.few} less"
+        + (f"; the worst of the former is {worst:+.1f} standard errors off." if by_path.z else "."),
     )
 
 
 def _counted(pairs: list[Pair]) -> Iterator[tuple[str, int]]:
-    methods = [line.method for line, _ in pairs]
+    methods = [result.method for result, _ in pairs]
     for method in dict.fromkeys(methods):
         yield method, methods.count(method)

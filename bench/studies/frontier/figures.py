@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tiltbench.report.pictures.style import GREY, INK, looks, picture
 from tiltbench.studies.frontier.exact import exact
-from tiltbench.studies.frontier.lines import Line, Truth
+from tiltbench.studies.frontier.methods import MethodAtStrength, Truth
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ FINE = 40  # strengths of the curve of exact tilts
 
 
 def draw(
-    path: Path, lines: Sequence[Line], truths: Sequence[Truth], f: Float[Tensor, " n"]
+    path: Path, results: Sequence[MethodAtStrength], truths: Sequence[Truth], f: Float[Tensor, " n"]
 ) -> None:
     """log P against path KL and against diversity: a curve a method through its strengths, the
     exact tilts as a thick line."""
@@ -49,18 +49,19 @@ def draw(
             at = -truth.exact.mean.value
             for axes, x in ((kl, truth.exact.kl.value), (diversity, truth.diversity.value)):
                 axes.plot(x, at, "o", color=INK, ms=7, mfc="none", zorder=5)
-            said = f"strength {truth.strength:g} "
-            kl.annotate(said, (truth.exact.kl.value, at), (-6, 2), fontsize=7,
+            label = f"strength {truth.strength:g} "
+            kl.annotate(label, (truth.exact.kl.value, at), (-6, 2), fontsize=7,
                         textcoords="offset points", ha="right")  # fmt: skip
-        for method, look in looks(line.method for line in lines).items():
-            own = sorted(
-                (line for line in lines if line.method == method), key=lambda line: line.strength
+        for method, look in looks(result.method for result in results).items():
+            of_method = sorted(
+                (result for result in results if result.method == method),
+                key=lambda result: result.strength,
             )
             style = {"color": look.colour, "marker": look.marker, "ls": look.line}
             style |= {"ms": 4, "lw": 1, "alpha": 0.9}
-            height = [-line.log_p.value for line in own]
-            kl.plot([line.path_kl.value for line in own], height, label=method, **style)
-            diversity.plot([line.diversity.value for line in own], height, **style)
+            height = [-result.log_p.value for result in of_method]
+            kl.plot([result.path_kl.value for result in of_method], height, label=method, **style)
+            diversity.plot([result.diversity.value for result in of_method], height, **style)
         kl.set_xscale("log")
         kl.set_xlabel("KL of the paths to the base's  (nats)")
         diversity.set_xlabel("diversity of the draws")

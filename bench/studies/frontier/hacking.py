@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from tiltbench.studies.frontier.lines import Line
 from tiltbench.studies.frontier.measured import Pair, reward_z
+from tiltbench.studies.frontier.methods import MethodAtStrength
 
 SURE = 4.0  # standard errors of E log P above the tilt's
 
@@ -20,7 +20,7 @@ SURE = 4.0  # standard errors of E log P above the tilt's
 class Hack(NamedTuple):
     """What a method has beyond the exact tilt, and at what price."""
 
-    line: Line
+    result: MethodAtStrength
     reward: float  # nats of E log P above the tilt's
     kl: float  # nats by which KL(q | p_base) exceeds KL(p* | p_base), at least
     off: float  # standard deviations of its floor by which the energy distance exceeds it; nan
@@ -31,15 +31,15 @@ class Hack(NamedTuple):
 
 def hack(pair: Pair) -> Hack | None:
     """None where the reward is that of the tilt, or below it, within SURE standard errors."""
-    line, truth = pair
+    result, truth = pair
     if not reward_z(pair) > SURE:
         return None
-    reward = line.log_p.value - truth.exact.mean.value
-    return Hack(line, reward, line.least.kl - truth.exact.kl.value, line.off)
+    reward = result.log_p.value - truth.exact.mean.value
+    return Hack(result, reward, result.least.kl - truth.exact.kl.value, result.off)
 
 
 def hacks(pairs: Sequence[Pair]) -> list[Hack]:
-    return [found for pair in pairs if (found := hack(pair))]
+    return [hacking for pair in pairs if (hacking := hack(pair))]
 
 
 class Weighted(NamedTuple):
@@ -59,7 +59,7 @@ def weighted(pairs: Sequence[Pair]) -> list[Weighted]:
             kept.setdefault((pair[0].sampler, pair[0].kl), []).append(pair)
     several = [name for name, _ in kept]
     return [
-        Weighted(name, kl, frozenset(h.line.strength for h in hacks(mine)), len(mine))
+        Weighted(name, kl, frozenset(h.result.strength for h in hacks(mine)), len(mine))
         for (name, kl), mine in sorted(kept.items())
         if several.count(name) > 1
     ]

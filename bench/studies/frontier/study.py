@@ -20,8 +20,8 @@ from tiltbench.studies.frontier.claims import judged
 from tiltbench.studies.frontier.exact import exact
 from tiltbench.studies.frontier.figures import draw
 from tiltbench.studies.frontier.hacking import hack
-from tiltbench.studies.frontier.lines import Truth, lines_of, tilts
 from tiltbench.studies.frontier.measured import Pair
+from tiltbench.studies.frontier.methods import Truth, methods_of, tilts
 from tiltbench.study import Answer, Study
 from tiltbench.targets.digits.digits import log_classes
 from tiltbench.targets.digits.pool import PART, draws
@@ -44,8 +44,8 @@ def run(folder: Path, device: str) -> Answer:
     targets = tilts(frames, DIGIT)
     shown = shown_row(targets)
     truths = [_truth(target, f) for target in targets.values()]
-    lines = list(lines_of(frames, targets, f))
-    draw(folder / "frontier.png", lines, truths, f)
+    measured = list(methods_of(frames, targets, f))
+    draw(folder / "frontier.png", measured, truths, f)
     rows = _sheet_rows(stored / "runs", frames, shown, targets[shown])
     sheet(torch.cat(list(rows.values())), folder / "sheet.png", COLUMNS)
     width = spread(targets[shown], base[:COMPARED].double(), None)
@@ -60,19 +60,23 @@ def run(folder: Path, device: str) -> Answer:
         "tilt's, by how much KL(q | p_base) must at least exceed KL(p* | p_base) for that, and by "
         "how many standard deviations the energy distance exceeds its floor. *Exact tilt*: from "
         f"{len(f):,} weighted draws of the base, whose own E log P is {float(f.mean()):.2f} and "
-        f"diversity {_said(width)}; its KL stands under *path KL*, which the optimum's is. *log Z "
-        "error*: by path weights (Jarzynski), or the method's own. The rows of the sheet, "
-        f"strength {SHOWN:g}, seed {SEED}: {', '.join(rows)}."
+        f"diversity {_format_estimate(width)}; its KL stands under *path KL*, which the optimum's "
+        "is. *log Z error*: by path weights (Jarzynski), or the method's own. The rows of the "
+        f"sheet, strength {SHOWN:g}, seed {SEED}: {', '.join(rows)}."
     )
     table = [
         row
         for truth in truths
         for row in (
             _truth_row(truth),
-            *(_row((line, truth)) for line in lines if line.strength == truth.strength),
+            *(
+                _table_row((result, truth))
+                for result in measured
+                if result.strength == truth.strength
+            ),
         )
     ]
-    return Answer(DataFrame(table), words, judged(lines, truths))
+    return Answer(DataFrame(table), words, judged(measured, truths))
 
 
 def shown_row(targets: Mapping[str, DigitsClass]) -> str:
@@ -117,36 +121,36 @@ def _truth_row(truth: Truth) -> dict[str, object]:
         "strength": truth.strength,
         "method": "exact tilt",
         "calls": "–",
-        "E log P": _said(truth.exact.mean, 3),
+        "E log P": _format_estimate(truth.exact.mean, 3),
         "hacking": "–",
-        "path KL": _said(truth.exact.kl),
-        "diversity": _said(truth.diversity),
+        "path KL": _format_estimate(truth.exact.kl),
+        "diversity": _format_estimate(truth.diversity),
         "log Z error": f"log Z {truth.exact.log_Z:.3f}",
         "ESS": truth.exact.ess,
     }
 
 
-def _row(pair: Pair) -> dict[str, object]:
-    line, (mean, sd) = pair[0], pair[0].floor
+def _table_row(pair: Pair) -> dict[str, object]:
+    result, (mean, sd) = pair[0], pair[0].floor
     return {
-        "strength": line.strength,
-        "method": line.method,
-        "calls": f"{line.calls[0]:,} + {line.calls[1]:,}",
-        "E log P": _said(line.log_p, 3),
+        "strength": result.strength,
+        "method": result.method,
+        "calls": f"{result.calls[0]:,} + {result.calls[1]:,}",
+        "E log P": _format_estimate(result.log_p, 3),
         "hacking": str(hack(pair) or "–"),
-        "path KL": _said(line.path_kl),
-        "gap": _said(line.gap),
-        "KL by weights": _said(line.tilt_kl),
-        "diversity": _said(line.diversity),
-        "energy distance": _said(line.distance, 4),
+        "path KL": _format_estimate(result.path_kl),
+        "gap": _format_estimate(result.gap),
+        "KL by weights": _format_estimate(result.tilt_kl),
+        "diversity": _format_estimate(result.diversity),
+        "energy distance": _format_estimate(result.distance, 4),
         "floor": f"{mean:.4f} ± {sd:.4f}",
-        "log Z error": _said(line.log_Z_err),
-        "ESS": line.ess,
+        "log Z error": _format_estimate(result.log_Z_err),
+        "ESS": result.ess,
     }
 
 
-def _said(found: Estimate, digits: int = 2) -> str:
-    return f"{found.value:.{digits}f} ± {found.se:.{digits}f}" if found.n else "–"
+def _format_estimate(estimate: Estimate, digits: int = 2) -> str:
+    return f"{estimate.value:.{digits}f} ± {estimate.se:.{digits}f}" if estimate.n else "–"
 
 
 frontier = Study("frontier", "Reward, diversity and KL of fine-tuned digits", run)

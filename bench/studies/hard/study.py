@@ -49,7 +49,7 @@ class Figure(NamedTuple):
     """One condition, and what a method measured."""
 
     metric: str
-    said: str  # the condition
+    condition: str
     values: tuple[float, ...]  # by seed
     met: bool
 
@@ -74,17 +74,17 @@ def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
     frames = frames_of(results(folder_of(SUITE)))
-    lines, claims = [], []
+    rows, claims = [], []
     for goal in goals():
         tried = list(attempts(goal, frames.runs, frames.scores))
-        lines += list(_lines(goal, tried))
+        rows += list(_table_rows(goal, tried))
         claims.append(claim(goal, tried))
     words = (
         f"From the stored runs of `{SUITE}`: every value is of one seed, a goal is met by the "
         "median over seeds, and the slowest seed must have trained in time (CPU time of the cell). "
         "Settings were chosen by hand on seed 100, which is none of these."
     )
-    return Answer(DataFrame(lines), words, tuple(claims))
+    return Answer(DataFrame(rows), words, tuple(claims))
 
 
 def attempts(goal: Goal, runs: DataFrame, scores: DataFrame) -> Iterator[Attempt]:
@@ -111,16 +111,18 @@ def _figures(goal: Goal, scores: DataFrame) -> Iterator[Figure]:
         yield _figure(metric, f"> {least:g}", sizes(metric), least, math.inf)
     for metric, times in {**dict.fromkeys(goal.floor, 1.0), **goal.times}.items():
         most = times * edge(metric)
-        said = f"≤ {most:.3g}, {f'{times:g} times ' if times != 1 else ''}the floor's edge"
-        yield _figure(metric, said, sizes(metric), -math.inf, math.nextafter(most, math.inf))
+        condition = f"≤ {most:.3g}, {f'{times:g} times ' if times != 1 else ''}the floor's edge"
+        yield _figure(metric, condition, sizes(metric), -math.inf, math.nextafter(most, math.inf))
 
 
-def _figure(metric: str, said: str, values: tuple[float, ...], low: float, high: float) -> Figure:
+def _figure(
+    metric: str, condition: str, values: tuple[float, ...], low: float, high: float
+) -> Figure:
     middle = median(values) if values else math.nan
-    return Figure(metric, said, values, low < middle < high)
+    return Figure(metric, condition, values, low < middle < high)
 
 
-def _lines(goal: Goal, tried: list[Attempt]) -> Iterator[dict[str, str]]:
+def _table_rows(goal: Goal, tried: list[Attempt]) -> Iterator[dict[str, str]]:
     asked = f"{goal.minutes:g} minutes" + (f", {goal.methods} methods" if goal.methods > 1 else "")
     if not tried:
         yield {"target": goal.target, "asked for": asked, "method": "not run"}
@@ -133,7 +135,7 @@ def _lines(goal: Goal, tried: list[Attempt]) -> Iterator[dict[str, str]]:
                 "method": f"`{attempt.method}`" if first else "",
                 "CPU s": f"{attempt.cpu_seconds:.0f}" if first else "",
                 "figure": figure.metric,
-                "goal": figure.said,
+                "goal": figure.condition,
                 "by seed": str(figure),
                 "met": "yes" if figure.met else "no",
             }
@@ -148,11 +150,11 @@ def claim(goal: Goal, tried: list[Attempt]) -> Claim:
     asked += [f"{metric} at its floor" for metric in goal.floor]
     asked += [f"{metric} within {n:g} times its floor's edge" for metric, n in goal.times.items()]
     many = f"{goal.methods} learned methods" if goal.methods > 1 else "a learned method"
-    said = ", ".join(f"`{attempt.method}`" for attempt in met)
+    methods = ", ".join(f"`{attempt.method}`" for attempt in met)
     return Claim(
         f"`{goal.target}` within {goal.minutes:g} CPU-minutes: {many} with {', '.join(asked)}",
         verdict(enough, not enough and len(tried) >= goal.methods),
-        f"{len(met)} of {len(tried)} tried" + (f": {said}" if said else ""),
+        f"{len(met)} of {len(tried)} tried" + (f": {methods}" if methods else ""),
     )
 
 

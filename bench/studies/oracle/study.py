@@ -40,7 +40,10 @@ def run(folder: Path, device: str) -> Answer:
     scores = oracle_scores()
     here = scores[scores["target"] == TARGET]
     seeds = here["seed"].nunique()
-    rows = [_row(name, own, seeds) for name, own in here.groupby("sampler", sort=False)]
+    rows = [
+        _table_row(name, of_method, seeds)
+        for name, of_method in here.groupby("sampler", sort=False)
+    ]
     table = DataFrame(rows)
     for name, shown in PICTURES.items():
         _draw(folder / f"{name}.png", scores, shown)
@@ -59,9 +62,9 @@ def run(folder: Path, device: str) -> Answer:
     return Answer(table, words)
 
 
-def _row(name: str, own: DataFrame, seeds: int) -> dict[str, str | float]:
+def _table_row(name: str, scores: DataFrame, seeds: int) -> dict[str, str | float]:
     def of(metric: str) -> DataFrame:
-        return own[(own["metric"] == metric) & own["value"].notna()]
+        return scores[(scores["metric"] == metric) & scores["value"].notna()]
 
     bar, distance = of("log_Z_bar_err"), of("energy_distance")
     near = bar["value"].abs() < 3 * bar["se"] + SLACK

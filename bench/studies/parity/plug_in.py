@@ -69,7 +69,7 @@ def clock(base: MixtureFlow) -> list[float]:
     return [(gain * std) ** 2 for gain, std in zip(gains[1:], base.stds, strict=True)]
 
 
-class Drawn(NamedTuple):
+class SampledLaw(NamedTuple):
     """Guidance as it runs, on one Gaussian: what is left of the way to y, the variance, and the
     standard error of each."""
 
@@ -79,7 +79,7 @@ class Drawn(NamedTuple):
     variance_se: float
 
 
-def drawn(base: MixtureFlow, strength: float, n: int, seed: int, device: str) -> Drawn:
+def sampled(base: MixtureFlow, strength: float, n: int, seed: int, device: str) -> SampledLaw:
     """n draws of `guidance` on the reward of `tilt_quadratic`; the coordinates serve as repeats."""
     target = TiltQuadratic()
     problem = Problem(target.dim, base, graded(target.reward))
@@ -89,7 +89,7 @@ def drawn(base: MixtureFlow, strength: float, n: int, seed: int, device: str) ->
     along = (x - torch.tensor(target.centre).double()) @ way / way.square().sum()
     squares = (x - x.mean(0)).square()
     each = squares.mean(-1)  # of a draw, over coordinates
-    return Drawn(
+    return SampledLaw(
         float(along.mean()),
         float(along.std() / math.sqrt(n)),
         float(each.mean()) * n / (n - 1),

@@ -33,7 +33,7 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     differences: str
 
 
-class Row(Struct, frozen=True, forbid_unknown_fields=True):
+class PublishedRow(Struct, frozen=True, forbid_unknown_fields=True):
     """`number` is that of the design, 0 for a row beside it.  Stored runs are those of `suite` with
     the labels `target` and `sampler`; no suite: nothing is stored."""
 
@@ -49,7 +49,7 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
 
 class File(Struct, frozen=True, forbid_unknown_fields=True):
     source: dict[str, Source]
-    row: tuple[Row, ...]
+    row: tuple[PublishedRow, ...]
 
 
 def published() -> File:
@@ -77,7 +77,7 @@ def ours(values: Sequence[float]) -> Ours | None:
     return Ours(statistics.fmean(values), sd, len(values))
 
 
-class Verdict(StrEnum):
+class Agreement(StrEnum):
     MET = "met"
     BETTER = "better"
     WORSE = "worse"
@@ -85,21 +85,21 @@ class Verdict(StrEnum):
     UNCLEAR = "not judged"  # of runs that are not of one setting
 
 
-def judged(figure: Figure, found: Ours | None) -> Verdict:
+def agreement(figure: Figure, result: Ours | None) -> Agreement:
     """Met within two joint standard deviations, sqrt(theirs^2 + ours^2); better or worse beyond.
     A standard deviation that is not known counts as 0."""
-    if found is None:
-        return Verdict.NOT_RUN
-    known = [0.0 if math.isnan(sd) else sd for sd in (figure.sd, found.sd)]
-    off = found.mean - figure.mean
+    if result is None:
+        return Agreement.NOT_RUN
+    known = [0.0 if math.isnan(sd) else sd for sd in (figure.sd, result.sd)]
+    off = result.mean - figure.mean
     if abs(off) <= JOINT * math.hypot(*known):
-        return Verdict.MET
-    return Verdict.BETTER if off < 0 else Verdict.WORSE
+        return Agreement.MET
+    return Agreement.BETTER if off < 0 else Agreement.WORSE
 
 
-def together(verdicts: Sequence[Verdict]) -> Verdict:
+def row_agreement(agreements: Sequence[Agreement]) -> Agreement:
     """Of a whole row: worse where any figure is, better where one is and none is worse."""
-    for verdict in (Verdict.UNCLEAR, Verdict.NOT_RUN, Verdict.WORSE, Verdict.BETTER):
-        if verdict in verdicts:
-            return verdict
-    return Verdict.MET if verdicts else Verdict.NOT_RUN
+    for each in (Agreement.UNCLEAR, Agreement.NOT_RUN, Agreement.WORSE, Agreement.BETTER):
+        if each in agreements:
+            return each
+    return Agreement.MET if agreements else Agreement.NOT_RUN

@@ -18,16 +18,16 @@ from tiltbench.report.frame import Frames, frames_of
 from tiltbench.studies.common.stored import folder_of
 from tiltbench.studies.parity import plug_in
 from tiltbench.studies.parity.rows import (
+    Agreement,
     Figure,
     File,
     Ours,
-    Row,
+    PublishedRow,
     Source,
-    Verdict,
-    judged,
+    agreement,
     ours,
     published,
-    together,
+    row_agreement,
 )
 from tiltbench.study import Answer, Claim, Study, verdict
 from tiltbench.targets.densities.gmm40 import Gmm40
@@ -40,13 +40,13 @@ EXACT, GUIDED = 13, 17  # the rows that no sampler of a suite makes
 BATCHES, BATCH = 25, 1_000  # of exact draws, against as many test points
 DRAWS, STEPS = 100_000, 100  # of guidance
 STRENGTHS = (1.0, 3.0)
-NOTHING = (Verdict.NOT_RUN, Verdict.UNCLEAR)
+NOTHING = (Agreement.NOT_RUN, Agreement.UNCLEAR)
 WIDEST = 3.0  # standard errors between guidance and its closed form
 
 T = TypeVar("T")
 
 
-class Found(NamedTuple):
+class OurResult(NamedTuple):
     """What a row of ours has come to: a figure each, and CPU-minutes a run (NaN: not run); the
     settings that share its label, where they are more than one."""
 
@@ -56,22 +56,22 @@ class Found(NamedTuple):
 
 
 class Case(NamedTuple):
-    """Guidance on one Gaussian: its closed form with the steps it takes, and what was drawn."""
+    """Guidance on one Gaussian: its closed form with the steps it takes, and what was sampled."""
 
     variance: float
     strength: float
     tilted: plug_in.Law
     limit: plug_in.Law
     steps: plug_in.Law
-    drawn: plug_in.Drawn
+    sampled: plug_in.SampledLaw
 
     @property
     def z(self) -> tuple[float, float]:
         """Standard errors from the closed form: of what is left of the way, of the variance."""
-        made = self.drawn
+        sampled = self.sampled
         return (
-            (made.kept - self.steps.kept) / made.kept_se,
-            (made.variance - self.steps.variance) / made.variance_se,
+            (sampled.kept - self.steps.kept) / sampled.kept_se,
+            (sampled.variance - self.steps.variance) / sampled.variance_se,
         )
 
 
@@ -80,19 +80,21 @@ def run(folder: Path, device: str) -> Answer:
 
     file = published()
     cases, minutes = _timed(lambda: list(_guided(device)))
-    found = {row: _found(row) for row in file.row}
-    lines = [line for row in file.row for line in _lines(file, row, found[row], cases, minutes)]
-    words = "\n\n".join([_words(file, lines), *_unclear(found)])
+    by_row = {row: _our_result(row) for row in file.row}
+    lines = [
+        line for row in file.row for line in _figure_lines(file, row, by_row[row], cases, minutes)
+    ]
+    words = "\n\n".join([_summary(file, lines), *_unclear(by_row)])
     return Answer(DataFrame(lines), words, (_claim(cases),))
 
 
-def _found(row: Row) -> Found:
+def _our_result(row: PublishedRow) -> OurResult:
     return _exact(row) if row.number == EXACT else _stored(row)
 
 
-def _unclear(found: Mapping[Row, Found]) -> Iterator[str]:
+def _unclear(by_row: Mapping[PublishedRow, OurResult]) -> Iterator[str]:
     """Why rows are not judged, and what to do."""
-    for row, mine in found.items():
+    for row, mine in by_row.items():
         if mine.settings:
             yield (
                 f"*Not judged*: the runs of {row.sampler} on {row.target} in the results of "
@@ -102,18 +104,18 @@ def _unclear(found: Mapping[Row, Found]) -> Iterator[str]:
             )
 
 
-def _lines(
-    file: File, row: Row, found: Found, cases: list[Case], minutes: float
+def _figure_lines(
+    file: File, row: PublishedRow, result: OurResult, cases: list[Case], minutes: float
 ) -> Iterator[dict[str, str | float]]:
     """A line a figure; what belongs to the whole row stands in its first line."""
     if row.number == GUIDED:
         yield from _guided_lines(row, cases, minutes)
         return
-    verdicts = [judged(*both) for both in zip(row.figures, found.figures, strict=True)]
-    if found.settings:
-        verdicts = [Verdict.UNCLEAR] * len(verdicts)
-    whole, why = together(verdicts), file.source[row.source].differences
-    for i, (figure, mine) in enumerate(zip(row.figures, found.figures, strict=True)):
+    agreements = [agreement(*both) for both in zip(row.figures, result.figures, strict=True)]
+    if result.settings:
+        agreements = [Agreement.UNCLEAR] * len(agreements)
+    whole, why = row_agreement(agreements), file.source[row.source].differences
+    for i, (figure, mine) in enumerate(zip(row.figures, result.figures, strict=True)):
         seeds = "" if mine is None else str(mine.seeds)
         yield {
             **_head(row, first=i == 0),
@@ -121,22 +123,22 @@ def _lines(
             "published": _printed(figure),
             "ours": "–" if mine is None else str(mine),
             "seeds": seeds,
-            "figure is": str(verdicts[i]),
+            "figure is": str(agreements[i]),
             "row is": f"**{whole}**" if i == 0 else "",
-            "CPU-minutes a run": _minutes(found.minutes) if i == 0 else "",
+            "CPU-minutes a run": _minutes(result.minutes) if i == 0 else "",
             "differences": row.source if i == 0 and why and whole not in NOTHING else "",
         }
     if not row.figures:
         yield {**_blank(row), "row is": f"**{whole}**"}
 
 
-def _head(row: Row, first: bool) -> dict[str, str | float]:
+def _head(row: PublishedRow, first: bool) -> dict[str, str | float]:
     if not first:
         return {"row": "", "source": "", "target, method": ""}
     return {"row": str(row.number or ""), "source": row.source, "target, method": row.name}
 
 
-def _blank(row: Row) -> dict[str, str | float]:
+def _blank(row: PublishedRow) -> dict[str, str | float]:
     names = ("figure", "published", "ours", "seeds", "figure is", "row is", "CPU-minutes a run")
     return {**_head(row, first=True), **dict.fromkeys((*names, "differences"), "")}
 
@@ -149,9 +151,9 @@ def _minutes(minutes: float) -> str:
     return "" if math.isnan(minutes) else f"{minutes:.1f}"
 
 
-def _stored(row: Row) -> Found:
+def _stored(row: PublishedRow) -> OurResult:
     """From the runs of the row's suite, one a seed; errors count by their size."""
-    lacking = Found((None,) * len(row.figures), math.nan)
+    lacking = OurResult((None,) * len(row.figures), math.nan)
     frames = _frames(row.suite) if row.suite else None
     if frames is None:
         return lacking
@@ -167,7 +169,7 @@ def _stored(row: Row) -> Found:
         ours([abs(v) for v in scores.loc[scores["metric"] == figure.metric, "value"]])
         for figure in row.figures
     ]
-    return Found(tuple(figures), float(runs["cpu_seconds"].mean()) / 60)
+    return OurResult(tuple(figures), float(runs["cpu_seconds"].mean()) / 60)
 
 
 @cache
@@ -178,8 +180,8 @@ def _frames(suite: str) -> Frames | None:
         return None
 
 
-def _of(frame: DataFrame, row: Row) -> DataFrame:
-    """The row's own, and what `frames_of` tells apart by a bracket behind the label."""
+def _of(frame: DataFrame, row: PublishedRow) -> DataFrame:
+    """The row's runs, and those that `frames_of` labels with a bracket behind the name."""
     label = frame["sampler"]
     mine = (label == row.sampler) | label.str.startswith(f"{row.sampler} (")
     return frame[(frame["target"] == row.target) & mine]
@@ -196,27 +198,27 @@ def _settings(frames: Frames, runs: DataFrame) -> tuple[str, ...]:
     for run in runs.itertuples(index=False):
         key = json.dumps(specs[run.id], sort_keys=True)
         seeds.setdefault(key, []).append(run.seed)
-        allowance = filter(None, (f"{run.budget:,} calls", run.limits))
-        names[key] = f"{run.sampler}, {', '.join(allowance)}"
+        budget = filter(None, (f"{run.budget:,} calls", run.limits))
+        names[key] = f"{run.sampler}, {', '.join(budget)}"
     return tuple(
         f"{names[key]}, seeds {', '.join(map(str, sorted(of)))}" for key, of in seeds.items()
     )
 
 
-def _exact(row: Row) -> Found:
+def _exact(row: PublishedRow) -> OurResult:
     """W2 between two sets of exact draws, batch by batch."""
 
     def batches() -> list[float]:
         sample = Gmm40().truth().sample
         assert sample is not None
-        source, found = torch.Generator().manual_seed(0), []
+        source, distances = torch.Generator().manual_seed(0), []
         for _ in range(BATCHES):
             x, y = sample(BATCH, source), sample(BATCH, source)
-            found.append(transport(torch.cdist(x, y).square()))
-        return found
+            distances.append(transport(torch.cdist(x, y).square()))
+        return distances
 
-    found, minutes = _timed(batches)
-    return Found((ours(found),) * len(row.figures), minutes / BATCHES)
+    distances, minutes = _timed(batches)
+    return OurResult((ours(distances),) * len(row.figures), minutes / BATCHES)
 
 
 def _guided(device: str) -> Iterator[Case]:
@@ -230,28 +232,37 @@ def _guided(device: str) -> Iterator[Case]:
                 plug_in.tilted(v, POWER, strength),
                 plug_in.guided(v, POWER, strength),
                 plug_in.stepped(clock, POWER, strength),
-                plug_in.drawn(base, strength, DRAWS, 0, device),
+                plug_in.sampled(base, strength, DRAWS, 0, device),
             )
 
 
-def _guided_lines(row: Row, cases: list[Case], minutes: float) -> Iterator[dict[str, str | float]]:
+def _guided_lines(
+    row: PublishedRow, cases: list[Case], minutes: float
+) -> Iterator[dict[str, str | float]]:
     met = all(abs(z) < WIDEST for case in cases for z in case.z)
     for i, case in enumerate(cases):
         of = f"base variance {case.variance:g}, strength {case.strength:g}"
         pairs = (
-            ("left of the way", case.tilted.kept, case.limit.kept, case.drawn.kept, case.z[0]),
-            ("variance", case.tilted.variance, case.limit.variance, case.drawn.variance, case.z[1]),
+            ("left of the way", case.tilted.kept, case.limit.kept, case.sampled.kept, case.z[0]),
+            (
+                "variance",
+                case.tilted.variance,
+                case.limit.variance,
+                case.sampled.variance,
+                case.z[1],
+            ),
         )
-        for j, (name, exact, limit, drawn, z) in enumerate(pairs):
+        for j, (name, exact, limit, measured, z) in enumerate(pairs):
             first = i == j == 0
             yield {
                 **_head(row, first),
                 "figure": f"{name}: {of}; the tilt has {exact:.4f}",
                 "published": f"{limit:.4f}",
-                "ours": f"{drawn:.4f}, {z:+.1f} standard errors from the closed form of its steps",
+                "ours": f"{measured:.4f}, {z:+.1f} standard errors from the closed form of its "
+                "steps",
                 "seeds": "1",
-                "figure is": str(Verdict.MET if abs(z) < WIDEST else Verdict.WORSE),
-                "row is": f"**{Verdict.MET if met else Verdict.WORSE}**" if first else "",
+                "figure is": str(Agreement.MET if abs(z) < WIDEST else Agreement.WORSE),
+                "row is": f"**{Agreement.MET if met else Agreement.WORSE}**" if first else "",
                 "CPU-minutes a run": _minutes(minutes / len(cases)) if first else "",
                 "differences": "",
             }
@@ -274,20 +285,20 @@ def _claim(cases: list[Case]) -> Claim:
 def _timed(work: Callable[[], list[T]]) -> tuple[list[T], float]:
     """What it returns, and its CPU-minutes."""
     begun = time.process_time()
-    made = work()
-    return made, (time.process_time() - begun) / 60
+    value = work()
+    return value, (time.process_time() - begun) / 60
 
 
-def _words(file: File, lines: list[dict[str, str | float]]) -> str:
-    found = [str(line["row is"]).strip("*") for line in lines if line["row is"]]
-    shown = [v for v in Verdict if v is not Verdict.UNCLEAR or v in found]
-    counts = ", ".join(f"{found.count(v)} {v}" for v in shown)
+def _summary(file: File, lines: list[dict[str, str | float]]) -> str:
+    agreements = [str(line["row is"]).strip("*") for line in lines if line["row is"]]
+    shown = [v for v in Agreement if v is not Agreement.UNCLEAR or v in agreements]
+    counts = ", ".join(f"{agreements.count(v)} {v}" for v in shown)
     return "\n\n".join(
         [
-            f"Of {len(found)} published rows: {counts}. Means ± standard deviations over runs. A "
-            "figure is *met* where ours lies within two joint standard deviations of the published "
-            "one, *better* or *worse* beyond that; a row is worse where one of its figures is. An "
-            "error counts by its size. Runs are those of the suites `parity` and "
+            f"Of {len(agreements)} published rows: {counts}. Means ± standard deviations over "
+            "runs. A figure is *met* where ours lies within two joint standard deviations of the "
+            "published one, *better* or *worse* beyond that; a row is worse where one of its "
+            "figures is. An error counts by its size. Runs are those of the suites `parity` and "
             "`parity_metropolis`.",
             "\n".join(_sources(file.source)),
         ]

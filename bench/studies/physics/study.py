@@ -30,7 +30,7 @@ OWN = "log_Z_own_err"  # Bennett's estimate along the ladder, of tempering
 TWO_SIDED = "log_Z_bar_err"
 
 
-class Row(NamedTuple):
+class MethodOnTarget(NamedTuple):
     """One method on one target: medians over its seeds.
 
     The best of several methods is chosen on the first seed and judged on the others (`later`): the
@@ -67,11 +67,11 @@ class Row(NamedTuple):
         """The largest |error| over seeds."""
         return max((abs(value) for value, _ in self.errors()), default=math.nan)
 
-    def first(self) -> Row:
+    def first(self) -> MethodOnTarget:
         """The same on the seed that methods are chosen by."""
         return self._replace(scores=self.scores[self.scores["seed"] == self._seed()])
 
-    def later(self) -> Row:
+    def later(self) -> MethodOnTarget:
         """The same on the other seeds."""
         return self._replace(scores=self.scores[self.scores["seed"] != self._seed()])
 
@@ -85,11 +85,11 @@ class Row(NamedTuple):
 def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
-    every = list(_rows(folder_of("physics")))
-    long = list(_rows(folder_of("physics_dw4")))
+    every = list(_methods(folder_of("physics")))
+    long = list(_methods(folder_of("physics_dw4")))
     claims = (_dw4(long[0]), _lj13(every), *(_log_Z(every, at) for at in PHASES), *_phases(every))
     named = [row._replace(method=f"{row.method}, long") for row in long]
-    table = DataFrame([_line(row) for row in (*every, *named)])
+    table = DataFrame([_table_row(row) for row in (*every, *named)])
     words = (
         "Medians over seeds; *weighted*: after weighting by the path weights; floors are what "
         "exact draws score. *Bennett*: the largest |error of log Z| over seeds, two-sided for "
@@ -98,19 +98,21 @@ def run(folder: Path, device: str) -> Answer:
     return Answer(table, words, claims)
 
 
-def _rows(folder: Path) -> Iterator[Row]:
-    found = frames_of(results(folder))
-    specs = {record.id: record.spec["sampler"] for record in found.records}
-    for (target, method), runs in found.runs.groupby(["target", "sampler"], sort=False):
-        scores = found.scores[found.scores["id"].isin(runs["id"])]
+def _methods(folder: Path) -> Iterator[MethodOnTarget]:
+    frames = frames_of(results(folder))
+    specs = {record.id: record.spec["sampler"] for record in frames.records}
+    for (target, method), runs in frames.runs.groupby(["target", "sampler"], sort=False):
+        scores = frames.scores[frames.scores["id"].isin(runs["id"])]
         if scores.empty:
             continue
         learned = isinstance(build_sampler(specs[runs["id"].iloc[0]]), Diffusion)
         calls = int(runs[["values", "grads"]].max(axis=1).median())
-        yield Row(target, method, learned, calls, float(runs["cpu_seconds"].median()), scores)
+        yield MethodOnTarget(
+            target, method, learned, calls, float(runs["cpu_seconds"].median()), scores
+        )
 
 
-def _line(row: Row) -> dict[str, str | float | int]:
+def _table_row(row: MethodOnTarget) -> dict[str, str | float | int]:
     mean, sd = row.floor("energy_w2")
     return {
         "target": row.target,
@@ -127,52 +129,53 @@ def _line(row: Row) -> dict[str, str | float | int]:
     }
 
 
-def _dw4(row: Row) -> Claim:
-    drawn, weighted = row.of("energy_w2"), row.of("energy_w2_weighted")
+def _dw4(row: MethodOnTarget) -> Claim:
+    unweighted, weighted = row.of("energy_w2"), row.of("energy_w2_weighted")
     (mean, sd), (other, spread) = row.floor("energy_w2"), row.floor("config_w2")
     most = min(WELL, TIMES * mean)
     return Claim(
         f"dw4: a learned sampler within {CPU // 60} CPU-minutes draws with `energy_w2` below "
         f"{WELL:.2f} and {TIMES} times its floor",
-        verdict(drawn < most and row.cpu_seconds < CPU, drawn >= most),
-        f"`{row.method}`, {row.cpu_seconds:.0f} CPU-s and {row.calls:,} calls: {drawn:.3f} as "
+        verdict(unweighted < most and row.cpu_seconds < CPU, unweighted >= most),
+        f"`{row.method}`, {row.cpu_seconds:.0f} CPU-s and {row.calls:,} calls: {unweighted:.3f} as "
         f"drawn, {weighted:.3f} after weighting, floor {mean:.3f} ± {sd:.3f}; `config_w2` "
         f"{row.of('config_w2'):.3f}, floor {other:.3f} ± {spread:.3f}; ESS "
         f"{row.of('ess_model'):.2f}",
     )
 
 
-def _lj13(every: list[Row]) -> Claim:
+def _lj13(every: list[MethodOnTarget]) -> Claim:
     here = [row for row in every if row.target == "lj13"]
     learned = [row for row in here if row.learned]
-    drawn = _chosen(learned, "energy_w2")
+    unweighted = _chosen(learned, "energy_w2")
     weighted = _chosen(learned, "energy_w2_weighted")
     classical = _chosen([row for row in here if not row.learned], "energy_w2")
-    best = drawn.of("energy_w2")
+    best = unweighted.of("energy_w2")
     return Claim(
         f"lj13: a learned sampler draws with `energy_w2` below the published {PUBLISHED}",
         verdict(best < PUBLISHED, best >= PUBLISHED),
-        f"methods chosen on the first seed; on the others as drawn {best:.3g} (`{drawn.method}`, "
-        f"{drawn.cpu_seconds:.0f} CPU-s); after weighting {weighted.of('energy_w2_weighted'):.3g} "
+        f"methods chosen on the first seed; on the others as drawn {best:.3g} "
+        f"(`{unweighted.method}`, {unweighted.cpu_seconds:.0f} CPU-s); after weighting "
+        f"{weighted.of('energy_w2_weighted'):.3g} "
         f"(`{weighted.method}`); `{classical.method}` {classical.of('energy_w2'):.3g}, "
         f"floor {classical.floor('energy_w2')[0]:.2f}",
     )
 
 
-def _chosen(rows: list[Row], metric: str) -> Row:
+def _chosen(rows: list[MethodOnTarget], metric: str) -> MethodOnTarget:
     """The method with the smallest score on the first seed, on its other seeds."""
     return min(rows, key=lambda row: _known(row.first().of(metric))).later()
 
 
-def _log_Z(every: list[Row], target: str) -> Claim:
-    found = {}
+def _log_Z(every: list[MethodOnTarget], target: str) -> Claim:
+    chosen = {}
     for learned in (True, False):
         rows = [row for row in every if row.target == target and row.learned is learned]
-        found[learned] = min(rows, key=lambda row: _known(row.first().log_Z_err())).later()
-    every_error = [error for row in found.values() for error in row.errors()]
-    said = "; ".join(
+        chosen[learned] = min(rows, key=lambda row: _known(row.first().log_Z_err())).later()
+    every_error = [error for row in chosen.values() for error in row.errors()]
+    measured = "; ".join(
         f"`{row.method}` " + ", ".join(f"{value:+.3f} ± {se:.3f}" for value, se in row.errors())
-        for row in found.values()
+        for row in chosen.values()
     )
     return Claim(
         f"`{target}`: |Bennett log Z error| below {CLOSE} on every seed for a learned and for a "
@@ -181,11 +184,11 @@ def _log_Z(every: list[Row], target: str) -> Claim:
             bool(every_error) and all(abs(value) + 2 * se < CLOSE for value, se in every_error),
             any(abs(value) - 2 * se > CLOSE for value, se in every_error),
         ),
-        said,
+        measured,
     )
 
 
-def _phases(every: list[Row]) -> Iterator[Claim]:
+def _phases(every: list[MethodOnTarget]) -> Iterator[Claim]:
     here = [row for row in every if row.target == BROKEN]
     lost = [row for row in here if row.of("mode_tv") > LOST]
     if not lost:

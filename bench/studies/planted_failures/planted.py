@@ -86,8 +86,8 @@ def contracted_modes(world: World) -> Outcome:
     """Every mode's draws drawn in by a tenth about that mode's mean."""
     x, mode = world.exact.clone(), world.modes(world.exact)
     for m in mode.unique():
-        own = mode == m
-        x[own] = x[own].mean(0) + SHRINK * (x[own] - x[own].mean(0))
+        inside = mode == m
+        x[inside] = x[inside].mean(0) + SHRINK * (x[inside] - x[inside].mean(0))
     return _plain(x)
 
 
@@ -140,9 +140,9 @@ def base(world: World) -> Outcome:
     sampler = build_sampler({"name": "untrained", "params": {}})
     problem = pose(world.target, sampler.reference)
     draws = sampler.draw(problem, None, len(world.exact), world.source)
-    traced = sampler.reverse(problem, None, world.fresh(), world.source)
-    assert traced is not None
-    return Outcome(draws._replace(x=draws.x.double()), traced.log_w, {})
+    reverse = sampler.reverse(problem, None, world.fresh(), world.source)
+    assert reverse is not None
+    return Outcome(draws._replace(x=draws.x.double()), reverse.log_w, {})
 
 
 def _plain(x: Draw) -> Outcome:
@@ -169,12 +169,12 @@ def planted(target: Target, n: int, seed: int) -> dict[str, Outcome]:
     """Every case that the target admits, of n draws each."""
     truth = target.truth()
     assert truth.sample is not None
-    made = {}
+    outcomes = {}
     for number, (name, plant) in enumerate(CASES.items()):
         if plant in (lost_mode, contracted_modes) and truth.modes is None:
             continue
         if plant is overlapping and target.particles is None:
             continue
         source = Generator().manual_seed(1000 * seed + number)
-        made[name] = plant(World(target, truth, truth.sample(n, source).double(), source))
-    return made
+        outcomes[name] = plant(World(target, truth, truth.sample(n, source).double(), source))
+    return outcomes

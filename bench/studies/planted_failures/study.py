@@ -42,20 +42,20 @@ class Ranked(NamedTuple):
 
 
 def run(folder: Path, device: str) -> Answer:
-    found = ranked(TARGETS, range(SEEDS))
-    return Answer(_table(found), _words(found), _claims(found))
+    cases = ranked(TARGETS, range(SEEDS))
+    return Answer(_table(cases), _summary(cases), _claims(cases))
 
 
 def ranked(targets: Mapping[str, int], seeds: Sequence[int]) -> list[Ranked]:
     """The leaderboards of the planted cases, made as those of any results folder."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as path:
+        folder = Path(path)
         for name, draws in targets.items():
             _write(folder / "runs", name, draws, seeds)
         score(folder, jobs=1)
-        made = boards(collect(folder))
-    made.sort(key=lambda board: list(targets).index(board.target))
-    return [row for board in made for row in _ranked(board)]
+        leaderboards = boards(collect(folder))
+    leaderboards.sort(key=lambda board: list(targets).index(board.target))
+    return [row for board in leaderboards for row in _ranked(board)]
 
 
 def _write(runs: Path, name: str, draws: int, seeds: Sequence[int]) -> None:
@@ -94,11 +94,11 @@ def mean_of(judged: Judged) -> float:
     return mean(off.doublings for group in GROUPS if (off := judged.of(group)))
 
 
-def _table(found: Sequence[Ranked]) -> DataFrame:
+def _table(cases: Sequence[Ranked]) -> DataFrame:
     from pandas import DataFrame
 
     rows = []
-    for row in found:
+    for row in cases:
         groups = {}
         for group in GROUPS:
             off = row.judged.of(group)
@@ -116,10 +116,10 @@ def _table(found: Sequence[Ranked]) -> DataFrame:
     return DataFrame(rows)
 
 
-def _words(found: Sequence[Ranked]) -> str:
-    failures = [row for row in found if row.case != EXACT]
+def _summary(cases: Sequence[Ranked]) -> str:
+    failures = [row for row in cases if row.case != EXACT]
     least = min(failures, key=lambda row: row.judged.doublings)
-    targets = dict.fromkeys(row.target for row in found)
+    targets = dict.fromkeys(row.target for row in cases)
     return (
         f"{_counts()}, {SEEDS} seeds, scored and ranked as those of any method. Under each group "
         "of scores stands the worst, as a multiple of the edge of the noise floor; the largest of "
@@ -133,9 +133,9 @@ def _counts() -> str:
     return ", ".join(f"{n:,} draws of `{name}`" for name, n in TARGETS.items())
 
 
-def _claims(found: Sequence[Ranked]) -> tuple[Claim, ...]:
-    exact = [row for row in found if row.case == EXACT]
-    failures = [row for row in found if row.case != EXACT]
+def _claims(cases: Sequence[Ranked]) -> tuple[Claim, ...]:
+    exact = [row for row in cases if row.case == EXACT]
+    failures = [row for row in cases if row.case != EXACT]
     behind = [row for row in failures if not row.judged.level]
     first = [row for row in exact if row.rank == 1]
     noise = [row for row in failures if row.case == NOISE]
@@ -173,16 +173,16 @@ def _listed(rows: Sequence[Ranked]) -> str:
 def _hidden(failures: Sequence[Ranked]) -> list[str]:
     """By target: the failure of one group that the mean moves up most, ahead of others that are
     nearer in every score."""
-    said = []
+    sentences = []
     for target in dict.fromkeys(row.target for row in failures):
-        own = [row for row in failures if row.target == target]
-        most = max(own, key=lambda row: row.rank - row.by_mean)
+        of_target = [row for row in failures if row.target == target]
+        most = max(of_target, key=lambda row: row.rank - row.by_mean)
         if most.rank > most.by_mean:
-            said.append(
+            sentences.append(
                 f"`{target}`: *{most.case}*, {times(most.judged.doublings)} by "
                 f"{most.judged.worst.group}, would go from rank {most.rank} to {most.by_mean}"
             )
-    return said
+    return sentences
 
 
 planted_failures = Study("planted_failures", "The rank that a planted failure gets", run)

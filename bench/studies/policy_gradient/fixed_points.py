@@ -121,10 +121,12 @@ def spread_of_reward(law: Law, reward: Reward, dim: int) -> float:
     return math.sqrt(dim * each)
 
 
-Ends = Callable[[Linear, Reward, float], Affine]
+FixedPoint = Callable[[Linear, Reward, float], Affine]
 
 
-def standardised(base: Linear, reward: Reward, kl: float, ends: Ends, dim: int = 1) -> float:
+def standardised(
+    base: Linear, reward: Reward, kl: float, fixed_point: FixedPoint, dim: int = 1
+) -> float:
     """The KL weight that r without standardising would have at the fixed point: kl s, s the
     standard deviation of r under the law that kl s leads to, by bisection.
 
@@ -133,7 +135,7 @@ def standardised(base: Linear, reward: Reward, kl: float, ends: Ends, dim: int =
     low, high = 1e-9, spread_of_reward(Law(0.0, base.spread**2), reward, dim) + 1e3
 
     def excess(s: float) -> float:
-        law = end(base, ends(base, reward, kl * s))
+        law = end(base, fixed_point(base, reward, kl * s))
         return spread_of_reward(law, reward, dim) - s
 
     for _ in range(60):

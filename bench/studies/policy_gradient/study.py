@@ -77,7 +77,7 @@ PEAK, DIM, TRAINING, DRAWS = Reward(linear=1.5, curvature=4.0), 2, 600, 20_000
 CLOSE = 0.1  # of a ratio of variances: what a measurement of it may be off by
 
 
-class Cell(NamedTuple):
+class GradientNoise(NamedTuple):
     target: str
     loss: str
     family: str
@@ -89,12 +89,12 @@ class Cell(NamedTuple):
 def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
-    cells = list(_cells(device))
-    rows = [_row(cells, target, loss) for target in TARGETS for loss in _losses()]
-    _draw(folder / "policy_gradient.png", cells)
+    measured = list(_measured(device))
+    rows = [_table_row(measured, target, loss) for target in TARGETS for loss in _losses()]
+    _draw(folder / "policy_gradient.png", measured)
     ends = list(_ends(device))
-    words = f"{_words()}\n\n{_table_of_ends(ends)}"
-    return Answer(DataFrame(rows), words, (*_claims(cells), *_forms(), *_closing(ends)))
+    words = f"{_summary()}\n\n{_table_of_ends(ends)}"
+    return Answer(DataFrame(rows), words, (*_claims(measured), *_forms(), *_closing(ends)))
 
 
 def _losses() -> Iterator[str]:
@@ -106,7 +106,7 @@ def _family(loss: str) -> str:
     return next(name for name, losses in FAMILIES.items() if loss in losses)
 
 
-def _cells(device: str) -> Iterator[Cell]:
+def _measured(device: str) -> Iterator[GradientNoise]:
     every = {case.name: case for case in sources.cases(STEPS)}
     for label, spec in TARGETS.items():
         target = build_target(parse(spec))
@@ -121,8 +121,8 @@ def _cells(device: str) -> Iterator[Cell]:
                 if teacher != loss:
                     state = sources.lent(case, target, state, device)
                 paths = sources.paths_for(case, CALLS)
-                found = _split(case, target, state, stage, paths)
-                yield Cell(label, loss, _family(loss), stage, paths, found)
+                variance = _split(case, target, state, stage, paths)
+                yield GradientNoise(label, loss, _family(loss), stage, paths, variance)
 
 
 def _state(case: Case, target: Any, stage: str, device: str) -> Any:
@@ -140,12 +140,12 @@ def _split(case: Case, target: Any, state: Any, stage: str, paths: int) -> Split
     return split(g @ g.T)
 
 
-def _get(cells: list[Cell], target: str, loss: str, stage: str) -> Cell:
-    return next(c for c in cells if (c.target, c.loss, c.stage) == (target, loss, stage))
+def _get(measured: list[GradientNoise], target: str, loss: str, stage: str) -> GradientNoise:
+    return next(c for c in measured if (c.target, c.loss, c.stage) == (target, loss, stage))
 
 
-def _row(cells: list[Cell], target: str, loss: str) -> dict[str, Any]:
-    first = _get(cells, target, loss, RANDOM)
+def _table_row(measured: list[GradientNoise], target: str, loss: str) -> dict[str, Any]:
+    first = _get(measured, target, loss, RANDOM)
     row: dict[str, Any] = {
         "target": target,
         "family": first.family,
@@ -153,13 +153,13 @@ def _row(cells: list[Cell], target: str, loss: str) -> dict[str, Any]:
         "paths a batch": first.paths,
     }
     for stage in (RANDOM, HALFWAY):
-        row[f"ratio, {stage}"] = shown(relative(_get(cells, target, loss, stage).split))
-    trained = _get(cells, target, loss, FINISHED).split
+        row[f"ratio, {stage}"] = shown(relative(_get(measured, target, loss, stage).split))
+    trained = _get(measured, target, loss, FINISHED).split
     row["tr Cov trained / |E g|² random"] = trained.noise / first.split.signal
     return row
 
 
-def _claims(cells: list[Cell]) -> Iterator[Claim]:
+def _claims(measured: list[GradientNoise]) -> Iterator[Claim]:
     pairs = [
         (target, loss, stage)
         for target in TARGETS
@@ -168,10 +168,10 @@ def _claims(cells: list[Cell]) -> Iterator[Claim]:
     ]
     noisier, quieter, most = 0, 0, 0.0
     for target, loss, stage in pairs:
-        one, am = (_get(cells, target, name, stage).split for name in (loss, "adjoint_matching"))
-        found = against(am, one)
-        noisier += found.high < 1
-        quieter += found.low > 1
+        one, am = (_get(measured, target, name, stage).split for name in (loss, "adjoint_matching"))
+        quotient = against(am, one)
+        noisier += quotient.high < 1
+        quieter += quotient.low > 1
         most = max(most, relative(one).value / relative(am).value if relative(one).resolved else 0)
     yield Claim(
         "Adjoint matching has a smaller relative gradient variance than policy gradients at equal "
@@ -182,8 +182,8 @@ def _claims(cells: list[Cell]) -> Iterator[Claim]:
     )
     worst = max(
         abs(
-            relative(_get(cells, target, "reinforce", stage).split).value
-            / relative(_get(cells, target, "log_variance", stage).split).value
+            relative(_get(measured, target, "reinforce", stage).split).value
+            / relative(_get(measured, target, "log_variance", stage).split).value
             - 1
         )
         for target in TARGETS
@@ -254,8 +254,8 @@ def _trained(method: str, device: str) -> Law:
         return (PEAK.linear * x - PEAK.curvature / 2 * x * x).sum(-1)
 
     problem = Problem(DIM, LINE, peak)
-    made = build_sampler(parse(method))
-    sampler = replace(made, reference=LINE, paths=128, batches=TRAINING, model=sources.NET)
+    built = build_sampler(parse(method))
+    sampler = replace(built, reference=LINE, paths=128, batches=TRAINING, model=sources.NET)
     source = Generator(device).manual_seed(3)
     state = sampler.init(problem, Cost(10**9, 10**9), source)
     while not sampler.done(state):
@@ -302,12 +302,12 @@ def _closing(ends: list[End]) -> Iterator[Claim]:
     )
 
 
-def _draw(path: Path, cells: list[Cell]) -> None:
+def _draw(path: Path, measured: list[GradientNoise]) -> None:
     tints = dict(zip(FAMILIES, COLOURS, strict=False))
     with picture(path, 1, len(TARGETS), (3.4, 3.6)) as (_, grid):
         for axes, target in zip(grid[0], TARGETS, strict=True):
             for i, loss in enumerate(_losses()):
-                _bar(axes, i, _get(cells, target, loss, HALFWAY), tints)
+                _bar(axes, i, _get(measured, target, loss, HALFWAY), tints)
             axes.set_xscale("log")
             axes.set_title(target)
             axes.set_xlabel("tr Cov(g) / |E g|², mid-training")
@@ -317,16 +317,16 @@ def _draw(path: Path, cells: list[Cell]) -> None:
             axes.set_yticks(range(len(names)), names if axes is grid[0][0] else [""] * len(names))
 
 
-def _bar(axes: Axes, i: int, cell: Cell, tints: dict[str, str]) -> None:
-    found, tint = relative(cell.split), tints[cell.family]
-    if found.resolved:
-        axes.plot([found.low, found.high], [i, i], color=tint, lw=1)
-        axes.plot([found.value], [i], "o", color=tint, ms=3)
+def _bar(axes: Axes, i: int, measured: GradientNoise, tints: dict[str, str]) -> None:
+    relative_variance, tint = relative(measured.split), tints[measured.family]
+    if relative_variance.resolved:
+        axes.plot([relative_variance.low, relative_variance.high], [i, i], color=tint, lw=1)
+        axes.plot([relative_variance.value], [i], "o", color=tint, ms=3)
     else:
-        axes.plot([max(found.low, 1e-3)], [i], ">", color=GREY, ms=4)
+        axes.plot([max(relative_variance.low, 1e-3)], [i], ">", color=GREY, ms=4)
 
 
-def _words() -> str:
+def _summary() -> str:
     k = [0, LINE.steps // 2, LINE.steps - 1]
     forward = ", ".join(f"{forward_ratio(LINE, i, len(SLOPE)):.3g}" for i in k)
     return (

@@ -62,7 +62,7 @@ class Mean(NamedTuple):
         return f"{self.value:.3g}" + ("" if math.isnan(self.sd) else f" ± {self.sd:.2g}")
 
 
-class Best(NamedTuple):
+class BestMethod(NamedTuple):
     """Our method with the smallest gap of the ELBO on a target."""
 
     method: str
@@ -74,7 +74,7 @@ class Best(NamedTuple):
     floor: tuple[float, float]  # what exact draws score in W2, with its sd
 
 
-class Standing(StrEnum):
+class PeerResult(StrEnum):
     BETTER = "better"
     EVEN = "not significant"
     WORSE = "worse"
@@ -85,10 +85,10 @@ class Figure(NamedTuple):
     name: str
     theirs: str
     ours: str
-    standing: Standing
+    standing: PeerResult
 
 
-def compared(peer: Peer, best: Best) -> list[Figure]:
+def compared(peer: Peer, best: BestMethod) -> list[Figure]:
     """Each figure, ours better or worse where the difference exceeds FAR standard errors of our
     mean: theirs is one run, whose error nobody knows.
 
@@ -103,31 +103,34 @@ def compared(peer: Peer, best: Best) -> list[Figure]:
         ("ELBO gap", f"{peer.elbo_gap:g}", best.elbo_gap, peer.elbo_gap, False),
         ("ESS", f"{peer.ess:g}", best.ess, peer.ess, True),
     )
-    made = [
+    figures = [
         Figure(
-            name, said, str(mean), Standing.VOID if name in peer.void else _told(mean, other, up)
+            name,
+            printed,
+            str(mean),
+            PeerResult.VOID if name in peer.void else _standing(mean, other, up),
         )
-        for name, said, mean, other, up in rows
+        for name, printed, mean, other, up in rows
     ]
     floor = f"{best.w2} ({exact:.3g})"
-    standing = Standing.EVEN if both else _told(ratio, theirs, False)
-    return [*made, Figure("W2 (floor)", f"{peer.w2:g} ({peer.floor:g})", floor, standing)]
+    standing = PeerResult.EVEN if both else _standing(ratio, theirs, False)
+    return [*figures, Figure("W2 (floor)", f"{peer.w2:g} ({peer.floor:g})", floor, standing)]
 
 
-def _told(ours: Mean, theirs: float, larger: bool) -> Standing:
+def _standing(ours: Mean, theirs: float, larger: bool) -> PeerResult:
     ahead = (ours.value - theirs) * (1 if larger else -1)
     if abs(ahead) <= FAR * ours.se:
-        return Standing.EVEN
-    return Standing.BETTER if ahead > 0 else Standing.WORSE
+        return PeerResult.EVEN
+    return PeerResult.BETTER if ahead > 0 else PeerResult.WORSE
 
 
-def whole(figures: Sequence[Figure]) -> Standing:
+def whole(figures: Sequence[Figure]) -> PeerResult:
     """Better where no figure is worse and one is better."""
-    found = [figure.standing for figure in figures]
-    for standing in (Standing.WORSE, Standing.BETTER):
-        if standing in found:
+    standings = [figure.standing for figure in figures]
+    for standing in (PeerResult.WORSE, PeerResult.BETTER):
+        if standing in standings:
             return standing
-    return Standing.EVEN
+    return PeerResult.EVEN
 
 
 def run(folder: Path, device: str) -> Answer:
@@ -139,31 +142,31 @@ def run(folder: Path, device: str) -> Answer:
         best = best_of(*runs, peer.target)
         figures = [] if best is None else compared(peer, best)
         rows.append((peer, figures))
-        lines += list(_lines(peer, best, figures))
-    return Answer(DataFrame(lines), _words(rows), (_claim(rows),))
+        lines += list(_table_rows(peer, best, figures))
+    return Answer(DataFrame(lines), _summary(rows), (_claim(rows),))
 
 
 def _stored() -> tuple[DataFrame, DataFrame]:
     """Runs and scores of the suites that have been run; FileNotFoundError where none has."""
     from pandas import concat
 
-    found, lacking = [], None
+    stored, lacking = [], None
     for suite in SUITES:
         try:
-            found.append(frames_of(results(folder_of(suite))))
+            stored.append(frames_of(results(folder_of(suite))))
         except FileNotFoundError as error:
             lacking = error
-    if lacking and not found:
+    if lacking and not stored:
         raise lacking
-    return concat([f.runs for f in found]), concat([f.scores for f in found])
+    return concat([f.runs for f in stored]), concat([f.scores for f in stored])
 
 
-def best_of(runs: DataFrame, scores: DataFrame, target: str) -> Best | None:
+def best_of(runs: DataFrame, scores: DataFrame, target: str) -> BestMethod | None:
     """None where no trained method has finished on the target.
 
-    Runs of one label with other allowances are other methods, not more seeds."""
+    Runs of one label with other budgets are other methods, not more seeds."""
     here = runs[(runs["target"] == target) & runs["finished"] & (runs["method"] != "untrained")]
-    made = []
+    candidates = []
     for (method, *_), mine in here.groupby(["sampler", "budget", "limits"], sort=False):
         of = scores[scores["id"].isin(mine["id"])]
         log_Z, gap, ess, w2 = (
@@ -172,8 +175,8 @@ def best_of(runs: DataFrame, scores: DataFrame, target: str) -> Best | None:
         rows = of[of["metric"] == "w2"]
         floor = float(rows["floor_mean"].median()), float(rows["floor_sd"].median())
         seconds = float(mine["cpu_seconds"].mean())
-        made.append(Best(str(method), seconds, log_Z, gap, ess, w2, floor))
-    known = [best for best in made if not math.isnan(best.elbo_gap.value)]
+        candidates.append(BestMethod(str(method), seconds, log_Z, gap, ess, w2, floor))
+    known = [best for best in candidates if not math.isnan(best.elbo_gap.value)]
     return min(known, key=lambda best: best.elbo_gap.value, default=None)
 
 
@@ -183,7 +186,9 @@ def _mean(scores: DataFrame, metric: str) -> Mean:
     return Mean(float(values.mean()), float(values.std()), len(values))
 
 
-def _lines(peer: Peer, best: Best | None, figures: list[Figure]) -> Iterator[dict[str, str]]:
+def _table_rows(
+    peer: Peer, best: BestMethod | None, figures: list[Figure]
+) -> Iterator[dict[str, str]]:
     if best is None:
         yield {"target": peer.target, "peer": peer.run, "all in all": "not run"}
         return
@@ -203,23 +208,25 @@ def _lines(peer: Peer, best: Best | None, figures: list[Figure]) -> Iterator[dic
 
 
 def _claim(rows: Sequence[tuple[Peer, list[Figure]]]) -> Claim:
-    told = [whole(figures) for _, figures in rows if figures]
-    done = len(told) == len(rows)
+    standings = [whole(figures) for _, figures in rows if figures]
+    done = len(standings) == len(rows)
     behind = [
         f"{figure.name} of {peer.run} on {peer.target}, {figure.ours} against {figure.theirs}"
         for peer, figures in rows
         for figure in figures
-        if figure.standing is Standing.WORSE
+        if figure.standing is PeerResult.WORSE
     ]
     return Claim(
         f"Within 90 CPU-seconds of training ours beats each of the peers' {len(rows)} runs",
-        verdict(done and all(t is Standing.BETTER for t in told), Standing.WORSE in told),
-        f"{told.count(Standing.BETTER)} of {len(rows)} better"
+        verdict(
+            done and all(t is PeerResult.BETTER for t in standings), PeerResult.WORSE in standings
+        ),
+        f"{standings.count(PeerResult.BETTER)} of {len(rows)} better"
         + (f"; worse: {'; '.join(behind)}" if behind else ""),
     )
 
 
-def _words(rows: Sequence[tuple[Peer, list[Figure]]]) -> str:
+def _summary(rows: Sequence[tuple[Peer, list[Figure]]]) -> str:
     why = [
         f"{', '.join(peer.void)} of {peer.run} on {peer.target}: {peer.why}."
         for peer, _ in rows

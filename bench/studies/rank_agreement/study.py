@@ -27,7 +27,7 @@ OUTCOMES = {
 }
 LEAST = 5  # methods a target must have for a rank correlation
 SHUFFLES = 5_000
-PREDICTS = 0.3  # rank correlation from which on "predicts" is said
+PREDICTS = 0.3  # rank correlation from which on a claim "predicts" holds
 
 
 class Family(NamedTuple):
@@ -65,12 +65,12 @@ def run(folder: Path, device: str) -> Answer:
         for predictor in PREDICTORS:
             row: dict[str, str | float] = {"methods": group, "gradient": PREDICTORS[predictor]}
             for outcome in OUTCOMES:
-                found = pool(part, predictor, outcome)
-                pooled[group, predictor, outcome] = found
-                row[OUTCOMES[outcome]] = _text(found)
+                correlation = pool(part, predictor, outcome)
+                pooled[group, predictor, outcome] = correlation
+                row[OUTCOMES[outcome]] = _text(correlation)
             rows.append(row)
-    for target, own in table.groupby("target", sort=False):
-        one = own[own["family"] == REGRESSIONS]
+    for target, of_target in table.groupby("target", sort=False):
+        one = of_target[of_target["family"] == REGRESSIONS]
         row = {"methods": f"{REGRESSIONS}, `{target}`", "gradient": PREDICTORS["grad_cov"]}
         for outcome in OUTCOMES:
             pair = one[["grad_cov", outcome]].dropna().to_numpy()
@@ -118,19 +118,19 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
 
 def pool(table: DataFrame, predictor: str, outcome: str) -> Pooled:
     rng = np.random.default_rng(0)
-    found, shuffled = [], np.zeros(SHUFFLES)
-    for _, own in table.groupby("target", sort=False):
-        x, y = own[[predictor, outcome]].dropna().to_numpy().T
+    correlations, shuffled = [], np.zeros(SHUFFLES)
+    for _, of_target in table.groupby("target", sort=False):
+        x, y = of_target[[predictor, outcome]].dropna().to_numpy().T
         if len(x) < LEAST or len(set(x)) == 1 or len(set(y)) == 1:
             continue
         a, b = (_standard(rankdata(v)) for v in (x, y))
-        found.append(float(a @ b))
+        correlations.append(float(a @ b))
         shuffled += rng.permuted(np.tile(a, (SHUFFLES, 1)), axis=1) @ b
-    n = len(found)
+    n = len(correlations)
     if n == 0:
         return Pooled(math.nan, math.nan, math.nan, 0)
-    mean = float(np.mean(found))
-    se = float(np.std(found, ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+    mean = float(np.mean(correlations))
+    se = float(np.std(correlations, ddof=1) / math.sqrt(n)) if n > 1 else math.nan
     extreme = int((np.abs(shuffled / n) >= abs(mean) - 1e-12).sum())
     return Pooled(mean, se, (extreme + 1) / (SHUFFLES + 1), n)
 
@@ -140,19 +140,19 @@ def _standard(ranks: np.ndarray) -> np.ndarray:
     return np.asarray(centred / np.linalg.norm(centred))
 
 
-def _text(found: Pooled) -> str:
-    if found.targets == 0:
+def _text(pooled: Pooled) -> str:
+    if pooled.targets == 0:
         return "–"
-    return f"{found.rho:+.2f} ± {found.se:.2f}, p = {found.p:.2g} ({found.targets} targets)"
+    return f"{pooled.rho:+.2f} ± {pooled.se:.2f}, p = {pooled.p:.2g} ({pooled.targets} targets)"
 
 
-def _claim(found: Pooled, outcome: str) -> Claim:
-    low, high = found.rho - 2 * found.se, found.rho + 2 * found.se
+def _claim(pooled: Pooled, outcome: str) -> Claim:
+    low, high = pooled.rho - 2 * pooled.se, pooled.rho + 2 * pooled.se
     return Claim(
         f"Among the {REGRESSIONS}, a larger gradient variance predicts a larger "
         f"{OUTCOMES[outcome]} (mean rank correlation of {PREDICTS} or more)",
         verdict(holds=low > PREDICTS, fails=high < PREDICTS),
-        _text(found),
+        _text(pooled),
     )
 
 
@@ -167,8 +167,10 @@ def _draw(path: Path, table: DataFrame) -> None:
 def _panel(axes: Axes, table: DataFrame, predictor: str, outcome: str) -> None:
     known = table.dropna(subset=[predictor, outcome])
     for colour, family in zip(COLOURS, FAMILIES, strict=False):
-        own = known[known["family"] == family.name]
-        axes.scatter(own[predictor], own[outcome], s=9, color=colour, label=family.name, lw=0)
+        of_family = known[known["family"] == family.name]
+        axes.scatter(
+            of_family[predictor], of_family[outcome], s=9, color=colour, label=family.name, lw=0
+        )
     if len(known):
         axes.set_xscale("log")
         axes.set_yscale("log")

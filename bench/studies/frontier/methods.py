@@ -29,7 +29,7 @@ class Truth(NamedTuple):
     diversity: Estimate  # of exact draws
 
 
-class Line(NamedTuple):
+class MethodAtStrength(NamedTuple):
     """Means over seeds, nan where the method has no such number."""
 
     strength: float
@@ -64,27 +64,29 @@ class Line(NamedTuple):
 def tilts(frames: Frames, digit: int) -> dict[str, DigitsClass]:
     """The tilts towards the digit, by label, from the weakest to the strongest."""
     built = {r.labels["target"]: build_target(r.spec["target"]) for r in frames.records}
-    found = {
+    towards_digit = {
         label: target
         for label, target in built.items()
         if isinstance(target, DigitsClass) and target.digit == digit
     }
-    return dict(sorted(found.items(), key=lambda pair: pair[1].strength))
+    return dict(sorted(towards_digit.items(), key=lambda pair: pair[1].strength))
 
 
-def lines_of(
+def methods_of(
     frames: Frames, targets: Mapping[str, DigitsClass], f: Float[Tensor, " n"]
-) -> Iterator[Line]:
+) -> Iterator[MethodAtStrength]:
     """f = log P(digit | x) at draws of the base."""
     log_Z = ladder(f)
     stated = {record.labels["sampler"]: record.spec["sampler"] for record in frames.records}
     for label, target in targets.items():
         here = frames.scores[frames.scores["target"] == label]
         for method, scores in here.groupby("sampler", sort=False):
-            yield line_of(target.strength, str(method), stated[method], scores, log_Z)
+            yield method_at(target.strength, str(method), stated[method], scores, log_Z)
 
 
-def line_of(strength: float, method: str, stated: Spec, scores: DataFrame, log_Z: Tensor) -> Line:
+def method_at(
+    strength: float, method: str, stated: Spec, scores: DataFrame, log_Z: Tensor
+) -> MethodAtStrength:
     """`stated` is the sampler; `scores` has a row a seed and metric; log_Z is the `ladder` of
     log P."""
 
@@ -97,8 +99,8 @@ def line_of(strength: float, method: str, stated: Spec, scores: DataFrame, log_Z
 
     reward, distances = of("expected_reward"), scores[scores["metric"] == "energy_distance"]
     log_p = Estimate(reward.value / strength, reward.se / strength, reward.n)
-    errors = [found for name in LOG_Z if (found := of(name)).n]
-    return Line(
+    errors = [error for name in LOG_Z if (error := of(name)).n]
+    return MethodAtStrength(
         strength,
         method,
         log_p,
@@ -128,5 +130,5 @@ def over_seeds(values: list[float], errors: list[float]) -> Estimate:
         return NONE
     mean = sum(values) / n
     spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (n * max(n - 1, 1)))
-    drawn = math.sqrt(sum(se**2 for se in errors if math.isfinite(se))) / n
-    return Estimate(mean, max(spread, drawn), n)
+    within = math.sqrt(sum(se**2 for se in errors if math.isfinite(se))) / n
+    return Estimate(mean, max(spread, within), n)
