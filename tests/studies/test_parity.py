@@ -11,6 +11,7 @@ from tiltbench.plan.spec import build_sampler, build_target
 from tiltbench.plan.toml import load_suite
 from tiltbench.studies.parity import plug_in
 from tiltbench.studies.parity import study as parity
+from tiltbench.studies.parity.peers import peer_lines
 from tiltbench.studies.parity.rows import (
     Agreement,
     Figure,
@@ -143,6 +144,7 @@ def test_the_page_has_a_line_a_figure(monkeypatch, tmp_path):
         raise FileNotFoundError
 
     monkeypatch.setattr(parity, "folder_of", folder_of)
+    monkeypatch.setattr(quality, "folder_of", folder_of)
     parity._frames.cache_clear()
     try:
         answer = parity.run(tmp_path, "cpu")
@@ -156,6 +158,25 @@ def test_the_page_has_a_line_a_figure(monkeypatch, tmp_path):
     assert table[table["row"] == "3"].iloc[0]["row is"] == "**not run**"
     assert set(table["row"]) >= {str(n) for n in range(1, 18)}
     assert f"Of {len(published().row)} published rows" in answer.words and len(answer.claims) == 1
+    of_peers = table[table["source"] == "R"]
+    assert list(of_peers["row"]) == [str(n) for n in range(18, 18 + len(quality.peers()))]
+    assert "runs of the peers' own code (R): 0 met, 0 better, 0 worse, 7 not run" in answer.words
+
+
+def test_a_peers_run_is_a_row_like_the_others(tmp_path, monkeypatch):
+    """Better than TB on gmm25 in all but the ESS, which is worse: so is the row."""
+    w2 = (1.2, {"mean": 1.16, "sd": 0.1, "n": 40, "unfit": False})
+    scores = {"log_Z_err": 0.001, "elbo_gap": 0.5, "ess_model": 0.001, "w2": w2}
+    put(tmp_path, "ours", 0, scores, target="gmm25", cpu_seconds=60.0)
+    monkeypatch.setattr(quality, "folder_of", lambda suite: tmp_path)
+    monkeypatch.setattr(quality, "SUITES", ("quality",))
+    lines = list(peer_lines())
+    compared = [line["row"] for line in lines if line["row"] and "not run" not in line["row is"]]
+    assert compared == ["21", "22"]
+    at = next(i for i, line in enumerate(lines) if line["row"] == "21")
+    results = [line["figure is"] for line in lines[at : at + 4]]
+    assert results == ["better", "better", "worse", "better"]
+    assert lines[at]["row is"] == "**worse**" and lines[at]["CPU-minutes a run"] == "1.0"
 
 
 @pytest.mark.parametrize(
@@ -226,7 +247,7 @@ def test_the_best_of_ours_has_the_smallest_gap(tmp_path, monkeypatch):
             put(tmp_path, method, seed, stored, cpu_seconds=90.0)
     monkeypatch.setattr(quality, "folder_of", lambda suite: tmp_path)
     monkeypatch.setattr(quality, "SUITES", ("quality",))
-    runs, scores = quality._stored()
+    runs, scores = quality.stored_runs()
     best = quality.best_of(runs, scores, "gmm9")
     assert (best.method, best.cpu_seconds, best.floor) == ("b", 90.0, (0.8, 0.1))
     assert best.elbo_gap.value == pytest.approx(0.25) and best.log_Z_err.value == 0.1
@@ -244,7 +265,7 @@ def test_runs_of_another_budget_are_no_seeds(tmp_path, monkeypatch):
         put(tmp_path, "a", seed, stored, cpu_seconds=90.0, limits=limits)
     monkeypatch.setattr(quality, "folder_of", lambda suite: tmp_path)
     monkeypatch.setattr(quality, "SUITES", ("quality",))
-    best = quality.best_of(*quality._stored(), "gmm9")
+    best = quality.best_of(*quality.stored_runs(), "gmm9")
     assert (best.elbo_gap.value, best.elbo_gap.seeds) == (0.1, 1)
 
 

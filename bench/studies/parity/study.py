@@ -17,6 +17,7 @@ from tiltbench.records.published import results
 from tiltbench.report.frame import Frames, frames_of
 from tiltbench.studies.common.stored import folder_of
 from tiltbench.studies.parity import plug_in
+from tiltbench.studies.parity.peers import SOURCE, peer_lines
 from tiltbench.studies.parity.rows import (
     Agreement,
     Figure,
@@ -84,8 +85,9 @@ def run(folder: Path, device: str) -> Answer:
     lines = [
         line for row in file.row for line in _figure_lines(file, row, by_row[row], cases, minutes)
     ]
-    words = "\n\n".join([_summary(file, lines), *_unclear(by_row)])
-    return Answer(DataFrame(lines), words, (_claim(cases),))
+    of_peers = list(peer_lines())
+    words = "\n\n".join([_summary(file, lines, of_peers), *_unclear(by_row)])
+    return Answer(DataFrame([*lines, *of_peers]), words, (_claim(cases),))
 
 
 def _our_result(row: PublishedRow) -> OurResult:
@@ -289,17 +291,25 @@ def _timed(work: Callable[[], list[T]]) -> tuple[list[T], float]:
     return value, (time.process_time() - begun) / 60
 
 
-def _summary(file: File, lines: list[dict[str, str | float]]) -> str:
+def _counts(lines: list[dict[str, str | float]]) -> tuple[int, str]:
+    """How many rows there are, and how many of each agreement."""
     agreements = [str(line["row is"]).strip("*") for line in lines if line["row is"]]
     shown = [v for v in Agreement if v is not Agreement.UNCLEAR or v in agreements]
-    counts = ", ".join(f"{agreements.count(v)} {v}" for v in shown)
+    return len(agreements), ", ".join(f"{agreements.count(v)} {v}" for v in shown)
+
+
+def _summary(
+    file: File, lines: list[dict[str, str | float]], of_peers: list[dict[str, str | float]]
+) -> str:
+    (rows, counts), (runs, peer_counts) = _counts(lines), _counts(of_peers)
     return "\n\n".join(
         [
-            f"Of {len(agreements)} published rows: {counts}. Means ± standard deviations over "
+            f"Of {rows} published rows: {counts}. Of {runs} runs of the peers' own code "
+            f"({SOURCE}): {peer_counts}. Means ± standard deviations over "
             "runs. A figure is *met* where ours lies within two joint standard deviations of the "
             "published one, *better* or *worse* beyond that; a row is worse where one of its "
-            "figures is. An error counts by its size. Runs are those of the suites `parity` and "
-            "`parity_metropolis`.",
+            "figures is. An error counts by its size. Runs are those of the suites `parity`, "
+            "`parity_metropolis`, `quality` and `quality_funnel`.",
             "\n".join(_sources(file.source)),
         ]
     )

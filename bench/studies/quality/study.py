@@ -136,7 +136,7 @@ def whole(figures: Sequence[Figure]) -> PeerResult:
 def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
-    runs = _stored()
+    runs = stored_runs()
     rows, lines = [], []
     for peer in peers():
         best = best_of(*runs, peer.target)
@@ -146,7 +146,7 @@ def run(folder: Path, device: str) -> Answer:
     return Answer(DataFrame(lines), _summary(rows), (_claim(rows),))
 
 
-def _stored() -> tuple[DataFrame, DataFrame]:
+def stored_runs() -> tuple[DataFrame, DataFrame]:
     """Runs and scores of the suites that have been run; FileNotFoundError where none has."""
     from pandas import concat
 
