@@ -11,7 +11,7 @@ START (or that follows a line that does), and of that the rows that begin with P
 `<!-- studies: FOLDER -->` one line for each study in the folder: its page and its verdicts;
 `<!-- verdicts: FOLDER -->` the verdicts of one study, with all claims that are not supported;
 `<!-- claims: FOLDER -->` its claims as a table, each with its verdict and what was measured;
-`<!-- setting: FOLDER -->` the words above its tables: what was run, and what the columns are;
+`<!-- setting: FOLDER -->` the paragraph above its tables: what was run, and what came of it;
 `<!-- references: FOLDER A B -->` one of the certified references in the folder, or of A and B;
 `<!-- visit: FILE -->` the page of `make gpu`, or that there is none so far;
 `<!-- tree: FOLDER ... -->` these folders and those below, each with its first line;
@@ -149,9 +149,9 @@ def _listed(folder: str) -> str:
 
 
 def _setting(folder: str) -> str:
-    """What stands between the title of a study's table and the first of its tables."""
+    """The paragraph below the title of a study's page of tables."""
     text = (ROOT / folder / "table.md").read_text(encoding="utf-8")
-    return "\n" + re.split(r"^(?:\||#)", text.partition("\n")[2], flags=re.M)[0].strip() + "\n\n"
+    return "\n" + text.split("\n\n")[1] + "\n\n"
 
 
 def _visit(file: str) -> str:
