@@ -8,8 +8,10 @@ START (or that follows a line that does), and of that the rows that begin with P
 `<!-- leaders: FOLDER -->` the leaderboard that `tiltbench report` prints of published results, with
 `## table` as a title without the sentences below it;
 `<!-- remarks: FOLDER -->` the sentences that stand on top of the table of published results;
-`<!-- studies: FOLDER -->` one line for each study in the folder: its question and its verdicts;
-`<!-- verdicts: FOLDER -->` the verdicts of one study;
+`<!-- studies: FOLDER -->` one line for each study in the folder: its page and its verdicts;
+`<!-- verdicts: FOLDER -->` the verdicts of one study, with all claims that are not supported;
+`<!-- claims: FOLDER -->` its claims as a table, each with its verdict and what was measured;
+`<!-- setting: FOLDER -->` the paragraph above its tables: what was run, and what came of it;
 `<!-- references: FOLDER A B -->` one of the certified references in the folder, or of A and B;
 `<!-- visit: FILE -->` the page of `make gpu`, or that there is none so far;
 `<!-- tree: FOLDER ... -->` these folders and those below, each with its first line;
@@ -50,11 +52,14 @@ PAGES = (
     "docs/tutorials/unknown.md",
 )
 PART = re.compile(
-    r"(<!-- (?P<kind>show|rows|leaders|remarks|studies|verdicts|references|tree|visit): "
+    r"(<!-- (?P<kind>show|rows|leaders|remarks|studies|verdicts|claims|setting|references|tree"
+    r"|visit): "
     r"(?P<file>\S+)(?P<titles>.*?) -->\n)"
     r".*?(<!-- end -->)",
     re.S,
 )
+
+BEGIN = r"^<!-- (?:verdicts|setting|show): (results/published/studies/\w+)"
 
 
 def filled(page: str) -> str:
@@ -69,6 +74,10 @@ def filled(page: str) -> str:
                 made = _studies(part["file"])
             case "verdicts":
                 made = _verdicts(part["file"])
+            case "claims":
+                made = _listed(part["file"])
+            case "setting":
+                made = _setting(part["file"])
             case "leaders":
                 made = _leaders(part["file"], part["titles"])
             case "references":
@@ -96,24 +105,53 @@ def _claims(folder: Path) -> dict[str, list[str]]:
 
 
 def _studies(folder: str) -> str:
-    lines = ["| question | study | claims supported | refuted | open |", "|---|---|---|---|---|"]
+    lines = ["| question | claims supported | refuted | open |", "|---|---|---|---|"]
+    pages = study_pages()
     for path in sorted((ROOT / folder).glob("*/table.md")):
-        name = path.parent.name
-        question = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-        own = (ROOT / "docs" / "studies" / f"{name}.md").exists()
-        link = f"studies/{name}.md" if own else f"../{folder}/{name}/table.md"
+        page = pages[f"{folder}/{path.parent.name}"]
+        title = page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
         counts = [str(len(claims)) for claims in _claims(path.parent).values()]
-        lines.append("| " + " | ".join([question, f"[{name}]({link})", *counts]) + " |")
+        link = f"[{title}]({page.relative_to(ROOT / 'docs').as_posix()})"
+        lines.append("| " + " | ".join([link, *counts]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def study_pages() -> dict[str, Path]:
+    """The page of each study's folder: the one that shows its result above the first heading."""
+    found = {}
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        top = page.read_text(encoding="utf-8").partition("\n## ")[0]
+        shown = re.search(
+            r"^<!-- (?:verdicts|setting|show): (results/published/studies/\w+)", top, re.M
+        )
+        if shown:
+            found[shown[1]] = page
+    return found
 
 
 def _verdicts(folder: str) -> str:
     claims = _claims(ROOT / folder)
     counted = ", ".join(f"{len(mine)} {verdict}" for verdict, mine in claims.items() if mine)
     lines = [f"**Verdict: {counted}.**"]
-    for verdict in ("refuted", "open"):
+    few = sum(len(mine) for mine in claims.values()) <= 3
+    for verdict in ("supported", "refuted", "open") if few else ("refuted", "open"):
         lines += [f"*{verdict.capitalize()}:* {claim}" for claim in claims[verdict]]
     return "\n" + "\n\n".join(lines) + "\n\n"
+
+
+def _listed(folder: str) -> str:
+    lines = ["| claim | verdict | measured |", "|---|---|---|"]
+    with (ROOT / folder / "claims.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            cells = (" ".join(row[key].split()) for key in ("claim", "verdict", "measured"))
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n" + "\n".join(lines) + "\n\n"
+
+
+def _setting(folder: str) -> str:
+    """The paragraph below the title of a study's page of tables."""
+    text = (ROOT / folder / "table.md").read_text(encoding="utf-8")
+    return "\n" + text.split("\n\n")[1] + "\n\n"
 
 
 def _visit(file: str) -> str:

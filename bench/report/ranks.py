@@ -8,7 +8,7 @@ whose scores lie within the edges share the first rank.  In here a ratio is its 
 `doublings`; it is printed as the ratio.
 
 The worst and not the mean: a failure shows in one group and leaves the others as they are, so that
-a mean divides it by their number (docs/reading.md has the planted failures under both).
+a mean divides it by their number (docs/studies/planted_failures.md has both).
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ TUTORIALS = Path(__file__).resolve().parents[2] / "docs" / "tutorials"
 def rows(page):
     """(mistake, sentence) of the page's table of mistakes."""
     text = (TUTORIALS / page).read_text(encoding="utf-8")
-    section = text[text.index("## Mistakes, and what is said of them") :]
+    section = text[text.index("## Mistakes and their messages") :]
     table = re.search(r"\n\n(\| .*?)(\n\n|\Z)", section, re.S)[1]
     lines = [line for line in table.splitlines() if line.startswith("| ")][1:]
     return [tuple(part.strip() for part in line.strip("|").split(" | ")) for line in lines]

@@ -23,6 +23,13 @@ def test_generated_parts_are_up_to_date():
         assert made.filled(page) == (ROOT / page).read_text(encoding="utf-8"), "run make readme"
 
 
+def test_every_published_study_has_a_page_that_begins_with_its_result():
+    studies = sorted((ROOT / "results/published/studies").glob("*/table.md"))
+    pages = generator().study_pages()
+    assert len(studies) > 20
+    assert set(pages) == {path.parent.relative_to(ROOT).as_posix() for path in studies}
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_are_shown_and_run_by_a_page(example):
     """The pages' blocks are run by tests/docs/test_docs.py."""
