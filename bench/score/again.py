@@ -1,4 +1,4 @@
-"""Published scores checked: made anew from the archived draws, and compared one by one."""
+"""Published scores checked: computed anew from the archived draws, and compared one by one."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Again(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        said = [f"{self.same:,} the same to the bit"]
-        said += [f"{self.near:,} the same to rounding (1e-6)"] if self.near else []
-        said += [f"{len(self.apart):,} different"] if self.apart else []
-        said += [f"{self.new:,} new, of metrics that were not published"] if self.new else []
+        counts = [f"{self.same:,} the same to the bit"]
+        counts += [f"{self.near:,} the same to rounding (1e-6)"] if self.near else []
+        counts += [f"{len(self.apart):,} different"] if self.apart else []
+        counts += [f"{self.new:,} new, of metrics that were not published"] if self.new else []
         total = self.same + self.near + len(self.apart) + self.new
-        return f"{total:,} scores and curves of {self.runs:,} runs: {', '.join(said)}"
+        return f"{total:,} scores and curves of {self.runs:,} runs: {', '.join(counts)}"
 
 
 def score_again(
@@ -84,9 +84,9 @@ def compared(folder: Path, jobs: int = 0, progress: Progress | None = None) -> A
         shutil.copytree(folder / "runs", fresh / "runs", ignore=unscored)
         score(fresh, force=True, jobs=jobs, progress=progress)
         bare: dict[str, Any] = {r.id: {"scores": {}} for r in old.records if r.status.finished}
-        found = compare({**bare, **old.scores}, results(fresh).scores)
+        again = compare({**bare, **old.scores}, results(fresh).scores)
         lacking = [f"{run} came without scores" for run in bare if run not in old.scores]
-        return found._replace(apart=(*lacking, *found.apart))
+        return again._replace(apart=(*lacking, *again.apart))
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -120,7 +120,8 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Again:
             elif len(one) == len(two) and all(map(_close, one, two)):
                 near += 1
             else:
-                apart.append(f"{run}, {name}: {_said(before[name])} -> {_said(after.get(name))}")
+                change = f"{_format_score(before[name])} -> {_format_score(after.get(name))}"
+                apart.append(f"{run}, {name}: {change}")
     return Again(len(old), same, near, tuple(apart), fresh)
 
 
@@ -153,7 +154,7 @@ def _close(one: tuple[str, Any], two: tuple[str, Any]) -> bool:
     return bool(a == b)
 
 
-def _said(score: Any) -> str:
+def _format_score(score: Any) -> str:
     if not isinstance(score, Mapping):
         return "nothing"
     if "spend" in score:
