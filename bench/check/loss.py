@@ -58,7 +58,7 @@ class EndScore(torch.nn.Module):
         return BASE.score(x, BASE.steps)
 
 
-class Ahead(torch.nn.Module):
+class FlowOfTarget(torch.nn.Module):
     """The flow, exact: log E_base[exp r(X_1) | X_t = x] - log Z of a linear r."""
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class Ahead(torch.nn.Module):
 
 def displaced(theta: float) -> Model:
     """The displaced control, with log Z, the corrector and the flow exact."""
-    model = Model(Displaced(theta), EndScore(), flow=Ahead())
+    model = Model(Displaced(theta), EndScore(), flow=FlowOfTarget())
     with torch.no_grad():
         model.log_Z.fill_(LOG_Z)
     return model

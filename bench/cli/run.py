@@ -205,7 +205,7 @@ def load_loggers(names: Sequence[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Again:
+class Rerun:
     """Which recorded cells to run again, as options."""
 
     retry: Annotated[bool, option("run failed cells again")] = False
@@ -220,7 +220,7 @@ class Again:
         return self.stale and is_stale(cell, record, identity)
 
 
-NOTHING, NONE = Asked(), Again()
+NOTHING, NONE = Asked(), Rerun()
 
 
 def run(
@@ -233,7 +233,7 @@ def run(
         option("I-th of N parts of the cells, for arrays of jobs", "I/N", shard, "--shard"),
     ] = WHOLE,
     dry_run: Annotated[bool, option("print the cells and stop")] = False,
-    again: Annotated[Again, FLAT] = NONE,
+    again: Annotated[Rerun, FLAT] = NONE,
     plugin: Plugins = (),
     typed: Typed,
 ) -> int:
@@ -265,7 +265,7 @@ def _run(
     chosen: Engine,
     device: str,
     out: Path,
-    again: Again,
+    again: Rerun,
     dry_run: bool,
     typed: Sequence[str],
 ) -> int:

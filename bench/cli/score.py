@@ -14,7 +14,7 @@ from tiltbench.plan.errors import Refused
 from tiltbench.records.command import command
 
 if TYPE_CHECKING:
-    from tiltbench.score.again import Again
+    from tiltbench.score.again import ScoreComparison
 
 SHOWN = 10  # scores that differ
 
@@ -88,7 +88,7 @@ def _compared(folder: Path) -> int:
     return _say(compared(folder, progress=_scored), "")
 
 
-def _say(again: Again, where: str) -> int:
+def _say(again: ScoreComparison, where: str) -> int:
     print("\n".join([f"{again.sentence}{where}", *again.apart[:SHOWN]]))
     if len(again.apart) > SHOWN:
         print(f"and {len(again.apart) - SHOWN} more")

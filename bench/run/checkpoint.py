@@ -24,7 +24,7 @@ from tiltbench.records.files import replacing
 from tiltbench.records.provenance import same_code
 from tiltbench.records.record import CHECKPOINT
 from tiltbench.run.compute import Metered
-from tiltbench.run.curve import CurveState, Spent
+from tiltbench.run.curve import CurveState, TrainingCost
 from tiltbench.run.ledger import Attempts
 from tiltbench.run.pack import Packer, Unpacker, Unsaved
 from tiltbench.run.states import copied
@@ -138,7 +138,8 @@ class Checkpoints:
         unpacker = Unpacker(tensors, device)
         states = [
             CurveState(
-                Spent(int(calls), float(flops), float(seconds)), unpacker.fill(copied(init), node)
+                TrainingCost(int(calls), float(flops), float(seconds)),
+                unpacker.fill(copied(init), node),
             )
             for (calls, flops, seconds), node in nodes["kept"]
         ]

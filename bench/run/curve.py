@@ -19,7 +19,7 @@ from tiltbench.targets.cost import Cost
 from tiltbench.targets.target import Target
 
 
-class Spent(NamedTuple):
+class TrainingCost(NamedTuple):
     """What training has taken so far."""
 
     calls: int
@@ -30,7 +30,7 @@ class Spent(NamedTuple):
 class CurveState(NamedTuple):
     """A copy of the sampler's state in the midst of training, and what that had cost."""
 
-    spent: Spent
+    spent: TrainingCost
     state: Any
 
 
@@ -59,7 +59,7 @@ class Curve:
         self.shares = self.shares[len(passed) :]
         return bool(passed)
 
-    def keep(self, spent: Spent, state: Any) -> None:
+    def keep(self, spent: TrainingCost, state: Any) -> None:
         if self.ledger.cell.curve:
             self.states.append(CurveState(spent, copied(state)))
 

@@ -21,7 +21,7 @@ from tiltbench.records.record import Status
 from tiltbench.run.checkpoint import Checkpoints, Saved
 from tiltbench.run.clock import Clock
 from tiltbench.run.compute import Compute, planned
-from tiltbench.run.curve import Curve, Spent
+from tiltbench.run.curve import Curve, TrainingCost
 from tiltbench.run.ledger import Ledger
 from tiltbench.run.meter import BudgetExceeded, Meter
 from tiltbench.run.operations import ComputeExceeded
@@ -51,8 +51,8 @@ class Meters:
         return min(max(by_calls, self.compute.share, by_time), 1.0)
 
     @property
-    def spent(self) -> Spent:
-        return Spent(self.calls.spent.calls, self.compute.spent, self.clock.seconds)
+    def spent(self) -> TrainingCost:
+        return TrainingCost(self.calls.spent.calls, self.compute.spent, self.clock.seconds)
 
 
 @dataclass

@@ -19,7 +19,7 @@ ROUNDING = 1e-6  # relative: processors add in different orders
 WORDS = ("reason", "no_floor", "no_error")  # of a score, which are no numbers
 
 
-class Again(NamedTuple):
+class ScoreComparison(NamedTuple):
     """How the numbers of two sets of scores of the same runs compare.  A score is its value, its
     error, its number of draws and its floor; a learning curve counts as one score."""
 
@@ -41,7 +41,7 @@ class Again(NamedTuple):
 
 def score_again(
     published: Path, archive: Path, out: Path, jobs: int = 0, progress: Progress | None = None
-) -> Again:
+) -> ScoreComparison:
     """Unpacks the archive of a published set beside its records into a new results folder `out`,
     scores every run there, and compares.
 
@@ -68,7 +68,7 @@ def score_again(
     return compare(old.scores, results(out).scores)
 
 
-def compared(folder: Path, jobs: int = 0, progress: Progress | None = None) -> Again:
+def compared(folder: Path, jobs: int = 0, progress: Progress | None = None) -> ScoreComparison:
     """Scores every run of a plain results folder again, beside it, and compares with the scores
     that came with it; nothing in `folder` changes.  What was never scored counts as different.
 
@@ -104,7 +104,7 @@ def _names(labels: Mapping[str, str]) -> dict[str, str]:
     return {key: labels[key] for key in ("target", "sampler")}
 
 
-def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Again:
+def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> ScoreComparison:
     """Of what two `Results.scores` hold."""
     same = near = fresh = 0
     apart = []
@@ -122,7 +122,7 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Again:
             else:
                 change = f"{_format_score(before[name])} -> {_format_score(after.get(name))}"
                 apart.append(f"{run}, {name}: {change}")
-    return Again(len(old), same, near, tuple(apart), fresh)
+    return ScoreComparison(len(old), same, near, tuple(apart), fresh)
 
 
 def _parts(scored: Mapping[str, Any] | None) -> dict[str, Any]:

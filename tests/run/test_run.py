@@ -25,7 +25,7 @@ from tiltbench.records.files import read_arrays
 from tiltbench.records.provenance import code_identity
 from tiltbench.records.record import Status, read_outcome, read_record
 from tiltbench.records.store import records
-from tiltbench.run.curve import Curve, Spent
+from tiltbench.run.curve import Curve, TrainingCost
 from tiltbench.run.ledger import Ledger
 from tiltbench.run.phases import run_cell
 from tiltbench.run.streams import STREAMS, generator
@@ -699,6 +699,6 @@ def test_the_measuring_budget_is_shared_out_and_no_more(plugin, monkeypatch):
 def test_the_curve_keeps_the_state_as_it_was(plugin):
     """Samplers change theirs in place."""
     curve, state = Curve(Ledger(cell("honest", curve=20)), None, None), [torch.zeros(3)]
-    curve.keep(Spent(1, 0.0, 0.0), state)
+    curve.keep(TrainingCost(1, 0.0, 0.0), state)
     state[0] += 1
     assert not curve.states[0].state[0].any()
