@@ -191,7 +191,7 @@ def test_what_init_did_not_make_cannot_be_filled_in(tmp_path):
     checkpoints = Checkpoints(tmp_path / "x", {}, 0.0)
     assert checkpoints.expect([None]) == ""
     saved = Saved([Attempts()], torch.Generator(), Cost(), Metered(), 1, 0.0, [], Attempts())
-    assert "`init` made none there" in checkpoints.save(saved, 0.5)
+    assert "`init` has none there" in checkpoints.save(saved, 0.5)
     assert not checkpoints.due() and not list(tmp_path.iterdir())
 
 
