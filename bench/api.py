@@ -138,10 +138,10 @@ def _choice(thing: Any) -> Choice:
         return Choice.of(thing)
     if isinstance(thing, Loss | Preset):
         return Choice({"name": _home(thing), "params": {}}, thing.name)
-    made = thing() if isinstance(thing, type) else thing
-    _home(made.loss if isinstance(made, Diffusion) else type(made))
-    full = spec(made)
-    short = label(made, full)
+    instance = thing() if isinstance(thing, type) else thing
+    _home(instance.loss if isinstance(instance, Diffusion) else type(instance))
+    full = spec(instance)
+    short = label(instance, full)
     file = split(full["name"])
     name = written_name(file.name if file else full["name"])
     return Choice(full, name + short.removeprefix(written_name(full["name"])))
@@ -231,11 +231,11 @@ def load(run: str | Path, device: str = "cpu", results: str | Path = "results") 
     `run` is as of `tiltbench draw`: FOLDER/ID, ID or a file of the run, folders being those in
     `results`.  `device` is "cpu" or "cuda", whichever the run was on.  Warns where the code is
     other than that of the run; raises Refused where nothing can be drawn from it."""
-    found = chosen(str(run), Path(results))
-    made = load_run(found.runs, found.record, device)
-    if made.warning:
-        warnings.warn(made.warning, stacklevel=2)
-    return made
+    located = chosen(str(run), Path(results))
+    loaded = load_run(located.runs, located.record, device)
+    if loaded.warning:
+        warnings.warn(loaded.warning, stacklevel=2)
+    return loaded
 
 
 def _score(folder: Path) -> None:

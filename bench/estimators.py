@@ -1,7 +1,7 @@
 """log Z from log-weights, one side or both, each with a standard error (math.md 5.4).
 
 Forward weights are those of the sampler's own paths, E[exp log_w] = Z; reverse weights those of
-paths traced back from exact draws of the target, E[exp -log_w] = 1/Z.  All in float64 and nats.
+reverse paths, from exact draws of the target, E[exp -log_w] = 1/Z.  All in float64 and nats.
 Standard errors delete one independent group at a time (one path, where `group` is None): the
 jackknife needs no randomness, is the textbook error for a mean, and grows without bound where one
 group carries all the weight, which a linearised error bar does not.
@@ -114,16 +114,16 @@ def bar(log_w_forward: Float[Tensor, " n"], log_w_reverse: Float[Tensor, " m"]) 
     set the root.  Infinite work has Fermi weight 0; -inf +- inf where no weights can match.
     Assumes independent paths.  Warns (NoOverlap) where `overlap` is below MEETING.
     """
-    found, information = _bennett(log_w_forward, log_w_reverse)
+    estimate, information = _bennett(log_w_forward, log_w_reverse)
     n, m = len(log_w_forward), len(log_w_reverse)
     if information * (1 / n + 1 / m if n and m else 0) < MEETING:
         warnings.warn(
-            f"the two sides of the Bennett estimate {found.value:.4g} hardly meet: its error bar "
-            f"is {found.se:.3g}; train longer, or trust neither side",
+            f"the two sides of the Bennett estimate {estimate.value:.4g} hardly meet: its error "
+            f"bar is {estimate.se:.3g}; train longer, or trust neither side",
             NoOverlap,
             stacklevel=2,
         )
-    return found
+    return estimate
 
 
 def overlap(log_w_forward: Float[Tensor, " n"], log_w_reverse: Float[Tensor, " m"]) -> Estimate:
@@ -199,7 +199,7 @@ class NoOverlap(UserWarning):
     """Forward and reverse weights hardly meet: an estimate from both sides rests on a few paths."""
 
 
-MEETING = 0.03  # overlap below which two sides are said not to meet (Klimovich et al., 2015)
+MEETING = 0.03  # overlap below which two sides hardly meet (Klimovich et al., 2015)
 
 
 def _bennett(log_w_forward: Tensor, log_w_reverse: Tensor) -> tuple[Estimate, float]:

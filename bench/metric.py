@@ -72,7 +72,7 @@ class Outcome(NamedTuple):
     """A run's output as the metrics see it: everything was read from disk, on the CPU."""
 
     draws: Draws
-    log_w_reverse: Tensor | None  # log_w of paths traced back from exact draws of the target
+    log_w_reverse: Tensor | None  # log_w of reverse paths from exact draws of the target
     probes: Mapping[str, Tensor]  # what `Sampler.probe` returned
 
     def copy(self) -> Outcome:

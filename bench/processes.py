@@ -40,10 +40,10 @@ def pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """`jobs` workers of one thread each, which know the plug-ins of this process.
 
     Left by an exception, Ctrl-C included, it ends them at once and waits for nothing."""
-    made = Workers()
-    ours, theirs = made.Pipe()
+    context = Workers()
+    ours, theirs = context.Pipe()
     try:
-        with ProcessPoolExecutor(jobs, made, _begin, (theirs, plugged_files())) as workers:
+        with ProcessPoolExecutor(jobs, context, _begin, (theirs, plugged_files())) as workers:
             try:
                 yield workers
             except BaseException:
@@ -91,17 +91,19 @@ class Workers(multiprocessing.context.ForkServerContext):
 
 class _Popen(popen_forkserver.Popen):
     """That of the standard library, but for two things: the fork server is our own, so that one
-    which the session uses itself stays as it is, and the child is told of no main module."""
+    which the session uses itself stays as it is, and the child gets no main module."""
 
     _fds: list[int]
 
     def _launch(self, process: BaseProcess) -> None:
-        told = spawn.get_preparation_data(process.name)
-        told = {key: value for key, value in told.items() if not key.startswith("init_main")}
+        preparation = spawn.get_preparation_data(process.name)
+        preparation = {
+            key: value for key, value in preparation.items() if not key.startswith("init_main")
+        }
         buffer = io.BytesIO()
         multiprocessing.context.set_spawning_popen(self)
         try:
-            reduction.dump(told, buffer)
+            reduction.dump(preparation, buffer)
             reduction.dump(process, buffer)
         finally:
             multiprocessing.context.set_spawning_popen(None)

@@ -48,7 +48,7 @@ class Claim(NamedTuple):
 
     text: str
     verdict: Verdict
-    measured: str  # the figures the verdict was drawn from, computed
+    measured: str  # the figures that the verdict rests on, computed
 
 
 class Answer(NamedTuple):
@@ -83,7 +83,7 @@ def _conduct(name: str, out: Path, device: str, tf32: bool) -> Path:
 @standard()
 def conduct(study: Study, folder: Path, device: str, tf32: bool = False) -> Path:
     """Runs the study and writes its files; returns the path of table.md.  Where TF32 is allowed
-    the page says so, as it says what it was made by."""
+    the page says so, beside the machine and the code."""
     if tf32:
         precision.write(precision.TF32)
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,8 +106,8 @@ def _claims(answer: Answer) -> DataFrame:
 
 
 def _page(study: Study, answer: Answer, words: str, seconds: float, device: str) -> str:
-    made, code = environment(device), code_identity()
-    where = ", ".join(f"{key} {value}" for key, value in made.items())
+    machine, code = environment(device), code_identity()
+    where = ", ".join(f"{key} {value}" for key, value in machine.items())
     commit = f"commit {code['commit']}" + (" with changes" if code["dirty"] else "")
     claims = [frame_grid(_claims(answer))] if answer.claims else []
     return "\n\n".join(

@@ -103,9 +103,9 @@ def test_a_notebook_shows_one_line_that_is_written_over(monkeypatch, capsys):
         assert isinstance(shown, Notebook)
         shown.watch(Event(one, "training", 0.25))
         shown.watch(Event(one, "training", 0.26))  # too soon to be shown
-    said = capsys.readouterr().out
-    assert said.startswith("\rgmm9 · smc · seed 0: training, 25%") and said.count("\r") == 1
-    assert "\n" not in said
+    output = capsys.readouterr().out
+    assert output.startswith("\rgmm9 · smc · seed 0: training, 25%") and output.count("\r") == 1
+    assert "\n" not in output
     with display(1) as shown:
         shown.ended(one, Record(one.spec, one.labels, Status.DONE))
     assert "\r[1/1] gmm9 · smc · seed 0: done" in capsys.readouterr().out
@@ -134,9 +134,9 @@ def test_imported_draws_stand_in_the_same_tables(capsys, tmp_path):
     save()
     run(cell("gmm9", "smc", 40_000, draws=500), OUT)
     assert main([*IMPORT, "--grads", "0"]) == 0
-    said = capsys.readouterr().out
-    assert "nuts (calls self-reported)" in said
-    assert str(OUT / "table.md") in said and len(said.splitlines()) < 25
+    output = capsys.readouterr().out
+    assert "nuts (calls self-reported)" in output
+    assert str(OUT / "table.md") in output and len(output.splitlines()) < 25
     table = (OUT / "table.md").read_text()
     (block,) = [part for part in table.split("\n## ") if part.startswith("gmm9 · 40,000 calls")]
     assert "`nuts (calls self-reported)`" in block and "`smc`" in block
@@ -224,7 +224,7 @@ BAD = {
         r"log_w of shape \(30, 4\)",
     ),
     "text": (dict(x=np.array(["a", "b"])), [], "cannot be read"),
-    "budget": ({}, ["--budget", "100"], "40,000 calls do not fit an allowance of 100"),
+    "budget": ({}, ["--budget", "100"], "40,000 calls do not fit a budget of 100"),
     "calls": ({}, ["--calls", "none"], "--calls none is not a whole number"),
     "target": ({}, ["--target", "gmm99"], "did you mean 'gmm9'"),
 }

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Generator
 
-from tiltbench.check.findings import Finding, Kept, expect
+from tiltbench.check.findings import Finding, Snapshot, expect
 from tiltbench.targets.bases.process import Uncontrolled, simulate
 from tiltbench.targets.target import Target, Tilt
 
@@ -25,7 +25,7 @@ def paths(target: Target) -> Iterator[Finding]:
         path = simulate(base, Uncontrolled(), (N, target.dim), Generator().manual_seed(19)).x
         k = base.steps // 2
         few = path[k, :6]
-        kept = Kept(few)
+        snapshot = Snapshot(few)
         once, again = (base.base(few, k).mean for _ in range(2))
         alone = torch.cat([base.base(row[None], k).mean for row in few])
     lost = int((~path[-1].isfinite().all(-1)).sum())
@@ -36,7 +36,7 @@ def paths(target: Target) -> Iterator[Finding]:
         "let the network answer in finite numbers at every time of the grid",
     )
     yield expect(
-        not kept.changed,
+        not snapshot.changed,
         "the base leaves its points as they are",
         "the base changes its points in place, which corrupts the paths",
         "make new tensors in the network: no += and no functions that end in _",

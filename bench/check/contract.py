@@ -52,25 +52,25 @@ def check(name: str) -> list[Finding]:
 
 def _of_sampler(sampler: Sampler[Any]) -> list[Finding]:
     """Of a loss its optimum, then what it does in training."""
-    found = check_loss.check(sampler) if isinstance(sampler, Diffusion) else []
-    return [*found, *check_sampler.check(sampler)] if all(f.ok for f in found) else found
+    findings = check_loss.check(sampler) if isinstance(sampler, Diffusion) else []
+    return [*findings, *check_sampler.check(sampler)] if all(f.ok for f in findings) else findings
 
 
 def _check_file(spec: Spec) -> list[Finding]:
     try:
-        made = TARGETS.load(spec["name"])
+        loaded = TARGETS.load(spec["name"])
     except UnknownName as error:
         return [Finding(False, str(error), "mend the file as the sentence says")]
     except Exception as error:
         what = f"importing {spec['name']} raises {type(error).__name__}: {error}"
         return [Finding(False, what, "make `python` run the file without an error")]
     try:
-        if _is(made, Target):
+        if _is(loaded, Target):
             return check_target.check(build_target(spec))
-        if isinstance(made, Loss | Preset) or _is(made, Sampler):
+        if isinstance(loaded, Loss | Preset) or _is(loaded, Sampler):
             return _of_sampler(build_sampler(spec))
-        if isinstance(made, Metric):
-            return check_metric.check(made)
+        if isinstance(loaded, Metric):
+            return check_metric.check(loaded)
     except BadSpec as error:
         return [
             Finding(
@@ -85,5 +85,5 @@ def _check_file(spec: Spec) -> list[Finding]:
     return [Finding(False, what, mend)]
 
 
-def _is(made: Any, kind: type) -> bool:
-    return isinstance(made, type) and issubclass(made, kind)
+def _is(thing: Any, kind: type) -> bool:
+    return isinstance(thing, type) and issubclass(thing, kind)

@@ -53,10 +53,10 @@ def _on_gpu(
     sample = target.truth().sample
     if sample is None:
         return
-    drawn = sample(10, Generator("cuda").manual_seed(0))
+    draws = sample(10, Generator("cuda").manual_seed(0))
     yield expect(
-        drawn.is_cuda,
+        draws.is_cuda,
         "draws are on the generator's device",
-        f"draws of a generator on the GPU are on the {drawn.device.type}",
+        f"draws of a generator on the GPU are on the {draws.device.type}",
         "make them with device=generator.device",
     )

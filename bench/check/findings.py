@@ -1,4 +1,4 @@
-"""What a check found: sentences, and the arithmetic behind the statistical ones."""
+"""Findings of a check: sentences, and the arithmetic behind the statistical ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def expect(ok: bool, good: str, bad: str, remedy: str) -> Finding:
     return Finding(True, good) if ok else Finding(False, bad, remedy)
 
 
-class Kept:
+class Snapshot:
     """Whether tensors that were lent to a function are still as they were.
 
     By their values, and by the count of writes that every tensor keeps, which also sees a write of
@@ -52,18 +52,18 @@ Steps = Iterable[tuple[str, Callable[[], Iterator[Finding]]]]
 def until_broken(steps: Steps) -> list[Finding]:
     """The findings of all steps, in order, up to and with the first that is not ok: what follows
     builds on it.  An exception is a finding, named after its step."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for what, step in steps:
         try:
             for finding in step():
-                found.append(finding)
+                findings.append(finding)
                 if not finding.ok:
-                    return found
+                    return findings
         except Exception as error:
-            said = " ".join(str(error).split())
-            sentence = f"{what} raises {type(error).__name__}: {said}"
-            return [*found, Finding(False, sentence, "mend what the message names")]
-    return found
+            message = " ".join(str(error).split())
+            sentence = f"{what} raises {type(error).__name__}: {message}"
+            return [*findings, Finding(False, sentence, "mend what the message names")]
+    return findings
 
 
 def is_frozen(thing: Any) -> bool:
@@ -77,5 +77,5 @@ def agrees(estimate: Estimate, truth: float, se: float = 0.0) -> bool:
     return gap <= rounding + error * float(scipy.stats.t.isf(RARE / 2, max(estimate.n - 1, 1)))
 
 
-def said(estimate: Estimate) -> str:
+def format_estimate(estimate: Estimate) -> str:
     return f"{estimate.value:.5g} +- {estimate.se:.2g}"

@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 from torch.overrides import TorchFunctionMode
 
-from tiltbench.check.findings import Finding, Kept, expect
+from tiltbench.check.findings import Finding, Snapshot, expect
 from tiltbench.check.symmetries import Function
 from tiltbench.check.truth import gradient
 from tiltbench.targets.target import Target, test_point
@@ -29,7 +29,7 @@ IN_PLACE = "make new tensors: no +=, no x[...] = and no functions that end in _"
 ONE_A_POINT = "return one number a point: sum over the last dimension, without keepdim"
 ANY_BATCH = "let it map (*b, dim) to (*b): x[..., 0], unbind(-1), sum(-1)"
 # What PyTorch says of a mistake, what the mistake is, and what to do about it.
-SAID = (
+MISTAKES = (
     (("numpy()", "numpy.ndarray", "np.ndarray"), "computes in NumPy", IN_PYTORCH),
     (("in-place operation",), "changes x in place, which corrupts the draws", IN_PLACE),
     (
@@ -60,16 +60,16 @@ def points(target: Target, *shape: int, spread: float = 1.0) -> Tensor:
 def answers(target: Target, f: Function, called: str) -> Iterator[Finding]:
     """A tensor for a batch of points, which it leaves as they are."""
     x = points(target, 5)
-    kept = Kept(x)
+    snapshot = Snapshot(x)
     try:
         y: Any = f(x)
-        if not kept.changed:
+        if not snapshot.changed:
             f(points(target, 5).requires_grad_())
     except Exception as error:
         yield _explained(target, f, called, error)
         return
     yield expect(
-        not kept.changed,
+        not snapshot.changed,
         f"{called} leaves x as it is",
         f"{called} changes x in place, which corrupts the draws",
         IN_PLACE,
@@ -87,31 +87,33 @@ def _explained(target: Target, f: Function, called: str, error: Exception) -> Fi
     """What an exception of f at five points says about f."""
     if known := _known(called, error):
         return known
-    said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    message = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if _shape_of(f, points(target)) == ():
-        return Finding(False, f"{called} takes one point and no batch of them: {said}", ANY_BATCH)
+        return Finding(
+            False, f"{called} takes one point and no batch of them: {message}", ANY_BATCH
+        )
     some = torch.ones(5, 2 * target.dim + 1, dtype=torch.float64)
     fitting = [d for d in range(1, some.shape[1] + 1) if _shape_of(f, some[:, :d]) == (5,)]
     if len(fitting) == 1:
         what = f"{called} takes points of {fitting[0]} coordinates, and dim is {target.dim}"
         return Finding(False, what, "let dim be the number of coordinates that it reads")
-    what, remedy = f"{called} raises {said}", "mend what the message names"
-    return Finding(False, what, f"write `def {called}(self, x):`" if _arity(said) else remedy)
+    what, remedy = f"{called} raises {message}", "mend what the message names"
+    return Finding(False, what, f"write `def {called}(self, x):`" if _arity(message) else remedy)
 
 
-def _arity(said: str) -> bool:
-    return "takes 1 positional argument but 2 were given" in said
+def _arity(message: str) -> bool:
+    return "takes 1 positional argument but 2 were given" in message
 
 
 def _known(called: str, error: Exception) -> Finding | None:
-    """The mistake behind an exception, where it is told by what PyTorch says, or from where."""
-    said = " ".join(str(error).split())
+    """The mistake behind an exception, by what PyTorch says, or by the file that raised it."""
+    message = " ".join(str(error).split())
     where = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
     if any("numpy" in name.replace("\\", "/").split("/") for name in where):
-        return Finding(False, f"{called} computes in NumPy: {said}", IN_PYTORCH)
-    for pieces, mistake, remedy in SAID:
-        if any(piece in said for piece in pieces):
-            return Finding(False, f"{called} {mistake}: {said}", remedy)
+        return Finding(False, f"{called} computes in NumPy: {message}", IN_PYTORCH)
+    for pieces, mistake, remedy in MISTAKES:
+        if any(piece in message for piece in pieces):
+            return Finding(False, f"{called} {mistake}: {message}", remedy)
     return None
 
 
@@ -129,19 +131,19 @@ def shapes(target: Target, f: Function, called: str) -> Iterator[Finding]:
     for shape in ((5,), (2, 3), ()):
         x = points(target, *shape)
         try:
-            found = tuple(f(x).shape)
+            returned = tuple(f(x).shape)
         except Exception as error:
-            said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            what = f"{called} fails at x of shape {tuple(x.shape)}: {said}"
+            message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            what = f"{called} fails at x of shape {tuple(x.shape)}: {message}"
             yield _known(called, error) or Finding(False, what, ANY_BATCH)
             return
         remedy = ONE_A_POINT
-        what = f"{called} at x of shape {(*shape, d)} has shape {found}, not {shape}"
-        if shape and found == ():
+        what = f"{called} at x of shape {(*shape, d)} has shape {returned}, not {shape}"
+        if shape and returned == ():
             what = f"{called} sums over the batch: at x of shape {(*shape, d)} it is one number"
-        elif found != (*shape, 1) and found != (*shape, d):
+        elif returned != (*shape, 1) and returned != (*shape, d):
             remedy = ANY_BATCH
-        yield expect(found == shape, f"{called} maps {(*shape, d)} to {shape}", what, remedy)
+        yield expect(returned == shape, f"{called} maps {(*shape, d)} to {shape}", what, remedy)
     for dtype in (torch.float32, torch.float64):
         x = points(target, 4).to(dtype)
         try:

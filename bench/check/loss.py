@@ -13,7 +13,7 @@ import scipy.stats
 import torch
 from torch import Generator, Tensor
 
-from tiltbench.check.findings import RARE, Finding, Kept, expect, said, until_broken
+from tiltbench.check.findings import RARE, Finding, Snapshot, expect, format_estimate, until_broken
 from tiltbench.estimators import average
 from tiltbench.run.meter import Meter
 from tiltbench.samplers.diffusion import Diffusion
@@ -51,14 +51,14 @@ class Displaced(Control):
         return best + self.theta * (0.5 + torch.sin(x))
 
 
-class Ends(torch.nn.Module):
+class EndScore(torch.nn.Module):
     """The corrector, exact on a memoryless base: the score of its end."""
 
     def forward(self, x: Tensor) -> Tensor:
         return BASE.score(x, BASE.steps)
 
 
-class Ahead(torch.nn.Module):
+class FlowOfTarget(torch.nn.Module):
     """The flow, exact: log E_base[exp r(X_1) | X_t = x] - log Z of a linear r."""
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class Ahead(torch.nn.Module):
 
 def displaced(theta: float) -> Model:
     """The displaced control, with log Z, the corrector and the flow exact."""
-    model = Model(Displaced(theta), Ends(), flow=Ahead())
+    model = Model(Displaced(theta), EndScore(), flow=FlowOfTarget())
     with torch.no_grad():
         model.log_Z.fill_(LOG_Z)
     return model
@@ -91,7 +91,7 @@ def check(sampler: Diffusion) -> list[Finding]:
         _batch(sampler, displaced(0.0), Meter(ENOUGH), 0)
     except Unsupported as error:
         return [Finding(True, f"its optimum was not tried: {error}")]
-    except Exception:  # told by the first step below
+    except Exception:  # the first step below reports it
         pass
     return until_broken(
         [
@@ -102,23 +102,23 @@ def check(sampler: Diffusion) -> list[Finding]:
 
 
 def _batch(sampler: Diffusion, model: Model, meter: Meter, seed: int) -> Batch:
-    made = Diffusion(sampler.loss, paths=PATHS)
-    return made.batch(_problem(meter), model, 0.5, Generator().manual_seed(seed))
+    standard = Diffusion(sampler.loss, paths=PATHS)
+    return standard.batch(_problem(meter), model, 0.5, Generator().manual_seed(seed))
 
 
 def _functions(sampler: Diffusion) -> Iterator[Finding]:
     model, meter = displaced(0.3), Meter(ENOUGH)
-    lent: list[Kept] = []
+    snapshots: list[Snapshot] = []
 
     def label(problem: Problem, model: Model, path: Path, share: float, g: Generator) -> Batch:
-        lent.append(Kept(*(v for v in vars(path).values() if isinstance(v, Tensor))))
+        snapshots.append(Snapshot(*(v for v in vars(path).values() if isinstance(v, Tensor))))
         return sampler.loss.label(problem, model, path, share, g)
 
     watched = replace(sampler, loss=sampler.loss._replace(label=label))
     batch = _batch(watched, model, meter, 0)
     mend = "make new tensors: no += and no functions that end in _"
     yield expect(
-        not any(kept.changed for kept in lent),
+        not any(snapshot.changed for snapshot in snapshots),
         "label leaves the path as it is",
         "label changes the path in place, and with it the draws",
         mend,
@@ -132,10 +132,10 @@ def _functions(sampler: Diffusion) -> Iterator[Finding]:
         f"label hands over {', '.join(attached)} with a graph, or no tensor",
         "return a dict of detached tensors, or state through_path=True",
     )
-    before, kept = meter.spent, Kept(*batch.values())
+    before, snapshot = meter.spent, Snapshot(*batch.values())
     values = [sampler.loss.value(model, BASE, batch, Generator().manual_seed(s)) for s in (1, 1)]
     yield expect(
-        not kept.changed,
+        not snapshot.changed,
         "value leaves the batch as it is",
         "value changes the batch in place, which is used again",
         mend,
@@ -169,14 +169,14 @@ def _functions(sampler: Diffusion) -> Iterator[Finding]:
 
 def _slopes(sampler: Diffusion, theta: float, batches: int) -> Estimate:
     """d loss / d theta, by independent batches."""
-    model, found = displaced(theta), []
+    model, slopes = displaced(theta), []
     for seed in range(batches):
         batch = _batch(sampler, model, Meter(ENOUGH), seed)
         source = Generator().manual_seed(1000 + seed)
         value = sampler.loss.value(model, BASE, batch, source)
         (slope,) = torch.autograd.grad(value, list(model.network.parameters()), allow_unused=True)
-        found.append(torch.zeros(()) if slope is None else slope)
-    return average(torch.stack(found))
+        slopes.append(torch.zeros(()) if slope is None else slope)
+    return average(torch.stack(slopes))
 
 
 def _optimum(sampler: Diffusion) -> Iterator[Finding]:
@@ -186,9 +186,11 @@ def _optimum(sampler: Diffusion) -> Iterator[Finding]:
             break
     yield expect(
         right.value > 5 * right.se and -left.value > 5 * left.se,
-        f"beside the optimum its slope points back: {said(left)} and {said(right)}",
-        f"beside the optimum its slope is {said(left)} on one side and {said(right)} on the "
-        "other: it does not draw the control to the optimum of r = c . x",
+        f"beside the optimum its slope points back: {format_estimate(left)} and "
+        f"{format_estimate(right)}",
+        f"beside the optimum its slope is {format_estimate(left)} on one side and "
+        f"{format_estimate(right)} on the other: it does not draw the control to the optimum "
+        "of r = c . x",
         "a loss must be least at the control whose weights all agree",
     )
     at = _slopes(sampler, 0.0, batches)
@@ -196,8 +198,8 @@ def _optimum(sampler: Diffusion) -> Iterator[Finding]:
     allowed = _rare(at) * at.se + 0.04 * (right.value - left.value)
     yield expect(
         abs(at.value) < allowed,
-        f"at the optimum its slope is {said(at)} for 0",
-        f"at the optimum its slope is {said(at)}, not 0",
+        f"at the optimum its slope is {format_estimate(at)} for 0",
+        f"at the optimum its slope is {format_estimate(at)}, not 0",
         "the least value is beside the optimum: compare signs, weights and the time grid",
     )
 

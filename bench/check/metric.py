@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from tiltbench.check.findings import Finding, Kept, agrees, expect, until_broken
+from tiltbench.check.findings import Finding, Snapshot, agrees, expect, until_broken
 from tiltbench.metric import KINDS, Metric, Outcome
 from tiltbench.plan.spec import build_target, parse
 from tiltbench.samplers.sampler import Draws
@@ -48,9 +48,9 @@ def check(metric: Metric) -> list[Finding]:
 
 def _target(metric: Metric) -> Target | None:
     """None where no target has it, or where only a run could measure what it needs."""
-    made = [build_target(parse(name)) for name in TARGETS]
+    targets = [build_target(parse(name)) for name in TARGETS]
     ours = metric._replace(needs=frozenset(metric.needs) & {*COMPARED, *KINDS})
-    fit = [t for t in made if known(ours, t, t.truth())]
+    fit = [t for t in targets if known(ours, t, t.truth())]
     probes = {need for need in metric.needs if need.startswith("probe.")}
     return fit[0] if fit and not probes else None
 
@@ -109,23 +109,23 @@ def _value(metric: Metric, target: Target | None) -> Iterator[Finding]:
         return
     outcome = _outcome(target, _draws(target, 1), 0.01)
     lent = (outcome.draws.x, outcome.draws.log_w, outcome.log_w_reverse)
-    kept = Kept(*(tensor for tensor in lent if tensor is not None))
-    made: Any = _of(metric, target, outcome)
-    right = isinstance(made, tuple) and len(made) == 3
+    snapshot = Snapshot(*(tensor for tensor in lent if tensor is not None))
+    score: Any = _of(metric, target, outcome)
+    right = isinstance(score, tuple) and len(score) == 3
     yield expect(
-        right and all(isinstance(v, int | float) for v in made) and math.isfinite(made[0]),
-        f"on {target.name} exact draws score {made[0]:.3g}" if right else "",
-        f"fn returns {made!r} for exact draws of {target.name}",
+        right and all(isinstance(v, int | float) for v in score) and math.isfinite(score[0]),
+        f"on {target.name} exact draws score {score[0]:.3g}" if right else "",
+        f"fn returns {score!r} for exact draws of {target.name}",
         "return Estimate(value, error, n), plain numbers; raise Unknown where there is none",
     )
     yield expect(
-        made[2] > 0 and not made[1] < 0,
-        f"from {made[2]} points, with error {made[1]:.2g}",
-        f"it says error {made[1]} from {made[2]} points",
+        score[2] > 0 and not score[1] < 0,
+        f"from {score[2]} points, with error {score[1]:.2g}",
+        f"it says error {score[1]} from {score[2]} points",
         "state the standard error (nan where it has none) and the number of points",
     )
     yield expect(
-        not kept.changed,
+        not snapshot.changed,
         "it leaves the draws as they are",
         "it changes the draws in place, for every metric after it",
         "make new tensors: no += and no functions that end in _",
@@ -165,11 +165,11 @@ def _perfect(metric: Metric, target: Target | None) -> Iterator[Finding]:
             'state perfect as "0", "1" or ""',
         )
         return
-    made = _of(metric, target, _outcome(target, _draws(target, 1), 0.01))
+    score = _of(metric, target, _outcome(target, _draws(target, 1), 0.01))
     yield expect(
-        abs(made.value - float(metric.perfect)) < CLOSE,
-        f"weights that all agree score {made.value:.3g}",
-        f"weights that all agree score {made.value:.3g}, and it says {metric.perfect}",
+        abs(score.value - float(metric.perfect)) < CLOSE,
+        f"weights that all agree score {score.value:.3g}",
+        f"weights that all agree score {score.value:.3g}, and it says {metric.perfect}",
         "compare with truth.log_Z, or state the perfect value",
     )
 
@@ -181,11 +181,11 @@ def _wrong(metric: Metric, target: Target | None) -> Iterator[Finding]:
     x = _draws(target, 1)
     right = _distance(metric, _of(metric, target, _outcome(target, x, 0.01)).value)
     laws = {"moved": x + 2 * target.scale, "wider": 3 * x, "at one point": x[:1] + 0 * x}
-    found = {}
+    distances = {}
     for name, y in laws.items():
-        made = _of(metric, target, _outcome(target, y, 2.0, 1.0))
-        found[name] = _distance(metric, made.value)
-    name, worst = max(found.items(), key=lambda item: item[1])
+        score = _of(metric, target, _outcome(target, y, 2.0, 1.0))
+        distances[name] = _distance(metric, score.value)
+    name, worst = max(distances.items(), key=lambda item: item[1])
     yield expect(
         worst > right + 1e-6,
         f"wrong draws ({name}) score worse than exact ones",

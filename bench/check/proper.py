@@ -120,25 +120,25 @@ def _is_density(log_f: Function, target: Target, u: Tensor, near: Tensor, rays: 
 
 def _directions(target: Target, log_f: Function) -> list[Tensor]:
     """Along the axes, where they are few, and where the gradient never changes."""
-    d, found = target.dim, []
+    d, directions = target.dim, []
     if d <= AXES and target.rank == d:
-        found += list(torch.eye(d, dtype=torch.float64))
+        directions += list(torch.eye(d, dtype=torch.float64))
     if d > MOST:
-        return found
+        return directions
     g = Generator().manual_seed(37)
     x = torch.randn(2 * d + 8, d, generator=g, dtype=torch.float64)
     slopes = target.project(gradient(log_f, target.scale * target.project(x)))
     slopes = slopes[slopes.isfinite().all(-1)]
     if len(slopes) < d + 2:
-        return found
+        return directions
     left = torch.linalg.svd(slopes - slopes.mean(0), full_matrices=True)
     size = left.S
     for i in range(d):
         if size[i] <= 1e-9 * max(float(size[0]), 1e-300):
             v = target.project(left.Vh[i])
-            if v.norm() > 0.5 and len(found) < 2 * AXES:
-                found.append(v / v.norm())
-    return found
+            if v.norm() > 0.5 and len(directions) < 2 * AXES:
+                directions.append(v / v.norm())
+    return directions
 
 
 def _named(u: Tensor) -> str:

@@ -11,7 +11,14 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from tiltbench.check.findings import Finding, agrees, expect, is_frozen, said, until_broken
+from tiltbench.check.findings import (
+    Finding,
+    agrees,
+    expect,
+    format_estimate,
+    is_frozen,
+    until_broken,
+)
 from tiltbench.estimators import average, bar
 from tiltbench.plan.spec import build_sampler, spec
 from tiltbench.run.meter import BudgetExceeded, Meter
@@ -43,7 +50,7 @@ class Trial:
     """One short run on the Gaussian target."""
 
     problem: Problem  # metered by `meter`, for training
-    allowance: Cost
+    budget: Cost
     meter: Meter
     state: Any
     ended: bool  # by its own `done`
@@ -112,37 +119,37 @@ def _prices(sampler: Sampler[Any]) -> Iterator[Finding]:
         )
 
 
-def _run(sampler: Sampler[Any], allowance: Cost, seed: int = 1) -> Trial:
+def _run(sampler: Sampler[Any], budget: Cost, seed: int = 1) -> Trial:
     g = Generator().manual_seed(seed)
-    meter = Meter(allowance)
+    meter = Meter(budget)
     problem = pose(TARGET, sampler.reference, meter.watch)
-    state = sampler.init(problem, allowance, g)
+    state = sampler.init(problem, budget, g)
     idle = 0
     while not sampler.done(state):
         before = meter.spent
         try:
             state = sampler.step(problem, state, g)
         except BudgetExceeded:
-            return Trial(problem, allowance, meter, state, False)
+            return Trial(problem, budget, meter, state, False)
         idle = idle + 1 if meter.spent == before else 0
         if idle == IDLE:
             raise Stuck(f"{IDLE} steps in a row spent nothing and `done` says False")
-    return Trial(problem, allowance, meter, state, True)
+    return Trial(problem, budget, meter, state, True)
 
 
 def _training(sampler: Sampler[Any], trials: list[Trial]) -> Iterator[Finding]:
     first = _run(sampler, FEW)
     if not first.ended and first.meter.spent.share(FEW) <= 0.5:  # one step of it takes more
         first = _run(sampler, POINTS)
-    trials += [first, _run(sampler, first.allowance)]
-    allowance = first.allowance
+    trials += [first, _run(sampler, first.budget)]
+    budget = first.budget
     spent = [trial.meter.spent for trial in trials]
     how = "until it was done" if trials[0].ended else "until the budget was spent"
     yield expect(
-        spent[0].share(allowance) > 0.5 or trials[0].ended,
-        f"ran {how}: {tuple(spent[0])} of {tuple(allowance)} (values, gradients)",
-        f"stopped at {tuple(spent[0])} of {tuple(allowance)} (values, gradients)",
-        "plan in `init` from the allowance, in smaller steps",
+        spent[0].share(budget) > 0.5 or trials[0].ended,
+        f"ran {how}: {tuple(spent[0])} of {tuple(budget)} (values, gradients)",
+        f"stopped at {tuple(spent[0])} of {tuple(budget)} (values, gradients)",
+        "plan in `init` from the budget, in smaller steps",
     )
     yield expect(
         spent[0] == spent[1],
@@ -201,19 +208,19 @@ def _draws(sampler: Sampler[Any], trials: list[Trial]) -> Iterator[Finding]:
         f"with {int(log_w.isnan().sum())} NaN",
         "accumulate log-weights in float64, (n,)",
     )
-    yield from _weights(*_pooled(sampler, trials[0].allowance, x, log_w, group))
+    yield from _weights(*_pooled(sampler, trials[0].budget, x, log_w, group))
     trials[0].log_w = log_w
 
 
 def _pooled(
-    sampler: Sampler[Any], allowance: Cost, x: Tensor, log_w: Tensor, group: Tensor
+    sampler: Sampler[Any], budget: Cost, x: Tensor, log_w: Tensor, group: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same draws with those of further runs, where those of one judge too little."""
     for seed in range(20, 20 + MORE):
-        found = average(torch.exp(log_w - _log_Z()), group)
-        if found.n >= GROUPS and found.se < PRECISE:
+        mean = average(torch.exp(log_w - _log_Z()), group)
+        if mean.n >= GROUPS and mean.se < PRECISE:
             break
-        draws, _ = _draw(sampler, _run(sampler, allowance, seed), seed)
+        draws, _ = _draw(sampler, _run(sampler, budget, seed), seed)
         other = draws.group if draws.group is not None else torch.arange(len(draws.x))
         assert draws.log_w is not None
         x, log_w = torch.cat([x, draws.x]), torch.cat([log_w, draws.log_w])
@@ -224,11 +231,11 @@ def _pooled(
 def _weights(x: Tensor, log_w: Tensor, group: Tensor) -> Iterator[Finding]:
     """E[exp(log_w) f(x)] = Z E_p*[f] for f = 1, x_0 and |x|^2, the last two centred."""
     w = torch.exp(log_w - _log_Z())
-    found = average(w, group)
+    mean = average(w, group)
     yield expect(
-        math.isnan(found.se) or agrees(found, 1.0),  # one group: no error to judge by
-        f"E[exp log_w] / Z is {said(found)} for 1",
-        f"E[exp log_w] / Z is {said(found)} on a Gaussian, not 1",
+        math.isnan(mean.se) or agrees(mean, 1.0),  # one group: no error to judge by
+        f"E[exp log_w] / Z is {format_estimate(mean)} for 1",
+        f"E[exp log_w] / Z is {format_estimate(mean)} on a Gaussian, not 1",
         "log_w must be r(x) - log of the path's density ratio to the base, constants included",
     )
     square = TARGET.dim * (TARGET.mean**2 + TARGET.std**2)
@@ -237,12 +244,12 @@ def _weights(x: Tensor, log_w: Tensor, group: Tensor) -> Iterator[Finding]:
         "|x|^2": x.double().square().sum(-1) / square - 1,
     }
     for name, centred in functions.items():
-        found = average(w * centred, group)
+        mean = average(w * centred, group)
         yield expect(
-            math.isnan(found.se) or agrees(found, 0.0),
-            f"the weighted mean of {name} is off by {said(found)}, relative to its size",
-            f"the weighted mean of {name} is off by {said(found)} on a Gaussian, relative to its "
-            "size",
+            math.isnan(mean.se) or agrees(mean, 0.0),
+            f"the weighted mean of {name} is off by {format_estimate(mean)}, relative to its size",
+            f"the weighted mean of {name} is off by {format_estimate(mean)} on a Gaussian, "
+            "relative to its size",
             "each log_w must belong to the x beside it: no scaling, sorting or moving afterwards",
         )
 
@@ -250,11 +257,11 @@ def _weights(x: Tensor, log_w: Tensor, group: Tensor) -> Iterator[Finding]:
 def _moments(x: Tensor, group: Tensor) -> Iterator[Finding]:
     """Draws without weights must follow the target themselves."""
     for power, truth in ((1, TARGET.mean), (2, TARGET.mean**2 + TARGET.std**2)):
-        found = average(x[:, 0] ** power, group)
+        mean = average(x[:, 0] ** power, group)
         yield expect(
-            agrees(found, truth),
-            f"E x_0^{power} is {said(found)} for {truth:.4g}",
-            f"E x_0^{power} is {said(found)} on a Gaussian, not {truth:.4g}",
+            agrees(mean, truth),
+            f"E x_0^{power} is {format_estimate(mean)} for {truth:.4g}",
+            f"E x_0^{power} is {format_estimate(mean)} on a Gaussian, not {truth:.4g}",
             "draws without weights must follow the target: check acceptance and warm-up, and that "
             "`group` tells dependent draws",
         )
@@ -276,11 +283,12 @@ def _reverse(sampler: Sampler[Any], trials: list[Trial]) -> Iterator[Finding]:
     )
     if trials[0].log_w is None:
         return
-    found = bar(trials[0].log_w, log_w)  # E[exp -log_w] alone has too heavy a tail to judge by
+    log_Z = bar(trials[0].log_w, log_w)  # E[exp -log_w] alone has too heavy a tail to judge by
     yield expect(
-        agrees(found, _log_Z()),
-        f"log Z between draws and reverse paths is {said(found)} for {_log_Z():.4g}",
-        f"log Z between draws and reverse paths is {said(found)} on a Gaussian, not {_log_Z():.4g}",
+        agrees(log_Z, _log_Z()),
+        f"log Z between draws and reverse paths is {format_estimate(log_Z)} for {_log_Z():.4g}",
+        f"log Z between draws and reverse paths is {format_estimate(log_Z)} on a Gaussian, "
+        f"not {_log_Z():.4g}",
         "reverse must weigh paths as draw does: E[exp(-log_w)] = 1/Z over paths that end at x ~ p*",
     )
 

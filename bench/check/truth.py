@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from tiltbench.check.findings import Finding, Kept, agrees, expect, said
+from tiltbench.check.findings import Finding, Snapshot, agrees, expect, format_estimate
 from tiltbench.check.symmetries import Function
 from tiltbench.estimators import average, bar
 from tiltbench.samplers.weights import Estimate
@@ -102,9 +102,9 @@ def _left_alone(target: Target, truth: Truth) -> Iterator[Finding]:
         functions["noised_score"] = lambda x: score(x, one, 0 * one)
     for name, f in functions.items():
         x = target.scale * target.project(draw())
-        kept = Kept(x)
+        snapshot = Snapshot(x)
         f(x)
-        if kept.changed:
+        if snapshot.changed:
             what = f"{name} changes the draws in place, for everything after it"
             yield Finding(False, what, "make new tensors: no += and no functions that end in _")
 
@@ -154,25 +154,25 @@ def _stein(target: Target, log_f: Function, x: Tensor) -> Iterator[Finding]:
         yield Finding(True, "Stein's identity was not tried: the density has an edge")
         return
     g = gradient(log_f, x)
-    found = average((x * g).sum(-1))
+    mean = average((x * g).sum(-1))
     yield expect(
-        agrees(found, -target.rank),
-        f"draws and density agree: E[x . grad log p] = {said(found)} for -{target.rank}",
-        f"draws and density disagree: E[x . grad log p] = {said(found)} over exact draws, "
-        f"not -{target.rank}",
+        agrees(mean, -target.rank),
+        f"draws and density agree: E[x . grad log p] = {format_estimate(mean)} for -{target.rank}",
+        f"draws and density disagree: E[x . grad log p] = {format_estimate(mean)} "
+        f"over exact draws, not -{target.rank}",
         "one of the two is of another law: compare widths and constants",
     )
-    found = max((average(column) for column in g.T), key=lambda e: abs(e.value) / (e.se or 1))
+    mean = max((average(column) for column in g.T), key=lambda e: abs(e.value) / (e.se or 1))
     yield expect(
-        agrees(found, 0.0),
+        agrees(mean, 0.0),
         "the gradient of log p has mean 0 over the draws",
-        f"a coordinate of grad log p has mean {said(found)} over exact draws, not 0",
+        f"a coordinate of grad log p has mean {format_estimate(mean)} over exact draws, not 0",
         "one of the two is of another law: compare places and weights",
     )
 
 
 def _scale(target: Target, x: Tensor) -> Finding:
-    """Of heavy tails nothing is said: where single draws carry the mean square, it has no value."""
+    """Not of heavy tails: where single draws carry the mean square, it has no value."""
     square = x.square().sum(-1)
     rms = float((square.mean() / target.rank).sqrt())
     share = float(square.max() / square.sum())
@@ -189,12 +189,13 @@ def _scale(target: Target, x: Tensor) -> Finding:
 
 
 def _observables(truth: Truth, x: Tensor) -> Iterator[Finding]:
-    for name, (f, mean, sd, se) in truth.observables.items():
-        found = average(f(x))
+    for name, (f, stated, sd, se) in truth.observables.items():
+        mean = average(f(x))
         yield expect(
-            f(x).shape == (len(x),) and agrees(found, mean, se),
-            f"observable {name}: {said(found)} for {mean:.5g}",
-            f"observable {name} is {said(found)} over exact draws, the truth says {mean:.5g}",
+            f(x).shape == (len(x),) and agrees(mean, stated, se),
+            f"observable {name}: {format_estimate(mean)} for {stated:.5g}",
+            f"observable {name} is {format_estimate(mean)} over exact draws, "
+            f"the truth says {stated:.5g}",
             "let f map (B, D) to (B,) and state its exact mean",
         )
         spread = float(f(x).std())
@@ -229,25 +230,26 @@ def _cells(truth: Truth, x: Tensor) -> Iterator[Finding]:
     )
 
 
-def _log_Z(truth: Truth, found: Estimate) -> Finding:
+def _log_Z(truth: Truth, estimate: Estimate) -> Finding:
     assert truth.log_Z is not None
-    if not found.se < 0.5:
+    if not estimate.se < 0.5:
         return Finding(True, "log Z was not compared: no simple proposal reaches the target")
-    hint, remedy = _likeness(truth.log_Z, found)
+    hint, remedy = _likeness(truth.log_Z, estimate)
     return expect(
-        agrees(found, truth.log_Z, truth.log_Z_se),
-        f"log Z is {truth.log_Z:.6g}, estimated {said(found)}",
-        f"log Z is {said(found)} by estimation, the truth says {truth.log_Z:.6g}{hint}",
+        agrees(estimate, truth.log_Z, truth.log_Z_se),
+        f"log Z is {truth.log_Z:.6g}, estimated {format_estimate(estimate)}",
+        f"log Z is {format_estimate(estimate)} by estimation, "
+        f"the truth says {truth.log_Z:.6g}{hint}",
         remedy,
     )
 
 
-def _likeness(stated: float, found: Estimate) -> tuple[str, str]:
+def _likeness(stated: float, estimate: Estimate) -> tuple[str, str]:
     """What a wrong log Z looks like, and the remedy."""
     remedy = "state the log of the integral of exp(log_rho), or of E_base exp r, constants included"
-    if agrees(found, -stated):
+    if agrees(estimate, -stated):
         return ", which is the log of 1/Z, the normalising constant", f"turn the sign: {remedy}"
-    if stated > 0 and agrees(found, math.log(stated)):
+    if stated > 0 and agrees(estimate, math.log(stated)):
         return ", which is Z itself", f"take its logarithm: {remedy}"
     if stated == 0:
         return ", as if exp(log_rho) were normalised", remedy
@@ -260,7 +262,7 @@ def _estimate(log_f: Function, x: Tensor) -> Estimate:
     (fit, held), dim = x.chunk(2), x.shape[-1]
     root = torch.linalg.cholesky(torch.cov(fit.T).reshape(dim, -1))
     width = (4 / ((dim + 2) * 400)) ** (1 / (dim + 4))
-    found = []
+    estimates = []
     for centre, spread in ((fit.mean(0, keepdim=True), 1.0), (fit[:400], width), (fit[:400], 0.1)):
         factor = spread * root
         g = Generator().manual_seed(11)
@@ -269,8 +271,8 @@ def _estimate(log_f: Function, x: Tensor) -> Estimate:
         sides = [log_f(s) - _log_kernel(s, centre, factor) for s in (proposed, held)]
         with warnings.catch_warnings():  # of sides that do not meet: their error bar says so
             warnings.simplefilter("ignore")
-            found.append(bar(*sides))
-    return min(found, key=lambda e: e.se if e.se == e.se else math.inf)
+            estimates.append(bar(*sides))
+    return min(estimates, key=lambda e: e.se if e.se == e.se else math.inf)
 
 
 def _on_subspace(target: Target, log_f: Function, x: Tensor) -> tuple[Function, Tensor]:
@@ -308,12 +310,12 @@ def against_gaussians(target: Target) -> Iterator[Finding]:
     w = average((log_w - log_w.max()).exp())
     if not 0 < w.se < 0.05 * w.value:
         return
-    found = Estimate(math.log(w.value) + float(log_w.max()), w.se / w.value, w.n)
-    hint, remedy = _likeness(truth.log_Z, found)
+    estimate = Estimate(math.log(w.value) + float(log_w.max()), w.se / w.value, w.n)
+    hint, remedy = _likeness(truth.log_Z, estimate)
     yield expect(
-        agrees(found, truth.log_Z, truth.log_Z_se),
-        f"log Z from Gaussians around 0 is {said(found)} for {truth.log_Z:.6g}",
-        f"log Z is {said(found)} by estimation from Gaussians around 0, "
+        agrees(estimate, truth.log_Z, truth.log_Z_se),
+        f"log Z from Gaussians around 0 is {format_estimate(estimate)} for {truth.log_Z:.6g}",
+        f"log Z is {format_estimate(estimate)} by estimation from Gaussians around 0, "
         f"the truth says {truth.log_Z:.6g}{hint}",
         f"{remedy}; if it is right, draws miss a part of the density, or scale is not the rms "
         "coordinate",
@@ -367,12 +369,12 @@ def along(target: Target) -> Iterator[Finding]:
     x1 = target.base.end((N, target.dim), g, torch.float64)
     for signal, noise, strength in ((1.0, 0.0, 0.0), (1.0, 0.0, 1.0), (0.6, 0.5, 0.5)):
         xi = torch.randn(x1.shape, generator=g, dtype=x1.dtype)
-        found = _log_mean_exp(strength * target.reward(signal * x1 + noise * xi))
+        estimate = _log_mean_exp(strength * target.reward(signal * x1 + noise * xi))
         known = log_Z_along(signal, noise, strength)
-        place = f"log_Z_along({signal:g}, {noise:g}, {strength:g})"
+        term = f"log_Z_along({signal:g}, {noise:g}, {strength:g})"
         yield expect(
-            agrees(found, known),
-            f"{place} is {known:.6g}, estimated {said(found)}",
-            f"{place} is {said(found)} by estimation, the truth says {known:.6g}",
+            agrees(estimate, known),
+            f"{term} is {known:.6g}, estimated {format_estimate(estimate)}",
+            f"{term} is {format_estimate(estimate)} by estimation, the truth says {known:.6g}",
             "it is log E exp(strength r(signal X + noise xi)), X a draw of the base",
         )

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from tiltbench.cli.arguments import RESULTS, whole
 from tiltbench.cli.options import Typed, option
-from tiltbench.cli.words import RESULTS, whole
 from tiltbench.plan.errors import Refused
 from tiltbench.records.command import command
 
 if TYPE_CHECKING:
     from tiltbench.targets.bases.pretrained import Pretrained
 
-SHOWN, DRAWN = 200, 1438  # images on a sheet; drawn to be measured, as many as were trained on
+SHOWN, SAMPLED = 200, 1438  # images on a sheet; sampled to be measured, as many as were trained on
 
 
 def base(
@@ -60,9 +60,9 @@ def _classifier(kind: str, steps: int | None, out: Path, note: dict[str, Any]) -
 
     network = train_classifier(steps or CLASSIFIER_STEPS)
     right, sure = accuracy(network)
-    said = f"{right:.1%} of the images held out are classified rightly, confidence {sure:.3f}"
-    path = store(network, out, "digits_classifier", {**note, "held out": said})
-    return f"{said}\n{path}"
+    message = f"{right:.1%} of the images held out are classified rightly, confidence {sure:.3f}"
+    path = store(network, out, "digits_classifier", {**note, "held out": message})
+    return f"{message}\n{path}"
 
 
 def _field(kind: str, steps: int | None, out: Path, note: dict[str, Any]) -> str:
@@ -74,8 +74,8 @@ def _field(kind: str, steps: int | None, out: Path, note: dict[str, Any]) -> str
     chosen = {"flow": FLOW, "ddpm": DDPM}[kind]
     network = train_field(chosen, steps or FIELD_STEPS)
     doubt = doubt_of(network, chosen)
-    made = wrapped(chosen, network, doubt)
-    table, x = measured(made)
+    base = wrapped(chosen, network, doubt)
+    table, x = measured(base)
     shape = {"width": WIDTH, "blocks": BLOCKS}
     path = store(network, out, chosen.stored, {**note, **shape, "quality": table, "doubt": doubt})
     picture, page = path.with_suffix(".png"), path.with_suffix(".md")
@@ -103,7 +103,7 @@ def measured(base: Pretrained) -> tuple[str, Any]:
 
     g = torch.Generator().manual_seed(2)
     real, held_out = split(torch.empty(0, dtype=torch.float64))
-    still, shape = Uncontrolled(), (DRAWN, DIM)
+    still, shape = Uncontrolled(), (SAMPLED, DIM)
     with torch.no_grad():
         noisy = simulate(base, still, shape, g).x[-1]
     rows = {
@@ -120,10 +120,10 @@ def measured(base: Pretrained) -> tuple[str, Any]:
         "|---|---|---|---|---|",
     ]
     for name, x in rows.items():
-        found = quality(x)
-        near = "0 by definition" if x is held_out.x else f"{found.energy_distance:.4f}"
+        figures = quality(x)
+        near = "0 by definition" if x is held_out.x else f"{figures.energy_distance:.4f}"
         lines.append(
-            f"| {name} | {near} | {found.confidence:.3f} | "
-            f"{min(found.shares):.3f}, {max(found.shares):.3f} | {found.nearest:.2f} |"
+            f"| {name} | {near} | {figures.confidence:.3f} | "
+            f"{min(figures.shares):.3f}, {max(figures.shares):.3f} | {figures.nearest:.2f} |"
         )
     return "\n".join(lines), noisy

@@ -14,7 +14,7 @@ from typing import Any
 
 from tiltbench.cli.help import WIDEST, columns
 from tiltbench.cli.kinds import KINDS, registries
-from tiltbench.plan.budget import limits as allowed
+from tiltbench.plan.budget import limits as budget_limits
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import (
     PARTS,
@@ -37,14 +37,14 @@ def describe(text: str, width: int) -> str:
     if text in suite_names() or text.endswith(".toml"):
         return _suite(text, width)
     asked = parse(text)
-    found = dict(_entries(asked["name"]))
-    if not found:
+    entries = dict(_entries(asked["name"]))
+    if not entries:
         every = [name for load in registries().values() for name in load().entries]
         raise UnknownName(
             f"nothing is called {text!r}{nearest(text, [*every, *suite_names(), *KINDS])} "
             f"`tiltbench list KIND` shows the names, KIND one of {', '.join(KINDS)}"
         )
-    pages = [_page(kind, entry, asked, width) for kind, entry in found.items()]
+    pages = [_page(kind, entry, asked, width) for kind, entry in entries.items()]
     return "\n\n".join(pages)
 
 
@@ -67,8 +67,8 @@ def _page(kind: str, entry: Entry, asked: Spec, width: int) -> str:
     head = f"{entry.name} ({kind})"
     parts = [head, *(_wrapped(text, width) for text in entry.docstrings())]
     if kind == "target":
-        made = build_target(asked)
-        parts += [_parameters(made, asked, width), _target(made, width)]
+        target = build_target(asked)
+        parts += [_parameters(target, asked, width), _target(target, width)]
     elif kind == "sampler":
         parts.append(_parameters(build_sampler(asked), asked, width))
     elif kind == "metric":
@@ -104,22 +104,22 @@ def _filled(text: str, width: int) -> str:
     )
 
 
-def _parameters(made: Any, asked: Spec, width: int) -> str:
+def _parameters(thing: Any, asked: Spec, width: int) -> str:
     """Every parameter with its type, its value here, and what its docstring says of it."""
-    holders = [made]
-    options = getattr(getattr(made, "loss", None), "options", None)
+    holders = [thing]
+    options = getattr(getattr(thing, "loss", None), "options", None)
     if options is not None:
         holders.insert(0, options)
-    values = spec(made)["params"] if hasattr(made, "name") else {}
+    values = spec(thing)["params"] if hasattr(thing, "name") else {}
     rows = []
     for key, value in values.items():
         holder = next(h for h in holders if key in {f.name for f in dataclasses.fields(h)})
         field = next(f for f in dataclasses.fields(holder) if f.name == key)
         kind = field.type if isinstance(field.type, str) else field.type.__name__
-        said = _meaning(type(holder), key)
+        meaning = _meaning(type(holder), key)
         if isinstance(value, dict):
-            said = f"{said} ({' or '.join(_choices(getattr(holder, key)))})".strip()
-        rows.append((f"{key}: {kind} = {written(value)}", said))
+            meaning = f"{meaning} ({' or '.join(_choices(getattr(holder, key)))})".strip()
+        rows.append((f"{key}: {kind} = {written(value)}", meaning))
     if not rows:
         return "It has no parameters."
     name = asked["name"]
@@ -169,33 +169,33 @@ def _comments(cls: type) -> dict[str, str]:
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
-    found = {}
+    comments = {}
     for node in tree.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             line = int(node.end_lineno or node.lineno)
-            said = [written_at[line]] if line in written_at else []
+            parts = [written_at[line]] if line in written_at else []
             while line + 1 in written_at and lines[line].lstrip().startswith("#"):
                 line += 1
-                said.append(written_at[line])
-            found[node.target.id] = " ".join(said)
-    return found
+                parts.append(written_at[line])
+            comments[node.target.id] = " ".join(parts)
+    return comments
 
 
-def _target(made: Any, width: int) -> str:
+def _target(target: Any, width: int) -> str:
     """Dimension, symmetries, and what is known of the truth."""
-    truth = made.truth()
-    rows = [("dimension", str(made.dim)), ("rms coordinate", f"{made.scale:g}, about")]
-    if made.particles:
-        n, d = made.particles
+    truth = target.truth()
+    rows = [("dimension", str(target.dim)), ("rms coordinate", f"{target.scale:g}, about")]
+    if target.particles:
+        n, d = target.particles
         rows.append(("particles", f"{n} in {d} dimensions, centre of mass at rest"))
-        if made.alike != (tuple(range(n)),):
-            rows.append(("alike", " ".join(map(str, made.alike)) or "none of them"))
-        if made.chiral:
-            rows.append(("mirror images", "are told apart"))
-    if made.lattice:
-        rows.append(("lattice", " x ".join(map(str, made.lattice)) + ", periodic"))
-    if hasattr(made, "base"):
-        rows.append(("base", type(made.base).__name__))
+        if target.alike != (tuple(range(n)),):
+            rows.append(("alike", " ".join(map(str, target.alike)) or "none of them"))
+        if target.chiral:
+            rows.append(("mirror images", "are different"))
+    if target.lattice:
+        rows.append(("lattice", " x ".join(map(str, target.lattice)) + ", periodic"))
+    if hasattr(target, "base"):
+        rows.append(("base", type(target.base).__name__))
     rows.append(("truth", truth.source))
     error = f" +- {truth.log_Z_se:.2g}" if truth.log_Z_se else ""
     rows.append(("log Z", "unknown" if truth.log_Z is None else f"{truth.log_Z:.6g}{error}"))
@@ -235,7 +235,7 @@ def _suite(name: str, width: int) -> str:
     suite = load_suite(name)
     limits = suite.limits
     plain = dataclasses.replace(suite.samplers[0], calls=None)
-    own = [
+    budgets = [
         (f"on {target.label}", suite.budget(target, plain).limits)
         for target in suite.targets
         if target.calls or target.flops or target.seconds
@@ -244,8 +244,8 @@ def _suite(name: str, width: int) -> str:
     base = (len(suite.beside_untrained().pairs) - len(suite.pairs)) * seeds
     beside = f", and {base:,} of the untrained base" if base else ""
     rows = [
-        ("training", allowed(suite.calls, suite.flops, suite.seconds)),
-        *own,
+        ("training", budget_limits(suite.calls, suite.flops, suite.seconds)),
+        *budgets,
         ("draws", f"{suite.draws:,} to score"),
         ("seeds", ", ".join(map(str, suite.seeds))),
         ("limits", f"{limits.seconds:g} s and {limits.megabytes:,} MB a cell"),
@@ -259,5 +259,5 @@ def _suite(name: str, width: int) -> str:
     if suite.tuned:
         rows.append(("tuned", f"{len(suite.tuned)} rows that `tiltbench tune` has chosen"))
     run = f"`tiltbench run --suite {name}` runs it, with --targets or --samplers a part of it."
-    said = _wrapped(suite.description, width)
-    return f"{suite.name} (suite)\n\n{said}\n\n{columns(rows, width)}\n\n{run}"
+    description = _wrapped(suite.description, width)
+    return f"{suite.name} (suite)\n\n{description}\n\n{columns(rows, width)}\n\n{run}"

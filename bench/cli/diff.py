@@ -38,10 +38,10 @@ def diff(
     from tiltbench.report.diff_sentences import sentences
 
     try:
-        found = compare(before, after, metrics)
+        comparison = compare(before, after, metrics)
     except FileNotFoundError as error:
         raise Refused(str(error)) from error
-    print(sentences(found, (str(before), str(after))))
+    print(sentences(comparison, (str(before), str(after))))
     if csv:
-        found.frame().to_csv(csv, index=False)
-    return 1 if found.worse else 0
+        comparison.frame().to_csv(csv, index=False)
+    return 1 if comparison.worse else 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from tiltbench.cli.arguments import RESULTS, chosen_device, natural, whole
 from tiltbench.cli.options import Device, Plugins, option, plugged
-from tiltbench.cli.words import RESULTS, chosen_device, natural, whole
 from tiltbench.plan.errors import Refused
 from tiltbench.records.command import command
 
@@ -43,18 +43,20 @@ def draw(
     from tiltbench.trained.reload import load
 
     with plugged(plugin):
-        found = chosen(run, RESULTS)
-        loaded = load(found.runs, found.record, chosen_device(device))
+        chosen_run = chosen(run, RESULTS)
+        loaded = load(chosen_run.runs, chosen_run.record, chosen_device(device))
         if loaded.warning:
             print(f"warning: {loaded.warning}", file=sys.stderr)
-        made = loaded.draw(draws, seed)
-    record, file = found.record, out or Path(f"{found.record.id}-draws.npz")
-    arrays, n, calls = draw_arrays(made), len(made.x), loaded.calls
+        sample = loaded.draw(draws, seed)
+    record, file = chosen_run.record, out or Path(f"{chosen_run.record.id}-draws.npz")
+    arrays, n, calls = draw_arrays(sample), len(sample.x), loaded.calls
     write_arrays(file, arrays)
     fewer = "" if n == draws else f" where {draws:,} were asked for: the run holds no more"
     print(f"{title(record)}: {n:,} draws{fewer}")
-    if made.log_w is not None:
-        print(f"log Z {log_mean_exp(made.log_w):.4g} by their weights, ess {ess(made.log_w):.1%}")
+    if sample.log_w is not None:
+        print(
+            f"log Z {log_mean_exp(sample.log_w):.4g} by their weights, ess {ess(sample.log_w):.1%}"
+        )
     print(f"{calls.values:,} values and {calls.grads:,} gradients of the target were called")
     shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in arrays.items())
     print(f"{file}: {shapes}")

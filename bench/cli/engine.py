@@ -7,8 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from tiltbench.cli.arguments import automatic, share
 from tiltbench.cli.options import Device, Names, Tf32, names, option
-from tiltbench.cli.words import automatic, share
 from tiltbench.engine.gpus import evenly, fitting, memory, picked, places, visible
 from tiltbench.plan.cell import Limits
 from tiltbench.plan.errors import Refused

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from tiltbench.cli.arguments import RESULTS
 from tiltbench.cli.folders import readable_folder
 from tiltbench.cli.options import Plugins, option, plugged
-from tiltbench.cli.words import RESULTS
 
 TRAINED = ".pt"
 
@@ -44,12 +44,12 @@ def _trained(run: str, file: Path, plugin: tuple[str, ...]) -> int:
     from tiltbench.trained.standalone import write
 
     with plugged(plugin):
-        found = chosen(run, RESULTS)
-        loaded = load(found.runs, found.record)
+        chosen_run = chosen(run, RESULTS)
+        loaded = load(chosen_run.runs, chosen_run.record)
         if loaded.warning:
             print(f"warning: {loaded.warning}", file=sys.stderr)
-        made = write(loaded, file)
-    print(f"{title(found.record)}: {made.tensors} tensors in {made.weights}")
-    how = "its function draw takes log rho" if made.guided else f"python {made.script} 1000"
-    print(f"{made.script} draws from them with torch alone: {how}")
+        exported = write(loaded, file)
+    print(f"{title(chosen_run.record)}: {exported.tensors} tensors in {exported.weights}")
+    how = "its function draw takes log rho" if exported.guided else f"python {exported.script} 1000"
+    print(f"{exported.script} draws from them with torch alone: {how}")
     return 0

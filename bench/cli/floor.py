@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+from tiltbench.cli.arguments import sizes
 from tiltbench.cli.options import Names, names, option
-from tiltbench.cli.words import sizes
 from tiltbench.plan.errors import BadSpec, Refused
 from tiltbench.plan.spec import build_target, parse, spec
 from tiltbench.targets.registry import TARGETS
@@ -47,10 +47,10 @@ def floor(
     old = json.loads(SHIPPED.read_text(encoding="utf-8"))["floors"] if SHIPPED.exists() else []
     specs = [spec(build_target(parse(text))) for text in called]
     with tempfile.TemporaryDirectory() as folder:
-        made = regenerate(specs, draws, Path(folder) / SHIPPED.name)
-    new = {key(row) for row in made}
-    write_floors(SHIPPED, [*(row for row in old if key(row) not in new), *made])
-    print(f"{len(made)} floors measured; {SHIPPED}")
+        measured = regenerate(specs, draws, Path(folder) / SHIPPED.name)
+    new = {key(row) for row in measured}
+    write_floors(SHIPPED, [*(row for row in old if key(row) not in new), *measured])
+    print(f"{len(measured)} floors measured; {SHIPPED}")
     return 0
 
 

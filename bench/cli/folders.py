@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from tiltbench.cli.arguments import RESULTS
 from tiltbench.cli.options import option
-from tiltbench.cli.words import RESULTS
 from tiltbench.plan.errors import Refused
 
 Results = Annotated[str, option("a suite that was run, or the folder of its results")]

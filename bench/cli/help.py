@@ -67,8 +67,8 @@ def _names(entry: HelpEntry) -> str:
 
 
 def _text(entry: HelpEntry) -> str:
-    said = _plain(entry.description)
-    return f"{said} (required)" if entry.required and entry.names else said
+    text = _plain(entry.description)
+    return f"{text} (required)" if entry.required and entry.names else text
 
 
 def _plain(text: Any) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from tiltbench.cli.arguments import RESULTS, natural, whole
 from tiltbench.cli.options import Plugins, option, plugged
 from tiltbench.cli.score import score_and_report
-from tiltbench.cli.words import RESULTS, natural, whole
 from tiltbench.engine.lock import alone
 from tiltbench.plan.errors import Refused
 

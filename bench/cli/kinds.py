@@ -33,8 +33,8 @@ def registries() -> Mapping[str, Callable[[], Registry]]:
         def load() -> Registry:
             from importlib import import_module
 
-            found: Registry = getattr(import_module(module), name)
-            return found
+            registry: Registry = getattr(import_module(module), name)
+            return registry
 
         return load
 

@@ -36,7 +36,9 @@ def list_(
             if what == "targets":
                 dims = {entry.name: entry.dim for entry in registry.entries.values()}
                 wide = max(map(len, dims.values()), default=0)
-                rows = {name: f"{dims[name] or '-':>{wide}}  {said}" for name, said in rows.items()}
+                rows = {
+                    name: f"{dims[name] or '-':>{wide}}  {shown}" for name, shown in rows.items()
+                }
                 left = max(map(len, rows), default=0)
                 print(f"{'':{left}}  {'dim':>{wide}}")
                 print(columns(sorted(rows.items()), width, indent=0, hang=wide + 2))

@@ -32,15 +32,15 @@ FIRST_LINE = re.compile(r'"""`tiltbench ([\w-]+)`: (.*?)(?:"""|\n\n)', re.S)
 def commands() -> Iterator[tuple[str, str, str]]:
     """(name, module, what it does) of every command; the files are read as text."""
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        found = FIRST_LINE.match(path.read_text(encoding="utf-8"))
-        if found:
-            yield found[1], path.stem, " ".join(found[2].split())
+        match = FIRST_LINE.match(path.read_text(encoding="utf-8"))
+        if match:
+            yield match[1], path.stem, " ".join(match[2].split())
 
 
 def app(asked: str = "") -> App:
     """Every command; the one that is asked for says in `--help` what its function's docstring says,
     the others are not imported."""
-    made = App(
+    application = App(
         name="tiltbench",
         help="Benchmark samplers of tilted densities at equal, enforced cost.",
         help_format="plaintext",
@@ -51,8 +51,8 @@ def app(asked: str = "") -> App:
     )
     for name, module, what in commands():
         short = {} if name == asked else {"help": what.rstrip(".")}
-        made.command(f"tiltbench.cli.{module}:{module}", name=name, **short)
-    return made
+        application.command(f"tiltbench.cli.{module}:{module}", name=name, **short)
+    return application
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,10 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except Exception as error:
-        said = _sentence(error, out)
-        if said is None:
+        message = _sentence(error, out)
+        if message is None:
             raise
-        print(f"tiltbench: {said}", file=sys.stderr)
+        print(f"tiltbench: {message}", file=sys.stderr)
         return 2
 
 

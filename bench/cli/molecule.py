@@ -40,13 +40,13 @@ def molecule(
         raise Refused(f"{system} cannot be read ({error}): name the System's XML file") from None
     chosen = name or path.name.split(".")[0].lower().replace("-", "_")
     try:
-        made, found = checked(text, positions(Path(coordinates)))
-        files = write(chosen, made, found, temperature, Path(out), command(typed))
+        built, topology = checked(text, positions(Path(coordinates)))
+        files = write(chosen, built, topology, temperature, Path(out), command(typed))
     except (Unconvertible, FileExistsError) as error:
         raise Refused(str(error)) from None
     for file in files:
         print(file)
-    hands = f"{len(found.centres)} hands and {len(found.trans)} trans amide bonds"
+    hands = f"{len(topology.centres)} hands and {len(topology.trans)} trans amide bonds"
     print(
         f"the support is cut to {hands} as in {coordinates}; {files[0].name} says how to change it"
     )

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
-from tiltbench.cli.words import listed
+from tiltbench.cli.arguments import listed
 
 Reader = Callable[[str, str], Any]  # of (what was typed, which option it was typed for)
 

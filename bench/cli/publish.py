@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from tiltbench.cli.arguments import RESULTS
 from tiltbench.cli.folders import results_folder
 from tiltbench.cli.options import option
-from tiltbench.cli.words import RESULTS
 from tiltbench.plan.errors import Refused
 
 
@@ -44,10 +44,10 @@ def publish(
     if site is not None:
         from tiltbench.report.site.build import site as write_site
 
-        made = write_site(RESULTS / "published", site)
+        published = write_site(RESULTS / "published", site)
         print(
-            f"suites: {made.suites}, methods: {made.methods}, targets: {made.targets}; open "
-            f"{site / 'index.html'}"
+            f"suites: {published.suites}, methods: {published.methods}, "
+            f"targets: {published.targets}; open {site / 'index.html'}"
         )
     return 0
 

@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from tiltbench.cli.arguments import RESULTS, Setting, automatic, natural, setting, whole
 from tiltbench.cli.options import Typed, option, repeated
-from tiltbench.cli.words import RESULTS, Setting, automatic, natural, setting, whole
 from tiltbench.plan.cell import Limits
 from tiltbench.plan.errors import Refused
 from tiltbench.plan.spec import build_target, parse, spec
@@ -63,28 +63,28 @@ def reference(
     from tiltbench.engine.local import jobs_for
     from tiltbench.reference.certify import Broken, conduct_all
 
-    made = [_density(target).certified_as for target in _set_targets(names, settings)]
-    chosen = [spec(target) for target in made]
-    efforts = [_effort(target, points, ladders) for target in made]
+    targets = [_density(target).certified_as for target in _set_targets(names, settings)]
+    chosen = [spec(target) for target in targets]
+    efforts = [_effort(target, points, ladders) for target in targets]
     folder = Path(out) if out else RESULTS / "references"
-    stores: list[Path | None] = [None] * len(made)
+    stores: list[Path | None] = [None] * len(targets)
     if not out:
-        stores = [_store(target, effort) for target, effort in zip(made, efforts, strict=True)]
+        stores = [_store(target, effort) for target, effort in zip(targets, efforts, strict=True)]
     at_once = jobs_for(jobs, "cpu", Limits())
     try:
-        found = conduct_all(chosen, efforts, stores, seed, folder, command(typed), at_once)
+        certificates = conduct_all(chosen, efforts, stores, seed, folder, command(typed), at_once)
     except Broken as error:  # too few points, or a log rho that raises
         raise Refused(f"no reference of {error}") from error
-    return 0 if all(verdict.passed for verdict in found) else 1
+    return 0 if all(certificate.passed for certificate in certificates) else 1
 
 
 def _density(target: dict[str, Any]) -> Density:
     from tiltbench.targets.target import Density
 
-    made = build_target(target)
-    if not isinstance(made, Density):
-        raise Refused(f"{made.name} is no density: references are made for densities only")
-    return made
+    built = build_target(target)
+    if not isinstance(built, Density):
+        raise Refused(f"{built.name} is no density: references are made for densities only")
+    return built
 
 
 def _effort(target: Density, points: int | None, ladders: int | None) -> Effort:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from tiltbench.cli.arguments import RESULTS
 from tiltbench.cli.folders import Results, readable_folder
 from tiltbench.cli.options import Plugins, option, plugged
-from tiltbench.cli.words import RESULTS
 
 if TYPE_CHECKING:
     from tiltbench.report.board import Board

@@ -12,10 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tiltbench.cli.engine import HERE, Where, engine
-from tiltbench.cli.options import FLAT, Names, Out, Plugins, Typed, names, option, plugged, repeated
-from tiltbench.cli.score import score_and_report
-from tiltbench.cli.words import (
+from tiltbench.cli.arguments import (
     RESULTS,
     Setting,
     chosen_device,
@@ -25,6 +22,9 @@ from tiltbench.cli.words import (
     setting,
     whole,
 )
+from tiltbench.cli.engine import HERE, Where, engine
+from tiltbench.cli.options import FLAT, Names, Out, Plugins, Typed, names, option, plugged, repeated
+from tiltbench.cli.score import score_and_report
 from tiltbench.engine.lock import alone
 from tiltbench.engine.shard import WHOLE, Shard, shard
 from tiltbench.plan.budget import together, usual_calls
@@ -176,11 +176,11 @@ class Asked:
             limits = replace(limits, seconds=float(self.time_limit))
         if self.memory_limit is not None:
             limits = replace(limits, megabytes=self.memory_limit)
-        limits = replace(limits, loggers=found_loggers(self.log))
+        limits = replace(limits, loggers=load_loggers(self.log))
         return replace(suite, limits=limits).spanned(self.settings)
 
 
-def found_loggers(names: Sequence[str]) -> tuple[str, ...]:
+def load_loggers(names: Sequence[str]) -> tuple[str, ...]:
     """The names, each of a logger that can be imported and has what one must have.  Raises
     UnknownName or Refused before anything has run."""
     if names:
@@ -192,8 +192,10 @@ def found_loggers(names: Sequence[str]) -> tuple[str, ...]:
                     f"no logger is called {name!r}, as no installed package offers any; name a "
                     "file with one, such as that in docs/tutorials/trained.md"
                 )
-            made = LOGGERS.load(name)
-            lacks = [part for part in ("line", "close") if not callable(getattr(made, part, None))]
+            logger = LOGGERS.load(name)
+            lacks = [
+                part for part in ("line", "close") if not callable(getattr(logger, part, None))
+            ]
             if lacks:
                 raise Refused(
                     f"{name} is no logger: it has no {lacks[0]}(...); docs/tutorials/trained.md "
@@ -203,7 +205,7 @@ def found_loggers(names: Sequence[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Again:
+class Rerun:
     """Which recorded cells to run again, as options."""
 
     retry: Annotated[bool, option("run failed cells again")] = False
@@ -218,7 +220,7 @@ class Again:
         return self.stale and is_stale(cell, record, identity)
 
 
-NOTHING, NONE = Asked(), Again()
+NOTHING, NONE = Asked(), Rerun()
 
 
 def run(
@@ -231,7 +233,7 @@ def run(
         option("I-th of N parts of the cells, for arrays of jobs", "I/N", shard, "--shard"),
     ] = WHOLE,
     dry_run: Annotated[bool, option("print the cells and stop")] = False,
-    again: Annotated[Again, FLAT] = NONE,
+    again: Annotated[Rerun, FLAT] = NONE,
     plugin: Plugins = (),
     typed: Typed,
 ) -> int:
@@ -263,7 +265,7 @@ def _run(
     chosen: Engine,
     device: str,
     out: Path,
-    again: Again,
+    again: Rerun,
     dry_run: bool,
     typed: Sequence[str],
 ) -> int:

@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from tiltbench.cli.arguments import RESULTS
 from tiltbench.cli.folders import Results, filled, results_folder
 from tiltbench.cli.options import Plugins, option, plugged
 from tiltbench.cli.report import summary
-from tiltbench.cli.words import RESULTS
 from tiltbench.plan.errors import Refused
 from tiltbench.records.command import command
 
 if TYPE_CHECKING:
-    from tiltbench.score.again import Again
+    from tiltbench.score.again import ScoreComparison
 
 SHOWN = 10  # scores that differ
 
@@ -68,8 +68,8 @@ def score(
         print(warning, file=sys.stderr)
         return 1
     with plugged(plugin):
-        made = boards(collect(folder))
-    print(f"\n{leaderboard(made)}\n\n{command(['report', results])} writes tables and page.")
+        ranked = boards(collect(folder))
+    print(f"\n{leaderboard(ranked)}\n\n{command(['report', results])} writes tables and page.")
     return 0
 
 
@@ -88,11 +88,11 @@ def _compared(folder: Path) -> int:
     return _say(compared(folder, progress=_scored), "")
 
 
-def _say(found: Again, where: str) -> int:
-    print("\n".join([f"{found.sentence}{where}", *found.apart[:SHOWN]]))
-    if len(found.apart) > SHOWN:
-        print(f"and {len(found.apart) - SHOWN} more")
-    return 1 if found.apart else 0
+def _say(again: ScoreComparison, where: str) -> int:
+    print("\n".join([f"{again.sentence}{where}", *again.apart[:SHOWN]]))
+    if len(again.apart) > SHOWN:
+        print(f"and {len(again.apart) - SHOWN} more")
+    return 1 if again.apart else 0
 
 
 def score_and_report(out: Path) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from tiltbench.cli.arguments import RESULTS
 from tiltbench.cli.folders import results_folder
 from tiltbench.cli.options import option
-from tiltbench.cli.words import RESULTS
 from tiltbench.plan.errors import Refused
 from tiltbench.records.recorded import counts_as_good
 
@@ -44,12 +44,12 @@ def _show_status(folder: Path) -> None:
 def _show_published(folder: Path) -> None:
     from tiltbench.records.published import read
 
-    found = read(folder)
-    missing, have = len(found.suite["cells"]), len(found.records)
-    print(f"{folder}: published, {have} of {have + missing} cells ({_counts(found.records)})")
-    archive = found.archive
+    published = read(folder)
+    missing, have = len(published.suite["cells"]), len(published.records)
+    print(f"{folder}: published, {have} of {have + missing} cells ({_counts(published.records)})")
+    archive = published.archive
     print(f"  draws: {f'{archive.name}, SHA-256 {archive.sha256}' if archive else 'not kept'}")
-    _show_failures(found.records)
+    _show_failures(published.records)
 
 
 def _counts(records: Collection[Record]) -> str:
@@ -70,7 +70,7 @@ def _show_plain(folder: Path) -> None:
     from tiltbench.records.store import records
     from tiltbench.run.checkpoint import glance
 
-    found = {record.id: record for record in records(folder / "runs")}
+    recorded = {record.id: record for record in records(folder / "runs")}
     request = folder / "suite.json"
     try:
         wanted = {row["id"]: row for row in read_json(request)["cells"]} if request.exists() else {}
@@ -78,13 +78,13 @@ def _show_plain(folder: Path) -> None:
         raise Refused(
             f"{request} is not readable ({error}); the same `tiltbench run` makes it anew"
         ) from error
-    missing = [row for run, row in wanted.items() if run not in found]
-    said = _counts(found.values())
-    print(f"{folder}: {len(wanted) - len(missing)} of {len(wanted)} cells recorded ({said})")
-    other = sum(not _present(record.code, record.spec) for record in found.values())
+    missing = [row for run, row in wanted.items() if run not in recorded]
+    counts = _counts(recorded.values())
+    print(f"{folder}: {len(wanted) - len(missing)} of {len(wanted)} cells recorded ({counts})")
+    other = sum(not _present(record.code, record.spec) for record in recorded.values())
     if other:
         print(f"  {other} by other code than this (run with --stale to run them again)")
-    extra = len(set(found) - set(wanted))
+    extra = len(set(recorded) - set(wanted))
     if wanted and extra:
         print(f"  {extra} records belong to earlier versions of the suite")
     for row in missing:
@@ -93,7 +93,7 @@ def _show_plain(folder: Path) -> None:
         begun = saved is not None and _present(saved.code, saved.spec)
         share = f", saved at {saved.share:.0%} of its training" if saved and begun else ""
         print(f"  missing: {title}{share}")
-    _show_failures(found.values())
+    _show_failures(recorded.values())
 
 
 def _present(code: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from tiltbench.cli.arguments import RESULTS, automatic, chosen_device
 from tiltbench.cli.options import Device, Tf32, option
-from tiltbench.cli.words import RESULTS, automatic, chosen_device
 from tiltbench.plan.cell import Limits
 from tiltbench.plan.errors import Refused
 from tiltbench.plan.spec import STUDIES

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from tiltbench.cli.arguments import RESULTS, chosen_device, natural, whole
 from tiltbench.cli.engine import HERE, Where, engine
 from tiltbench.cli.options import FLAT, Names, Plugins, Typed, names, option, plugged
-from tiltbench.cli.words import RESULTS, chosen_device, natural, whole
 from tiltbench.engine.lock import alone
 from tiltbench.plan.budget import together
 from tiltbench.plan.cell import Cell
@@ -23,7 +23,7 @@ from tiltbench.tune.choose import judge, plan, report
 if TYPE_CHECKING:
     from tiltbench.engine.base import Engine
 
-MADE = "# Made by `tiltbench tune`"
+HEADING = "# Made by `tiltbench tune`"
 
 
 def tune(
@@ -58,15 +58,17 @@ def tune(
         with alone(folder):
             if not _run(part, cells, folder, chosen, device, typed):
                 return 130
-            found = [judge(sampler, params, mine, folder) for sampler, params, mine in plans]
-    text = report(found, trials)
+            results = [
+                judge(sampler, params, by_target, folder) for sampler, params, by_target in plans
+            ]
+    text = report(results, trials)
     print(text)
     from tiltbench.records.files import write_bytes
     from tiltbench.tune.file import tuned_text
 
     write_bytes(folder / "tuning.md", f"`{command(typed)}`\n\n{text}\n".encode())
-    kept = tuned_text(source.read_text(encoding="utf-8"), found, trials, f"{MADE}: ", typed)
-    write_bytes(goal, kept.encode())
+    tuned = tuned_text(source.read_text(encoding="utf-8"), results, trials, f"{HEADING}: ", typed)
+    write_bytes(goal, tuned.encode())
     print(f"\n{goal} is {source.name} with what was chosen; `tiltbench run --suite {goal}` runs it")
     return 0
 
@@ -79,7 +81,7 @@ def _goal(given: str | None, source: Path) -> Path:
         raise Refused(f"--write {goal}: a tuned suite goes to a .toml file of your own")
     if not goal.resolve().parent.is_dir():
         raise Refused(f"--write {goal}: there is no folder {goal.parent}; make it first")
-    if goal.exists() and MADE not in goal.read_text(encoding="utf-8", errors="replace"):
+    if goal.exists() and HEADING not in goal.read_text(encoding="utf-8", errors="replace"):
         raise Refused(f"{goal} exists and is no work of tune; name another file with --write")
     if goal.exists() and goal.resolve() == source.resolve():
         raise Refused(f"{goal} is what is to be tuned; name another file with --write")

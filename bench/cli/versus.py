@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from tiltbench.cli.arguments import chosen_device, whole
 from tiltbench.cli.folders import Results, filled
 from tiltbench.cli.options import Device, Plugins, option, plugged
-from tiltbench.cli.words import chosen_device, whole
 from tiltbench.plan.errors import Refused
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tiltbench.report.board import Board
     from tiltbench.trained.versus import Compared
 
-TOLD = 2.0  # standard errors from which on one of two is said to be nearer
+SIGNIFICANT = 2.0  # standard errors from which on one of two is nearer
 
 
 def versus(
@@ -55,9 +55,9 @@ def versus(
         for board in chosen:
             mine = set(board.of(frames.runs)["id"])
             records = [r for r in frames.records if r.id in mine and r.status.finished]
-            found = _compared(folder / "runs", records, draws, chosen_device(device))
-            rows.append(stored_comparison(board, records, found, folder / "runs"))
-            print(_said(board, found))
+            comparison = _compared(folder / "runs", records, draws, chosen_device(device))
+            rows.append(stored_comparison(board, records, comparison, folder / "runs"))
+            print(_summary(board, comparison))
         write_json(folder / FILE, rows)
     print(f"{folder / FILE}: `tiltbench report {results}` shows it in the tables")
     return 0
@@ -75,21 +75,21 @@ def _compared(runs: Path, records: Sequence[Record], draws: int, device: str) ->
             loaded.setdefault(name, []).append(load(runs, record, device))
         except Refused as error:
             why[name] = str(error)
-    found = compared({name: own for name, own in loaded.items() if name not in why}, draws)
-    found.why = {**why, **found.why}
-    return found
+    result = compared({name: same for name, same in loaded.items() if name not in why}, draws)
+    result.why = {**why, **result.why}
+    return result
 
 
-def _said(board: Board, found: Compared) -> str:
+def _summary(board: Board, comparison: Compared) -> str:
     """A line a pair, and one for what cannot be compared."""
     lines = [f"{board.target}, {board.allowed}"]
-    for (one, two), by in found.nearer.items():
+    for (one, two), by in comparison.nearer.items():
         first, second = (one, two) if by.value >= 0 else (two, one)
         apart = f"{abs(by.value):.3g} ± {by.se:.1g} nats"
         lines.append(
             f"  {first} is nearer than {second} by {apart}"
-            if abs(by.value) > TOLD * by.se
+            if abs(by.value) > SIGNIFICANT * by.se
             else f"  {first} and {second} do not differ significantly: {apart}"
         )
-    lines += [f"  –  {name}: {reason}" for name, reason in found.why.items()]
+    lines += [f"  –  {name}: {reason}" for name, reason in comparison.why.items()]
     return "\n".join(lines)

@@ -13,8 +13,8 @@ from tiltbench.records.record import Record
 
 
 class Event(NamedTuple):
-    """What a running cell says of itself: phase ("starting", "training", ...) and share of its
-    training allowance spent."""
+    """Progress of a running cell: phase ("starting", "training", ...) and share of its
+    training budget spent."""
 
     cell: Cell
     phase: str

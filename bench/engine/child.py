@@ -44,13 +44,13 @@ def live(
     faulthandler.enable()
     if cell.device == "cpu":
         _limit_memory(limits.megabytes)
-    said = 0.0
+    reported = 0.0
 
     def progress(phase: str, share: float) -> None:
-        nonlocal said
+        nonlocal reported
         now = time.monotonic()
-        if now - said > SPEAK or phase != "training":
-            said = now
+        if now - reported > SPEAK or phase != "training":
+            reported = now
             pipe.send((phase, share))
 
     try:

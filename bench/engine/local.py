@@ -86,11 +86,11 @@ class _Placed:
 
     @staticmethod
     def begin(order: Order, places: tuple[str, ...], beside: Sequence[_Placed]) -> _Placed:
-        made = _Placed(Supervisor(order, places[0]), places)
+        placed = _Placed(Supervisor(order, places[0]), places)
         for other in beside:
             if places[0] and other.places[0] == places[0]:
-                made.company = other.company = True
-        return made
+                placed.company = other.company = True
+        return placed
 
 
 def lacked_memory(record: Record) -> bool:

@@ -22,19 +22,19 @@ def alone(out: Path, part: Shard = WHOLE) -> Iterator[None]:
     if is_published(out):
         raise Refused(f"{out} holds published results, which stay as they are; name another --out")
     whole = part == WHOLE
-    own = ".lock" if whole else f".lock.{part.which}-of-{part.parts}"
+    lock_name = ".lock" if whole else f".lock.{part.which}-of-{part.parts}"
     try:
         (out / "runs").mkdir(parents=True, exist_ok=True)
-        lock, mine = (out / ".lock").open("a"), (out / own).open("a")
+        lock, shard_lock = (out / ".lock").open("a"), (out / lock_name).open("a")
     except OSError as error:
         raise Refused(
             f"results cannot be written to {out} ({error.strerror}); name another folder with --out"
         ) from error
-    with lock, mine:
+    with lock, shard_lock:
         try:
             fcntl.flock(lock, (fcntl.LOCK_EX if whole else fcntl.LOCK_SH) | fcntl.LOCK_NB)
             if not whole:
-                fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(shard_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Refused(
                 f"another run is at work in {out}; wait for it, or name another folder with --out"

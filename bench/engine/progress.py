@@ -14,7 +14,7 @@ from tiltbench.records.record import Record
 
 
 class Display(Protocol):
-    """`watch` hears what running cells say, `ended` is told each record."""
+    """`watch` gets the events of running cells, `ended` the record of each."""
 
     def watch(self, event: Event) -> None: ...
 
@@ -23,7 +23,7 @@ class Display(Protocol):
 
 @dataclass
 class Forecast:
-    """Time left: work is counted in cells, running ones by the share of their allowance spent."""
+    """Time left: work is counted in cells, running ones by the share of their budget spent."""
 
     total: int
     done: int = 0
@@ -52,7 +52,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def told(cell: Cell, record: Record) -> str:
+def summary(cell: Cell, record: Record) -> str:
     """One line on a cell that has ended."""
     calls = max(record.cost.get("train", [0, 0]))
     seconds = record.cost.get("seconds", 0.0)
@@ -72,7 +72,7 @@ class Plain:
     def ended(self, cell: Cell, record: Record) -> None:
         self.forecast.end(cell)
         done, total = self.forecast.done, self.forecast.total
-        print(f"[{done}/{total}] {told(cell, record)}; {self.forecast.left}", flush=True)
+        print(f"[{done}/{total}] {summary(cell, record)}; {self.forecast.left}", flush=True)
 
 
 @dataclass
@@ -86,8 +86,8 @@ class Notebook:
         self.forecast.note(event)
         if time.monotonic() - self.last > 0.5:
             self.last = time.monotonic()
-            said = f"{event.cell.title}: {event.phase}, {event.share:.0%}; {self.forecast.left}"
-            print(f"\r{said:100}", end="", flush=True)
+            message = f"{event.cell.title}: {event.phase}, {event.share:.0%}; {self.forecast.left}"
+            print(f"\r{message:100}", end="", flush=True)
 
     def ended(self, cell: Cell, record: Record) -> None:
         print("\r", end="")
@@ -146,7 +146,7 @@ class _Live:
         if cell.id in self.bars:
             self.progress.remove_task(self.bars.pop(cell.id))
         if not record.status.finished:
-            self.progress.console.print(told(cell, record), markup=False)
+            self.progress.console.print(summary(cell, record), markup=False)
         self._count()
 
     def _count(self) -> None:

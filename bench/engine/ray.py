@@ -68,22 +68,22 @@ class Ray(Engine):
                 for order in orders:
                     tasks[_submit(order, mark, needs[order.cell.device])] = order
                 while tasks:
-                    stream, said = _next(tasks)
-                    if isinstance(said, Event):
-                        watch(said)
+                    stream, news = _next(tasks)
+                    if isinstance(news, Event):
+                        watch(news)
                         continue
                     order = tasks.pop(stream)
                     need = needs[order.cell.device]
-                    if said is None:
+                    if news is None:
                         order = order._replace(deaths=order.deaths + 1)
-                        said = _given_up(order) if order.deaths > RETRIES else None
-                    elif need.get("GPU", 1) < 1 and lacked_memory(said) and not order.alone:
-                        order, said = undone(order), None
-                    if said is None:
+                        news = _given_up(order) if order.deaths > RETRIES else None
+                    elif need.get("GPU", 1) < 1 and lacked_memory(news) and not order.alone:
+                        order, news = undone(order), None
+                    if news is None:
                         alone = {**need, "GPU": 1.0} if order.alone else need
                         tasks[_submit(order, mark, alone)] = order
                     else:
-                        yield order.cell, said
+                        yield order.cell, news
             finally:
                 _cancel(tasks)
 
@@ -137,10 +137,10 @@ def _connected(address: str) -> Iterator[None]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error", **alone)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         raise Refused(
-            f"no Ray cluster can be joined at {address} ({said}); this machine must be one of its "
-            "nodes (`ray start`), and have RAY_AUTH_MODE=token set where the cluster has"
+            f"no Ray cluster can be joined at {address} ({message}); this machine must be one of "
+            "its nodes (`ray start`), and have RAY_AUTH_MODE=token set where the cluster has"
         ) from error
     try:
         yield
@@ -178,7 +178,7 @@ def _submit(order: Order, mark: Mark, need: Mapping[str, float]) -> Any:
 
 
 def _next(tasks: Mapping[Any, Order]) -> tuple[Any, Event | Record | None]:
-    """One of the streams and what it said: progress, the record, or nothing more (None: dead).
+    """One of the streams and its news: progress, the record, or nothing more (None: dead).
 
     Raises Refused with a task's own sentence about its node."""
     ray = _ray()
@@ -241,11 +241,11 @@ def _task(order: Order, mark: Mark) -> Iterator[Event | Record]:
     sys.modules["__main__"].__dict__.pop("__file__", None)
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "") if order.cell.device == "cuda" else ""
     supervisor = Supervisor(order, gpus)
-    said: list[Event] = []
+    events: list[Event] = []
     try:
-        while (record := supervisor.poll(said.append)) is None:
-            while said:  # a loop, not `yield from`: Ray sends into what it runs
-                yield said.pop(0)
+        while (record := supervisor.poll(events.append)) is None:
+            while events:  # a loop, not `yield from`: Ray sends into what it runs
+                yield events.pop(0)
             wait([supervisor])
     finally:
         supervisor.kill()

@@ -122,8 +122,8 @@ class _Life:
         before = seconds_before(folder, cell, code)
         context = Workers()
         ours, theirs = context.Pipe()
-        told = (cell, folder, order.limits, code, gpu, theirs, hold)
-        process = context.Process(target=live, args=told, name=cell.title, daemon=True)
+        args = (cell, folder, order.limits, code, gpu, theirs, hold)
+        process = context.Process(target=live, args=args, name=cell.title, daemon=True)
         process.start()
         theirs.close()
         return _Life(order, process, ours, hold, code, _oom_kills(), before)
@@ -133,7 +133,7 @@ class _Life:
         return self.before + time.monotonic() - self.began
 
     def listen(self, watch: Watch) -> bool:
-        """Passes on what the child said; False once it has ended."""
+        """Passes on the events of the child; False once it has ended."""
         last = None
         alive = True
         try:
@@ -185,9 +185,9 @@ class _Life:
             cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             reason = f"its process ended without a record ({cause})"
         log = folder / f"{cell.id}.log"
-        said = log.read_text(encoding="utf-8", errors="replace")[-4000:] if log.exists() else ""
+        log_text = log.read_text(encoding="utf-8", errors="replace")[-4000:] if log.exists() else ""
         cost = {"seconds": self.seconds, "notes": []}
-        record = Record(cell.spec, cell.labels, status, reason, said, cost, code=self.code)
+        record = Record(cell.spec, cell.labels, status, reason, log_text, cost, code=self.code)
         write_record(folder, record)
         return record
 

@@ -1,4 +1,4 @@
-"""What a metric's `needs` have made sure of."""
+"""What a metric's `needs` guarantee."""
 
 from __future__ import annotations
 

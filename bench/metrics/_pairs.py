@@ -68,8 +68,8 @@ def within(kernel: Kernel, x: Tensor) -> Tensor:
     rows, start = [], 0
     for block in x.split(max(BLOCK // len(x), 1)):
         k = kernel(torch.cdist(block, x))
-        own = torch.arange(len(block))
-        k[own, start + own] = 0.0
+        columns = torch.arange(len(block))
+        k[columns, start + columns] = 0.0
         rows.append(k.sum(1))
         start += len(block)
     return torch.cat(rows) / (len(x) - 1)

@@ -23,16 +23,16 @@ def angle(target: Target, name: str, x: Float[Tensor, "n D"]) -> Float[Tensor, "
     if name not in target.torsions():
         raise Unknown(f"the target has no torsion {name}")
     with torch.no_grad():
-        found = target.torsions()[name](x).double().cpu()
-    bad = int((~found.isfinite()).sum())
+        angles = target.torsions()[name](x).double().cpu()
+    bad = int((~angles.isfinite()).sum())
     if bad:
         raise Unknown(f"{name} of {bad} of {len(x)} draws are not finite")
-    return found
+    return angles
 
 
-def bin_of(found: Float[Tensor, " n"], bins: int) -> Tensor:
+def bin_of(angle: Float[Tensor, " n"], bins: int) -> Tensor:
     """(n,) which of `bins` equal parts of the circle, from -pi on, holds an angle."""
-    return ((found + math.pi) / (2 * math.pi) * bins).long().clamp(0, bins - 1)
+    return ((angle + math.pi) / (2 * math.pi) * bins).long().clamp(0, bins - 1)
 
 
 def wrapped(difference: Tensor) -> Tensor:

@@ -48,13 +48,13 @@ def _statistics(
 
 
 def _mixing(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
-    found = [rank_rhat(values) for values in _statistics(target, outcome, MIXING)]
-    return Estimate(max(found, key=_worst), math.nan, _count(outcome))
+    rhat = [rank_rhat(values) for values in _statistics(target, outcome, MIXING)]
+    return Estimate(max(rhat, key=_worst), math.nan, _count(outcome))
 
 
 def _size(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
-    found = [bulk_ess(values) for values in _statistics(target, outcome, SIZE)]
-    return Estimate(min(found, key=lambda value: -_worst(-value)), math.nan, _count(outcome))
+    sizes = [bulk_ess(values) for values in _statistics(target, outcome, SIZE)]
+    return Estimate(min(sizes, key=lambda value: -_worst(-value)), math.nan, _count(outcome))
 
 
 def _worst(value: float) -> float:

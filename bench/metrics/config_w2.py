@@ -27,12 +27,12 @@ def _config_w2(target: Target, truth: Truth, outcome: Outcome, generator: Genera
     Floors carry the same bias.  Larger systems are unknown.  Its error is not known from one pair
     of sets: nan; the floor's sd is the guide."""
     k, space = given(target.particles)
-    found = aligner(target)
-    if found is None:
+    alignment = aligner(target)
+    if alignment is None:
         raise Unknown(
             f"aligning {k} particles in {space} dimensions takes too long: too many permutations"
         )
-    squared, most = found
+    squared, most = alignment
     x, y = both(truth, outcome, generator)
     n = min(len(x), most)
     x = x[torch.linspace(0, len(x) - 1, n).round().long()]

@@ -34,8 +34,8 @@ def spread(target: Target, x: Float[Tensor, "n d"], group: Group) -> Estimate:
     """E |f(X) - f(X')| over pairs of different draws, f the tilt's features; the error is that of
     the first-order (Hajek) projection, by groups."""
     rows = within(lambda distance: distance, tilt(target).features(x))
-    made = average(2 * rows, group)
-    return Estimate(float(rows.mean()), made.se, made.n)
+    mean = average(2 * rows, group)
+    return Estimate(float(rows.mean()), mean.se, mean.n)
 
 
 diversity = Metric("diversity", frozenset({"tilt"}), "higher", "length", "", _diversity)

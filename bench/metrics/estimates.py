@@ -1,6 +1,6 @@
 """Estimates of log Z as they are, where log Z is not known; errors of them are in log_Z.py.
 
-No side but the method's own has paths: those traced back start at exact draws.  Each estimate is
+No side but the method's own has paths: reverse paths start at exact draws.  Each estimate is
 too low where the method misses a part of the target, and none of them says so."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Generator
 from tiltbench import estimators
 from tiltbench.metric import Metric, Outcome, Unknown
 from tiltbench.metrics._given import given, per_path
-from tiltbench.metrics.log_Z import told
+from tiltbench.metrics.log_Z import drop_untrusted_error
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
 
@@ -25,11 +25,13 @@ def _finite(estimate: Estimate) -> Estimate:
 
 def _forward(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
     log_w, group = given(outcome.draws.log_w), outcome.draws.group
-    found, k = estimators.jarzynski(log_w, group), estimators.k_hat(log_w, group)
-    return _finite(told(found, k, log_w, None, ""))
+    estimate, k = estimators.jarzynski(log_w, group), estimators.k_hat(log_w, group)
+    return _finite(drop_untrusted_error(estimate, k, log_w, None, ""))
 
 
-def _own(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
+def _sampler_estimate(
+    target: Target, truth: Truth, outcome: Outcome, generator: Generator
+) -> Estimate:
     return _finite(given(outcome.draws.log_Z))
 
 
@@ -44,7 +46,7 @@ _OWN = frozenset({"unknown_log_Z", "own_log_Z"})
 log_Z_forward = Metric("log_Z_forward", _WEIGHTS, "higher", "nats", "", _forward)
 """log mean exp(log_w) over forward paths; too low where a part of the target is missed"""
 
-log_Z_own = Metric("log_Z_own", _OWN, "higher", "nats", "", _own)
+log_Z_own = Metric("log_Z_own", _OWN, "higher", "nats", "", _sampler_estimate)
 """the method's own estimate of log Z"""
 
 elbo = Metric("elbo", _WEIGHTS, "higher", "nats", "", _below)

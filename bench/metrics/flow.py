@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from tiltbench import estimators
 from tiltbench.metric import Metric, Outcome, Unknown
-from tiltbench.metrics.log_Z import minus, told
+from tiltbench.metrics.log_Z import drop_untrusted_error, minus
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.target import Target, Truth
 
@@ -30,8 +30,10 @@ def _ess(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -
 
 def _log_Z(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
     log_w = _weights(outcome)
-    found, k = estimators.jarzynski(log_w), estimators.k_hat(log_w)
-    return minus(told(found, k, log_w, outcome.probes.get("ode_log_w_exact"), ""), truth)
+    estimate, k = estimators.jarzynski(log_w), estimators.k_hat(log_w)
+    return minus(
+        drop_untrusted_error(estimate, k, log_w, outcome.probes.get("ode_log_w_exact"), ""), truth
+    )
 
 
 def _weights(outcome: Outcome) -> Tensor:

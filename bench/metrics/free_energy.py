@@ -26,8 +26,8 @@ def _free_energy(target: Target, truth: Truth, outcome: Outcome, generator: Gene
     bins that hold 5 exact ones, both less their mean there.  Rare bins count as much as common
     ones.  Its error is not known from one pair of sets: nan; the floor's sd is the guide."""
     x, y = both(truth, outcome, generator)
-    found = zip(angles(target, x).T, angles(target, y).T, strict=True)
-    return Estimate(max(rms(a, b) for a, b in found), math.nan, len(x))
+    pairs = zip(angles(target, x).T, angles(target, y).T, strict=True)
+    return Estimate(max(rms(a, b) for a, b in pairs), math.nan, len(x))
 
 
 def rms(a: Float[Tensor, " n"], b: Float[Tensor, " m"]) -> float:

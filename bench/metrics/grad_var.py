@@ -15,9 +15,9 @@ def _covariance(target: Target, truth: Truth, outcome: Outcome, generator: Gener
     """tr Cov(g) of M mini-batch gradients, unbiased.  In the units of the loss: to be compared
     between methods that minimise the same functional only."""
     gram = _gram(outcome)
-    own, row, m = gram.diagonal(), gram.sum(1), len(gram)
+    norms, row, m = gram.diagonal(), gram.sum(1), len(gram)
     spread, _ = _split(gram.trace(), gram.sum(), m)
-    spreads, _ = _split(gram.trace() - own, gram.sum() - 2 * row + own, m - 1)
+    spreads, _ = _split(gram.trace() - norms, gram.sum() - 2 * row + norms, m - 1)
     return Estimate(float(spread), jackknife(float(spread), spreads), m)
 
 
@@ -29,9 +29,9 @@ def _ratio(target: Target, truth: Truth, outcome: Outcome, generator: Generator)
     inflate |E g|^2).  A squared mean within two errors of zero gives no ratio."""
     gram = _gram(outcome)
     m, trace, total = len(gram), gram.trace(), gram.sum()
-    own, row = gram.diagonal(), gram.sum(1)
+    norms, row = gram.diagonal(), gram.sum(1)
     spread, squared = _split(trace, total, m)
-    spreads, squares = _split(trace - own, total - 2 * row + own, m - 1)
+    spreads, squares = _split(trace - norms, total - 2 * row + norms, m - 1)
     error = jackknife(float(squared), squares)
     if float(squared) <= 2 * error:
         raise Unknown(

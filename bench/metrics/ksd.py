@@ -37,8 +37,8 @@ def _discrepancy(target: Target, truth: Truth, outcome: Outcome, generator: Gene
     The gradients are taken in scoring, at most 1,000: no run's meter sees them."""
     assert isinstance(target, Density)
     x, group = outcome.draws.x.double(), outcome.draws.group
-    kept = torch.linspace(0, len(x) - 1, min(len(x), MOST)).round().long()
-    x, group = x[kept], None if group is None else group[kept]
+    chosen = torch.linspace(0, len(x) - 1, min(len(x), MOST)).round().long()
+    x, group = x[chosen], None if group is None else group[chosen]
     index = torch.arange(len(x)) if group is None else group.unique(return_inverse=True)[1]
     groups = int(index.max()) + 1 if len(x) else 0
     if groups < 2:
@@ -69,13 +69,13 @@ def _sums(
 ) -> tuple[Float[Tensor, "g g"], Float[Tensor, " n"]]:
     """h summed over pairs of groups, and for each draw over the draws of other groups."""
     groups = int(index.max()) + 1
-    found = x.new_zeros(groups, groups)
+    sums = x.new_zeros(groups, groups)
     rows = x.new_zeros(len(x))
     for part in torch.arange(len(x)).split(max(BLOCK // len(x), 1)):
         h = stein(x[part], score[part], x, score, length, rank)
-        found.index_add_(0, index[part], h.new_zeros(len(part), groups).index_add_(1, index, h))
+        sums.index_add_(0, index[part], h.new_zeros(len(part), groups).index_add_(1, index, h))
         rows[part] = (h * (index[part][:, None] != index)).sum(1)
-    return found, rows
+    return sums, rows
 
 
 def stein(

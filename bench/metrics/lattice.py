@@ -37,8 +37,8 @@ def _two_point(target: Target, truth: Truth, outcome: Outcome, generator: Genera
     The error is not known from one pair of sets: nan."""
     x, y = both(truth, outcome, generator)
     sides = given(target.lattice)
-    made, exact = two_point(x, sides), two_point(y, sides)
-    error = (made - exact).square().mean().sqrt() / exact.flatten()[0]
+    sampled, exact = two_point(x, sides), two_point(y, sides)
+    error = (sampled - exact).square().mean().sqrt() / exact.flatten()[0]
     return Estimate(float(error), math.nan, len(x))
 
 

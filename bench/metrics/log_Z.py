@@ -25,7 +25,9 @@ def minus(estimate: Estimate, truth: Truth) -> Estimate:
     return Estimate(value, math.hypot(se, truth.log_Z_se), n)
 
 
-def told(estimate: Estimate, k: float, log_w: Tensor, other: Tensor | None, side: str) -> Estimate:
+def drop_untrusted_error(
+    estimate: Estimate, k: float, log_w: Tensor, other: Tensor | None, side: str
+) -> Estimate:
     """The estimate of the mean of exp(log_w), without its error where the weights do not tell it:
     where their tail is too heavy, or where `other`, those along the other side's paths, show that
     the mean lacks more beyond the largest of them than the error (math.md 5.5)."""
@@ -45,24 +47,26 @@ def told(estimate: Estimate, k: float, log_w: Tensor, other: Tensor | None, side
 def _forward(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
     draws = outcome.draws
     log_w, group = given(draws.log_w), draws.group
-    found, k = estimators.jarzynski(log_w, group), estimators.k_hat(log_w, group)
-    return minus(told(found, k, log_w, outcome.log_w_reverse, ""), truth)
+    estimate, k = estimators.jarzynski(log_w, group), estimators.k_hat(log_w, group)
+    return minus(drop_untrusted_error(estimate, k, log_w, outcome.log_w_reverse, ""), truth)
 
 
 def _reverse(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
     back, there = -given(outcome.log_w_reverse), outcome.draws.log_w
-    found, k = estimators.reverse(-back), estimators.k_hat(back)
+    estimate, k = estimators.reverse(-back), estimators.k_hat(back)
     if NOISED in outcome.probes:
-        return minus(_noised(found), truth)
-    return minus(told(found, k, back, None if there is None else -there, "_rev"), truth)
+        return minus(_noised(estimate), truth)
+    return minus(
+        drop_untrusted_error(estimate, k, back, None if there is None else -there, "_rev"), truth
+    )
 
 
 def _bar(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
     both = given(outcome.draws.log_w), given(outcome.log_w_reverse)
     with warnings.catch_warnings():  # the tables have a column and a section for this
         warnings.simplefilter("ignore", estimators.NoOverlap)
-        found = estimators.bar(*both)
-    return minus(_noised(found) if NOISED in outcome.probes else found, truth)
+        estimate = estimators.bar(*both)
+    return minus(_noised(estimate) if NOISED in outcome.probes else estimate, truth)
 
 
 def _noised(estimate: Estimate) -> Estimate:
@@ -74,7 +78,9 @@ def _overlap(target: Target, truth: Truth, outcome: Outcome, generator: Generato
     return estimators.overlap(given(outcome.draws.log_w), given(outcome.log_w_reverse))
 
 
-def _own(target: Target, truth: Truth, outcome: Outcome, generator: Generator) -> Estimate:
+def _sampler_estimate(
+    target: Target, truth: Truth, outcome: Outcome, generator: Generator
+) -> Estimate:
     return minus(given(outcome.draws.log_Z), truth)
 
 
@@ -105,7 +111,7 @@ overlap = Metric("overlap", frozenset({"log_w", "reverse"}), "higher", "1", "1",
 """share of information that forward and reverse weights have in common; 0: none"""
 
 log_Z_own_err = Metric(
-    "log_Z_own_err", frozenset({"log_Z", "own_log_Z"}), "lower", "nats", "0", _own
+    "log_Z_own_err", frozenset({"log_Z", "own_log_Z"}), "lower", "nats", "0", _sampler_estimate
 )
 """the method's own estimate of log Z, minus log Z"""
 

@@ -1,4 +1,4 @@
-"""What a run may spend: calls of the target in three separate allowances, flops and seconds."""
+"""What a run may spend: calls of the target in three separate budgets, flops and seconds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def usual_calls(flops: float, seconds: float) -> int:
 
 @dataclass(frozen=True)
 class Budget:
-    """Separate allowances, so that no method hides work in drawing (protocol.md 1)."""
+    """Separate budgets, so that no method hides work in drawing (protocol.md 1)."""
 
     train: Cost
     draw: Cost
@@ -42,12 +42,12 @@ class Budget:
 
 def limits(calls: float, flops: float, seconds: float) -> str:
     """Those that are there, in words."""
-    said = (
+    parts = (
         f"{calls:,.0f} calls" if calls < UNLIMITED else "",
         f"{flops:.3g} flops" if flops < math.inf else "",
         f"{seconds:g} s" if seconds < math.inf else "",
     )
-    return ", ".join(filter(None, said))
+    return ", ".join(filter(None, parts))
 
 
 def together(budgets: Iterable[Budget]) -> str:

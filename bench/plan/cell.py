@@ -1,4 +1,4 @@
-"""One run to be made, complete, and what it may use of the machine."""
+"""One run of a suite, complete, and what it may use of the machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Limits:
     megabytes: int = 8192
     threads: int = 1
     checkpoint: float = SAVED_EVERY  # seconds from one saved state to the next
-    loggers: tuple[str, ...] = ()  # who is told of its training (plan/loggers.py)
+    loggers: tuple[str, ...] = ()  # to which its training is logged (plan/loggers.py)
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,6 @@ class Cell:
 
 
 def ode_cost(cell: Cell) -> Cost:
-    """The flow's part of the measuring allowance: a value for each of its draws, and for each of as
+    """The flow's part of the measuring budget: a value for each of its draws, and for each of as
     many exact ones."""
     return Cost(2 * cell.ode, 0)

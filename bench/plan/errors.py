@@ -1,4 +1,4 @@
-"""What is said of a request that cannot be carried out."""
+"""Errors of requests that cannot be carried out, as one sentence each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training as it goes, told to loggers: a line every thousand steps, and one at the end.
+"""Training as it goes, for loggers: a line every thousand steps, and one at the end.
 
 A logger is a class with a line `name = "..."`, named by a path or offered by an installed package
 in the entry-point group `tiltbench.loggers`.  Nothing is logged unless one is asked for, and what
@@ -31,8 +31,8 @@ class Logger(Protocol):
     def __init__(self, title: str, run: str, folder: Path) -> None: ...
 
     def line(self, step: int, numbers: Mapping[str, float]) -> None:
-        """`numbers` after `step` steps: `share` of the allowance, `calls` of the target, `flops`
-        and `seconds` of training so far, and what the sampler tells, such as `loss`."""
+        """`numbers` after `step` steps: `share` of the budget, `calls` of the target, `flops`
+        and `seconds` of training so far, and what the sampler reports, such as `loss`."""
 
     def close(self) -> None:
         """Training is over, however it ended."""
@@ -78,5 +78,5 @@ class Logs:
 
 
 def _lost(name: str, error: Exception) -> str:
-    said = " ".join(str(error).split())[:200]
-    return f"logger {name} has stopped: {type(error).__name__}: {said}"
+    message = " ".join(str(error).split())[:200]
+    return f"logger {name} has stopped: {type(error).__name__}: {message}"

@@ -113,24 +113,24 @@ def plugin_hash(name: str) -> str:
         return file_hash(file.path)
     if in_session(name):
         return _called(name)[0].path.name.rpartition(" ")[2]
-    return digest(found for entry in _called(name) if (found := entry_hash(entry)))
+    return digest(entry_digest for entry in _called(name) if (entry_digest := entry_hash(entry)))
 
 
 def truth_hash(name: str) -> str:
     """`plugin_hash` of a target and, where a certified reference lies beside its file, a hash of
     that: with it the target has another truth, and other floors."""
-    own = plugin_hash(name)
+    code = plugin_hash(name)
     try:
         entry = TARGETS.find(name)
     except UnknownName:  # or a file that is gone
-        return own
+        return code
     if entry.module is not None and entry.module != SESSION:
-        return own
+        return code
     folder = Path() if entry.module == SESSION else entry.path.parent
     about = folder / f"{entry.name}_reference.json"
     if not about.is_file():
-        return own
-    return f"{own} reference {hashlib.sha256(about.read_bytes()).hexdigest()[:16]}"
+        return code
+    return f"{code} reference {hashlib.sha256(about.read_bytes()).hexdigest()[:16]}"
 
 
 def entry_hash(entry: Entry) -> str:
@@ -152,8 +152,8 @@ def deciding(named: Mapping[str, Any], registry: Registry) -> tuple[set[str], se
     modules = {DIFFUSION} if registry is SAMPLERS and not entries[0].is_class else set()
     entries += [part for value in named["params"].values() for part in _parts(value)]
     files = {path for entry in entries for path in entry.sources()}
-    own = {e.module for e in entries if e.module is not None and not e.package}
-    return modules | {module.removeprefix("tiltbench.") for module in own}, files
+    plugin_modules = {e.module for e in entries if e.module is not None and not e.package}
+    return modules | {module.removeprefix("tiltbench.") for module in plugin_modules}, files
 
 
 def _parts(value: Any) -> Iterator[Entry]:
@@ -170,12 +170,16 @@ def _parts(value: Any) -> Iterator[Entry]:
 def metric_hash() -> str:
     """16 hex digits over the files outside this package that decide a score; "" without any."""
     return digest(
-        f"{name} {found}" for name, e in METRICS.entries.items() if (found := entry_hash(e))
+        f"{name} {entry_digest}"
+        for name, e in METRICS.entries.items()
+        if (entry_digest := entry_hash(e))
     )
 
 
 def metric_modules() -> tuple[set[str], set[Path]]:
     """As `deciding`, of every registered metric."""
     entries = METRICS.entries.values()
-    own = {e.module.removeprefix("tiltbench.") for e in entries if e.module and not e.package}
-    return own, {path for entry in entries for path in entry.sources()}
+    plugged_in = {
+        e.module.removeprefix("tiltbench.") for e in entries if e.module and not e.package
+    }
+    return plugged_in, {path for entry in entries for path in entry.sources()}

@@ -21,7 +21,7 @@ PACKAGE = "tiltbench"
 BENCH = Path(__file__).resolve().parents[1]
 # The parts of the package whose files decide numbers; the others find, keep, order and show.
 DECIDING = (
-    *("targets", "samplers", "run", "records.drawn"),
+    *("targets", "samplers", "run", "records.validate"),
     *("metric", "metrics", "score.evaluate", "score.curve", "score.floor", "estimators"),
 )
 FINDING = ("targets.registry", "targets.files", "samplers.registry")
@@ -32,33 +32,33 @@ def syntax(content: bytes) -> str:
     """A hash of what a file of this content does, import statements aside; of the bytes where they
     are no Python."""
     try:
-        words: list[str] = []
-        _spell(ast.parse(content), words)
-        content = " ".join(words).encode("utf-8", "surrogatepass")
+        spelled: list[str] = []
+        _spell(ast.parse(content), spelled)
+        content = " ".join(spelled).encode("utf-8", "surrogatepass")
     except (SyntaxError, ValueError):
         pass
     return hashlib.sha256(content).hexdigest()
 
 
-def _spell(node: Any, words: list[str]) -> None:
+def _spell(node: Any, spelled: list[str]) -> None:
     """Appends the tree as text, without empty fields: versions of Python differ in them."""
     if isinstance(node, ast.Constant):
-        words.append(f"{type(node.value).__name__}:{node.value!r}")
+        spelled.append(f"{type(node.value).__name__}:{node.value!r}")
     elif isinstance(node, ast.AST):
-        words.append(f"({type(node).__name__}")
+        spelled.append(f"({type(node).__name__}")
         for name, value in ast.iter_fields(node):
             if value is not None and value != [] and name not in ("ctx", "type_comment"):
-                words.append(f"{name}=")
-                _spell(value, words)
-        words.append(")")
+                spelled.append(f"{name}=")
+                _spell(value, spelled)
+        spelled.append(")")
     elif isinstance(node, list):
-        words.append("[")
+        spelled.append("[")
         for item in node:
             if not _silent(item):
-                _spell(item, words)
-        words.append("]")
+                _spell(item, spelled)
+        spelled.append("]")
     else:
-        words.append(repr(node))
+        spelled.append(repr(node))
 
 
 def _silent(node: Any) -> bool:
@@ -106,8 +106,8 @@ class Sources:
     def imported_by(self, plugins: Iterable[Path]) -> set[str]:
         """The modules that files outside the package import of it."""
         lines = [line for path in plugins if path.is_file() for line in imports(path.read_bytes())]
-        found = {self._meant(line)[0] for line in lines}
-        return {name for name in found if name is not None}
+        names = {self._meant(line)[0] for line in lines}
+        return {name for name in names if name is not None}
 
     @cached_property
     def _counted(self) -> frozenset[str]:
@@ -156,8 +156,8 @@ def _outside(line: Imported) -> str:
 
 def digest(texts: Iterable[str]) -> str:
     """16 hex digits over texts, whose order does not count; "" of none."""
-    found = sorted(texts)
-    return hashlib.sha256("\0".join(found).encode()).hexdigest()[:16] if found else ""
+    ordered = sorted(texts)
+    return hashlib.sha256("\0".join(ordered).encode()).hexdigest()[:16] if ordered else ""
 
 
 def file_hash(path: Path) -> str:

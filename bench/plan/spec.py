@@ -72,14 +72,14 @@ def build_sampler(given: Spec) -> Any:
     from tiltbench.samplers.diffusion import Diffusion, Preset
     from tiltbench.samplers.loss import Loss
 
-    made = SAMPLERS.load(given["name"])
-    if isinstance(made, Loss):
-        return _construct(Diffusion, given, loss=made)
-    if isinstance(made, Preset):
-        preset = _fields(made.sampler)
-        rest, preset["loss"] = _varied(made.sampler.loss, given)
-        return _construct(type(made.sampler), rest, **preset)
-    return _construct(made, given)
+    loaded = SAMPLERS.load(given["name"])
+    if isinstance(loaded, Loss):
+        return _construct(Diffusion, given, loss=loaded)
+    if isinstance(loaded, Preset):
+        preset = _fields(loaded.sampler)
+        rest, preset["loss"] = _varied(loaded.sampler.loss, given)
+        return _construct(type(loaded.sampler), rest, **preset)
+    return _construct(loaded, given)
 
 
 def _varied(loss: Any, given: Spec) -> tuple[Spec, Any]:
@@ -88,11 +88,11 @@ def _varied(loss: Any, given: Spec) -> tuple[Spec, Any]:
 
     if loss.options is None:
         return given, loss
-    own = _fields(loss.options)
+    options = _fields(loss.options)
     params = given.get("params", {})
-    mine = {"name": given["name"], "params": {k: v for k, v in params.items() if k in own}}
-    rest = {"name": given["name"], "params": {k: v for k, v in params.items() if k not in own}}
-    return rest, made(_construct(type(loss.options), mine, **own))
+    loss_spec = {"name": given["name"], "params": {k: v for k, v in params.items() if k in options}}
+    rest = {"name": given["name"], "params": {k: v for k, v in params.items() if k not in options}}
+    return rest, made(_construct(type(loss.options), loss_spec, **options))
 
 
 def _fields(x: Any) -> dict[str, Any]:
@@ -121,8 +121,8 @@ def _construct(cls: Any, given: Spec, **preset: Any) -> Any:
         standard = preset.get(key, known[key].default)
         values[key] = _convert(value, standard, f"{given['name']}.{key}")
     try:
-        made: Any = cls(**values)  # type: ignore[operator]
-        return made
+        instance: Any = cls(**values)  # type: ignore[operator]
+        return instance
     except (TypeError, ValueError) as error:
         raise BadSpec(f"{given['name']}: {error}") from error
 
@@ -133,9 +133,9 @@ def _convert(value: Any, standard: Any, where: str) -> Any:
         name = value.get("name", "")
         for registry in PARTS:
             if name in registry.entries:
-                made = _construct(registry.load(name), value)
-                if same_kind(made, standard):
-                    return made
+                part = _construct(registry.load(name), value)
+                if same_kind(part, standard):
+                    return part
         near = [n for r in PARTS for n in r.entries if same_kind(r.load(n), type(standard))]
         raise BadSpec(f"{where} cannot be {name!r}; the parts are: {', '.join(near)}")
     if isinstance(value, list):
@@ -157,10 +157,10 @@ def _convert(value: Any, standard: Any, where: str) -> Any:
     return value
 
 
-def same_kind(made: Any, standard: Any) -> bool:
+def same_kind(value: Any, standard: Any) -> bool:
     """Whether both extend one abstract part (Linear, Network, Schedule, ...)."""
-    mine, other = (x if isinstance(x, type) else type(x) for x in (made, standard))
-    shared = set(mine.__mro__) & set(other.__mro__)
+    classes, others = (x if isinstance(x, type) else type(x) for x in (value, standard))
+    shared = set(classes.__mro__) & set(others.__mro__)
     return any(inspect.isabstract(kind) for kind in shared)
 
 
@@ -222,14 +222,14 @@ def _names(file: Path, name: str) -> bool:
         return False
 
 
-def label(made: Any, full: Spec | None = None) -> str:
+def label(thing: Any, full: Spec | None = None) -> str:
     """The short form: the name and the parameters that differ from the defaults."""
-    full = full or spec(made)
-    plain = build_sampler if "loss" in {f.name for f in dataclasses.fields(made)} else None
+    full = full or spec(thing)
+    plain = build_sampler if "loss" in {f.name for f in dataclasses.fields(thing)} else None
     name = full["name"]
     if plain:
         return shorten(full, spec(plain({"name": name, "params": {}})))
-    standard = {f.name: f.default for f in dataclasses.fields(made)}
+    standard = {f.name: f.default for f in dataclasses.fields(thing)}
     stated = {k: _plain(v) for k, v in standard.items() if v is not dataclasses.MISSING}
     return shorten(full, {"name": name, "params": stated})
 

@@ -156,9 +156,9 @@ class Suite:
                     f"below the {most:,} of {target.label}: raise those (--calls), or leave one "
                     "of the two out"
                 )
-            made = build_target(target.spec)
-            _holds(made, self.draws)
-            target_spec = spec(made)
+            built = build_target(target.spec)
+            _check_reference(built, self.draws)
+            target_spec = spec(built)
             sampler_spec = spec(build_sampler(self.varied(target, sampler)))
             budget = self.budget(target, sampler)
             if not budget.limits:
@@ -172,7 +172,7 @@ class Suite:
             cells += [
                 Cell(
                     target_spec,
-                    made.version,
+                    built.version,
                     sampler_spec,
                     budget,
                     seed,
@@ -189,7 +189,7 @@ class Suite:
 
     def beside_untrained(self) -> Suite:
         """The same with the untrained base, once for every target that a sampler runs on and every
-        allowance that one has there, so that it stands in every table; as it is where the suite
+        budget that one has there, so that it stands in every table; as it is where the suite
         names it."""
         if any(sampler.spec["name"] == UNTRAINED for sampler in self.samplers):
             return self
@@ -210,9 +210,9 @@ class Suite:
         reaches the sampler."""
         points = sampler.calls or target.calls or self.calls
         extra = 200 * self.curve * CURVE_POINTS + max(points, 200 * self.draws)
-        made = Budget.of(points, self.draws, Cost(extra + 2 * self.ode, extra))
+        budget = Budget.of(points, self.draws, Cost(extra + 2 * self.ode, extra))
         seconds, flops = target.seconds or self.seconds, target.flops or self.flops
-        return replace(made, seconds=seconds, flops=flops)
+        return replace(budget, seconds=seconds, flops=flops)
 
     def only(self, targets: Iterable[str] = (), samplers: Iterable[str] = ()) -> Suite:
         """The part of the suite that these names or labels pick; none given: all."""
@@ -229,8 +229,10 @@ class Suite:
         have the parameter.  Raises UnknownName where there is none, BadSpec for a wrong key."""
         suite = self
         for owner, key, values in settings:
-            targets = [_owns(choice, build_target, owner, key) for choice in suite.targets]
-            samplers = [_owns(choice, build_sampler, owner, key) for choice in suite.samplers]
+            targets = [_has_setting(choice, build_target, owner, key) for choice in suite.targets]
+            samplers = [
+                _has_setting(choice, build_sampler, owner, key) for choice in suite.samplers
+            ]
             if not any([*targets, *samplers]):
                 raise UnknownName(_nothing(owner, key, (*suite.targets, *suite.samplers)))
             suite = replace(
@@ -252,18 +254,18 @@ def _is_pattern(owner: str) -> bool:
     return "*" in owner or "?" in owner
 
 
-def _owns(choice: Choice, build: Builder, owner: str, key: str) -> bool:
+def _has_setting(choice: Choice, build: Builder, owner: str, key: str) -> bool:
     """Whether a setting is of this target or sampler."""
     if choice.answers_to(owner):
         return True
     names = (choice.label, head(choice.label), choice.spec["name"])
     if not _is_pattern(owner) or not any(fnmatchcase(name, owner) for name in names):
         return False
-    found: Any = spec(build(choice.spec))
+    level: Any = spec(build(choice.spec))
     for part in key.split("."):
-        if not isinstance(found, dict) or part not in found.get("params", {}):
+        if not isinstance(level, dict) or part not in level.get("params", {}):
             return False
-        found = found["params"][part]
+        level = level["params"][part]
     return True
 
 
@@ -306,7 +308,7 @@ def typed(given: Spec) -> str:
 
 
 def overlaid(old: Spec, params: Mapping[str, Any], build: Builder) -> Spec:
-    """`old` with `params` laid over its own; a table without a name varies the present part."""
+    """`old` with `params` laid over its params; a table without a name varies the present part."""
     merged = dict(old["params"])
     for key, value in params.items():
         if isinstance(value, dict) and "name" not in value:
@@ -338,21 +340,21 @@ def _joined(choices: tuple[Choice, ...], names: list[str]) -> list[str]:
     if all(any(choice.answers_to(name) for choice in choices) for name in names):
         return names
     labels = {_tight(choice.label): choice.label for choice in choices}
-    found, at = [], 0
+    joined, at = [], 0
     while at < len(names):
         ends = range(len(names), at, -1)
         end = next((e for e in ends if _tight(",".join(names[at:e])) in labels), at + 1)
         whole = _tight(",".join(names[at:end]))
-        found.append(labels[whole] if end > at + 1 else names[at])
+        joined.append(labels[whole] if end > at + 1 else names[at])
         at = end
-    return found
+    return joined
 
 
 def _tight(label: str) -> str:
     return ",".join(part.strip() for part in label.split(","))
 
 
-def _holds(target: Any, draws: int) -> None:
+def _check_reference(target: Any, draws: int) -> None:
     """Raises BadSpec where `draws` exact ones cannot be had of a stored reference."""
     import torch
 

@@ -38,12 +38,12 @@ def parse(text: str) -> Spec:
     tokens = _tokens(text, text)
     if not tokens:
         raise BadSpec(f"cannot read {text!r}: write name[key=value,key=value]")
-    found, after = _parse_spec(tokens, text)
+    result, after = _parse_spec(tokens, text)
     if after:
         raise BadSpec(
             f"cannot read {text!r}: nothing may follow the closing bracket{_advice(text)}"
         )
-    return found
+    return result
 
 
 def parted(text: str) -> tuple[str, str]:
@@ -67,7 +67,7 @@ def _name_ends(text: str) -> Iterator[int]:
     if quoted_name is not None:
         yield quoted_name.end()
         return
-    yield from (found.end() for found in _PATH_END.finditer(text) if split(text[: found.end()]))
+    yield from (match.end() for match in _PATH_END.finditer(text) if split(text[: match.end()]))
 
 
 def _are_brackets(text: str) -> bool:
@@ -80,8 +80,8 @@ def _are_brackets(text: str) -> bool:
 
 def unquoted(name: str) -> str:
     """The name that a quoted one stands for; `"dir/t.py":name` too.  Others as they are."""
-    found = _QUOTED_NAME.fullmatch(name)
-    return name if found is None else _inner(found["text"]) + (found["inside"] or "")
+    match = _QUOTED_NAME.fullmatch(name)
+    return name if match is None else _inner(match["text"]) + (match["inside"] or "")
 
 
 def _inner(text: str) -> str:
@@ -103,12 +103,12 @@ def written_name(name: str) -> str:
 def items(text: str) -> list[str]:
     """The parts between commas: `a,b[x=1,y=2]` has two.  Commas inside brackets or quotes, and in
     the path of a plug-in that exists, part nothing."""
-    found, rest = [], text
+    parts, rest = [], text
     while rest.strip():
         end = _item_end(rest)
-        found.append(rest[:end].strip())
+        parts.append(rest[:end].strip())
         rest = rest[end + 1 :]
-    return [item for item in found if item]
+    return [item for item in parts if item]
 
 
 def _item_end(text: str) -> int:
@@ -138,14 +138,14 @@ def _there(text: str, end: int) -> bool:
 
 
 def _tokens(part: str, text: str) -> Tokens:
-    found = list(_TOKEN.finditer(part))
-    if "".join(m.group(0) for m in found).strip() != part.strip():
+    tokens = list(_TOKEN.finditer(part))
+    if "".join(m.group(0) for m in tokens).strip() != part.strip():
         raise BadSpec(f"cannot read {text!r}: write name[key=value,key=value]{_advice(text)}")
-    return [(m.lastgroup or "", m.group(m.lastgroup or 0)) for m in found]
+    return [(m.lastgroup or "", m.group(m.lastgroup or 0)) for m in tokens]
 
 
 def _advice(text: str) -> str:
-    """How a path is written that cannot be told from the rest."""
+    """How a path is written whose end is ambiguous."""
     if ".py" not in text:
         return ""
     return '; a path with such signs goes in quotes: "my, dir/t.py:name"[key=value]'

@@ -115,18 +115,18 @@ class Head(Struct, forbid_unknown_fields=True):
     checkpoint: Pause = SAVED_EVERY
 
 
-class Row(Struct, forbid_unknown_fields=True):
+class NamedTable(Struct, forbid_unknown_fields=True):
     name: str
     label: str = ""
     params: dict[str, Any] = {}
     calls: Calls | None = None
 
 
-class SamplerRow(Row, forbid_unknown_fields=True):
+class SamplerTable(NamedTable, forbid_unknown_fields=True):
     targets: Labels = ""
 
 
-class TargetRow(Row, forbid_unknown_fields=True):
+class TargetTable(NamedTable, forbid_unknown_fields=True):
     flops: Operations | None = None
     seconds: Limit | None = None
 
@@ -151,8 +151,8 @@ class TunedRow(Struct, forbid_unknown_fields=True):
 
 class File(Struct, forbid_unknown_fields=True):
     suite: Head
-    target: list[TargetRow] = []
-    sampler: list[SamplerRow] = []
+    target: list[TargetTable] = []
+    sampler: list[SamplerTable] = []
     override: list[OverrideRow] = []
     search: list[SearchRow] = []
     tuned: list[TunedRow] = []
@@ -215,7 +215,7 @@ def _checked(data: dict[str, Any], where: str) -> File:
         raise BadSpec(where + sentence(str(error), data, File)) from error
 
 
-def _targets(rows: Sequence[TargetRow], where: str) -> Iterable[Choice]:
+def _targets(rows: Sequence[TargetTable], where: str) -> Iterable[Choice]:
     if not rows:
         raise BadSpec(f"{where} names no target: add a [[target]] table with its name")
     for row in rows:
@@ -224,7 +224,7 @@ def _targets(rows: Sequence[TargetRow], where: str) -> Iterable[Choice]:
 
 
 def _samplers(
-    rows: Sequence[SamplerRow], targets: Sequence[Choice], most: int, where: str
+    rows: Sequence[SamplerTable], targets: Sequence[Choice], most: int, where: str
 ) -> Iterable[Choice]:
     if not rows:
         raise BadSpec(f"{where} names no sampler: add a [[sampler]] table with its name")
@@ -240,7 +240,7 @@ def _samplers(
         yield Choice(full, row.label or named, row.calls, targets=here)
 
 
-def _full(row: Row, build: Builder) -> Spec:
+def _full(row: NamedTable, build: Builder) -> Spec:
     given = {key: _parts(value) for key, value in row.params.items()}
     return overlaid(Choice.of(row.name).spec, given, build)
 

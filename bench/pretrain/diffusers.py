@@ -60,7 +60,7 @@ def stable_diffusion(
         )
     if getattr(unet.config, "time_cond_proj_dim", None):
         raise Refused(
-            "the network is told the guidance (time_cond_proj_dim), as a distilled one is: it says "
+            "the network takes the guidance (time_cond_proj_dim), as a distilled one does: it says "
             "no denoiser, use the network that it was distilled from"
         )
     with_, without = pipeline.encode_prompt(prompt, pipeline.device, 1, True, negative)
@@ -108,10 +108,10 @@ def learnt(base: Pretrained, n: int, generator: Generator, times: int = 20) -> P
     assert isinstance(base.network, Prompted)
     first = next(base.network.parameters())
     x = by_ode(base, Uncontrolled(), (n, math.prod(base.network.shape)), generator).x
-    found: Doubt = doubts(
+    doubt: Doubt = doubts(
         base.network, base.reading, base.schedule, x.to(first.dtype), generator, times
     )
-    return replace(base, doubt=found)
+    return replace(base, doubt=doubt)
 
 
 def images(pipeline: Any, x: Float[Tensor, "n d"]) -> Float[Tensor, "n 3 h w"]:

@@ -49,11 +49,11 @@ def floor(repetitions: int = 20) -> tuple[float, float]:
     random as train and held out are."""
     x, g = images(torch.empty(0, dtype=torch.float64)).x, Generator().manual_seed(0)
     out = len(split(x)[1].x)
-    found = []
+    energies = []
     for _ in range(repetitions):
         order = torch.randperm(len(x), generator=g)
-        found.append(energy(x[order[out:]], x[order[:out]]))
-    return float(np.mean(found)), float(np.std(found, ddof=1))
+        energies.append(energy(x[order[out:]], x[order[:out]]))
+    return float(np.mean(energies)), float(np.std(energies, ddof=1))
 
 
 @torch.no_grad()

@@ -91,14 +91,14 @@ def tabulated(scheduler: Any) -> tuple[Tabulated, Reading]:
             f"the scheduler says prediction_type = {kind!r}, which is not one of "
             f"{', '.join(READINGS)}: name what the network was trained to predict"
         )
-    kept = tuple(float(v) for v in scheduler.alphas_cumprod)
-    if not all(0 < v < 1 for v in kept):
+    signals = tuple(float(v) for v in scheduler.alphas_cumprod)
+    if not all(0 < v < 1 for v in signals):
         raise Refused(
-            f"the scheduler keeps a part of {min(kept):g} to {max(kept):g} of the data's variance "
-            "(alphas_cumprod); a base needs some signal and some noise at every step (no zero "
-            "terminal SNR): give it betas above 0 and below 1"
+            f"the scheduler keeps a part of {min(signals):g} to {max(signals):g} of the data's "
+            "variance (alphas_cumprod); a base needs some signal and some noise at every step (no "
+            "zero terminal SNR): give it betas above 0 and below 1"
         )
-    return Tabulated(kept), READINGS[kind]
+    return Tabulated(signals), READINGS[kind]
 
 
 def flow(scheduler: Any, tokens: int) -> ShiftedFlow:

@@ -103,8 +103,8 @@ def train_classifier(steps: int = CLASSIFIER_STEPS) -> Classifier:
 def doubt_of(network: Field, kind: Kind) -> list[tuple[float, float]]:
     """The uncertainty table of a base, on the images held out."""
     x = split(torch.empty(0))[1].x
-    found = doubts(network, kind.reading, kind.schedule, x, Generator().manual_seed(1))
-    return [(t, round(tau, 4)) for t, tau in found]
+    measured = doubts(network, kind.reading, kind.schedule, x, Generator().manual_seed(1))
+    return [(t, round(tau, 4)) for t, tau in measured]
 
 
 def store(network: nn.Module, folder: Path, name: str, note: dict[str, Any]) -> Path:
@@ -126,7 +126,10 @@ def store_draws(folder: Path, note: dict[str, Any]) -> Path:
     buffer = io.BytesIO()
     np.save(buffer, torch.cat(parts).numpy())
     raw = buffer.getvalue()
-    said = {"of": checkpoint(FLOW.stored).note["sha256"], "sha256": hashlib.sha256(raw).hexdigest()}
+    checksums = {
+        "of": checkpoint(FLOW.stored).note["sha256"],
+        "sha256": hashlib.sha256(raw).hexdigest(),
+    }
     write_bytes(folder / f"{STORED}.npy", raw)
-    write_json(folder / f"{STORED}.json", {**note, **said})
+    write_json(folder / f"{STORED}.json", {**note, **checksums})
     return folder / f"{STORED}.npy"

@@ -24,13 +24,13 @@ Sums = dict[str, dict[str, str]]  # by run: the SHA-256 of its files, by a key o
 
 def sums_of(runs: Path, names: Iterable[str]) -> Sums:
     """The SHA-256 of the arrays of these runs; nothing of a run that has none here."""
-    found: Sums = {}
+    sums: Sums = {}
     for run in names:
         for kind, suffix in SUFFIXES.items():
             path = runs / f"{run}{suffix}"
             if path.is_file():
-                found.setdefault(run, {})[kind] = sha256(path)
-    return found
+                sums.setdefault(run, {})[kind] = sha256(path)
+    return sums
 
 
 def sha256(path: Path) -> str:
@@ -53,23 +53,25 @@ def pack(runs: Path, sums: Mapping[str, Mapping[str, str]], archive: Path) -> Ar
     return Archive(archive.name, sha256(archive), archive.stat().st_size)
 
 
-def unpack(archive: Path, said: Archive, sums: Mapping[str, Mapping[str, str]], runs: Path) -> None:
+def unpack(
+    archive: Path, expected: Archive, sums: Mapping[str, Mapping[str, str]], runs: Path
+) -> None:
     """Writes the arrays of an archive into a runs folder.
 
     Raises Refused where it is not the archive that the published set names, byte for byte, or holds
     anything but the arrays that `sums` lists, whole; nothing outside `runs` is ever written."""
     if not archive.is_file():
-        raise Refused(f"there is no file {archive}; the draws are in an archive {said.name}")
-    found = sha256(archive)
-    if found != said.sha256:
+        raise Refused(f"there is no file {archive}; the draws are in an archive {expected.name}")
+    actual = sha256(archive)
+    if actual != expected.sha256:
         raise Refused(
-            f"{archive} is not the archive of these results: its SHA-256 is {found}, and theirs "
-            f"is {said.sha256} ({said.name}, {said.bytes:,} bytes)"
+            f"{archive} is not the archive of these results: its SHA-256 is {actual}, and theirs "
+            f"is {expected.sha256} ({expected.name}, {expected.bytes:,} bytes)"
         )
     wanted = {
         f"runs/{run}{SUFFIXES.get(kind, '?')}": digest
-        for run, own in sums.items()
-        for kind, digest in own.items()
+        for run, digests in sums.items()
+        for kind, digest in digests.items()
     }
     try:
         with tarfile.open(archive, "r:") as tar:

@@ -79,7 +79,7 @@ def read(path: Path, typed: Mapping[str, str] | None = None) -> tuple[list[Row],
                 raise ValueError(f"a column that is not as it must be: {odd[0]}")
             table = file.read()
         about = json.loads((schema.metadata or {})[b"tiltbench"])
-        return list(_rows(table)), about
+        return list(_table_rows(table)), about
     except (OSError, KeyError, TypeError, ValueError, RecursionError, pyarrow.ArrowException) as e:
         reason = str(e).strip().partition("\n")[0] or type(e).__name__
         raise ValueError(
@@ -130,7 +130,7 @@ def _utf8(text: str) -> bool:
     return True
 
 
-def _rows(table: Table) -> Iterable[Row]:
+def _table_rows(table: Table) -> Iterable[Row]:
     columns = []
     for name in table.column_names:
         values = table.column(name).to_pylist()

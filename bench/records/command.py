@@ -1,4 +1,4 @@
-"""The command that made a result, as it would be typed."""
+"""The command behind a result, as it would be typed."""
 
 from __future__ import annotations
 

@@ -17,11 +17,11 @@ from tiltbench.plan.budget import Budget
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.spec import build_target, spec
 from tiltbench.plan.suite import Choice
-from tiltbench.records.drawn import sound
 from tiltbench.records.located import hints
 from tiltbench.records.provenance import code_identity, deciding_code, environment
 from tiltbench.records.record import SCHEMA, Record, Status, forget, write_outcome, write_record
 from tiltbench.records.store import readable
+from tiltbench.records.validate import validated
 from tiltbench.samplers.sampler import Draws
 from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.checks import Diverged
@@ -42,29 +42,29 @@ def import_draws(
     say: Callable[[str], None] = print,
 ) -> Record:
     """Writes the draws of `file` into `folder`/runs as a run of sampler `name` on `target`, which
-    spent `calls` by its own account, in the tables of allowance `budget`.  Draws of the same seed
-    that were imported there before are replaced, and `say` is told.
+    spent `calls` by its own account, in the tables of `budget`.  Draws of the same seed
+    that were imported there before are replaced, and `say` gets a sentence.
 
-    `file` is an .npz with x, (n, dim), or (chains, n, dim) where the chains are to be told apart,
+    `file` is an .npz with x, (n, dim), or (chains, n, dim) where the chains are to be compared,
     and optionally log_w, of the shape of x without its last axis, group (n,), log_Z (value, error,
     n) and log_w_reverse (m,), as `Draws` and `Outcome` have them; or an .npy that holds x.  Any
     NumPy type of real numbers is read.  Raises BadSpec for anything else; nothing in a file is
     executed."""
     if max(calls) > budget:
         raise BadSpec(
-            f"{max(calls):,} calls do not fit an allowance of {budget:,}; state a larger --budget"
+            f"{max(calls):,} calls do not fit a budget of {budget:,}; state a larger --budget"
         )
     chosen = Choice.of(target)
-    made = build_target(chosen.spec)
-    full = spec(made)
-    outcome = _outcome(_arrays(file), made.dim, file)
+    built = build_target(chosen.spec)
+    full = spec(built)
+    outcome = _outcome(_arrays(file), built.dim, file)
     n = len(outcome.draws.x)
     allowed = Budget.of(budget, n)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     record = Record(
         {
             "target": full,
-            "target_version": made.version,
+            "target_version": built.version,
             "sampler": {"name": "imported", "params": {"name": name, "sha256": digest}},
             "seed": seed,
             "device": "cpu",
@@ -115,7 +115,7 @@ def _arrays(file: Path) -> dict[str, Tensor]:
     """Raises BadSpec for what is no array of numbers."""
     try:
         read = np.load(file, allow_pickle=False)
-        found = {"x": read} if isinstance(read, np.ndarray) else dict(read)
+        arrays = {"x": read} if isinstance(read, np.ndarray) else dict(read)
     except ValueError as error:
         if "Object arrays" in str(error):
             raise BadSpec(
@@ -125,9 +125,9 @@ def _arrays(file: Path) -> dict[str, Tensor]:
         raise _unreadable(file) from error
     except (OSError, TypeError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         raise _unreadable(file) from error
-    if not all(isinstance(array, np.ndarray) for array in found.values()):
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise _unreadable(file)  # NumPy hands over as bytes what is no .npy within a zip
-    return {key: _numbers(array, key, file) for key, array in found.items()}
+    return {key: _numbers(array, key, file) for key, array in arrays.items()}
 
 
 def _unreadable(file: Path) -> BadSpec:
@@ -171,7 +171,7 @@ def _outcome(arrays: Mapping[str, Tensor], dim: int, file: Path) -> Outcome:
         group = torch.arange(len(x)).repeat_interleave(x.shape[1])
         x = x.flatten(0, 1)
     try:
-        draws = sound(
+        draws = validated(
             Draws(x.double(), _double(_flat(arrays.get("log_w"), shape)), group), len(x), dim
         )
     except (ValueError, Diverged, RuntimeError) as error:
@@ -185,10 +185,10 @@ def _outcome(arrays: Mapping[str, Tensor], dim: int, file: Path) -> Outcome:
         back = back.flatten()
     if back is not None and (back.dim() != 1 or not bool((back < torch.inf).all())):
         raise BadSpec(f"{file} has a log_w_reverse that is not (m,) numbers below +inf")
-    return Outcome(draws._replace(log_Z=_own(arrays.get("log_Z"), file)), back, {})
+    return Outcome(draws._replace(log_Z=_estimate(arrays.get("log_Z"), file)), back, {})
 
 
-def _own(log_Z: Tensor | None, file: Path) -> Estimate | None:
+def _estimate(log_Z: Tensor | None, file: Path) -> Estimate | None:
     if log_Z is None:
         return None
     if log_Z.numel() != 3:

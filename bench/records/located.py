@@ -1,4 +1,4 @@
-"""Where a record's plug-in lies now: it is found again wherever a command is called from."""
+"""Where a record's plug-in lies now: it can be loaded from wherever a command is called from."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def hints(names: Iterable[str], runs: Path) -> dict[str, str]:
     """The paths of the plug-in files among `names`, as seen from the results folder around `runs`:
     they hold while both are moved together, and say nothing of the machine.  Kept in the record's
     `code["files"]`."""
-    home, found = runs.resolve().parent, {}
+    home, paths = runs.resolve().parent, {}
     for name in names:
         file = split(name)
         if file is not None:
             try:
-                found[name] = Path(os.path.relpath(file.path.resolve(), home)).as_posix()
+                paths[name] = Path(os.path.relpath(file.path.resolve(), home)).as_posix()
             except ValueError:  # another drive
                 continue
-    return found
+    return paths
 
 
 def located(record: Record, runs: Path, part: str = "target") -> Spec:

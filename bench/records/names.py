@@ -9,7 +9,7 @@ LONGEST = 80  # letters; with an ending all file systems take it
 KEPT = 40  # of a name that cannot be kept whole
 WORD = r"[a-z0-9][a-z0-9_.-]*"
 PLAIN = re.compile(WORD)
-# as the suites write them; without "_" in keys and values the brackets can be told from the name
+# as the suites write them; without "_" in keys and values the brackets can be split from the name
 PARAMETERS = re.compile(rf"{WORD}\[[a-z0-9.-]+=[a-z0-9.+-]+(,[a-z0-9.-]+=[a-z0-9.+-]+)*\]")
 HASHED = re.compile(r".*-[0-9a-f]{8}")  # looks like a name that was made from another label
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # by Windows

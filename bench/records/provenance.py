@@ -49,8 +49,8 @@ def deciding_code(target: Spec, sampler: Spec) -> dict[str, Any]:
     outside the package.  Records of earlier versions have "hash", over the bytes of every file."""
     modules, files = {RUNNER}, set()
     for named, registry in ((target, TARGETS), (sampler, SAMPLERS)):
-        own, outside = deciding(named, registry)
-        modules |= own
+        plugins, outside = deciding(named, registry)
+        modules |= plugins
         files |= outside
     hashes = {named["name"]: plugin_hash(named["name"]) for named in (target, sampler)}
     return {
@@ -105,7 +105,7 @@ def environment(device: str) -> dict[str, Any]:
         "numpy": np.__version__,
         "python": platform.python_version(),
         "device": device,
-        "device_name": _told(torch.cuda.get_device_name) if cuda else _processor(),
+        "device_name": _or_none(torch.cuda.get_device_name) if cuda else _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "os": platform.platform(),
@@ -121,8 +121,8 @@ def _gpu() -> dict[str, Any]:
 
     from tiltbench.targets import precision
 
-    capability = _told(torch.cuda.get_device_capability)
-    cudnn = _told(torch.backends.cudnn.version)
+    capability = _or_none(torch.cuda.get_device_capability)
+    cudnn = _or_none(torch.backends.cudnn.version)
     return {
         "cuda": torch.version.cuda,
         "cudnn": None if cudnn is None else str(cudnn),
@@ -132,7 +132,7 @@ def _gpu() -> dict[str, Any]:
     }
 
 
-def _told(ask: Callable[[], Any]) -> Any:
+def _or_none(ask: Callable[[], Any]) -> Any:
     """None where it cannot be had: after an error of CUDA every question to the device raises it
     again, and the record of that error is still to be written."""
     try:
@@ -146,10 +146,10 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 def _driver() -> str | None:
     try:
-        found = re.search(r"Module\b.*?\b(\d+\.[\d.]+)", DRIVER.read_text(encoding="utf-8"))
+        match = re.search(r"Module\b.*?\b(\d+\.[\d.]+)", DRIVER.read_text(encoding="utf-8"))
     except OSError:
         return None  # not Linux, or no NVIDIA
-    return found[1] if found else None
+    return match[1] if match else None
 
 
 @lru_cache

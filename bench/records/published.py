@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from tiltbench.plan.errors import Refused
 from tiltbench.records import columns
 from tiltbench.records.files import read_json, strict
-from tiltbench.records.record import Record, made
+from tiltbench.records.record import Record, record_of
 from tiltbench.records.recorded import RUNS, is_published
 from tiltbench.records.store import read_scores, readable, warn
 
@@ -94,45 +94,45 @@ def results(folder: Path) -> Results:
     return Results(records, scores, suite if isinstance(suite, dict) else {})
 
 
-def write(found: Results, folder: Path) -> None:
-    """The three files.  What `read` makes of them is what `found` holds, but for keys of scores and
-    curves whose value is null: they are left out.
+def write(results: Results, folder: Path) -> None:
+    """The three files.  What `read` makes of them is what `results` holds, but for keys of scores
+    and curves whose value is null: they are left out.
 
     Raises ValueError where a score is not of the type that scores have."""
     environments: list[Mapping[str, Any]] = []
     runs = []
-    for record in found.records:
+    for record in results.records:
         if record.env not in environments:
             environments.append(record.env)
-        runs.append(_row(record, environments.index(record.env), found))
+        runs.append(_run_row(record, environments.index(record.env), results))
     scores = [
         _joined({"run": run, "metric": name, **strict(score)})
-        for run, scored in found.scores.items()
+        for run, scored in results.scores.items()
         for name, score in scored["scores"].items()
     ]
     curves = [
         _joined({"run": run, **strict(scored["curve"])})
-        for run, scored in found.scores.items()
+        for run, scored in results.scores.items()
         if scored.get("curve")
     ]
-    have = {record.id for record in found.records}
-    missing = [cell for cell in found.suite.get("cells", ()) if cell["id"] not in have]
+    have = {record.id for record in results.records}
+    missing = [cell for cell in results.suite.get("cells", ()) if cell["id"] not in have]
     about = {
         "format": FORMAT,
-        "suite": {**found.suite, "cells": missing},
+        "suite": {**results.suite, "cells": missing},
         "environments": environments,
-        "archive": found.archive._asdict() if found.archive else None,
-        **({"beside": list(found.beside)} if found.beside else {}),
+        "archive": results.archive._asdict() if results.archive else None,
+        **({"beside": list(results.beside)} if results.beside else {}),
     }
     columns.write(folder / RUNS, runs, about=about)
     columns.write(folder / SCORES, scores, OF_SCORES)
     columns.write(folder / CURVES, curves, OF_CURVES)
 
 
-def _row(record: Record, environment: int, found: Results) -> dict[str, Any]:
+def _run_row(record: Record, environment: int, results: Results) -> dict[str, Any]:
     plain = strict({f.name: getattr(record, f.name) for f in fields(record)})
     parts = {part: plain[part] for part in PARTS}
-    scored = found.scores.get(record.id, {})
+    scored = results.scores.get(record.id, {})
     row = {
         "id": record.id,
         **plain,
@@ -140,7 +140,7 @@ def _row(record: Record, environment: int, found: Results) -> dict[str, Any]:
         "env": environment,
         "nulls": [f"{p}.{key}" for p, part in parts.items() for key in part if part[key] is None],
         "scored": {k: v for k, v in scored.items() if k not in ("run", "scores", "curve")},
-        "sha256": found.sums.get(record.id, {}),
+        "sha256": results.sums.get(record.id, {}),
     }
     return _joined({key: value for key, value in row.items() if value != []})
 
@@ -161,18 +161,18 @@ def _read(folder: Path) -> Results:
             raise ValueError(f"its format is {about['format']}, this version reads {FORMAT}")
         for row in rows:
             parts = _parted(row, (*PARTS, "scored", "sha256"))
-            scored, own = parts.pop("scored", None), parts.pop("sha256", None)
+            scored, digests = parts.pop("scored", None), parts.pop("sha256", None)
             record = _record(parts, about["environments"], folder)
             if record.id in seen:
                 raise TypeError(f"run {record.id} stands there twice")
             seen.add(record.id)
             records.append(record)
-            if own is not None and not isinstance(own, dict):
+            if digests is not None and not isinstance(digests, dict):
                 raise TypeError("the checksums of a run are no table")
             if scored:
                 scores[record.id] = {"run": record.id, **scored, "curve": None, "scores": {}}
-            if own:
-                sums[record.id] = own
+            if digests:
+                sums[record.id] = digests
         archive = Archive(**about["archive"]) if about["archive"] else None
         if archive and [type(part) for part in archive] != [str, str, int]:
             raise TypeError("its archive has no name, checksum and size")
@@ -197,15 +197,15 @@ def _read(folder: Path) -> Results:
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    said = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error)
+    message = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error)
     return ValueError(
-        f"{path} does not hold published results ({said}); take it from the repository again, or "
-        "`tiltbench publish` the suite anew"
+        f"{path} does not hold published results ({message}); take it from the repository again, "
+        "or `tiltbench publish` the suite anew"
     )
 
 
 def _record(parts: dict[str, Any], environments: list[Any], folder: Path) -> Record:
-    """Raises what `made` raises where it is no record."""
+    """Raises what `record_of` raises where it is no record."""
     name, place = parts.pop("id"), parts["env"]
     if not isinstance(place, int) or place < 0:
         raise TypeError("an environment is no number")
@@ -213,7 +213,7 @@ def _record(parts: dict[str, Any], environments: list[Any], folder: Path) -> Rec
         part, _, inner = key.partition(".")
         parts.setdefault(part, {})[inner] = None
     whole = {**{part: {} for part in PARTS}, **parts, "env": environments[place]}
-    return made(whole, folder / "runs" / f"{name}.json")
+    return record_of(whole, folder / "runs" / f"{name}.json")
 
 
 def _put_score(scored: dict[str, Any], row: dict[str, Any]) -> None:
@@ -244,11 +244,11 @@ def _joined(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parted(row: Mapping[str, Any], parts: Iterable[str]) -> dict[str, Any]:
     """The opposite of `_joined`, for these parts."""
-    made: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for key, value in row.items():
         part, dot, inner = key.partition(".")
         if dot and part in parts:
-            made.setdefault(part, {})[inner] = value
+            result.setdefault(part, {})[inner] = value
         else:
-            made[key] = value
-    return made
+            result[key] = value
+    return result

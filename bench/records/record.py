@@ -89,12 +89,12 @@ def write_outcome(folder: Path, run: str, outcome: Outcome) -> None:
 
 def read_outcome(folder: Path, run: str) -> Outcome:
     arrays = read_arrays(folder / f"{run}.npz")
-    own = arrays.get("log_Z")
+    log_Z = arrays.get("log_Z")
     draws = Draws(
         arrays["x"].double(),
         arrays.get("log_w"),
         arrays.get("group"),
-        None if own is None else Estimate(float(own[0]), float(own[1]), int(own[2])),
+        None if log_Z is None else Estimate(float(log_Z[0]), float(log_Z[1]), int(log_Z[2])),
     )
     probes = {k.removeprefix("probe."): v for k, v in arrays.items() if k.startswith("probe.")}
     return Outcome(draws, arrays.get("log_w_reverse"), probes)
@@ -122,14 +122,14 @@ def read_record(path: Path) -> Record:
     """Raises ValueError, naming the file, where it is not a record of this schema, or one that
     would have code run from its own results folder."""
     try:
-        return made(read_json(path), path)
+        return record_of(read_json(path), path)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is not a readable record ({error}); the same `tiltbench run` makes it anew"
         ) from error
 
 
-def made(data: Any, path: Path) -> Record:
+def record_of(data: Any, path: Path) -> Record:
     """The record of a file `path` that holds `data`.  Raises ValueError or TypeError."""
     check(data, RecordShape)
     if data["schema"] != SCHEMA:

@@ -24,8 +24,8 @@ def recorded_cells(cells: Sequence[Cell], runs: Path) -> dict[str, Record]:
     """The cells that count as done, with their records."""
     from tiltbench.records.store import undamaged
 
-    found = {cell.id: undamaged(runs / f"{cell.id}.json") for cell in cells}
-    return {run: record for run, record in found.items() if record is not None}
+    by_id = {cell.id: undamaged(runs / f"{cell.id}.json") for cell in cells}
+    return {run: record for run, record in by_id.items() if record is not None}
 
 
 def gpu_peak(runs: Path) -> float | None:

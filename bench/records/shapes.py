@@ -78,5 +78,7 @@ def check(data: Any, shape: type[Struct]) -> None:
     try:
         msgspec.convert(data, shape)
     except msgspec.ValidationError as error:
-        said, _, place = str(error).partition(" - at `$.")
-        raise ValueError(f"{place.rstrip('`') or 'the whole'}: {said.replace('`', '')}") from error
+        message, _, place = str(error).partition(" - at `$.")
+        raise ValueError(
+            f"{place.rstrip('`') or 'the whole'}: {message.replace('`', '')}"
+        ) from error

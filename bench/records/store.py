@@ -58,28 +58,28 @@ def _damaged(arrays: Path) -> bool:
 
 def records(folder: Path) -> list[Record]:
     """Every record of a runs folder that `done_record` accepts."""
-    found = []
+    result = []
     for path in sorted(folder.glob("*.json")):
         if path.name.count(".") > 1:
             continue  # scores and other things beside a record
         record = done_record(path)
         if record is not None:
-            found.append(record)
-    return found
+            result.append(record)
+    return result
 
 
 def readable(runs: Path) -> list[Record]:
     """Every readable record.  Whoever reads scores (report, diff, export, studies) goes by this
     rule: a published set has no draws, and needs none.  Whoever has draws to make or to score (run,
     status, score, publish) goes by `record.records`, for which a finished run has whole draws."""
-    found = []
+    result = []
     for path in sorted(runs.glob("*.json")):
         if path.name.count(".") == 1:
             try:
-                found.append(read_record(path))
+                result.append(read_record(path))
             except ValueError as error:
                 warn(str(error))
-    return found
+    return result
 
 
 def warn(sentence: str) -> None:
@@ -94,8 +94,8 @@ def read_scores(runs: Path, run: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        found: dict[str, Any] = read_json(path)
-        check(found, ScoresShape)
-        return found
+        scores: dict[str, Any] = read_json(path)
+        check(scores, ScoresShape)
+        return scores
     except ValueError as error:
         raise ValueError(f"{path} holds no scores ({error}); score the run again") from error

@@ -21,7 +21,7 @@ from tiltbench.processes import pool
 from tiltbench.records.files import strict, write_bytes, write_json
 from tiltbench.records.provenance import code_identity, environment
 from tiltbench.reference.evidence import Effort, Evidence, gather, generator_of, minus_virial
-from tiltbench.reference.resume import Kept
+from tiltbench.reference.resume import DiskKeeper
 from tiltbench.reference.tests import (
     Test,
     against,
@@ -52,7 +52,7 @@ class Broken(Exception):
     """Chains that could not be run; the message names the targets and says why."""
 
 
-class Verdict(NamedTuple):
+class Certificate(NamedTuple):
     tests: tuple[Test, ...]
     files: tuple[Path, ...]  # written
 
@@ -69,7 +69,7 @@ def conduct_all(
     out: Path,
     command: str,
     jobs: int,
-) -> list[Verdict]:
+) -> list[Certificate]:
     """`conduct` for every target, its effort and its store, `jobs` at a time in processes of one
     thread each.  Raises Broken where chains cannot be run: the others have been."""
     with pool(min(jobs, len(targets))) as workers:
@@ -77,18 +77,18 @@ def conduct_all(
             workers.submit(_conduct, target, effort, seed, out, store, command): k
             for k, (target, effort, store) in enumerate(zip(targets, efforts, stores, strict=True))
         }
-        found, broken = {}, []
+        certificates, broken = {}, []
         for future in as_completed(waiting):
             k = waiting[future]
             try:
-                text, found[k] = future.result()
+                text, certificates[k] = future.result()
             except Exception as error:
                 broken.append(f"{label(build_target(targets[k]))}: {explain(error)[1]}")
             else:
                 print(text, flush=True)
     if broken:
         raise Broken("; ".join(broken))
-    return [found[k] for k in range(len(targets))]
+    return [certificates[k] for k in range(len(targets))]
 
 
 def usual(target: Density) -> Effort:
@@ -115,10 +115,10 @@ def outdone(target: Density, effort: Effort) -> str:
 
 def _conduct(
     target: Spec, effort: Effort, seed: int, out: Path, store: Path | None, command: str
-) -> tuple[str, Verdict]:
+) -> tuple[str, Certificate]:
     lines: list[str] = []
-    made = conduct(build_target(target), effort, seed, out, store, command, lines.append)
-    return "\n".join(lines), made
+    certificate = conduct(build_target(target), effort, seed, out, store, command, lines.append)
+    return "\n".join(lines), certificate
 
 
 @standard()
@@ -130,7 +130,7 @@ def conduct(
     store: Path | None,
     command: str,
     say: Callable[[str], None] = print,
-) -> Verdict:
+) -> Certificate:
     """Runs the chains, tests them and writes <name>_reference.npz and .json.
 
     What passes of a target that needs a reference is written to `store` (to `out` where that is
@@ -144,8 +144,8 @@ def conduct(
         "seed": seed,
         "code": code_identity(),
     }
-    kept = Kept(out / f"{target.name}_reference.unfinished", identity, say)
-    evidence = gather(target, effort, seed, kept)
+    keeper = DiskKeeper(out / f"{target.name}_reference.unfinished", identity, say)
+    evidence = gather(target, effort, seed, keeper)
     tests = examine(target, evidence)
     say(f"{label(target)}, {effort.points:,} points of tempering, seed {seed}:")
     for test in tests:
@@ -177,23 +177,23 @@ def conduct(
     files = (folder / f"{stem}.npz", folder / f"{stem}.json")
     write_bytes(files[0], raw)
     write_json(files[1], {**about, "sha256": checksum(raw, about)})
-    kept.done()
+    keeper.done()
     outcome = "NOT certified"
     if passed:
         outcome = _certified(store is not None) if needed else _checked(stated(target))
     say(f"  {outcome}; {files[1]}")
-    return Verdict(tuple(tests), files)
+    return Certificate(tuple(tests), files)
 
 
 def _findings(evidence: Evidence) -> list[str]:
     """Log Z and the shares of the basins, with errors."""
     log_Z, se = combined(evidence.tempering, evidence.smc)
     shares = [estimate(basin) for basin in evidence.basins]
-    found = [f"log Z {log_Z:.4f} +- {se:.4f}"]
+    findings = [f"log Z {log_Z:.4f} +- {se:.4f}"]
     if shares:
-        said = ", ".join(f"{share.value:.3g} +- {share.se:.1g}" for share in shares)
-        found.append(f"shares of the basins {said}")
-    return found
+        listed = ", ".join(f"{share.value:.3g} +- {share.se:.1g}" for share in shares)
+        findings.append(f"shares of the basins {listed}")
+    return findings
 
 
 def _certified(stored: bool) -> str:
@@ -212,16 +212,16 @@ def _plain(test: Test) -> dict[str, Any]:
 
 def examine(target: Density, evidence: Evidence) -> tuple[Test, ...]:
     """Every test, whatever the others say."""
-    found = [
+    tests = [
         mixing(evidence.watched),
         virial(evidence.virial, minus_virial(target)),
         halves(evidence.watched),
         two_ways(evidence.tempering, evidence.smc),
     ]
-    known, made = _exact(target, evidence)
+    known, estimates = _exact(target, evidence)
     if known:
-        found.append(against(known, made))
-    return tuple(found)
+        tests.append(against(known, estimates))
+    return tuple(tests)
 
 
 def _exact(
@@ -235,14 +235,17 @@ def _exact(
         return by_symmetry, {f"basin_{k}": estimate(y) for k, y in enumerate(evidence.basins)}
     truth = stated(target)
     known = {name: (o.mean, o.se) for name, o in truth.observables.items()}
-    made = {name: estimate(evidence.statistics[name]) for name in known}
+    estimates = {name: estimate(evidence.statistics[name]) for name in known}
     if truth.modes is not None:
         for k, weight in enumerate(truth.modes.weight.tolist()):
-            known[f"basin_{k}"], made[f"basin_{k}"] = (weight, 0.0), estimate(evidence.basins[k])
+            known[f"basin_{k}"], estimates[f"basin_{k}"] = (
+                (weight, 0.0),
+                estimate(evidence.basins[k]),
+            )
     if truth.log_Z is not None:
         known |= dict.fromkeys(("log_Z_tempering", "log_Z_smc"), (truth.log_Z, truth.log_Z_se))
-        made |= {"log_Z_tempering": evidence.tempering, "log_Z_smc": evidence.smc}
-    return known, made
+        estimates |= {"log_Z_tempering": evidence.tempering, "log_Z_smc": evidence.smc}
+    return known, estimates
 
 
 def facts(target: Density, evidence: Evidence) -> dict[str, Any]:
@@ -258,10 +261,10 @@ def facts(target: Density, evidence: Evidence) -> dict[str, Any]:
         "log_Z_se": se,
         "count": min(MOST, NUMBERS // target.dim, chains * states),
         "statistics": {
-            name: {"mean": (found := estimate(y)).value, "sd": float(y.std()), "se": found.se}
+            name: {"mean": (mean := estimate(y)).value, "sd": float(y.std()), "se": mean.se}
             for name, y in evidence.statistics.items()
         },
-        "basins": [{"share": (found := estimate(y)).value, "se": found.se} for y in evidence.basins]
+        "basins": [{"share": (mean := estimate(y)).value, "se": mean.se} for y in evidence.basins]
         or None,
     }
 

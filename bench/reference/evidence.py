@@ -60,19 +60,19 @@ class Evidence(NamedTuple):
         return {**self.statistics, **{f"basin_{k}": b for k, b in enumerate(self.basins)}}
 
 
-def gather(target: Density, effort: Effort, seed: int, kept: Keeper = NOTHING) -> Evidence:
-    """The chains and both log Z; what is `kept` of them goes on.
+def gather(target: Density, effort: Effort, seed: int, keeper: Keeper = NOTHING) -> Evidence:
+    """The chains and both log Z; what is `keeper` of them goes on.
 
     Raises Unsupported where the points do not pay for them."""
     problem = pose(target, TEMPERING.reference)
-    state = tempered(problem, effort, target.rank, generator_of(seed, "tempering"), kept)
+    state = tempered(problem, effort, target.rank, generator_of(seed, "tempering"), keeper)
     x = torch.stack(state.cold, 1)
     flat = x.flatten(0, 1)
     with torch.no_grad():
         named = {name: f(flat) for name, f in statistics(target).items()}
     statistic = {name: y.double().unflatten(0, x.shape[:2]) for name, y in named.items()}
     again = generator_of(seed, "smc")
-    second = islands(problem, state.schedule, effort.points, TEMPERING.leaps, again, kept)
+    second = islands(problem, state.schedule, effort.points, TEMPERING.leaps, again, keeper)
     rewards = torch.stack(state.rewards)
     rise = state.betas.diff() * (rewards[..., :-1] - rewards[..., 1:])
     return Evidence(
@@ -107,7 +107,7 @@ def tempered(
     effort: Effort,
     rank: int,
     generator: Generator,
-    kept: Keeper,
+    keeper: Keeper,
 ) -> Replicas:
     """Ladders of parallel tempering whose starts are wider from each eighth of them to the next.
 
@@ -124,11 +124,11 @@ def tempered(
     group = ladder * GROUPS // state.ladders
     width = NARROW * (WIDE / NARROW) ** (group.double() / (GROUPS - 1))
     state = state._replace(at=unknown(width[:, None] * state.at.x))
-    state = kept.begun("tempering", state, generator)
+    state = keeper.begun("tempering", state, generator)
     while state.spent < effort.points:
         state = sampler.step(problem, state, generator)
-        kept.watch("tempering", state, generator)
-    kept.save("tempering", state, generator)  # SMC may be stopped, too
+        keeper.watch("tempering", state, generator)
+    keeper.save("tempering", state, generator)  # SMC may be stopped, too
     return state
 
 

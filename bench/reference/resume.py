@@ -46,7 +46,7 @@ NOTHING = Keeper()
 
 
 @dataclass
-class Kept(Keeper):
+class DiskKeeper(Keeper):
     """Keeps it on disk."""
 
     path: Path
@@ -69,12 +69,12 @@ class Kept(Keeper):
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             node, of_source = json.loads(metadata["nodes"])
             unpacker = Unpacker(tensors, torch.device("cpu"))
-            found = unpacker.fill(state, node)
+            restored = unpacker.fill(state, node)
             unpacker.fill(source, of_source)
         except BROKEN:
             return state
         self.say(f"{part}: goes on where it was stopped, from {path}")
-        return found  # type: ignore[no-any-return]
+        return restored  # type: ignore[no-any-return]
 
     def watch(self, part: str, state: tuple[Any, ...], source: Generator) -> None:
         """Saves once in a while."""

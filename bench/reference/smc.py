@@ -34,14 +34,14 @@ def islands(
     points: int,
     leaps: int,
     generator: Generator,
-    kept: Keeper,
+    keeper: Keeper,
 ) -> Estimate:
     """log Z as the log-mean-exp of the weights of 32 islands of SMC (Del Moral, Doucet and Jasra
     2006), with the error of their spread.
 
     As samplers.classical.smc, but with trajectories for the single leaps, whose particles lag
     behind in a cluster.  The temperatures refine a ladder that other chains have tuned,
-    so that E[w] = Z holds exactly.  All islands move in one batch.  What is `kept` of
+    so that E[w] = Z holds exactly.  All islands move in one batch.  What is `keeper` of
     them goes on."""
     temperatures = max(1, math.isqrt(points // (RATIO * leaps)))
     each = max(2, points // (ISLANDS * (1 + leaps * temperatures)))
@@ -51,7 +51,7 @@ def islands(
     )
     at = evaluate(problem, known_base(problem).end((ISLANDS * each, problem.dim), generator, DTYPE))
     log_w = torch.zeros((ISLANDS, each), dtype=DTYPE, device=at.r.device)
-    flow = kept.begun("SMC", Flow(at, log_w, 0), generator)
+    flow = keeper.begun("SMC", Flow(at, log_w, 0), generator)
     rises = schedule.betas.diff(prepend=torch.zeros(1, dtype=DTYPE)).tolist()
     betas, sizes = schedule.betas.tolist(), schedule.log_sizes.exp().tolist()
     for step in range(flow.step, temperatures):
@@ -59,7 +59,7 @@ def islands(
         log_w, index = _resampled(log_w, generator)
         at, _ = move(problem, flow.at.at(index), betas[step], sizes[step], leaps, generator)
         flow = Flow(at, log_w, step + 1)
-        kept.watch("SMC", flow, generator)
+        keeper.watch("SMC", flow, generator)
     return log_mean_weight(torch.logsumexp(flow.log_w, 1) - math.log(each))
 
 

@@ -38,8 +38,8 @@ def estimate(chains: Chains) -> Estimate:
 def z_in_time(chains: Chains) -> float:
     """Mean difference of a chain's first and second half, in standard errors by chains."""
     half = chains.shape[1] // 2
-    found = estimate(chains[:, :half].mean(1, keepdim=True) - chains[:, -half:].mean(1, True))
-    return _z(found.value, found.se, found.n - 1)
+    difference = estimate(chains[:, :half].mean(1, keepdim=True) - chains[:, -half:].mean(1, True))
+    return _z(difference.value, difference.se, difference.n - 1)
 
 
 def z_of_starts(chains: Chains) -> float:
@@ -69,39 +69,41 @@ def bound(count: int) -> float:
 
 def mixing(watched: Mapping[str, Chains]) -> Test:
     """R-hat of every statistic below 1.01."""
-    found = {name: rank_rhat(chains) for name, chains in watched.items()}
-    stuck = [name for name, value in found.items() if not value < MIXED]
-    still = [name for name in stuck if math.isnan(found[name])]
+    rhat = {name: rank_rhat(chains) for name, chains in watched.items()}
+    stuck = [name for name, value in rhat.items() if not value < MIXED]
+    still = [name for name in stuck if math.isnan(rhat[name])]
     if still:
-        said = f"no state differs from another in {', '.join(still)}: a basin was never visited"
-        return Test(False, said, found)
+        message = f"no state differs from another in {', '.join(still)}: a basin was never visited"
+        return Test(False, message, rhat)
     if stuck:
-        said = ", ".join(f"{name} {found[name]:.4f}" for name in stuck)
-        return Test(False, f"R-hat must be below {MIXED}: {said}", found)
-    said = f"R-hat of {len(found)} statistics is at most {max(found.values()):.4f}"
-    return Test(True, said, found)
+        message = ", ".join(f"{name} {rhat[name]:.4f}" for name in stuck)
+        return Test(False, f"R-hat must be below {MIXED}: {message}", rhat)
+    message = f"R-hat of {len(rhat)} statistics is at most {max(rhat.values()):.4f}"
+    return Test(True, message, rhat)
 
 
 def virial(chains: Chains, rank: int) -> Test:
     """E[x . grad log rho] = -rank, by partial integration."""
-    found = estimate(-chains)
-    z = _z(found.value - rank, found.se, found.n - 1)
-    said = f"-E[x . grad log rho] is {found.value:.4f} +- {found.se:.4f} for {rank} (z {z:.2f})"
-    figures = {"mean": found.value, "se": found.se, "rank": rank, "z": z}
-    return Test(abs(z) < SIGMAS, said, figures)
+    mean = estimate(-chains)
+    z = _z(mean.value - rank, mean.se, mean.n - 1)
+    message = f"-E[x . grad log rho] is {mean.value:.4f} +- {mean.se:.4f} for {rank} (z {z:.2f})"
+    figures = {"mean": mean.value, "se": mean.se, "rank": rank, "z": z}
+    return Test(abs(z) < SIGMAS, message, figures)
 
 
 def halves(watched: Mapping[str, Chains]) -> Test:
     """The halves in time, and those of chains with narrow and with wide starts, agree."""
-    found = {f"{name} in time": z_in_time(chains) for name, chains in watched.items()}
-    found |= {f"{name} by start": z_of_starts(chains) for name, chains in watched.items()}
-    return _all_agree(found, "the halves agree", "the halves disagree")
+    z = {f"{name} in time": z_in_time(chains) for name, chains in watched.items()}
+    z |= {f"{name} by start": z_of_starts(chains) for name, chains in watched.items()}
+    return _all_agree(z, "the halves agree", "the halves disagree")
 
 
-def against(truth: Mapping[str, tuple[float, float]], found: Mapping[str, Estimate]) -> Test:
+def against(truth: Mapping[str, tuple[float, float]], estimates: Mapping[str, Estimate]) -> Test:
     """Estimates beside what is known, (value, se) by name."""
     z = {
-        name: _z(found[name].value - value, math.hypot(found[name].se, se), found[name].n - 1)
+        name: _z(
+            estimates[name].value - value, math.hypot(estimates[name].se, se), estimates[name].n - 1
+        )
         for name, (value, se) in truth.items()
     }
     return _all_agree(z, "the known truth is met", "the known truth is missed")
@@ -111,8 +113,8 @@ def _all_agree(z: Mapping[str, float], good: str, bad: str) -> Test:
     most = bound(len(z))
     wrong = [name for name, value in z.items() if not abs(value) < most]
     if wrong:
-        said = ", ".join(f"{name} z {z[name]:.2f}" for name in wrong)
-        return Test(False, f"{bad} (bound {most:.2f} for the largest of {len(z)}): {said}", z)
+        message = ", ".join(f"{name} z {z[name]:.2f}" for name in wrong)
+        return Test(False, f"{bad} (bound {most:.2f} for the largest of {len(z)}): {message}", z)
     largest = max(z, key=lambda name: abs(z[name]))
     return Test(
         True,
@@ -124,20 +126,20 @@ def _all_agree(z: Mapping[str, float], good: str, bad: str) -> Test:
 def two_ways(one: Estimate, two: Estimate) -> Test:
     """log Z by tempering and by SMC: each precise, and the two within 3 combined errors."""
     z = _z(one.value - two.value, math.hypot(one.se, two.se))
-    said = (
+    message = (
         f"log Z is {one.value:.4f} +- {one.se:.4f} by tempering and "
         f"{two.value:.4f} +- {two.se:.4f} by SMC (z {z:.2f})"
     )
     precise = max(one.se, two.se) < PRECISE
     if not precise:
-        said += f"; both errors must be below {PRECISE}"
+        message += f"; both errors must be below {PRECISE}"
     if not abs(z) < SIGMAS:
-        said += f"; they must agree within {SIGMAS:.0f} errors"
+        message += f"; they must agree within {SIGMAS:.0f} errors"
     figures = {"tempering": one._asdict(), "smc": two._asdict(), "z": z}
-    return Test(precise and abs(z) < SIGMAS, said, figures)
+    return Test(precise and abs(z) < SIGMAS, message, figures)
 
 
 def combined(one: Estimate, two: Estimate) -> tuple[float, float]:
     """The mean with weights 1/se^2, and its error."""
-    a, b = (max(found.se, ROUNDING) ** -2 for found in (one, two))
+    a, b = (max(estimate.se, ROUNDING) ** -2 for estimate in (one, two))
     return (a * one.value + b * two.value) / (a + b), (a + b) ** -0.5

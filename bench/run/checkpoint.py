@@ -1,4 +1,4 @@
-"""A run in the midst of its training, in one file: all of it or nothing, and only for its own code.
+"""A run that is still in training, in one file: all of it or nothing, and only for its own code.
 
 `<id>.checkpoint.safetensors` holds the tensors; its metadata, JSON, holds the rest and a checksum
 of all.  Reading runs nothing: see `pack`.
@@ -24,7 +24,7 @@ from tiltbench.records.files import replacing
 from tiltbench.records.provenance import same_code
 from tiltbench.records.record import CHECKPOINT
 from tiltbench.run.compute import Metered
-from tiltbench.run.curve import Kept, Spent
+from tiltbench.run.curve import CurveState, TrainingCost
 from tiltbench.run.ledger import Attempts
 from tiltbench.run.pack import Packer, Unpacker, Unsaved
 from tiltbench.run.states import copied
@@ -55,14 +55,14 @@ class Saved(NamedTuple):
     metered: Metered  # operations
     steps: int
     seconds: float  # of training
-    kept: list[Kept]  # of the learning curve
+    curve: list[CurveState]  # of the learning curve
     attempts: Attempts
 
 
 class Glance(NamedTuple):
     """What a checkpoint says of itself, unread."""
 
-    share: float  # of the training allowance, spent
+    share: float  # of the training budget, spent
     seconds: float  # of all attempts
     spec: Mapping[str, Any]  # of the cell
     code: Mapping[str, Any]  # that it serves: "syntax" and "plugins"
@@ -90,8 +90,8 @@ def glance(path: Path) -> Glance | None:
 
 def seconds_before(folder: Path, cell: Cell, code: Mapping[str, Any]) -> float:
     """Wall seconds of the attempts that the cell's checkpoint continues; 0 where it has none."""
-    found = glance(folder / f"{cell.id}{CHECKPOINT}")
-    return found.seconds if found is not None and same_code(found.code, code) else 0.0
+    saved = glance(folder / f"{cell.id}{CHECKPOINT}")
+    return saved.seconds if saved is not None and same_code(saved.code, code) else 0.0
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Checkpoints:
     places: dict[str, type] | None = None  # what `init` makes; None: there can be no checkpoint
 
     def expect(self, state: Any) -> str:
-        """Takes note of what `init` has made: only that can be filled in again.  The sentence says
+        """Takes note of what `init` returned: only that can be filled in again.  The sentence says
         why the run cannot be saved; it is empty where it can."""
         packer = Packer()
         try:
@@ -116,7 +116,7 @@ class Checkpoints:
         return ""
 
     def load(self, init: Any, device: torch.device) -> tuple[Saved | None, str]:
-        """What to go on from, `init` being a state that the sampler has just made (it is copied);
+        """What to go on from, `init` being a state from the sampler (it is copied);
         or None, and the sentence that says why where a checkpoint is there but of no use."""
         if self.places is None or not self.path.exists():
             return None, ""
@@ -136,8 +136,11 @@ class Checkpoints:
             raise ValueError("its checksum is wrong")
         nodes = json.loads(metadata["nodes"])
         unpacker = Unpacker(tensors, device)
-        kept = [
-            Kept(Spent(int(calls), float(flops), float(seconds)), unpacker.fill(copied(init), node))
+        states = [
+            CurveState(
+                TrainingCost(int(calls), float(flops), float(seconds)),
+                unpacker.fill(copied(init), node),
+            )
             for (calls, flops, seconds), node in nodes["kept"]
         ]
         source = unpacker.fill(Generator(device), nodes["source"])
@@ -149,7 +152,7 @@ class Checkpoints:
         if not isinstance(source, Generator) or type(state) is not type(init):
             raise TypeError("its state or generator is missing")
         seconds = float(nodes["seconds"])
-        return Saved(state, source, spent, metered, steps, seconds, kept, attempts)
+        return Saved(state, source, spent, metered, steps, seconds, states, attempts)
 
     def due(self) -> bool:
         return self.places is not None and time.monotonic() - self.last >= self.every
@@ -171,7 +174,7 @@ class Checkpoints:
         packer = Packer()
         nodes: dict[str, Any] = {
             "state": packer.node(saved.state),
-            "kept": [[list(k.spent), packer.node(k.state)] for k in saved.kept],
+            "kept": [[list(k.spent), packer.node(k.state)] for k in saved.curve],
         }
         self._fillable(packer.places)
         nodes["source"] = packer.node(saved.source, "source")
@@ -191,7 +194,7 @@ class Checkpoints:
         known = self.places or {}
         for place, kind in places.items():
             if known.get(place) is not kind:
-                raise Unsaved(f"{place} is a {kind.__name__}, of which `init` made none there")
+                raise Unsaved(f"{place} is a {kind.__name__}, of which `init` has none there")
 
 
 def _unsaved(error: Unsaved) -> str:

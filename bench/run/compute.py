@@ -2,7 +2,7 @@
 
 Seeing every operation costs as much as a small one, so only some steps are *audited*: run within
 `Operations`, which sees all that they do.  The first two are, and step n with probability
-max(1/256, 1/(8 + n)), by coins that no sampler is told.  A step between audits is charged what the
+max(1/256, 1/(8 + n)), by coins that no sampler sees.  A step between audits is charged what the
 last audited one cost, in proportion to the calls of the target that both made; that is exact for
 samplers whose steps are alike, and right on average for the others.  `init` is audited whole.
 What is made once and kept, and what the harness itself checks in the first calls of a target only,
@@ -48,9 +48,9 @@ class Metered(NamedTuple):
 
 @dataclass
 class Compute:
-    """The operations of one run's training; `spent` never exceeds `allowance`."""
+    """The operations of one run's training; `spent` never exceeds `budget`."""
 
-    allowance: float
+    budget: float
     seed: int
     spent: float = 0.0
     dearest: float = 0.0
@@ -67,27 +67,27 @@ class Compute:
 
     @property
     def share(self) -> float:
-        return self.spent / self.allowance if self.allowance < math.inf else 0.0
+        return self.spent / self.budget if self.budget < math.inf else 0.0
 
     @contextmanager
     def seen(self) -> Iterator[Operations]:
         """Charges what is run within, operation by operation; raises ComputeExceeded at the one
         that would overspend."""
-        counter = Operations(self.allowance - self.spent)
+        counter = Operations(self.budget - self.spent)
         try:
             with counter:
                 yield counter
         finally:
-            self.spent = min(self.spent + counter.flops, self.allowance)
+            self.spent = min(self.spent + counter.flops, self.budget)
 
     @contextmanager
     def step(self, number: int, meter: Meter) -> Iterator[None]:
         """Charges one step of training.  Raises ComputeExceeded, before it begins, where one as
         dear as the dearest so far would overspend."""
-        if self.spent + self.dearest > self.allowance:
+        if self.spent + self.dearest > self.budget:
             raise ComputeExceeded(
                 f"a step takes {self.dearest:.3g} floating-point operations, and "
-                f"{self.allowance - self.spent:.3g} of {self.allowance:.3g} are left"
+                f"{self.budget - self.spent:.3g} of {self.budget:.3g} are left"
             )
         before = meter.spent
         if self.last is None or self.audited(number):
@@ -101,7 +101,7 @@ class Compute:
             calls = meter.spent.minus(before).calls
             if expected and calls:
                 flops *= calls / expected
-            self.spent = min(self.spent + flops, self.allowance)
+            self.spent = min(self.spent + flops, self.budget)
         self.dearest = max(self.dearest, flops)
 
     def audited(self, number: int) -> bool:

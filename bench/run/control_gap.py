@@ -23,7 +23,7 @@ REMEMBERED = 0.05  # corr(X_0, X_1) from which on the closed form is not the opt
 def control_gap(
     target: Target, sampler: Sampler[Any], traced: Traced
 ) -> Float[Tensor, " n"] | None:
-    """int |u - u*|^2 dt along paths traced back from exact draws, i.e. under P* (protocol.md 3).
+    """int |u - u*|^2 dt along reverse paths from exact draws, i.e. under P* (protocol.md 3).
 
     None where u* is not in closed form, or where the chain is not the base's own: an escort and its
     score share one drift, and no u* is theirs.  Raises Unsupported on a base that remembers its

@@ -1,4 +1,4 @@
-"""The learning curve: draws at 8 log-spaced spends, from 1 % of the allowance to the end."""
+"""The learning curve: draws at 8 log-spaced spends, from 1 % of the budget to the end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tiltbench.plan.cell import CURVE_POINTS, Cell
-from tiltbench.records.drawn import sound
+from tiltbench.records.validate import validated
 from tiltbench.run.failures import explain
 from tiltbench.run.ledger import Ledger
 from tiltbench.run.states import copied
@@ -19,7 +19,7 @@ from tiltbench.targets.cost import Cost
 from tiltbench.targets.target import Target
 
 
-class Spent(NamedTuple):
+class TrainingCost(NamedTuple):
     """What training has taken so far."""
 
     calls: int
@@ -27,15 +27,15 @@ class Spent(NamedTuple):
     seconds: float
 
 
-class Kept(NamedTuple):
-    """A copy of the state on the way."""
+class CurveState(NamedTuple):
+    """A copy of the sampler's state in the midst of training, and what that had cost."""
 
-    spent: Spent
+    spent: TrainingCost
     state: Any
 
 
 def curve_cost(cell: Cell) -> Cost:
-    """The learning curve's part of the measuring allowance: 200 points a draw, as for any draw."""
+    """The learning curve's part of the measuring budget: 200 points a draw, as for any draw."""
     each = 200 * cell.curve * CURVE_POINTS
     return Cost(each, each)
 
@@ -50,7 +50,7 @@ class Curve:
         cell = ledger.cell
         shares = np.geomspace(0.01, 1.0, CURVE_POINTS)[:-1].tolist()
         self.shares = shares if cell.curve else []
-        self.kept: list[Kept] = []
+        self.states: list[CurveState] = []
         self.source = generator(cell.seed, "curve", cell.device)
 
     def due(self, share: float) -> bool:
@@ -59,15 +59,15 @@ class Curve:
         self.shares = self.shares[len(passed) :]
         return bool(passed)
 
-    def keep(self, spent: Spent, state: Any) -> None:
+    def keep(self, spent: TrainingCost, state: Any) -> None:
         if self.ledger.cell.curve:
-            self.kept.append(Kept(spent, copied(state)))
+            self.states.append(CurveState(spent, copied(state)))
 
     def draw(self) -> dict[str, Tensor]:
         """spend (calls), flops and seconds (P,), x (P, n, D) and log_w (P, n), NaN where there is
         none."""
-        made = [(kept, self.draws(kept.state)) for kept in self.kept]
-        rows = [(kept, draws) for kept, draws in made if draws is not None]
+        pairs = [(at, self.draws(at.state)) for at in self.states]
+        rows = [(at, draws) for at, draws in pairs if draws is not None]
         if not rows:
             return {}
         n, dim = self.ledger.cell.curve, self.target.dim
@@ -77,7 +77,7 @@ class Curve:
             x[row, : len(draws.x)] = draws.x.float().cpu()
             if draws.log_w is not None:
                 log_w[row, : len(draws.log_w)] = draws.log_w.double().cpu()
-        spent = [kept.spent for kept, _ in rows]
+        spent = [at.spent for at, _ in rows]
         spend = torch.tensor([each.calls for each in spent])
         flops = torch.tensor([each.flops for each in spent], dtype=torch.float64)
         seconds = torch.tensor([each.seconds for each in spent], dtype=torch.float64)
@@ -85,10 +85,10 @@ class Curve:
 
     def draws(self, state: Any) -> Draws | None:
         n = self.ledger.cell.curve
-        allowance = Cost(200 * n, 200 * n)
-        problem, meter = self.ledger.problem(self.target, self.sampler, "measure", allowance)
+        budget = Cost(200 * n, 200 * n)
+        problem, meter = self.ledger.problem(self.target, self.sampler, "measure", budget)
         try:
-            return sound(self.sampler.draw(problem, state, n, self.source), n, self.target.dim)
+            return validated(self.sampler.draw(problem, state, n, self.source), n, self.target.dim)
         except Exception as error:  # no draws so early, or not yet finite: a gap in the curve
             self.ledger.note(f"a gap in the learning curve: {explain(error)[1]}")
             return None

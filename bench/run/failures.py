@@ -26,16 +26,16 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no fault of the cell: the ru
 
 def explain(error: BaseException) -> tuple[Status, str]:
     """The status and the one sentence."""
-    said = " ".join(str(error).split()) or type(error).__name__
+    message = " ".join(str(error).split()) or type(error).__name__
     match error:
         case Unsupported():
-            return Status.UNSUPPORTED, said
+            return Status.UNSUPPORTED, message
         case Diverged():
-            return Status.DIVERGED, said
+            return Status.DIVERGED, message
         case BudgetExceeded() | Impure() | Misuse():
-            return Status.FAILED, said
+            return Status.FAILED, message
         case MemoryError() | torch.OutOfMemoryError():
-            return Status.OUT_OF_MEMORY, f"out of memory: {said}"
-        case RuntimeError() if NO_MEMORY.search(said):
-            return Status.OUT_OF_MEMORY, f"out of memory: {said}"
-    return Status.FAILED, f"{type(error).__name__}: {said}"
+            return Status.OUT_OF_MEMORY, f"out of memory: {message}"
+        case RuntimeError() if NO_MEMORY.search(message):
+            return Status.OUT_OF_MEMORY, f"out of memory: {message}"
+    return Status.FAILED, f"{type(error).__name__}: {message}"

@@ -40,10 +40,10 @@ class Ledger:
     )
 
     def problem(
-        self, target: Target, sampler: Sampler[Any], phase: str, allowance: Cost
+        self, target: Target, sampler: Sampler[Any], phase: str, budget: Cost
     ) -> tuple[Problem, Meter]:
         """A freshly posed problem whose reward is charged to a meter of its own."""
-        meter = Meter(allowance)
+        meter = Meter(budget)
         self.meters.setdefault(phase, []).append(meter)
         return pose(target, sampler.reference, meter.watch), meter
 
@@ -62,7 +62,7 @@ class Ledger:
             self.notes.append(sentence)
 
     def cost(self) -> dict[str, Any]:
-        """The record's `cost`: points by allowance, seconds, CPU seconds, memory, parameters."""
+        """The record's `cost`: points by phase, seconds, CPU seconds, memory, parameters."""
         spent = {phase: Cost() for phase in ("train", "draw", "measure")}
         for phase, meters in self.meters.items():
             for meter in meters:

@@ -47,9 +47,9 @@ class Operations(TorchDispatchMode):
         named = kwargs or {}
         if composed(func):  # of others, which torch takes apart itself but in inference mode
             with self:
-                found = func.decompose(*args, **named)
-            if found is not NotImplemented:
-                return found
+                decomposed = func.decompose(*args, **named)
+            if decomposed is not NotImplemented:
+                return decomposed
         out = func(*args, **named)
         self.flops += price(func)(args, named, out)
         if self.flops > self.left:
@@ -61,7 +61,7 @@ class Operations(TorchDispatchMode):
 
 @cache
 def composed(func: Any) -> bool:
-    """Whether an operation is made of others only, without a kernel of its own."""
+    """Whether an operation consists of others only, without a kernel of its own."""
     has = torch._C._dispatch_has_kernel_for_dispatch_key
     if not isinstance(func, torch._ops.OpOverload) or not has(func.name(), COMPOSED):
         return False

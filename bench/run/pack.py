@@ -2,8 +2,8 @@
 
 Plain data (None, numbers, strings, tensors, lists, tuples, dictionaries) is written as it is.
 Dataclasses, NamedTuples, modules, optimisers and generators are *filled in*: the reader brings a
-state that `Sampler.init` has just made, with one of the same class at the same place, and the file
-holds fields, `state_dict`s and tensors only.  So a file can choose numbers, never code.
+state that `Sampler.init` has just returned, with one of the same class at the same place, and the
+file holds fields, `state_dict`s and tensors only.  So a file can choose numbers, never code.
 """
 
 from __future__ import annotations
@@ -106,9 +106,9 @@ class Unpacker:
                 _set_flags(like, inner[1])
                 return like
             case "optimizer" if isinstance(like, Optimizer):
-                found = self.fill(None, inner)
-                _check(like, found)
-                like.load_state_dict(found)
+                state = self.fill(None, inner)
+                _check(like, state)
+                like.load_state_dict(state)
                 return like
             case "generator" if isinstance(like, Generator):
                 return like.set_state(self._tensor(*inner["tensor"]))
@@ -124,10 +124,10 @@ class Unpacker:
         fields = _fields(like)
         if fields is None:
             raise ValueError(f"there is no place for fields in a {type(like).__name__}")
-        made = {n: self.fill(v, node) for (n, v), node in zip(fields.items(), nodes, strict=True)}
+        values = {n: self.fill(v, node) for (n, v), node in zip(fields.items(), nodes, strict=True)}
         if isinstance(like, tuple):
-            return type(like)(**made)
-        for name, value in made.items():
+            return type(like)(**values)
+        for name, value in values.items():
             object.__setattr__(like, name, value)  # a frozen one too: `like` is the reader's own
         return like
 
@@ -164,15 +164,15 @@ def _set_flags(module: nn.Module, flags: list[list[bool]]) -> None:
         part.training = bool(flag)
 
 
-def _check(like: Optimizer, found: dict[str, Any]) -> None:
+def _check(like: Optimizer, state: dict[str, Any]) -> None:
     """`load_state_dict` takes any moments: raises ValueError where these do not fit."""
-    ours, theirs = like.state_dict()["param_groups"], found["param_groups"]
-    if [sorted(g) for g in ours] != [sorted(g) for g in theirs] or any(
-        g["params"] != h["params"] for g, h in zip(ours, theirs, strict=True)
+    groups, saved_groups = like.state_dict()["param_groups"], state["param_groups"]
+    if [sorted(g) for g in groups] != [sorted(g) for g in saved_groups] or any(
+        g["params"] != h["params"] for g, h in zip(groups, saved_groups, strict=True)
     ):
         raise ValueError("the optimiser's groups are others")
     parameters = [p for group in like.param_groups for p in group["params"]]
-    for i, entry in found["state"].items():
+    for i, entry in state["state"].items():
         for name in MOMENTS & set(entry):
             if entry[name] is not None and entry[name].shape != parameters[i].shape:
                 raise ValueError(f"{name} has shape {tuple(entry[name].shape)}")

@@ -1,4 +1,4 @@
-"""One cell in this process: pose, init, step until the allowance is spent, draw, measure, write.
+"""One cell in this process: pose, init, step until the budget is spent, draw, measure, write.
 
 Nothing that is measured reaches the sampler: every phase has a meter, a problem and a generator of
 its own, and the learning curve, reverse paths and probes work on copies of the state.
@@ -19,11 +19,11 @@ from tiltbench.metric import NOISED, Outcome
 from tiltbench.plan.cell import SAVED_EVERY, Cell, ode_cost
 from tiltbench.plan.loggers import Logs
 from tiltbench.plan.spec import build_sampler, build_target
-from tiltbench.records.drawn import sound
 from tiltbench.records.files import write_arrays, write_tensors
 from tiltbench.records.located import hints
 from tiltbench.records.provenance import code_identity, code_of, environment, forget_peak
 from tiltbench.records.record import CHECKPOINT, Record, Status, forget, write_outcome, write_record
+from tiltbench.records.validate import validated
 from tiltbench.run.checkpoint import Checkpoints, identity
 from tiltbench.run.clock import Clock
 from tiltbench.run.control_gap import control_gap
@@ -60,10 +60,10 @@ def run_cell(
     """Runs `cell` and writes its files into `folder`, the record last.
 
     Training is saved every `checkpoint` seconds; a cell without a record but with a checkpoint of
-    this code goes on from there.  Loggers of these names are told of the training.  Whatever a
+    this code goes on from there.  Loggers of these names follow the training.  Whatever a
     target or sampler raises becomes the record's status; only KeyboardInterrupt and the like pass.
-    `code` is what `code_of` said before the run, worked out here where it is None.  The settings of
-    the session (default dtype, threads, global generators, ...) neither reach the run nor are
+    `code` is that of `code_of` before the run, worked out here where it is None.  The settings
+    of the session (default dtype, threads, global generators, ...) neither reach the run nor are
     changed by it."""
     with standard(cell.seed):
         torch.set_num_threads(threads)
@@ -154,19 +154,19 @@ class _Run:
         clock, counter = Clock(cell.device), Operations(cell.budget.flops)
         try:
             with counter:
-                made = sampler.draw(
+                draws = sampler.draw(
                     problem, state, cell.draws, generator(cell.seed, "draw", cell.device)
                 )
         except BudgetExceeded as error:
-            raise BudgetExceeded(f"drawing costs more than its allowance: {error}") from error
+            raise BudgetExceeded(f"drawing costs more than its budget: {error}") from error
         finally:
             clock.stop()
             self.ledger.seconds["draw"] = clock.seconds
             self.ledger.flops["draw"] = counter.flops
             meter.close()
-        if len(made.x) < cell.draws:
-            self.ledger.note(f"{len(made.x)} draws where {cell.draws} were asked for")
-        return sound(made, cell.draws, target.dim)
+        if len(draws.x) < cell.draws:
+            self.ledger.note(f"{len(draws.x)} draws where {cell.draws} were asked for")
+        return validated(draws, cell.draws, target.dim)
 
     def reverse(self, target: Target, sampler: Sampler[Any], state: Any) -> Traced | None:
         truth = target.truth()
@@ -200,13 +200,13 @@ class _Run:
 
     def probe(self, target: Target, sampler: Sampler[Any], state: Any) -> dict[str, Tensor]:
         cell = self.cell
-        allowance = self.cell.budget.measure.minus(self.cell.budget.draw).minus(curve_cost(cell))
-        allowance = allowance.minus(ode_cost(cell))
-        problem, meter = self.ledger.problem(target, sampler, "measure", allowance)
+        budget = self.cell.budget.measure.minus(self.cell.budget.draw).minus(curve_cost(cell))
+        budget = budget.minus(ode_cost(cell))
+        problem, meter = self.ledger.problem(target, sampler, "measure", budget)
         source = generator(cell.seed, "probe", cell.device)
-        found = sampler.probe(problem, copied(state), source)
+        probes = sampler.probe(problem, copied(state), source)
         meter.close()
-        return found
+        return probes
 
     def flow(self, target: Target, sampler: Sampler[Any], state: Any) -> dict[str, Tensor]:
         """The density of the method's flow at its own draws and at exact ones, with as many
@@ -222,25 +222,25 @@ class _Run:
         counter = Operations(cell.budget.flops)
         try:
             with counter:
-                own = drawn(flow, problem, cell.ode, fit, source)
-                found = {
-                    "ode_log_w": own.log_w,
-                    "ode_noise": own.noise,
-                    "ode_evaluations": torch.tensor(own.evaluations),
+                weighted = drawn(flow, problem, cell.ode, fit, source)
+                arrays = {
+                    "ode_log_w": weighted.log_w,
+                    "ode_noise": weighted.noise,
+                    "ode_evaluations": torch.tensor(weighted.evaluations),
                 }
                 if truth.sample is not None:
                     x = truth.sample(int(min(cell.ode, truth.held)), source)
                     exact = given(flow, problem, x, fit, source)
-                    found |= {"ode_log_q": exact.log_q, "ode_log_w_exact": exact.log_w}
+                    arrays |= {"ode_log_q": exact.log_q, "ode_log_w_exact": exact.log_w}
         finally:
             self.ledger.flops["ode"] = counter.flops
             meter.close()
-        return found
+        return arrays
 
     def measure(self, take: Callable[[], Any], what: str) -> Any:
         """A measurement that cannot be made is a note, not a failure: the draws are good.
 
-        None without an allowance to measure: then nobody asks for the truth either."""
+        None without a budget to measure: then nobody asks for the truth either."""
         if not self.cell.budget.measure.calls:
             return None
         try:

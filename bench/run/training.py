@@ -1,6 +1,6 @@
-"""The training phase: steps until the allowance is spent, saved on the way, and resumed.
+"""The training phase: steps until the budget is spent, saved on the way, and resumed.
 
-The allowance has up to three limits, calls of the target, floating-point operations and seconds;
+The budget has up to three limits, calls of the target, floating-point operations and seconds;
 the first that is spent ends training, and what schedules follow is the share of the most advanced.
 The repeated `init` of a resumed run, and the steps that a killed one made after its last
 checkpoint, are the same calls made again from the same generator: they count once.
@@ -21,7 +21,7 @@ from tiltbench.records.record import Status
 from tiltbench.run.checkpoint import Checkpoints, Saved
 from tiltbench.run.clock import Clock
 from tiltbench.run.compute import Compute, planned
-from tiltbench.run.curve import Curve, Spent
+from tiltbench.run.curve import Curve, TrainingCost
 from tiltbench.run.ledger import Ledger
 from tiltbench.run.meter import BudgetExceeded, Meter
 from tiltbench.run.operations import ComputeExceeded
@@ -31,7 +31,7 @@ from tiltbench.samplers.networks.model import Model
 from tiltbench.samplers.sampler import Sampler
 from tiltbench.targets.target import Target
 
-Progress = Callable[[str, float], None]  # (phase, share of the training allowance spent)
+Progress = Callable[[str, float], None]  # (phase, share of the training budget spent)
 
 
 @dataclass
@@ -45,14 +45,14 @@ class Meters:
 
     @property
     def share(self) -> float:
-        """Of the allowance, by the most advanced of its limits, in [0, 1]."""
+        """Of the budget, by the most advanced of its limits, in [0, 1]."""
         by_calls = self.calls.spent.share(self.budget.train)
         by_time = self.clock.seconds / self.budget.seconds
         return min(max(by_calls, self.compute.share, by_time), 1.0)
 
     @property
-    def spent(self) -> Spent:
-        return Spent(self.calls.spent.calls, self.compute.spent, self.clock.seconds)
+    def spent(self) -> TrainingCost:
+        return TrainingCost(self.calls.spent.calls, self.compute.spent, self.clock.seconds)
 
 
 @dataclass
@@ -68,21 +68,21 @@ class Training:
     meters: Meters = field(init=False)
 
     def run(self, target: Target, sampler: Sampler[Any]) -> tuple[Any, Status]:
-        """Raises ValueError where the allowance does not pay for `init`, and what `step` raises."""
+        """Raises ValueError where the budget does not pay for `init`, and what `step` raises."""
         cell, ledger = self.ledger.cell, self.ledger
         problem, calls = ledger.problem(target, sampler, "train", cell.budget.train)
         compute = Compute(cell.budget.flops, cell.seed)
-        allowance = planned(cell.budget, target, sampler, cell.device)
+        plan = planned(cell.budget, target, sampler, cell.device)
         source = generator(cell.seed, "train", cell.device)
         clock = Clock(cell.device)
         self.meters = meters = Meters(cell.budget, calls, compute, clock)
         problem = replace(problem, share=lambda: meters.share)
         try:
             with compute.seen():
-                state = sampler.init(problem, allowance, source)
+                state = sampler.init(problem, plan, source)
                 over = sampler.done(state)
         except BudgetExceeded as error:
-            raise ValueError(f"the allowance does not pay for the start: {error}") from error
+            raise ValueError(f"the budget does not pay for the start: {error}") from error
         ledger.parameters = sum(p.numel() for m in modules(state) for p in m.parameters())
         if resumed := self.resumed(state, source):
             state, source = resumed
@@ -126,7 +126,7 @@ class Training:
         if cell.budget.seconds < math.inf:  # schedules follow the clock, whatever ended training
             ledger.note("a clock limits the training, so that it is not the same to the bit again")
         if self.steps == 0 and status is Status.SPENT:
-            ledger.note("the allowance did not pay for a single step")
+            ledger.note("the budget did not pay for a single step")
         self.curve.keep(meters.spent, state)
         return state, status
 
@@ -141,7 +141,7 @@ class Training:
         self.meters.calls.spent, self.steps = saved.spent, saved.steps
         self.meters.compute.go_on_from(saved.metered)
         self.meters.clock.go_on_from(saved.seconds)
-        self.ledger.earlier, self.curve.kept = saved.attempts, saved.kept
+        self.ledger.earlier, self.curve.states = saved.attempts, saved.curve
         self.curve.due(self.meters.share)  # these shares have their copies
         return saved.state, saved.source
 
@@ -162,7 +162,7 @@ class Training:
                 meters.compute.known,
                 self.steps,
                 meters.clock.seconds,
-                self.curve.kept,
+                self.curve.states,
                 self.ledger.so_far(),
             )
             self.say(self.checkpoints.save(saved, meters.share))
@@ -173,8 +173,8 @@ class Training:
         meters = self.meters
         running = meters.clock.since is not None
         meters.clock.stop()
-        told = {name: float(value) for name, value in sampler.told(state).items()}
-        self.logs.line(self.steps, {"share": meters.share, **meters.spent._asdict(), **told})
+        reported = {name: float(value) for name, value in sampler.told(state).items()}
+        self.logs.line(self.steps, {"share": meters.share, **meters.spent._asdict(), **reported})
         if running:
             meters.clock.start()
 

@@ -1,4 +1,4 @@
-"""Published scores checked: made anew from the archived draws, and compared one by one."""
+"""Published scores checked: computed anew from the archived draws, and compared one by one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROUNDING = 1e-6  # relative: processors add in different orders
 WORDS = ("reason", "no_floor", "no_error")  # of a score, which are no numbers
 
 
-class Again(NamedTuple):
+class ScoreComparison(NamedTuple):
     """How the numbers of two sets of scores of the same runs compare.  A score is its value, its
     error, its number of draws and its floor; a learning curve counts as one score."""
 
@@ -31,17 +31,17 @@ class Again(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        said = [f"{self.same:,} the same to the bit"]
-        said += [f"{self.near:,} the same to rounding (1e-6)"] if self.near else []
-        said += [f"{len(self.apart):,} different"] if self.apart else []
-        said += [f"{self.new:,} new, of metrics that were not published"] if self.new else []
+        counts = [f"{self.same:,} the same to the bit"]
+        counts += [f"{self.near:,} the same to rounding (1e-6)"] if self.near else []
+        counts += [f"{len(self.apart):,} different"] if self.apart else []
+        counts += [f"{self.new:,} new, of metrics that were not published"] if self.new else []
         total = self.same + self.near + len(self.apart) + self.new
-        return f"{total:,} scores and curves of {self.runs:,} runs: {', '.join(said)}"
+        return f"{total:,} scores and curves of {self.runs:,} runs: {', '.join(counts)}"
 
 
 def score_again(
     published: Path, archive: Path, out: Path, jobs: int = 0, progress: Progress | None = None
-) -> Again:
+) -> ScoreComparison:
     """Unpacks the archive of a published set beside its records into a new results folder `out`,
     scores every run there, and compares.
 
@@ -68,7 +68,7 @@ def score_again(
     return compare(old.scores, results(out).scores)
 
 
-def compared(folder: Path, jobs: int = 0, progress: Progress | None = None) -> Again:
+def compared(folder: Path, jobs: int = 0, progress: Progress | None = None) -> ScoreComparison:
     """Scores every run of a plain results folder again, beside it, and compares with the scores
     that came with it; nothing in `folder` changes.  What was never scored counts as different.
 
@@ -84,9 +84,9 @@ def compared(folder: Path, jobs: int = 0, progress: Progress | None = None) -> A
         shutil.copytree(folder / "runs", fresh / "runs", ignore=unscored)
         score(fresh, force=True, jobs=jobs, progress=progress)
         bare: dict[str, Any] = {r.id: {"scores": {}} for r in old.records if r.status.finished}
-        found = compare({**bare, **old.scores}, results(fresh).scores)
+        again = compare({**bare, **old.scores}, results(fresh).scores)
         lacking = [f"{run} came without scores" for run in bare if run not in old.scores]
-        return found._replace(apart=(*lacking, *found.apart))
+        return again._replace(apart=(*lacking, *again.apart))
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -104,7 +104,7 @@ def _names(labels: Mapping[str, str]) -> dict[str, str]:
     return {key: labels[key] for key in ("target", "sampler")}
 
 
-def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Again:
+def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> ScoreComparison:
     """Of what two `Results.scores` hold."""
     same = near = fresh = 0
     apart = []
@@ -120,8 +120,9 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> Again:
             elif len(one) == len(two) and all(map(_close, one, two)):
                 near += 1
             else:
-                apart.append(f"{run}, {name}: {_said(before[name])} -> {_said(after.get(name))}")
-    return Again(len(old), same, near, tuple(apart), fresh)
+                change = f"{_format_score(before[name])} -> {_format_score(after.get(name))}"
+                apart.append(f"{run}, {name}: {change}")
+    return ScoreComparison(len(old), same, near, tuple(apart), fresh)
 
 
 def _parts(scored: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -153,7 +154,7 @@ def _close(one: tuple[str, Any], two: tuple[str, Any]) -> bool:
     return bool(a == b)
 
 
-def _said(score: Any) -> str:
+def _format_score(score: Any) -> str:
     if not isinstance(score, Mapping):
         return "nothing"
     if "spend" in score:

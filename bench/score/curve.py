@@ -89,24 +89,24 @@ def _estimates(
     draws, log_w = draws[known], log_w[known]
     weighted = len(log_w) > 1 and not bool(log_w.isnan().any() or (log_w == torch.inf).any())
     shared = weighted and len(log_w.unique()) < len(log_w)
-    found: dict[str, float | None] = {}
+    estimates: dict[str, float | None] = {}
     for name in unjudged(target, truth):
         metric: Metric = METRICS.load(name)
         apt = (weighted and not (shared and name != "log_Z_forward")) or name == "ksd"
-        found[name] = None
+        estimates[name] = None
         if apt and len(draws) > 1:
             given = Draws(draws, log_w if weighted else None)
-            found[name] = _value(metric, target, truth, given)
-    return found
+            estimates[name] = _value(metric, target, truth, given)
+    return estimates
 
 
 def _value(metric: Metric, target: Target, truth: Truth, draws: Draws) -> float | None:
     """None where the metric has no number."""
     try:
-        made = metric.fn(target, truth, Outcome(draws, None, {}), Generator())
+        estimate = metric.fn(target, truth, Outcome(draws, None, {}), Generator())
     except Unknown:
         return None
-    return float(made.value) if math.isfinite(made.value) else None
+    return float(estimate.value) if math.isfinite(estimate.value) else None
 
 
 def curve_distance(target: Target) -> str:

@@ -42,17 +42,19 @@ def evaluate(runs: Path, run: str, floors: Floors) -> Evaluation:
     resampling by the weights.  What is raised becomes a reason: no run stops the others."""
     clock = time.perf_counter()
     record = read_record(runs / f"{run}.json")
-    made = Evaluation(run, {}, 0.0)
+    evaluation = Evaluation(run, {}, 0.0)
     try:
         outcome = _outcome(runs, run)
-        made = replace(made, draws=len(outcome.draws.x), zero_weights=_zero(outcome.draws.log_w))
-        made = _scored(made, runs, record, outcome, floors)
+        evaluation = replace(
+            evaluation, draws=len(outcome.draws.x), zero_weights=_zero(outcome.draws.log_w)
+        )
+        evaluation = _scored(evaluation, runs, record, outcome, floors)
     except Exception as error:
         unbuilt = str(error) if isinstance(error, Unbuilt) else ""
-        said = unbuilt or f"{type(error).__name__}: {error}"
-        unknown = dict.fromkeys(METRICS.entries, Score.unknown(said))
-        made = replace(made, scores=unknown, error=said, unbuilt=unbuilt)
-    return replace(made, seconds=time.perf_counter() - clock)
+        message = unbuilt or f"{type(error).__name__}: {error}"
+        unknown = dict.fromkeys(METRICS.entries, Score.unknown(message))
+        evaluation = replace(evaluation, scores=unknown, error=message, unbuilt=unbuilt)
+    return replace(evaluation, seconds=time.perf_counter() - clock)
 
 
 def _zero(log_w: Tensor | None) -> float | None:
@@ -60,7 +62,7 @@ def _zero(log_w: Tensor | None) -> float | None:
 
 
 def _scored(
-    made: Evaluation, runs: Path, record: Record, outcome: Outcome, floors: Floors
+    evaluation: Evaluation, runs: Path, record: Record, outcome: Outcome, floors: Floors
 ) -> Evaluation:
     source = _source(record, runs)
     target, bare = _rebuilt(record, source, outcome)
@@ -71,12 +73,12 @@ def _scored(
             if name.removesuffix("_weighted") in sample_metrics():
                 scores[name] = scores[name].without_floor(lacking)
     try:
-        curve = curve_scores(runs, made.run, target, truth, floors)
+        curve = curve_scores(runs, evaluation.run, target, truth, floors)
     except Exception as error:  # the scores of the run are good all the same
-        wrong = f"{made.run}.curve.npz cannot be scored ({error})"
+        wrong = f"{evaluation.run}.curve.npz cannot be scored ({error})"
         again = "the same `tiltbench run` makes it anew"
-        return replace(made, scores=scores, curve_error=f"{wrong}; {again}")
-    return replace(made, scores=scores, curve=curve)
+        return replace(evaluation, scores=scores, curve_error=f"{wrong}; {again}")
+    return replace(evaluation, scores=scores, curve=curve)
 
 
 def _outcome(runs: Path, run: str) -> Outcome:
@@ -102,12 +104,12 @@ def _scores(
     for name in METRICS.entries:
         metric: Metric = METRICS.load(name)
         missing = _missing(metric, target, truth, outcome)
-        drawn = few if name in comparing else outcome
-        yield name, _one(metric, missing, target, truth, drawn, record, here.get(name))
+        sample = few if name in comparing else outcome
+        yield name, _one(metric, missing, target, truth, sample, record, here.get(name))
         if name in comparing and outcome.draws.log_w is not None:
             lack = missing or (weighted if isinstance(weighted, str) else "")
-            made = few if isinstance(weighted, str) else weighted
-            result = _one(metric, lack, target, truth, made, record, here.get(name))
+            resampled = few if isinstance(weighted, str) else weighted
+            result = _one(metric, lack, target, truth, resampled, record, here.get(name))
             yield f"{name}_weighted", replace(result, ess=ess(outcome.draws.log_w))
 
 
@@ -124,16 +126,16 @@ def _one(
         return Score.unknown(missing)
     try:
         source = generator(record.spec["seed"], "score")
-        made = metric.fn(target, truth, outcome.copy(), source)
+        estimate = metric.fn(target, truth, outcome.copy(), source)
     except Unknown as error:
         return Score.unknown(str(error))
     except Exception as error:
         return Score(None, reason=f"{type(error).__name__}: {error}", raised=True)
-    value, se, n = made
+    value, se, n = estimate
     if not math.isfinite(value):
         return Score.unknown(f"the value is {value}")
-    if isinstance(made, Unbounded):
-        return Score(value, None, n, no_error=made.why).beside(floor, metric)
+    if isinstance(estimate, Unbounded):
+        return Score(value, None, n, no_error=estimate.why).beside(floor, metric)
     return Score(value, se, n).beside(floor, metric)
 
 

@@ -82,10 +82,10 @@ class Scored:
         lack = f"{self.blank} runs have no scores" if self.blank else ""
         others = len(self.reasons) - 1
         more = f"; and {others} other reason{'s' if others > 1 else ''}" if others else ""
-        said = self.reasons[0].rstrip(".")
+        reason = self.reasons[0].rstrip(".")
         return (
             f"{' and '.join(filter(None, (keep, lack)))}, as their targets cannot be built here "
-            f"({said}{more}); put the plug-in where the record names it, or lend it: "
+            f"({reason}{more}); put the plug-in where the record names it, or lend it: "
             f"`tiltbench score {folder} --plugin FILE.py`"
         )
 
@@ -94,10 +94,10 @@ def score(
     folder: Path, force: bool = False, jobs: int = 0, progress: Progress | None = None
 ) -> int:
     """As `score_runs`; returns how many runs were scored, and says on stderr which could not be."""
-    found = score_runs(folder, force, jobs, progress)
-    if warning := found.warning(folder):
+    scored = score_runs(folder, force, jobs, progress)
+    if warning := scored.warning(folder):
         warn(warning)
-    return found.done
+    return scored.done
 
 
 def score_runs(
@@ -138,10 +138,10 @@ def scoring_code(target: Spec) -> str:
     the target's files, of every metric's and of what they import, and the target's shipped floors.
 
     Scores of earlier versions have 16 digits or 32, of the bytes of all files."""
-    own, files = deciding(target, TARGETS)
+    modules, files = deciding(target, TARGETS)
     metrics, lent = metric_modules()
     parts = [
-        package().hash({SCORER, *own, *metrics}, files | lent),
+        package().hash({SCORER, *modules, *metrics}, files | lent),
         truth_hash(target["name"]),
         metric_hash(),
         _shipped(SHIPPED.read_bytes() if SHIPPED.exists() else b"").get(_key(target), ""),
@@ -152,11 +152,11 @@ def scoring_code(target: Spec) -> str:
 @lru_cache(maxsize=2)
 def _shipped(content: bytes) -> dict[str, str]:
     """A hash of the shipped floors of each target."""
-    found: dict[str, Any] = {}
+    hashes: dict[str, Any] = {}
     for row in json.loads(content)["floors"] if content else ():
-        total = found.setdefault(_key(row["target"]), hashlib.sha256())
+        total = hashes.setdefault(_key(row["target"]), hashlib.sha256())
         total.update(json.dumps(row, sort_keys=True).encode())
-    return {target: total.hexdigest() for target, total in found.items()}
+    return {target: total.hexdigest() for target, total in hashes.items()}
 
 
 def _key(target: Spec) -> str:
@@ -176,22 +176,22 @@ class _Ended(NamedTuple):
 @standard()
 def _score_run(task: tuple[Path, str, str, Floors]) -> _Ended:
     runs, run, code, floors = task
-    data, found = _data(runs, run), evaluate(runs, run, floors)
+    data, evaluation = _data(runs, run), evaluate(runs, run, floors)
     old = _former(runs, run, data)
-    if found.unbuilt and old:  # reasons why there is no number are worth keeping too
-        return _Ended(found.unbuilt, True)
-    made, former = found.json(), old.get("scores", {})
-    failed = [n for n, s in found.scores.items() if s.raised and _known(former.get(n))]
-    reason = found.scores[failed[0]].reason if failed else ""
-    if found.curve_error and old.get("curve"):
-        made["curve"], reason = old["curve"], reason or found.curve_error
+    if evaluation.unbuilt and old:  # reasons why there is no number are worth keeping too
+        return _Ended(evaluation.unbuilt, True)
+    scored, former = evaluation.json(), old.get("scores", {})
+    failed = [n for n, s in evaluation.scores.items() if s.raised and _known(former.get(n))]
+    reason = evaluation.scores[failed[0]].reason if failed else ""
+    if evaluation.curve_error and old.get("curve"):
+        scored["curve"], reason = old["curve"], reason or evaluation.curve_error
     # those of a metric that no --plugin lends this time, and those that failed this time
     lent = {n: s for n, s in former.items() if n.removesuffix("_weighted") not in METRICS.entries}
-    made["scores"] = {**lent, **made["scores"], **{n: former[n] for n in failed}}
+    scored["scores"] = {**lent, **scored["scores"], **{n: former[n] for n in failed}}
     if reason:
-        made["stayed"] = reason  # the run is due again
-    write_json(runs / f"{run}.scores.json", {"code": code, "data": data, **made})
-    return _Ended(found.unbuilt, False, found.curve_error, reason)
+        scored["stayed"] = reason  # the run is due again
+    write_json(runs / f"{run}.scores.json", {"code": code, "data": data, **scored})
+    return _Ended(evaluation.unbuilt, False, evaluation.curve_error, reason)
 
 
 def _known(score: Any) -> bool:
@@ -201,22 +201,22 @@ def _known(score: Any) -> bool:
 def _former(runs: Path, run: str, data: str) -> dict[str, Any]:
     """The scores file of a run, where it is of its present draws and of a target that was built."""
     try:
-        found = read_scores(runs, run)
+        scores = read_scores(runs, run)
     except ValueError:
         return {}
-    if found is None or found.get("data") != data or found.get("unbuilt"):
+    if scores is None or scores.get("data") != data or scores.get("unbuilt"):
         return {}
-    return found
+    return scores
 
 
 def _current(runs: Path, run: str, code: str) -> bool:
     try:
-        found = read_scores(runs, run)
+        scores = read_scores(runs, run)
     except ValueError:
         return False
-    if found is None or found.get("unbuilt") or found.get("stayed"):
+    if scores is None or scores.get("unbuilt") or scores.get("stayed"):
         return False
-    return found.get("code") == code and found.get("data") == _data(runs, run)
+    return scores.get("code") == code and scores.get("data") == _data(runs, run)
 
 
 def _data(runs: Path, run: str) -> str:
@@ -320,8 +320,8 @@ def _floors_by_draws(table: FloorTable, record: Record, placed: Spec) -> dict[in
     start = floors_key(target, record.spec["target_version"], 0, file).removesuffix("0")
     names = {metric_key(name): name for name in METRICS.entries}
     return {
-        int(key.removeprefix(start)): {names[s]: floor for s, floor in found.items() if s in names}
-        for key, found in table.items()
+        int(key.removeprefix(start)): {names[s]: floor for s, floor in floors.items() if s in names}
+        for key, floors in table.items()
         if key.startswith(start)
     }
 

@@ -40,18 +40,18 @@ class Score:
 
     def json(self) -> dict[str, Any]:
         if self.value is None:
-            made: dict[str, Any] = {"value": None, "reason": self.reason}
+            data: dict[str, Any] = {"value": None, "reason": self.reason}
         else:
-            made = {"value": self.value, "se": self.se, "n": self.n}
+            data = {"value": self.value, "se": self.se, "n": self.n}
         if self.floor is not None:
-            made["floor"] = {**_shown(self.floor), "unfit": self.unfit}
+            data["floor"] = {**_shown(self.floor), "unfit": self.unfit}
         if self.no_floor:
-            made["no_floor"] = self.no_floor
+            data["no_floor"] = self.no_floor
         if self.no_error:
-            made["no_error"] = self.no_error
+            data["no_error"] = self.no_error
         if self.ess is not None:
-            made["ess"] = self.ess
-        return made
+            data["ess"] = self.ess
+        return data
 
 
 @dataclass(frozen=True)
@@ -82,21 +82,21 @@ class CurveScore:
     unjudged: tuple[str, ...] = ()  # metrics of `estimates`: what can be had without a truth
 
     def json(self) -> dict[str, Any]:
-        made: dict[str, Any] = {"spend": [point.spend for point in self.points]}
+        data: dict[str, Any] = {"spend": [point.spend for point in self.points]}
         for key in ("flops", "seconds"):
             if each := getattr(self, key):
-                made[key] = list(each)
-        made |= {"n": self.n, "metric": self.metric}
+                data[key] = list(each)
+        data |= {"n": self.n, "metric": self.metric}
         for key in ("log_Z_err", "log_Z_se", "distance"):
-            made[key] = [getattr(point, key) for point in self.points]
-        made["floor"] = _shown(self.floor, self.n) if self.floor else None
+            data[key] = [getattr(point, key) for point in self.points]
+        data["floor"] = _shown(self.floor, self.n) if self.floor else None
         if self.second:
-            made[self.second] = [point.energy for point in self.points]
+            data[self.second] = [point.energy for point in self.points]
             if self.second_floor:
-                made["floor_" + self.second] = _shown(self.second_floor, self.n)
+                data["floor_" + self.second] = _shown(self.second_floor, self.n)
         for name in self.unjudged:
-            made[name] = [point.estimates.get(name) for point in self.points]
-        return made
+            data[name] = [point.estimates.get(name) for point in self.points]
+        return data
 
 
 @dataclass(frozen=True)
@@ -114,19 +114,19 @@ class Evaluation:
     curve_error: str = ""
 
     def json(self) -> dict[str, Any]:
-        made: dict[str, Any] = {
+        data: dict[str, Any] = {
             "run": self.run,
             "draws": self.draws,
             "curve": self.curve.json() if self.curve else None,
         }
         if self.zero_weights is not None:
-            made["zero_weights"] = self.zero_weights
+            data["zero_weights"] = self.zero_weights
         for key in ("error", "unbuilt", "curve_error"):
-            if said := getattr(self, key):
-                made[key] = said
-        made["scores"] = {name: score.json() for name, score in self.scores.items()}
-        made["seconds"] = self.seconds
-        return made
+            if message := getattr(self, key):
+                data[key] = message
+        data["scores"] = {name: score.json() for name, score in self.scores.items()}
+        data["seconds"] = self.seconds
+        return data
 
 
 def _shown(floor: Floor, n: int | None = None) -> dict[str, Any]:

@@ -37,14 +37,16 @@ def chosen(text: str, results: Path) -> Chosen:
             "the folder alone, which lists its runs"
         )
     folders = [inside] if inside else _folders(results)
-    found = [c for folder in folders for c in _records(folder) if c.record.id.startswith(path.name)]
-    if not found:
+    matches = [
+        c for folder in folders for c in _records(folder) if c.record.id.startswith(path.name)
+    ]
+    if not matches:
         where = str(inside) if inside else f"the folders of {results}"
         raise Refused(
             f"no run in {where} has an id that begins with {path.name}; "
             "`tiltbench draw FOLDER` lists the runs of a folder"
         )
-    return _only(found, f"{path.name} begins", None)
+    return _only(matches, f"{path.name} begins", None)
 
 
 def _of_file(path: Path) -> Chosen:
@@ -85,14 +87,14 @@ def _records(folder: Path) -> Iterator[Chosen]:
 
 
 def _only(among: Iterator[Chosen] | Sequence[Chosen], what: str, folder: Path | None) -> Chosen:
-    found = sorted(among, key=lambda c: (c.runs, title(c.record)))
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    matches = sorted(among, key=lambda c: (c.runs, title(c.record)))
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
         raise Refused(f"{folder} holds no records of runs; run the suite first")
-    shown = "; ".join(f"{_short(c, found)} ({title(c.record)})" for c in found[:LISTED])
-    more = f"; and {len(found) - LISTED} more" if len(found) > LISTED else ""
-    verb = f"{what} {len(found)} runs" if folder else f"{what} the ids of {len(found)} runs"
+    shown = "; ".join(f"{_short(c, matches)} ({title(c.record)})" for c in matches[:LISTED])
+    more = f"; and {len(matches) - LISTED} more" if len(matches) > LISTED else ""
+    verb = f"{what} {len(matches)} runs" if folder else f"{what} the ids of {len(matches)} runs"
     raise Refused(f"{verb}; name one of them: {shown}{more}")
 
 

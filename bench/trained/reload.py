@@ -16,11 +16,11 @@ from torch import Tensor
 from tiltbench.plan.budget import UNLIMITED
 from tiltbench.plan.errors import Refused
 from tiltbench.plan.spec import build_sampler, build_target
-from tiltbench.records.drawn import sound
 from tiltbench.records.files import read_arrays
 from tiltbench.records.located import located
 from tiltbench.records.provenance import deciding_code, same_code
 from tiltbench.records.record import Record
+from tiltbench.records.validate import validated
 from tiltbench.run.failures import explain
 from tiltbench.run.meter import Meter
 from tiltbench.run.states import copied
@@ -73,14 +73,14 @@ class Loaded:
         if n < 1 or seed < 0:
             what = f"{n} draws" if n < 1 else f"seed {seed}"
             raise Refused(f"{what} cannot be had; ask for 1 or more, with a seed of 0 or more")
-        return self._drawn(n, 1 + seed)
+        return self._draw(n, 1 + seed)
 
     def as_recorded(self) -> Draws:
         """The run's own draws, made again: equal to the recorded ones on the same machine."""
-        return self._drawn(int(self.record.spec["draws"]), None)
+        return self._draw(int(self.record.spec["draws"]), None)
 
     def traced(self, x: Float[Tensor, "n d"], part: str = "") -> Float[Tensor, " n"]:
-        """log_w (n,) float64 of paths traced back from points x, given which
+        """log_w (n,) float64 of reverse paths from points x, given which
         E[exp(-log_w)] = q(x) / rho(x), q being the density of what `draw` returns.
 
         `part` names the stream of random numbers.  Raises Refused where the sampler has no paths,
@@ -93,31 +93,31 @@ class Loaded:
             source = generator(record.spec["seed"], "reverse", self.device, stream(part))
             x = x.to(self.device)
             try:
-                made = self.sampler.reverse(self.problem, copied(self.state), x, source)
+                paths = self.sampler.reverse(self.problem, copied(self.state), x, source)
             except Exception as error:
                 why = explain(error)[1].rstrip(".")
                 raise Refused(f"reverse paths of {name} failed: {why}") from error
-        if made is None:
+        if paths is None:
             raise Refused(f"{name} has no reverse paths")
-        log_w = made.log_w.detach().double().cpu()
+        log_w = paths.log_w.detach().double().cpu()
         if log_w.shape != (len(x),) or bool(log_w.isnan().any()):
             raise Refused(f"weights of traced paths of {name} are not numbers, one a point")
         return log_w
 
-    def _drawn(self, n: int, part: int | None) -> Draws:
-        record, own = self.record, None
+    def _draw(self, n: int, part: int | None) -> Draws:
+        record, log_Z = self.record, None
         source = generator(record.spec["seed"], "draw", self.device, part)
         with standard(record.spec["seed"]):
             _as_then(record, self.device)
             try:
-                made = self.sampler.draw(self.problem, self.state, n, source)
-                made = sound(made, n, self.target.dim)
+                draws = self.sampler.draw(self.problem, self.state, n, source)
+                draws = validated(draws, n, self.target.dim)
             except Exception as error:
                 why = explain(error)[1].rstrip(".")
                 raise Refused(f"drawing from run {record.id} failed: {why}") from error
-        if made.log_Z is not None:  # learned in training: as it was recorded, steps included
-            own = _own_log_Z(self.runs, record.id)
-        return made._replace(log_Z=own or made.log_Z)
+        if draws.log_Z is not None:  # learned in training: as it was recorded, steps included
+            log_Z = _recorded_log_Z(self.runs, record.id)
+        return draws._replace(log_Z=log_Z or draws.log_Z)
 
 
 def load(runs: Path, record: Record, device: str = "cpu") -> Loaded:
@@ -199,9 +199,9 @@ def _filled(sampler: Sampler[Any], fresh: Any, file: Path, device: str) -> Any:
         raise Refused(explain(error)[1]) from error
 
 
-def _own_log_Z(runs: Path, run: str) -> Estimate | None:
+def _recorded_log_Z(runs: Path, run: str) -> Estimate | None:
     try:
-        kept = read_arrays(runs / f"{run}.npz").get("log_Z")
+        stored = read_arrays(runs / f"{run}.npz").get("log_Z")
     except (OSError, ValueError):  # the draws are not needed for anything else
         return None
-    return None if kept is None else Estimate(float(kept[0]), float(kept[1]), int(kept[2]))
+    return None if stored is None else Estimate(float(stored[0]), float(stored[1]), int(stored[2]))

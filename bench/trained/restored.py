@@ -23,7 +23,7 @@ Tensors = Mapping[str, Tensor]
 
 @singledispatch
 def restored(sampler: Sampler[Any], state: Any, tensors: Tensors) -> Any:
-    """What `sampler.draw` is to be given; `state` is what `init` has just made of the same problem,
+    """What `sampler.draw` is to be given; `state` is what `init` has just returned for it,
     and may be changed, `tensors` what `sampler.tensors` returned when training was over, on the
     device to draw on.
 

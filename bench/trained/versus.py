@@ -1,9 +1,9 @@
 """Which of two samplers is nearer to a target whose truth is unknown, by the weights of both.
 
 Sampler k makes x with a path from the law Q_k, and weighs it by W_k = rho(x) B_k(path | x) / Q_k,
-B_k being the law of paths traced back from x; of a sampler with a density, q_k(x), W_k = rho / q_k.
+B_k being the law of reverse paths from x; of a sampler with a density, q_k(x), W_k = rho / q_k.
 Take x with two paths, one of each sampler: the target has p(x) B_1 B_2, and what sampler 1 makes
-with a path of sampler 2 traced back from there has Q_1 B_2 = p B_1 B_2 Z / W_1.  Hence, exactly,
+with a reverse path of sampler 2 from there has Q_1 B_2 = p B_1 B_2 Z / W_1.  Hence, exactly,
 
     E_m[(p B_1 B_2 / m) log (W_2 / W_1)] = KL(p B_2 | Q_2) - KL(p B_1 | Q_1),
 
@@ -35,11 +35,11 @@ from tiltbench.samplers.weights import Estimate, ess
 from tiltbench.trained.reload import Loaded, stream
 
 
-class Weighed(NamedTuple):
-    """Draws of one sampler: log W of its own paths, and of paths of the other traced back."""
+class PathWeights(NamedTuple):
+    """At draws of one sampler: log W of its own paths, and of the other's reverse paths."""
 
-    own: Float[Tensor, " n"]
-    other: Float[Tensor, " n"]
+    forward: Float[Tensor, " n"]
+    reverse: Float[Tensor, " n"]
 
 
 class Nearer(NamedTuple):
@@ -52,17 +52,17 @@ class Nearer(NamedTuple):
     n: int
 
     @property
-    def told(self) -> bool:
+    def reliable(self) -> bool:
         """Whether the weights carry the number and its error (Vehtari et al., 2024)."""
         return math.isfinite(self.value) and not self.k_hat > estimators.steepest(self.n)
 
 
-def nearer(one: Weighed, two: Weighed) -> Nearer:
+def nearer(one: PathWeights, two: PathWeights) -> Nearer:
     """KL(p B_2 | Q_2) - KL(p B_1 | Q_1), above 0 where the first is nearer; its error by the delta
     method, of two independent sets of independent draws."""
-    n, m = len(one.own), len(two.own)
-    first = torch.cat([one.own, two.other]).double()  # log W_1
-    second = torch.cat([one.other, two.own]).double()
+    n, m = len(one.forward), len(two.forward)
+    first = torch.cat([one.forward, two.reverse]).double()  # log W_1
+    second = torch.cat([one.reverse, two.forward]).double()
     share = math.log(n / (n + m)), math.log(m / (n + m))
     log_w = -torch.logaddexp(share[0] - first, share[1] - second)
     w = torch.exp(log_w - log_w.max())
@@ -76,37 +76,39 @@ def nearer(one: Weighed, two: Weighed) -> Nearer:
 
 
 def versus(one: Loaded, two: Loaded, draws: int = 1_000) -> Nearer:
-    """The same of two runs on one target, from `draws` of each and as many paths of the other,
-    traced back from there.
+    """The same of two runs on one target, from `draws` of each and as many reverse paths of the
+    other from there.
 
-    Raises Refused where one of them has no weights a path, or no paths to trace back."""
+    Raises Refused where one of them has no weights a path, or no reverse paths."""
     return _between(one, two, weighed(one, draws), weighed(two, draws))
 
 
-def _between(one: Loaded, two: Loaded, mine: Drawn, others: Drawn) -> Nearer:
+def _between(
+    one: Loaded, two: Loaded, draws_one: WeightedDraws, draws_two: WeightedDraws
+) -> Nearer:
     return nearer(
-        Weighed(mine.log_w, two.traced(mine.x, part=one.record.id)),
-        Weighed(others.log_w, one.traced(others.x, part=two.record.id)),
+        PathWeights(draws_one.log_w, two.traced(draws_one.x, part=one.record.id)),
+        PathWeights(draws_two.log_w, one.traced(draws_two.x, part=two.record.id)),
     )
 
 
-class Drawn(NamedTuple):
+class WeightedDraws(NamedTuple):
     x: Float[Tensor, "n d"]
     log_w: Float[Tensor, " n"]
 
 
-def weighed(run: Loaded, draws: int) -> Drawn:
+def weighed(run: Loaded, draws: int) -> WeightedDraws:
     """Draws of a run with the log-weights of their paths, of a stream of its own: runs of one seed
     are independent here.  Raises Refused where there are none, or none of one path each."""
-    made, name = run.draw(draws, seed=stream(run.record.id)), run.record.labels["sampler"]
-    if made.log_w is None:
+    sample, name = run.draw(draws, seed=stream(run.record.id)), run.record.labels["sampler"]
+    if sample.log_w is None:
         raise Refused(f"{name} has no weights")
-    if made.group is not None:
+    if sample.group is not None:
         raise Refused(f"{name} weighs draws that depend on each other, not paths one by one")
-    log_w = made.log_w.detach().double().cpu()
+    log_w = sample.log_w.detach().double().cpu()
     if len(log_w) < 2 or bool(log_w.isnan().any()) or log_w.max() == -torch.inf:
         raise Refused(f"{name} has no weights that are numbers")
-    return Drawn(made.x.detach().cpu(), log_w)
+    return WeightedDraws(sample.x.detach().cpu(), log_w)
 
 
 @dataclass
@@ -120,27 +122,27 @@ class Compared:
 
 def compared(runs: Mapping[str, Sequence[Loaded]], draws: int) -> Compared:
     """Every two samplers, seed by seed in the order that they have here."""
-    found, known = Compared({}, {}), dict[str, list[tuple[Loaded, Drawn]]]()
-    for name, own in runs.items():
+    result, known = Compared({}, {}), dict[str, list[tuple[Loaded, WeightedDraws]]]()
+    for name, loaded in runs.items():
         try:
-            known[name] = [(run, weighed(run, draws)) for run in own]
+            known[name] = [(run, weighed(run, draws)) for run in loaded]
             known[name][0][0].traced(known[name][0][1].x[:1])
         except Refused as error:
             known.pop(name, None)
-            found.why[name] = str(error)
+            result.why[name] = str(error)
     for one, two in itertools.combinations(known, 2):
         pairs = list(zip(known[one], known[two], strict=False))
-        made = [_between(a, b, mine, others) for (a, mine), (b, others) in pairs]
-        if bad := [each for each in made if not each.told]:
-            found.why[f"{one} and {two}"] = (
+        seeds = [_between(a, b, draws_a, draws_b) for (a, draws_a), (b, draws_b) in pairs]
+        if bad := [each for each in seeds if not each.reliable]:
+            result.why[f"{one} and {two}"] = (
                 f"the weights of their draws have too heavy a tail to tell: k_hat "
                 f"{max(each.k_hat for each in bad):.2f} where "
                 f"{estimators.steepest(bad[0].n):.2f} is the most"
             )
             continue
-        mean = sum(each.value for each in made) / len(made)
-        within = math.sqrt(sum(each.se**2 for each in made)) / len(made)
-        values = torch.tensor([each.value for each in made], dtype=torch.float64)
-        spread = float(values.std()) / math.sqrt(len(made)) if len(made) > 1 else 0.0
-        found.nearer[one, two] = Estimate(mean, max(within, spread), len(made))
-    return found
+        mean = sum(each.value for each in seeds) / len(seeds)
+        within = math.sqrt(sum(each.se**2 for each in seeds)) / len(seeds)
+        values = torch.tensor([each.value for each in seeds], dtype=torch.float64)
+        spread = float(values.std()) / math.sqrt(len(seeds)) if len(seeds) > 1 else 0.0
+        result.nearer[one, two] = Estimate(mean, max(within, spread), len(seeds))
+    return result

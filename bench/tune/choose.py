@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from tiltbench.plan.cell import Cell
 from tiltbench.plan.suite import Choice, Suite
-from tiltbench.tune.found import Found
+from tiltbench.tune.result import SearchResult
 
 if TYPE_CHECKING:
-    from tiltbench.tune.trials import Score
+    from tiltbench.tune.trials import TrialScore
 
 
 Plan = tuple[Choice, list[dict[str, Any]], dict[str, list[Cell]]]  # params by trial; cells
@@ -22,7 +22,7 @@ def plan(
 ) -> tuple[dict[str, Cell], list[Plan]]:
     """Every cell by its id (trials that draw the same share one), and each method's own, on the
     targets that it runs on; a method that runs on none of them has no plan."""
-    from tiltbench.tune.trials import drawn, trial_cell
+    from tiltbench.tune.trials import draw_params, trial_cell
 
     cells: dict[str, Cell] = {}
     plans: list[Plan] = []
@@ -31,29 +31,29 @@ def plan(
         if not targets:
             continue
         laws = suite.laws(sampler)
-        params = [drawn(laws, trial, seed) for trial in range(count)] if laws else []
-        mine: dict[str, list[Cell]] = {}
+        params = [draw_params(laws, trial, seed) for trial in range(count)] if laws else []
+        cells_of: dict[str, list[Cell]] = {}
         for target in targets:
             row = [
                 trial_cell(suite, target, sampler, given, trial, seed, device, tf32)
                 for trial, given in enumerate(params)
             ]
-            mine[target.label] = [cells.setdefault(cell.id, cell) for cell in row]
-        plans.append((sampler, params, mine))
+            cells_of[target.label] = [cells.setdefault(cell.id, cell) for cell in row]
+        plans.append((sampler, params, cells_of))
     return cells, plans
 
 
 def judge(
-    sampler: Choice, params: list[dict[str, Any]], mine: dict[str, list[Cell]], out: Path
-) -> Found:
+    sampler: Choice, params: list[dict[str, Any]], cells: dict[str, list[Cell]], out: Path
+) -> SearchResult:
     """Trials that share a run are charged once."""
     from tiltbench.records.record import read_record
     from tiltbench.tune.trials import mean_ranks, score
 
-    scores: dict[str, list[Score]] = {}
+    scores: dict[str, list[TrialScore]] = {}
     calls = 0
-    for target, row in mine.items():
-        once: dict[str, Score] = {}
+    for target, row in cells.items():
+        once: dict[str, TrialScore] = {}
         for cell in row:
             if cell.id not in once:
                 record = read_record(out / "runs" / f"{cell.id}.json")
@@ -62,10 +62,10 @@ def judge(
                 calls += sum(max(record.cost.get(part, (0, 0))) for part in ("train", "draw"))
         scores[target] = [once[cell.id] for cell in row]
     ranks = mean_ranks([[s.better for s in row] for row in scores.values()]) if params else None
-    return Found(sampler, params, scores, ranks, calls)
+    return SearchResult(sampler, params, scores, ranks, calls)
 
 
-def report(found: Sequence[Found], count: int) -> str:
+def report(results: Sequence[SearchResult], count: int) -> str:
     """A row a method and target, then what was chosen, and what stays untuned."""
     from pandas import DataFrame
 
@@ -73,30 +73,30 @@ def report(found: Sequence[Found], count: int) -> str:
     from tiltbench.tune.file import written
 
     scores, chosen, untuned = [], [], []
-    for search in found:
-        if search.ranks is None:
-            said = [row[0].said for row in search.scores.values() if row]
-            why = said[0] if said else "it declares nothing to search; [[search]] in the suite may"
-            untuned.append(f"{text(search.sampler.label)} stays untuned: {why}")
+    for result in results:
+        if result.ranks is None:
+            reasons = [row[0].text for row in result.scores.values() if row]
+            reasons = reasons or ["it declares nothing to search; [[search]] in the suite may"]
+            untuned.append(f"{text(result.sampler.label)} stays untuned: {reasons[0]}")
             continue
-        best = search.best
+        best = result.best
         scores += [
             (
-                text(search.sampler.label),
+                text(result.sampler.label),
                 text(t),
-                search.scores[t][0].said,
-                search.scores[t][best].said,
+                result.scores[t][0].text,
+                result.scores[t][best].text,
             )
-            for t in search.judged
+            for t in result.judged
         ]
         chosen.append(
             (
-                text(search.sampler.label),
+                text(result.sampler.label),
                 f"trial {best}" if best else "the default",
-                search.ranks[0],
-                search.ranks[best],
-                written(search.params[best]) if best else "",
-                f"{search.calls:,}",
+                result.ranks[0],
+                result.ranks[best],
+                written(result.params[best]) if best else "",
+                f"{result.calls:,}",
             )
         )
     parts = []

@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING, Any
 from tiltbench.records.command import command
 
 if TYPE_CHECKING:
-    from tiltbench.tune.found import Found
+    from tiltbench.tune.result import SearchResult
 
 
 def tuned_text(
-    text: str, found: Sequence[Found], trials: int, made: str, arguments: Sequence[str]
+    text: str, results: Sequence[SearchResult], trials: int, label: str, arguments: Sequence[str]
 ) -> str:
     """Raises nothing: a method without scores gets no row, and so stays untuned."""
-    rows = [f"{text.rstrip()}\n", f"{made}{_line(command(arguments))}"]
-    for search in found:
-        if search.ranks is None:
+    rows = [f"{text.rstrip()}\n", f"{label}{_one_line(command(arguments))}"]
+    for result in results:
+        if result.ranks is None:
             continue
-        said = "kept" if search.best == 0 else f"trial {search.best}"
+        choice = "kept" if result.best == 0 else f"trial {result.best}"
         rows += [
-            f"# {said}; {search.calls:,} calls",
+            f"# {choice}; {result.calls:,} calls",
             "[[tuned]]",
-            f"target = {_value(search.judged)}",
-            f"sampler = {_value(search.sampler.label)}",
+            f"target = {_value(result.judged)}",
+            f"sampler = {_value(result.sampler.label)}",
             f"trials = {trials}",
-            f"params = {written(search.params[search.best])}",
+            f"params = {written(result.params[result.best])}",
         ]
     return "\n".join(rows) + "\n"
 
@@ -54,5 +54,5 @@ def _value_of_part(part: Mapping[str, Any]) -> str:
     return json.dumps(shorten(dict(part), {"name": "", "params": {}}))
 
 
-def _line(text: str) -> str:
+def _one_line(text: str) -> str:
     return " ".join(text.split())

@@ -3,7 +3,7 @@
 Trial 0 is the method as the suite has it.  The other trials draw every searched parameter from its
 law by a stream of the search's seed, the trial's number and the parameter's name: methods that
 share a parameter meet the same values, and more trials extend a search without changing it.
-A trial is a cell with the suite's allowance, a seed that is not the suite's, and no allowance to
+A trial is a cell with the suite's budget, a seed that is not the suite's, and no budget to
 measure, so that a run asks nobody for the truth.
 """
 
@@ -38,16 +38,16 @@ SEED = 10**6  # seeds of trials count from here, past those of any suite
 DRAWS = 1_000  # at least, so that chains are long enough to be compared
 
 
-class Score(NamedTuple):
+class TrialScore(NamedTuple):
     """Of one trial on one target; `better` is the larger the better, -inf for a failed run, and
     `calls` what the score itself cost."""
 
     better: float
-    said: str
+    text: str
     calls: int = 0
 
 
-def drawn(laws: Search, trial: int, seed: int) -> dict[str, Any]:
+def draw_params(laws: Search, trial: int, seed: int) -> dict[str, Any]:
     """The parameters of a trial, parts by a dot; none for trial 0."""
     if trial == 0:
         return {}
@@ -61,14 +61,14 @@ def _share(seed: int, trial: int, key: str) -> float:
 
 def nested(params: Mapping[str, Any]) -> dict[str, Any]:
     """{"reference.steps": 32} -> {"reference": {"steps": 32}}."""
-    made: dict[str, Any] = {}
+    tree: dict[str, Any] = {}
     for key, value in params.items():
         *parts, last = key.split(".")
-        inner = made
+        inner = tree
         for part in parts:
             inner = inner.setdefault(part, {})
         inner[last] = value
-    return made
+    return tree
 
 
 @standard()
@@ -83,19 +83,19 @@ def trial_cell(
     tf32: bool = False,
 ) -> Cell:
     """Raises BadSpec where the sampler cannot be built with these parameters."""
-    made = build_target(target.spec)
+    built = build_target(target.spec)
     chosen = overlaid(suite.varied(target, sampler), nested(params), build_sampler)
     draws = max(suite.draws, DRAWS)
     allowed = suite.budget(target, sampler)
     budget = replace(allowed, draw=Budget.of(0, draws).draw, measure=Cost())
     labels = {"target": target.label, "sampler": f"{sampler.label} · trial {trial}"}
-    own = next(n for n in range(SEED + seed, 2 * SEED) if n not in suite.seeds)
+    trial_seed = next(n for n in range(SEED + seed, 2 * SEED) if n not in suite.seeds)
     cell = Cell(
-        spec(made),
-        made.version,
+        spec(built),
+        built.version,
         spec(build_sampler(chosen)),
         budget,
-        own,
+        trial_seed,
         device,
         draws,
         0,
@@ -105,25 +105,25 @@ def trial_cell(
 
 
 @standard()
-def score(cell: Cell, record: Record, runs: Path) -> Score:
+def score(cell: Cell, record: Record, runs: Path) -> TrialScore:
     """ELBO, the mean log_w of the method's own paths (nats, <= log Z); without weights minus the
     split R-hat of log p* over its chains.  Neither needs the truth."""
     if not record.status.finished:
-        return Score(-math.inf, f"{record.status}: {record.reason}")
+        return TrialScore(-math.inf, f"{record.status}: {record.reason}")
     draws = read_outcome(runs, cell.id).draws
     if draws.log_w is not None:
         bound = elbo(draws.log_w, draws.group)
-        return Score(_known(bound.value), f"ELBO {bound.value:.4g} ± {bound.se:.2g}")
+        return TrialScore(_known(bound.value), f"ELBO {bound.value:.4g} ± {bound.se:.2g}")
     if draws.group is None:
-        return Score(-math.inf, "neither weights nor chains to judge it by")
+        return TrialScore(-math.inf, "neither weights nor chains to judge it by")
     meter = Meter(Cost(len(draws.x), 0))
     problem = pose(build_target(cell.target), build_sampler(cell.sampler).reference, meter.watch)
     if not isinstance(problem.base, Known):
-        return Score(-math.inf, "no weights, and a base whose density is not known")
+        return TrialScore(-math.inf, "no weights, and a base whose density is not known")
     with torch.no_grad():
         log_p = problem.base.log_end(draws.x) + problem.reward(draws.x)
-    found = split_rhat(log_p.double(), draws.group)
-    return Score(_known(-found), f"R-hat {found:.4g}", meter.spent.calls)
+    rhat = split_rhat(log_p.double(), draws.group)
+    return TrialScore(_known(-rhat), f"R-hat {rhat:.4g}", meter.spent.calls)
 
 
 def _known(value: float) -> float:

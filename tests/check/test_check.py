@@ -291,8 +291,8 @@ def test_a_target_without_a_truth_is_tried_all_the_same(tmp_path, old, new, expe
     if expected:
         one_sentence(tmp_path / "mine.py", expected)
     else:
-        found = check(str(tmp_path / "mine.py"))
-        assert bad(found) == [] and "rms coordinate of trial draws is 2" in found[-1].what
+        results = check(str(tmp_path / "mine.py"))
+        assert bad(results) == [] and "rms coordinate of trial draws is 2" in results[-1].what
 
 
 UNKNOWN = '''
@@ -464,8 +464,8 @@ def test_registered_samplers_pass(name):
 
 @pytest.mark.parametrize("name", COSTLY_LOSSES)
 def test_the_optimum_and_the_price_of_a_costly_loss_are_right(name):
-    made = build_sampler({"name": name, "params": {}})
-    found = [*check_loss.check(made), *check_sampler._prices(made)]
+    sampler = build_sampler({"name": name, "params": {}})
+    found = [*check_loss.check(sampler), *check_sampler._prices(sampler)]
     assert bad(found) == [] and any("as declared" in finding.what for finding in found)
 
 
@@ -508,8 +508,8 @@ def test_few_islands_do_not_hide_wrong_weights(monkeypatch):
     right = Smc.draw
 
     def shifted(*arguments):
-        made = right(*arguments)
-        return made._replace(log_w=made.log_w + 0.3)
+        draws = right(*arguments)
+        return draws._replace(log_w=draws.log_w + 0.3)
 
     monkeypatch.setattr(Smc, "draw", shifted)
     findings = bad(check("smc"))
@@ -576,8 +576,8 @@ def test_a_loss_on_a_base_that_it_does_not_serve_is_let_pass(tmp_path):
     assert line in WRITTEN
     unfit = WRITTEN.replace(line, "    from tiltbench.samplers.sampler import Unsupported\n" + line)
     (tmp_path / "mine.py").write_text(unfit.replace(line, "    raise Unsupported('no')"))
-    made = build_sampler({"name": str(tmp_path / "mine.py"), "params": {}})
-    (finding,) = check_loss.check(made)
+    sampler = build_sampler({"name": str(tmp_path / "mine.py"), "params": {}})
+    (finding,) = check_loss.check(sampler)
     assert finding.ok and "its optimum was not tried: no" in finding.what
 
 

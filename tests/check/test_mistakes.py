@@ -235,11 +235,11 @@ def test_a_mistake_in_a_stated_gradient_is_named(tmp_path, case):
     written, said, remedy = GRADIENTS[case]
     known = TARGET if said is None else UNKNOWN
     text = known.replace("\n    def truth(self):", AND_GRAD.replace("WRITTEN", written))
-    found = findings(tmp_path / "mine.py", target(text))
+    results = findings(tmp_path / "mine.py", target(text))
     if said is None:
-        assert found == []
+        assert results == []
     else:
-        one_sentence(found, said, remedy)
+        one_sentence(results, said, remedy)
 
 
 HEAVY = """

@@ -10,9 +10,9 @@ from subprocess import PIPE
 
 import pytest
 
+from tiltbench.cli.arguments import RESULTS, automatic, natural, seeds, setting, split, whole
 from tiltbench.cli.main import main
 from tiltbench.cli.run import _verdict, alone
-from tiltbench.cli.words import RESULTS, automatic, natural, seeds, setting, split, whole
 from tiltbench.plan.errors import Refused
 from tiltbench.plan.spec import METRICS, STUDIES
 from tiltbench.plan.suite import Choice, Suite
@@ -58,12 +58,12 @@ COMMANDS += "score status study tune versus".split()
 def test_every_command_has_help(capsys):
     for command in COMMANDS:
         assert main([command, "--help"]) == 0
-        said = capsys.readouterr().out
-        assert f"Usage: tiltbench {command}" in said and "None" not in said
-        assert max(map(len, said.splitlines())) <= 100
+        output = capsys.readouterr().out
+        assert f"Usage: tiltbench {command}" in output and "None" not in output
+        assert max(map(len, output.splitlines())) <= 100
     assert main(["--help"]) == 0
-    said = capsys.readouterr().out
-    assert all(f"\n  {command} " in said for command in COMMANDS)
+    output = capsys.readouterr().out
+    assert all(f"\n  {command} " in output for command in COMMANDS)
 
 
 @pytest.mark.parametrize(
@@ -267,11 +267,11 @@ def test_a_pattern_sets_what_has_the_parameter(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     what = "run --targets gmm9,gmm_weighted --samplers mala,pis,log_variance --seeds 1 --dry-run"
     assert main([*what.split(), "--set", "*.lr=1e-3", "--set", "gmm*.dim=3,4"]) == 0
-    said = capsys.readouterr().out
-    assert "12 cells (3 targets x 4 samplers x 1 seeds)" in said  # with the untrained base
+    output = capsys.readouterr().out
+    assert "12 cells (3 targets x 4 samplers x 1 seeds)" in output  # with the untrained base
     for title in ("gmm9 · mala ·", "gmm_weighted[dim=4] · pis[lr=0.001] ·", "gmm_weighted[dim=3]"):
-        assert title in said
-    assert "mala[" not in said and "gmm9[" not in said
+        assert title in output
+    assert "mala[" not in output and "gmm9[" not in output
 
 
 def test_the_command_is_kept_as_typed(tmp_path, monkeypatch, capsys):
@@ -300,12 +300,12 @@ def test_dry_run_shows_the_grid_and_runs_nothing(capsys, tmp_path, monkeypatch):
         "0:2",
     ]
     assert main([*command, "--set", "mala.chains=5,10", "--budget", "3e3", "--dry-run"]) == 0
-    said = capsys.readouterr().out
-    assert "6 cells (1 targets x 3 samplers x 2 seeds), 6 to run on " in said
-    assert "training takes at most 18,000 calls in all" in said
+    output = capsys.readouterr().out
+    assert "6 cells (1 targets x 3 samplers x 2 seeds), 6 to run on " in output
+    assert "training takes at most 18,000 calls in all" in output
     for title in ("mala[chains=5] · seed 0", "mala[chains=10] · seed 1"):
-        assert title in said
-    assert "gmm9 · untrained · seed 1" in said
+        assert title in output
+    assert "gmm9 · untrained · seed 1" in output
     assert not list(tmp_path.iterdir())
 
 
@@ -338,9 +338,9 @@ def test_a_run_of_which_nothing_applies_says_so(status, capsys):
         for cell, each in zip(cells, statuses, strict=True)
     }
     assert _verdict(cells, made, []) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     nothing = "Nothing ran, as no method here applies to its target: it never does\n"
-    assert said == (nothing if status is Status.UNSUPPORTED else "")
+    assert output == (nothing if status is Status.UNSUPPORTED else "")
 
 
 BAD = """
@@ -473,8 +473,8 @@ def test_broken_files_count_as_not_done(tmp_path, monkeypatch, capsys):
     draws = second.with_suffix(".npz")
     draws.write_bytes(draws.read_bytes()[:-50])
     assert main(["status", "adhoc"]) == 0
-    said = capsys.readouterr()
-    assert "1 of 2 cells recorded" in said.out and f"{draws.name} is cut short" in said.err
+    captured = capsys.readouterr()
+    assert "1 of 2 cells recorded" in captured.out and f"{draws.name} is cut short" in captured.err
 
     first.write_text(first.read_text()[:100])
     assert main(["report", "adhoc"]) == 0  # of the scores, which need no draws
@@ -485,8 +485,8 @@ def test_broken_files_count_as_not_done(tmp_path, monkeypatch, capsys):
         assert f"{first.name} is not a readable record" in error
         assert "holds no records of runs" in error
     assert main(again) == 0
-    said = capsys.readouterr()
-    assert "2 to run" in said.out and f"{first.name} is not a readable record" in said.err
+    captured = capsys.readouterr()
+    assert "2 to run" in captured.out and f"{first.name} is not a readable record" in captured.err
     assert main(["status", "adhoc"]) == 0
     assert "2 of 2 cells recorded" in capsys.readouterr().out
 
@@ -566,6 +566,6 @@ def test_list_tells_of_limits_of_a_target_and_of_the_untrained_base(tmp_path, ca
         '[[sampler]]\nname = "mala"\ncalls = 100\n[[sampler]]\nname = "smc"\n'
     )
     assert main(["list", str(file)]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "training 900 calls on gmm9 900 calls, 1e+06 flops draws" in said
-    assert "cells 8, and 8 of the untrained base" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "training 900 calls on gmm9 900 calls, 1e+06 flops draws" in output
+    assert "cells 8, and 8 of the untrained base" in output

@@ -21,7 +21,7 @@ from tiltbench.cli.main import main
 from tiltbench.metric import Outcome, Unknown
 from tiltbench.metrics.chains import r_hat
 from tiltbench.plan.errors import Refused
-from tiltbench.plan.suite import _holds
+from tiltbench.plan.suite import _check_reference
 from tiltbench.reference import certify
 from tiltbench.reference.certify import conduct, outdone
 from tiltbench.reference.evidence import Effort, gather
@@ -179,7 +179,7 @@ MADE = {
     "`version` has been raised": another_version,
     "Somebody edited": edited,
     "Shorter chains": lambda made: outdone(made[0], Effort(6, 4)),
-    "More draws than it holds": lambda made: said_by(lambda: _holds(made[0], 4001)),
+    "More draws than it holds": lambda made: said_by(lambda: _check_reference(made[0], 4001)),
     "Points that pay": few_points,
     "A log density that raises": raises,
     "A reference of other": lambda made: said_by(lambda: command._store(Turned(2.0), Effort(7, 4))),

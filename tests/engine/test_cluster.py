@@ -148,10 +148,10 @@ def held(folder, until):
 def test_two_nodes_give_what_one_machine_gives(cluster, folder):
     todo = cells("wait=true", seeds=range(2))
     with held(folder, lambda: len(seen(folder)) == 2):
-        found = on(cluster, todo)
+        records = on(cluster, todo)
     assert len({raylet for _, _, raylet in seen(folder)}) == 2
     for cell in todo:
-        assert found[cell.id].status is Status.SPENT and "deaths" not in found[cell.id].cost
+        assert records[cell.id].status is Status.SPENT and "deaths" not in records[cell.id].cost
         run_cell(cell, Path("alone"), code={"syntax": "h"})
         assert torch.equal(*(read_outcome(Path(f), cell.id).draws.x for f in ("runs", "alone")))
     assert {path.suffix for path in Path("runs").iterdir()} <= {".json", ".npz", ".safetensors"}
@@ -176,10 +176,10 @@ def test_what_a_task_costs(cluster, folder, capsys):
 
 def test_a_cell_over_its_time_costs_itself_only(cluster, folder):
     (endless,), others = cells("endless=true"), cells(seeds=range(3))
-    found = on(cluster, [endless, *others], seconds=8.0)
-    assert found[endless.id].status is Status.OUT_OF_TIME
-    assert "its limit of 8 s" in found[endless.id].reason
-    ended = [found[cell.id] for cell in others]
+    records = on(cluster, [endless, *others], seconds=8.0)
+    assert records[endless.id].status is Status.OUT_OF_TIME
+    assert "its limit of 8 s" in records[endless.id].reason
+    ended = [records[cell.id] for cell in others]
     assert [record.status for record in ended] == [Status.SPENT] * 3, ended
     assert not any(alive(child) for child, _, _ in seen(folder))
 
@@ -217,13 +217,13 @@ def test_what_is_killed_in_mid_run_is_run_again(cluster, folder, who, capsys):
 
     todo = cells("wait=true", seeds=range(2))
     with held(folder, strike):
-        found = on(cluster, todo)
+        records = on(cluster, todo)
     with capsys.disabled():
         print(f"\n{who} killed: all records {time.monotonic() - began[0]:.1f} s later")
     if who == "node":
         cluster.add_node(num_cpus=1, num_gpus=2, object_store_memory=80_000_000)
-    assert [found[cell.id].status for cell in todo] == [Status.SPENT] * 2
-    assert sorted(record.cost.get("deaths", 0) for record in found.values()) == [0, 1]
+    assert [records[cell.id].status for cell in todo] == [Status.SPENT] * 2
+    assert sorted(record.cost.get("deaths", 0) for record in records.values()) == [0, 1]
     assert len(seen(folder)) == 3 and not (folder / "twice").exists()
 
 
@@ -290,9 +290,9 @@ def test_a_driver_that_is_killed_and_started_again(cluster, folder, capsys):
     time.sleep(1)
     assert second.poll() is None and len(seen(folder)) == 5 and len(records(runs)) == 5
     taken[0].release()
-    said = second.communicate(timeout=HANG)[0]
-    assert second.returncode == 0, said
-    assert "6 cells (1 targets x 3 samplers x 2 seeds), 2 to run" in said
+    output = second.communicate(timeout=HANG)[0]
+    assert second.returncode == 0, output
+    assert "6 cells (1 targets x 3 samplers x 2 seeds), 2 to run" in output
     assert len(records(runs)) == 6 and len(seen(folder)) == 6
     assert not (folder / "twice").exists()
     assert all(path.read_bytes() == text for path, text in kept.items())

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.waiting import HANG
+from tiltbench.cli.arguments import share
 from tiltbench.cli.engine import Where, engine
 from tiltbench.cli.main import main
 from tiltbench.cli.run import alone
-from tiltbench.cli.words import share
 from tiltbench.engine import ray as cluster
 from tiltbench.engine.gpus import fitting, memory, picked, places, roomiest, visible
 from tiltbench.engine.hold import Hold
@@ -205,12 +205,13 @@ def test_shards_of_two_machines_are_joined_by_copying(tmp_path, monkeypatch, cap
     words = "run --targets gmm9 --samplers mala --budget 400 --draws 20 --seeds 0:5 --device cpu"
     for k in (1, 2):
         assert main([*words.split(), "--shard", f"{k}/2", "--out", f"part{k}"]) == 0
-        said = capsys.readouterr().out
+        output = capsys.readouterr().out
         mine = len(records(Path(f"part{k}/runs")))
         assert (
-            0 < mine < 10 and f"10 cells (1 targets x 2 samplers x 5 seeds), {mine} of them" in said
+            0 < mine < 10
+            and f"10 cells (1 targets x 2 samplers x 5 seeds), {mine} of them" in output
         )
-        assert f"tiltbench score part{k}; tiltbench report part{k}" in said
+        assert f"tiltbench score part{k}; tiltbench report part{k}" in output
         assert not Path(f"part{k}/table.md").exists()
     shutil.copytree("part2/runs", "part1/runs", dirs_exist_ok=True)
     assert main(["status", "part1"]) == 0 and "10 of 10" in capsys.readouterr().out
@@ -284,9 +285,9 @@ def machine(monkeypatch):
 def test_auto_is_a_cell_a_core_as_memory_holds(machine, cores, cards, threads, peak, each):
     machine(cores, *cards)
     names = tuple(str(k) for k in range(len(cards)))
-    made = engine(Where(), "cuda", Limits(threads=threads), peak)
-    assert made == Local(names * each, Limits(threads=threads))
-    assert str(made) == f"{each * len(cards)} at a time on {len(cards)} GPU"
+    chosen = engine(Where(), "cuda", Limits(threads=threads), peak)
+    assert chosen == Local(names * each, Limits(threads=threads))
+    assert str(chosen) == f"{each * len(cards)} at a time on {len(cards)} GPU"
     assert Where() == Where(gpu_share=share("auto", "--gpu-share"))
 
 
@@ -337,8 +338,8 @@ def test_a_run_takes_as_many_places_as_its_folder_has_seen_to_fit(
     held = Record(one.spec, one.labels, Status.SPENT, cost={"peak_memory_mb": 5000.0})
     write_record(tmp_path / "here/runs", held)
     assert main([*words.split(), "--tf32"]) == 0
-    said = capsys.readouterr().out
-    assert "6 at a time on 2 GPU" in said and "gmm9 · mala, TF32 · seed 0  to run" in said
+    output = capsys.readouterr().out
+    assert "6 at a time on 2 GPU" in output and "gmm9 · mala, TF32 · seed 0  to run" in output
     assert main([*words.split(), "--gpu-share", "0.5"]) == 0
     assert "4 at a time on 2 GPU" in capsys.readouterr().out
 

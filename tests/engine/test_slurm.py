@@ -89,7 +89,7 @@ def slurm(tmp_path_factory):
             running.append(subprocess.Popen(command, env=env, stdout=log, stderr=log))
             if command is munge:
                 wait_for(lambda: (at / "munge.socket").exists())
-        wait_for(lambda: "idle" in said(["sinfo", "-h", "-o", "%t"], env))
+        wait_for(lambda: "idle" in output_of(["sinfo", "-h", "-o", "%t"], env))
         yield env
     finally:
         subprocess.run(["scancel", "--full", "--user=root"], env=env, capture_output=True)
@@ -101,7 +101,7 @@ def slurm(tmp_path_factory):
                 process.kill()
 
 
-def said(command, env, **options):
+def output_of(command, env, **options):
     return subprocess.run(command, env=env, capture_output=True, text=True, **options).stdout
 
 
@@ -109,9 +109,9 @@ def submitted(env, folder, *words):
     """Runs a script to its end; returns what its logs say."""
     (folder / "tiny.toml").write_text(SUITE)
     env = {**env, "TILTBENCH_VENV": sys.prefix, "HOME": str(folder)}  # Ray leaves its token there
-    job = said(["sbatch", "--parsable", *words], env, cwd=folder).strip()
+    job = output_of(["sbatch", "--parsable", *words], env, cwd=folder).strip()
     assert job.isdecimal()
-    wait_for(lambda: job not in said(["squeue", "-h", "-o", "%F"], env))
+    wait_for(lambda: job not in output_of(["squeue", "-h", "-o", "%F"], env))
     return "\n".join(log.read_text() for log in sorted(folder.glob("tiltbench*.log")))
 
 

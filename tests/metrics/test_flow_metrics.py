@@ -58,9 +58,9 @@ def outcome(shift, noise=0.0, n=4000):
     ids=lambda m: getattr(m, "name", ""),
 )
 def test_two_gaussians(metric, exact):
-    found = metric.fn(None, TRUTH, outcome(0.5), rng())
-    assert abs(found.value - exact(0.5)) < 3.5 * found.se + 1e-9
-    assert found.se < 0.05
+    estimate = metric.fn(None, TRUTH, outcome(0.5), rng())
+    assert abs(estimate.value - exact(0.5)) < 3.5 * estimate.se + 1e-9
+    assert estimate.se < 0.05
 
 
 def test_weights_of_an_estimated_divergence_are_refused_and_its_mean_is_not():

@@ -255,9 +255,9 @@ def test_energy_w2_is_the_transport_of_minus_log_rho():
     target = Field(0.7)
     x, y = 1.3 * draws(target, 25, 1), draws(target, 25, 2)
     a, b = -target.log_rho(x), -target.log_rho(y)
-    found = score("energy_w2", target, x, exact=y).value
-    assert found >= wasserstein_distance(a.numpy(), b.numpy())  # W1 <= W2
-    assert found == pytest.approx(_by_assignment(a, b), rel=1e-12)
+    scored = score("energy_w2", target, x, exact=y).value
+    assert scored >= wasserstein_distance(a.numpy(), b.numpy())  # W1 <= W2
+    assert scored == pytest.approx(_by_assignment(a, b), rel=1e-12)
 
 
 def _by_assignment(a, b):
@@ -464,9 +464,9 @@ def test_config_w2_is_transport_of_the_aligned_distances():
     target = Cluster(2, 1)
     x, y = clusters(12, 2, 1, seed=1), 2 * clusters(12, 2, 1, seed=2)
     a, b = (z[:, 0].abs() * math.sqrt(2) for z in (x, y))  # |(r, -r)| = sqrt 2 |r|
-    found = score("config_w2", target, x.flatten(1), exact=y.flatten(1)).value
-    assert found == pytest.approx(_by_assignment(a[:, 0], b[:, 0]), rel=1e-9)
-    assert found >= wasserstein_distance_nd(a.numpy(), b.numpy()) - 1e-12  # W1 <= W2
+    scored = score("config_w2", target, x.flatten(1), exact=y.flatten(1)).value
+    assert scored == pytest.approx(_by_assignment(a[:, 0], b[:, 0]), rel=1e-9)
+    assert scored >= wasserstein_distance_nd(a.numpy(), b.numpy()) - 1e-12  # W1 <= W2
 
 
 def test_too_many_particles_are_a_sentence():
@@ -485,8 +485,8 @@ def test_distances_of_particles_at_known_places():
     """A square of side 3 against one of side 1: distances 4 x 3, 2 x 3 sqrt 2 and 4 x 1, 2 sqrt 2;
     the rms difference is sqrt((4 * 4 + 2 * 8) / 6)."""
     square = torch.tensor([[0, 0, 1, 0, 1, 1, 0, 1]], dtype=torch.float64).repeat(2, 1)
-    found = score("distance_w2", Cluster(), 3 * square, exact=square).value
-    assert found == pytest.approx(math.sqrt(32 / 6), rel=1e-12)
+    scored = score("distance_w2", Cluster(), 3 * square, exact=square).value
+    assert scored == pytest.approx(math.sqrt(32 / 6), rel=1e-12)
 
 
 # --- lattices -----------------------------------------------------------------------------------
@@ -523,8 +523,8 @@ def test_two_point_error_of_correlated_noise():
     x = normal(n, 4, 5, seed=1)
     made = (x + x.roll(1, 2)).flatten(1) / math.sqrt(2)
     exact = normal(n, 20, seed=2)
-    found = score("two_point_err", target, made, exact=exact).value
-    assert found == pytest.approx(math.sqrt(0.5 / 20), abs=4 * math.sqrt(2 / n))
+    scored = score("two_point_err", target, made, exact=exact).value
+    assert scored == pytest.approx(math.sqrt(0.5 / 20), abs=4 * math.sqrt(2 / n))
 
 
 def test_magnetisation_error_of_a_shift():
@@ -535,8 +535,8 @@ def test_magnetisation_error_of_a_shift():
     assert two == pytest.approx(0.6 / 5)
     target = Field(3.0)
     y = draws(target, 4000, 1)
-    found = score("magnetisation_err", target, y + 0.6, exact=y).value
-    assert found == pytest.approx(0.6 / math.sqrt(9 + 1 / 20), rel=0.01)
+    scored = score("magnetisation_err", target, y + 0.6, exact=y).value
+    assert scored == pytest.approx(0.6 / math.sqrt(9 + 1 / 20), rel=0.01)
 
 
 @pytest.mark.parametrize("name", ["dw4"])

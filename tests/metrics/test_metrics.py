@@ -140,16 +140,16 @@ def test_declarations_are_complete(name):
 @pytest.mark.parametrize("name", ALL)
 def test_a_perfect_sampler_has_the_perfect_value(name):
     metric = ALL[name]
-    made = outcome(normal(N, 1), sd=0.01)
-    found = value(name, made)
-    assert math.isfinite(found.value) and found.n > 0
+    sample = outcome(normal(N, 1), sd=0.01)
+    estimate = value(name, sample)
+    assert math.isfinite(estimate.value) and estimate.n > 0
     if name in SAMPLE:
         floor = measure_here(name, N)
-        assert abs(found.value - floor.mean) < 4 * floor.sd
+        assert abs(estimate.value - floor.mean) < 4 * floor.sd
     elif metric.perfect == "0":
-        assert abs(found.value) < 0.03
+        assert abs(estimate.value) < 0.03
     elif metric.perfect == "1":
-        assert found.value == pytest.approx(1, abs=0.01)
+        assert estimate.value == pytest.approx(1, abs=0.01)
 
 
 def measure_here(name, n):
@@ -194,22 +194,22 @@ def test_forward_scores_worsen_with_the_spread_of_the_weights(name):
 
 
 def test_signs_of_log_Z_errors():
-    made = outcome(normal(4000, 1), 0.8)
+    sample = outcome(normal(4000, 1), 0.8)
     shifted = Outcome(
-        made.draws._replace(log_w=made.draws.log_w + 0.5), made.log_w_reverse + 0.5, {}
+        sample.draws._replace(log_w=sample.draws.log_w + 0.5), sample.log_w_reverse + 0.5, {}
     )
     for name in ("log_Z_err", "log_Z_rev_err", "log_Z_bar_err"):
-        found = value(name, shifted)
-        assert abs(found.value - 0.5) < 4 * found.se
-    assert value("log_Z_own_err", made).value == pytest.approx(0.02)
+        estimate = value(name, shifted)
+        assert abs(estimate.value - 0.5) < 4 * estimate.se
+    assert value("log_Z_own_err", sample).value == pytest.approx(0.02)
     assert value("elbo_gap", shifted).value == pytest.approx(0.8**2 / 2 - 0.5, abs=0.06)
     assert value("eubo_gap", shifted).value == pytest.approx(0.8**2 / 2 + 0.5, abs=0.06)
 
 
 def test_uncertain_truth_widens_the_error():
-    made = outcome(normal(N, 1))
-    sure = value("log_Z_err", made)
-    unsure = value("log_Z_err", made, truth()._replace(log_Z_se=0.3))
+    sample = outcome(normal(N, 1))
+    sure = value("log_Z_err", sample)
+    unsure = value("log_Z_err", sample, truth()._replace(log_Z_se=0.3))
     assert unsure.se == pytest.approx(math.hypot(sure.se, 0.3))
 
 
@@ -228,33 +228,33 @@ def test_energy_distance_of_two_gaussians_on_the_line(shift, width):
     between = mean_abs(shift, math.hypot(1, width))
     exact = 2 * between - mean_abs(0, math.sqrt(2)) - mean_abs(0, width * math.sqrt(2))
     x = shift + width * normal(2000, 4, dim=1)
-    found = value("energy_distance", outcome(x), truth(1))
-    assert abs(found.value - exact) < 4 * found.se
-    assert found.se < 0.085
+    estimate = value("energy_distance", outcome(x), truth(1))
+    assert abs(estimate.value - exact) < 4 * estimate.se
+    assert estimate.se < 0.085
 
 
 def test_mmd_of_two_gaussians_on_the_line():
     """With bandwidth h, E k over N(m, v) differences is h/sqrt(h^2+v) exp(-m^2/(2(h^2+v)))."""
     shift = 3.0
-    found = value("mmd", outcome(shift + normal(3000, 4, dim=1)), truth(1))
+    estimate = value("mmd", outcome(shift + normal(3000, 4, dim=1)), truth(1))
     h = 0.67449 * math.sqrt(2)  # median of |N(0, 2)|
     v = h * h + 2
     exact = 2 * h / math.sqrt(v) * (1 - math.exp(-(shift**2) / (2 * v)))
-    assert found.value == pytest.approx(exact, rel=0.05)
+    assert estimate.value == pytest.approx(exact, rel=0.05)
 
 
 def test_the_width_of_mmd_is_that_of_the_exact_draws():
     """Pair by pair, on draws that lie wider than the exact ones."""
     x, y = 4 * normal(7, 12), normal(7, 13)
-    made = Outcome(Draws(x), None, {})
+    sample = Outcome(Draws(x), None, {})
     h = torch.pdist(y).median()
 
     def mean(a, b, pairs):
         return float(torch.exp(-torch.cdist(a, b).square() / (2 * h * h)).sum()) / pairs
 
     within = (mean(x, x, 1) - 7 + mean(y, y, 1) - 7) / 42  # no point with itself
-    found = value("mmd", made, truth()._replace(sample=lambda n, g: y[:n]))
-    assert found.value == pytest.approx(within - 2 * mean(x, y, 49), rel=1e-9)
+    estimate = value("mmd", sample, truth()._replace(sample=lambda n, g: y[:n]))
+    assert estimate.value == pytest.approx(within - 2 * mean(x, y, 49), rel=1e-9)
 
 
 def test_w2_between_shifted_sets_is_the_shift():
@@ -315,8 +315,8 @@ def test_mode_tv_of_known_shares():
     x = torch.tensor([[1.0, 0.0]] * 30 + [[-1.0, 0.0]] * 10).double()
     assert value("mode_tv", outcome(x)).value == pytest.approx(0.25)
     assert value("mode_tv", outcome(x[:30])).value == pytest.approx(0.5)
-    found = value("mode_tv", outcome(x))
-    assert found.se == pytest.approx(math.sqrt(0.75 * 0.25 / 39), rel=1e-6)
+    estimate = value("mode_tv", outcome(x))
+    assert estimate.se == pytest.approx(math.sqrt(0.75 * 0.25 / 39), rel=1e-6)
     three = truth()._replace(modes=Modes(torch.tensor([0.2, 0.3, 0.5]), sign))
     assert value("mode_tv", outcome(x), three).value == pytest.approx(0.5)
 
@@ -344,24 +344,24 @@ def test_errors_of_few_draws_are_those_of_their_formulas():
     """Constants such as the 2 of a projection of pairs, or n and not the number of groups."""
     x, y, group = normal(6, 7), normal(6, 8) + 1, torch.tensor([0, 0, 1, 2, 2, 3])
     known_truth = truth()._replace(sample=lambda n, g: y[:n])
-    made = Outcome(Draws(x, None, group), None, {})
+    sample = Outcome(Draws(x, None, group), None, {})
     across, of_x, of_y = torch.cdist(x, y), torch.cdist(x, x), torch.cdist(y, y)
     rows = 2 * (across.mean(1) - of_x.sum(1) / 5)
     columns = 2 * (across.mean(0) - of_y.sum(1) / 5)
     sums = torch.zeros(4, dtype=torch.float64).index_add(0, group, rows - rows.mean())
     se = math.sqrt(4 / 3 * float(sums.square().sum()) / 36 + float(columns.var()) / 6)
-    found = value("energy_distance", made, known_truth)
-    assert found.se == pytest.approx(se, rel=1e-9) and found.n == 4
+    estimate = value("energy_distance", sample, known_truth)
+    assert estimate.se == pytest.approx(se, rel=1e-9) and estimate.n == 4
     # one observable far off, whose mean has the standard error of its groups
     far = Outcome(Draws(x + 3, None, group), None, {})
     mean = estimators.average(x[:, 0] + 3, group)
-    found = value("obs_b2", far, truth()._replace(observables=first_coordinate(sd=2.0)))
-    assert found.value == pytest.approx((mean.value / 2) ** 2)
-    assert found.se == pytest.approx(2 * mean.value * mean.se / 4)
+    estimate = value("obs_b2", far, truth()._replace(observables=first_coordinate(sd=2.0)))
+    assert estimate.value == pytest.approx((mean.value / 2) ** 2)
+    assert estimate.se == pytest.approx(2 * mean.value * mean.se / 4)
     # draws all alike in four groups: the error is that of six exact draws
     alike = Outcome(Draws(torch.ones(6, 2, dtype=torch.float64), None, group), None, {})
-    found = value("obs_z", alike, truth()._replace(observables=first_coordinate(sd=2.0)))
-    assert found.value == pytest.approx(math.sqrt(6) / 2) and found.n == 4
+    estimate = value("obs_z", alike, truth()._replace(observables=first_coordinate(sd=2.0)))
+    assert estimate.value == pytest.approx(math.sqrt(6) / 2) and estimate.n == 4
 
 
 def first_coordinate(sd):
@@ -377,10 +377,10 @@ def test_errors_of_few_gradients_are_those_of_the_jackknife_by_hand(name):
         squared = float(g.mean(0).square().sum()) - spread / m
         return spread if name == "grad_cov" else spread / squared
 
-    found = value(name, Outcome(Draws(normal(2, 0)), None, {"gradient_gram": g @ g.T}))
+    estimate = value(name, Outcome(Draws(normal(2, 0)), None, {"gradient_gram": g @ g.T}))
     left = [stated(torch.cat([g[:i], g[i + 1 :]])) for i in range(4)]
     se = math.sqrt(3 / 4 * sum((one - stated(g)) ** 2 for one in left))
-    assert found.value == pytest.approx(stated(g)) and found.se == pytest.approx(se)
+    assert estimate.value == pytest.approx(stated(g)) and estimate.se == pytest.approx(se)
 
 
 def test_gradient_variance_of_known_gradients():
@@ -389,9 +389,9 @@ def test_gradient_variance_of_known_gradients():
     for i in range(100):
         xi = torch.randn(30, 12, generator=source(i), dtype=torch.float64)
         g = 1.5 + xi * torch.linspace(0.5, 1.5, 12, dtype=torch.float64)
-        made = Outcome(Draws(normal(2, 0)), None, {"gradient_gram": g @ g.T})
-        runs.append(value("grad_var", made))
-        spreads.append(value("grad_cov", made))
+        sample = Outcome(Draws(normal(2, 0)), None, {"gradient_gram": g @ g.T})
+        runs.append(value("grad_var", sample))
+        spreads.append(value("grad_cov", sample))
     total = float((torch.linspace(0.5, 1.5, 12).double() ** 2).sum())
     found = torch.tensor([spread.value for spread in spreads])
     assert abs((found.mean() - total) / (found.std() / 10)) < 4
@@ -410,8 +410,8 @@ def test_the_squared_mean_gradient_is_unbiased_with_few_batches():
     inverse = []
     for i in range(100):
         g = 0.8 + torch.randn(8, 200, generator=source(i), dtype=torch.float64)
-        made = Outcome(Draws(normal(2, 0)), None, {"gradient_gram": g @ g.T})
-        inverse.append(1 / value("grad_var", made).value)
+        sample = Outcome(Draws(normal(2, 0)), None, {"gradient_gram": g @ g.T})
+        inverse.append(1 / value("grad_var", sample).value)
     inverse = torch.tensor(inverse)
     assert abs((inverse.mean() - 0.64) / (inverse.std() / 10)) < 4
 
@@ -419,9 +419,9 @@ def test_the_squared_mean_gradient_is_unbiased_with_few_batches():
 def test_gradient_variance_at_a_stationary_point_is_unknown():
     for i in range(10):
         g = torch.randn(30, 12, generator=source(i), dtype=torch.float64)
-        made = Outcome(Draws(normal(2, 0)), None, {"gradient_gram": g @ g.T})
+        sample = Outcome(Draws(normal(2, 0)), None, {"gradient_gram": g @ g.T})
         try:
-            assert value("grad_var", made).value > 5  # never a small or negative number
+            assert value("grad_var", sample).value > 5  # never a small or negative number
         except Unknown as error:
             assert "significantly from zero" in str(error)
 
@@ -433,8 +433,8 @@ def test_gradient_variance_at_a_stationary_point_is_unknown():
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_very_few_draws_give_a_number_or_a_sentence(name, n):
     try:
-        found = value(name, Outcome(Draws(normal(n, 1)), None, {}))
-        assert found.n <= 2 and (n > 0 or math.isnan(found.value))
+        estimate = value(name, Outcome(Draws(normal(n, 1)), None, {}))
+        assert estimate.n <= 2 and (n > 0 or math.isnan(estimate.value))
     except Unknown as error:
         assert str(error)
 
@@ -443,8 +443,8 @@ def test_very_few_draws_give_a_number_or_a_sentence(name, n):
 def test_weights_that_are_all_zero_never_crash_nor_look_good(name):
     dead = torch.full((10,), -torch.inf)
     try:
-        found = value(name, Outcome(Draws(normal(10, 1), dead), dead, {}))
-        assert found.value == 0.0 and ALL[name].better == "higher"
+        estimate = value(name, Outcome(Draws(normal(10, 1), dead), dead, {}))
+        assert estimate.value == 0.0 and ALL[name].better == "higher"
     except Unknown as error:
         assert "zero" in str(error)
 
@@ -463,8 +463,8 @@ def test_fewer_draws_are_met_by_as_few_exact_ones():
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_scores_repeat_under_the_same_generator(name):
-    made = outcome(normal(50, 1))
-    assert value(name, made, seed=3).value == value(name, made, seed=3).value
+    sample = outcome(normal(50, 1))
+    assert value(name, sample, seed=3).value == value(name, sample, seed=3).value
 
 
 # --- floors ------------------------------------------------------------------------------------
@@ -548,8 +548,8 @@ def test_bennett_is_given_each_side_in_its_own_place():
         forward, reverse = -gamma.sample((6_000,)), -gamma.sample((2_000,)) / 2
     known = Truth("closed form", log_Z=-3 * math.log(2))
     outcome = Outcome(Draws(torch.zeros(6_000, 2), forward), reverse, {})
-    found = ALL["log_Z_bar_err"].fn(Plain(), known, outcome, source(0))
-    assert abs(found.value) < 4 * found.se < 0.2
+    estimate = ALL["log_Z_bar_err"].fn(Plain(), known, outcome, source(0))
+    assert abs(estimate.value) < 4 * estimate.se < 0.2
     swapped = Outcome(Draws(torch.zeros(2_000, 2), reverse), forward, {})
     wrong = ALL["log_Z_bar_err"].fn(Plain(), known, swapped, source(0))
     assert abs(wrong.value) > 0.3  # the test has power
@@ -578,9 +578,9 @@ def test_every_metric_of_weights_is_given_each_side_in_its_own_place():
         "eubo_gap": estimators.eubo(reverse),
     }
     for name, known_value in expected.items():
-        found = ALL[name].fn(Plain(), alone, outcome, source(0))
-        assert found.value == pytest.approx(known_value.value, rel=1e-12), name
-        assert found.n == known_value.n, name
+        estimate = ALL[name].fn(Plain(), alone, outcome, source(0))
+        assert estimate.value == pytest.approx(known_value.value, rel=1e-12), name
+        assert estimate.n == known_value.n, name
     sided = {name for name, metric in ALL.items() if metric.needs & {"reverse", "log_w"}}
     assert sided - set(expected) == {"path_kl", "tilt_kl", "log_Z_forward", "elbo"}
 
@@ -614,9 +614,11 @@ def test_an_error_of_log_Z_is_stated_where_the_weights_tell_it():
     }
     for name, made in cases.items():
         for one, why in made:
-            found = value(name, one)
-            assert isinstance(found, Unbounded) and math.isnan(found.se) and found.n == 2_000
-            assert found.why.startswith("no error bar") and why in found.why
+            estimate = value(name, one)
+            assert (
+                isinstance(estimate, Unbounded) and math.isnan(estimate.se) and estimate.n == 2_000
+            )
+            assert estimate.why.startswith("no error bar") and why in estimate.why
     for name in ("log_Z_rev_err", "log_Z_bar_err"):
         noised = fine._replace(probes={NOISED: torch.ones(1)})
         assert "noising" in value(name, noised).why and value("log_Z_err", noised).se > 0

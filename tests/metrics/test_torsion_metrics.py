@@ -97,8 +97,8 @@ def score(name, x, exact=None, target=None, group=None):
     ],
 )
 def test_transport_of_one_point_to_another(phi, psi, squared):
-    found = score("torsion_w2", points(phi, psi), points(0.0, 0.0)).value
-    assert found == pytest.approx(math.sqrt(squared), rel=1e-9)
+    scored = score("torsion_w2", points(phi, psi), points(0.0, 0.0)).value
+    assert scored == pytest.approx(math.sqrt(squared), rel=1e-9)
 
 
 def test_transport_goes_across_the_cut():
@@ -190,8 +190,8 @@ def test_free_energies_of_steps():
     x = torch.stack([even, steep[torch.randperm(len(steep), generator=source(0))][: len(even)]], 1)
     assert score("free_energy_err", x, exact).value == pytest.approx(0.5, abs=0.02)
     lost = x[x[:, 1] > 0]
-    found = score("free_energy_err", lost, exact[:: len(exact) // len(lost)]).value
-    assert 1.5 < found < 6  # a lost half has half a draw a bin
+    scored = score("free_energy_err", lost, exact[:: len(exact) // len(lost)]).value
+    assert 1.5 < scored < 6  # a lost half has half a draw a bin
 
 
 def test_bins_without_exact_draws_are_not_compared():

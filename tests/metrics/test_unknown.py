@@ -75,14 +75,14 @@ def test_the_stein_kernel_is_that_of_its_definition():
 def test_exact_draws_score_zero_within_their_error_and_others_do_not():
     z = torch.tensor(
         [
-            (found := scored(ksd, 2 * normal(150, 3, seed=seed))).value / found.se
+            (estimate := scored(ksd, 2 * normal(150, 3, seed=seed))).value / estimate.se
             for seed in range(30)
         ]
     )
     assert abs(z.mean()) < 0.6 and 0.5 < z.std() < 1.5  # the law is skewed, its sd is 1
     for wrong in (2 * normal(150, 3) + 1, normal(150, 3), 3 * normal(150, 3)):
-        found = scored(ksd, wrong)
-        assert found.value > 3 * found.se
+        estimate = scored(ksd, wrong)
+        assert estimate.value > 3 * estimate.se
 
 
 def test_it_has_no_unit():
@@ -145,9 +145,9 @@ def test_value_and_error_of_few_draws_by_hand(sizes, shift, by_draws):
     projected = 2 * math.sqrt(m / (m - 1) * sum(s * s for s in sums)) / n
     blocks = [h[group == a][:, group == b].sum() for a in range(m) for b in range(m) if a != b]
     exact = math.sqrt(2 * sum(float(b) ** 2 for b in blocks)) / pairs
-    found = scored(ksd, x, group)
-    assert found.value == pytest.approx(4 * value, rel=1e-9)
-    assert found.se == pytest.approx(4 * max(projected, exact), rel=1e-9)
+    estimate = scored(ksd, x, group)
+    assert estimate.value == pytest.approx(4 * value, rel=1e-9)
+    assert estimate.se == pytest.approx(4 * max(projected, exact), rel=1e-9)
     assert (projected > exact) == by_draws  # both kinds of error are met
 
 
@@ -161,8 +161,8 @@ def test_draws_of_one_chain_are_not_compared_with_each_other():
 
 
 def test_many_draws_are_thinned_and_one_chain_is_told():
-    found = scored(ksd, 2 * normal(2500, 3))
-    assert found.n == 1000
+    estimate = scored(ksd, 2 * normal(2500, 3))
+    assert estimate.n == 1000
     with pytest.raises(Unknown, match="1 independent draw"):
         scored(ksd, normal(50, 3), chains(1, 50))
 

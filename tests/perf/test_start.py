@@ -16,7 +16,7 @@ from tiltbench.plan.spec import build_sampler, build_target
 from tiltbench.plan.toml import Choice, Limits, Suite
 from tiltbench.run.checkpoint import Checkpoints, Saved, identity
 from tiltbench.run.compute import Metered
-from tiltbench.run.curve import Kept, Spent
+from tiltbench.run.curve import CurveState, TrainingCost
 from tiltbench.run.ledger import Attempts
 from tiltbench.run.meter import Meter
 from tiltbench.run.states import copied
@@ -70,7 +70,7 @@ def test_saving(target, sampler, budget, steps, tmp_path):
     assert checkpoints.expect(state) == ""
     for _ in range(steps):
         state = made.step(problem, state, source)
-    kept = [Kept(Spent(1, 1.0, 1.0), copied(state)) for _ in range(7)]
+    kept = [CurveState(TrainingCost(1, 1.0, 1.0), copied(state)) for _ in range(7)]
     saved = Saved(state, source, meter.spent, Metered(), steps, 1.0, kept, Attempts())
     write = cpu_ms(lambda: checkpoints.save(saved, 0.5))
     read = cpu_ms(lambda: checkpoints.load(init, source.device))

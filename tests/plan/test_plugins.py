@@ -294,11 +294,11 @@ def test_a_preset_of_a_file_has_a_spec_that_builds_it_back(tmp_path, monkeypatch
     """A loss that needs another network than the usual one is offered as a preset."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(PRESET)
-    made = build_sampler({"name": "mine.py", "params": {"lr": 0.5}})
-    full = spec(made)
-    assert full["name"] == "mine.py:mine" and build_sampler(full) == made
-    assert (made.paths, made.lr, type(made.model).__name__) == (8, 0.5, "Sharpened")
-    assert label(made) == "mine.py:mine[lr=0.5]"
+    sampler = build_sampler({"name": "mine.py", "params": {"lr": 0.5}})
+    full = spec(sampler)
+    assert full["name"] == "mine.py:mine" and build_sampler(full) == sampler
+    assert (sampler.paths, sampler.lr, type(sampler.model).__name__) == (8, 0.5, "Sharpened")
+    assert label(sampler) == "mine.py:mine[lr=0.5]"
 
 
 def test_a_file_that_imports_a_preset_does_not_name_it(tmp_path, monkeypatch):
@@ -306,5 +306,5 @@ def test_a_file_that_imports_a_preset_does_not_name_it(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(PRESET)
     build_sampler({"name": "mine.py", "params": {}})
     for name, params in {"detailed_balance": {}, "subtrajectory_balance": {"lam": 3.0}}.items():
-        made = build_sampler({"name": name, "params": params})
-        assert spec(made)["name"] == name and build_sampler(spec(made)) == made
+        sampler = build_sampler({"name": name, "params": params})
+        assert spec(sampler)["name"] == name and build_sampler(spec(sampler)) == sampler

@@ -28,14 +28,14 @@ BUILD = {"target": build_target, "sampler": build_sampler}
 NAMES = [("target", n) for n in by_default()] + [("sampler", n) for n in SAMPLERS.entries]
 
 
-def made(kind, text):
+def built(kind, text):
     return BUILD[kind](parse(text))
 
 
 @pytest.mark.parametrize("kind, name", NAMES)
 def test_round_trip_of_defaults(kind, name):
     build = BUILD[kind]
-    thing = made(kind, name)
+    thing = built(kind, name)
     full = spec(thing)
     assert build(full) == thing
     assert build(json.loads(json.dumps(full))) == thing
@@ -47,12 +47,12 @@ def test_round_trip_of_defaults(kind, name):
 def test_round_trip_when_a_number_is_changed(kind, name):
     """label -> parse -> build gives the thing back, whichever numeric field differs."""
     build = BUILD[kind]
-    for field in dataclasses.fields(made(kind, name)):
-        value = getattr(made(kind, name), field.name)
+    for field in dataclasses.fields(built(kind, name)):
+        value = getattr(built(kind, name), field.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         try:
-            changed = dataclasses.replace(made(kind, name), **{field.name: value + 2})
+            changed = dataclasses.replace(built(kind, name), **{field.name: value + 2})
         except ValueError:
             continue  # outside what the field allows
         assert spec(changed)["params"][field.name] == value + 2
@@ -73,7 +73,7 @@ def test_parts_inside_samplers(part):
     more = {name: getattr(default, name) + 1 for name in numbers[:1]}  # Adapter has none
     changed = dataclasses.replace(default, **more)
     for name in SAMPLERS.entries:
-        plain = made("sampler", name)
+        plain = built("sampler", name)
         if key not in {f.name for f in dataclasses.fields(plain)}:
             continue
         if getattr(default, "flows", False) and plain.loss.needs != "flow":
@@ -143,18 +143,18 @@ def test_unknown_names_get_the_nearest_match():
     for kind, name in NAMES:
         if len(name) > 3:
             with pytest.raises(UnknownName, match="did you mean '"):
-                made(kind, name + "x")
+                built(kind, name + "x")
     with pytest.raises(UnknownName, match=r"no target is called 'qqqq'\. The names are: "):
-        made("target", "qqqq")
+        built("target", "qqqq")
 
 
 @pytest.mark.parametrize("kind", BUILD)
 def test_unknown_parameters_get_the_nearest_match(kind):
     for name in (name for each, name in NAMES if each == kind):
-        fields = [f.name for f in dataclasses.fields(made(kind, name)) if f.name != "loss"]
+        fields = [f.name for f in dataclasses.fields(built(kind, name)) if f.name != "loss"]
         for field in [f for f in fields if len(f) > 3][:1]:
             with pytest.raises(BadSpec, match=f"no parameter '{field}x'; did you mean '{field}'"):
-                made(kind, f"{name}[{field}x=1]")
+                built(kind, f"{name}[{field}x=1]")
 
 
 @pytest.mark.parametrize(
@@ -183,13 +183,13 @@ def test_unknown_parameters_get_the_nearest_match(kind):
 )
 def test_wrong_values_say_what_is_taken(text, said):
     with pytest.raises(BadSpec, match=said):
-        made("sampler", text)
+        built("sampler", text)
 
 
 def test_integers_are_widened_and_whole_floats_narrowed():
-    assert isinstance(made("sampler", "log_variance[lr=1]").lr, float)
-    assert made("sampler", "log_variance[paths=1e2]").paths == 100
-    assert isinstance(made("sampler", "log_variance[paths=1e2]").paths, int)
+    assert isinstance(built("sampler", "log_variance[lr=1]").lr, float)
+    assert built("sampler", "log_variance[paths=1e2]").paths == 100
+    assert isinstance(built("sampler", "log_variance[paths=1e2]").paths, int)
 
 
 # suites

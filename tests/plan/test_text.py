@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tiltbench.api import cells
 from tiltbench.check.findings import Finding
+from tiltbench.cli.arguments import setting, split
 from tiltbench.cli.main import main
-from tiltbench.cli.words import setting, split
 from tiltbench.plan.errors import BadSpec
 from tiltbench.plan.plugins import plugged, plugin_hash
 from tiltbench.plan.spec import build_target, label, shorten, spec

@@ -91,7 +91,7 @@ def test_levels_without_signal_or_noise_are_refused(monkeypatch):
     "config, said",
     [
         ({"in_channels": 9}, "takes 9 channels and answers 4"),
-        ({"time_cond_proj_dim": 256}, "is told the guidance .time_cond_proj_dim"),
+        ({"time_cond_proj_dim": 256}, "takes the guidance .time_cond_proj_dim"),
     ],
 )
 def test_networks_that_are_no_denoisers_are_refused(config, said):

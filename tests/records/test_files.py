@@ -51,7 +51,7 @@ def test_a_damaged_curve_is_said_and_made_anew(damage, tmp_path, capsys):
     path = runs / f"{cells[0].id}.curve.npz"
     path.write_bytes(damage(path.read_bytes()))
     assert score(tmp_path, jobs=1) == 1
-    said = capsys.readouterr().err
-    assert f"{path.name} cannot be scored" in said and "`tiltbench run` makes it anew" in said
+    errors = capsys.readouterr().err
+    assert f"{path.name} cannot be scored" in errors and "`tiltbench run` makes it anew" in errors
     assert recorded_cells(cells, runs) == {}
     assert f"{path} is damaged; its run is made anew" in capsys.readouterr().err

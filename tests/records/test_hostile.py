@@ -93,8 +93,8 @@ def test_pickled_draws_are_a_reason_in_the_scores():
     with pytest.raises(ValueError, match="allow_pickle"):
         read_arrays(made.with_suffix(".npz"))
     assert score(Path("results/theirs"), jobs=1) == 1
-    found = read_scores(made.parent, made.stem)["scores"]
-    assert all("Object arrays cannot be loaded" in f["reason"] for f in found.values())
+    scores = read_scores(made.parent, made.stem)["scores"]
+    assert all("Object arrays cannot be loaded" in f["reason"] for f in scores.values())
 
 
 @pytest.mark.parametrize("kind", ["npz", "npy", "pickle", "zip", "empty"])

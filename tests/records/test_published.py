@@ -101,9 +101,9 @@ def test_whoever_reads_results_reads_published_ones(here, capsys):
     assert api.score(PUBLIC).equals(collect(PUBLIC).scores)
     capsys.readouterr()
     assert main(["status", str(PUBLIC)]) == 0
-    said = capsys.readouterr()
-    assert "5 of 6 cells (1 failed, 4 spent)" in said.out and "mine-draws.tar" in said.out
-    assert "c · seed 0: broken" in said.out and "other code" not in said.out + said.err
+    captured = capsys.readouterr()
+    assert "5 of 6 cells (1 failed, 4 spent)" in captured.out and "mine-draws.tar" in captured.out
+    assert "c · seed 0: broken" in captured.out and "other code" not in captured.out + captured.err
     assert {path: path.read_bytes() for path in PUBLIC.iterdir()} == before
 
 
@@ -222,8 +222,8 @@ def test_archived_draws_give_the_published_scores(ran, tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     shutil.rmtree("results/mine")
     assert main(AGAIN) == 0
-    said = capsys.readouterr().out
-    assert "of 2 runs:" in said and "the same to the bit" in said and "different" not in said
+    output = capsys.readouterr().out
+    assert "of 2 runs:" in output and "the same to the bit" in output and "different" not in output
     assert results(Path("results/mine-rescored")).records == read(PUBLIC).records
     assert main(AGAIN) == 2  # a fresh folder, or none
     assert "results/mine-rescored is not empty" in capsys.readouterr().err
@@ -235,9 +235,11 @@ def test_archived_draws_give_the_published_scores(ran, tmp_path, monkeypatch, ca
     wrong["curve"]["distance"][0] += 1
     write(public, PUBLIC)
     assert main([*AGAIN, "--out", "again"]) == 1
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        "2 different" in said and f"{wrong['run']}, w2: " in said and "1 the same to round" in said
+        "2 different" in output
+        and f"{wrong['run']}, w2: " in output
+        and "1 the same to round" in output
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from tiltbench.cli import reference as command
 from tiltbench.plan.errors import BadSpec, Refused
 from tiltbench.plan.plugins import truth_hash
-from tiltbench.plan.suite import _holds
+from tiltbench.plan.suite import _check_reference
 from tiltbench.reference import certify
 from tiltbench.reference.certify import Broken, conduct, outdone
 from tiltbench.reference.evidence import Effort, Evidence, statistics
@@ -57,10 +57,10 @@ def certified(tmp_path, monkeypatch):
     monkeypatch.setattr(certify, "gather", lambda target, *_: evidence(target))
     target, said = written(tmp_path), []
     assert target.truth().unknown
-    verdict = conduct(
+    certificate = conduct(
         target, Effort(7, 4), 0, tmp_path / "out", tmp_path, "the command", said.append
     )
-    assert verdict.passed and not (tmp_path / "out").exists()
+    assert certificate.passed and not (tmp_path / "out").exists()
     return target, said, tmp_path
 
 
@@ -140,9 +140,9 @@ def test_it_gives_way_to_no_shorter_chains(certified):
 
 def test_more_draws_than_it_holds_are_refused(certified):
     target, *_ = certified
-    _holds(target, 4000)
+    _check_reference(target, 4000)
     with pytest.raises(BadSpec, match="the reference of bell holds 4000 draws, not 4001"):
-        _holds(target, 4001)
+        _check_reference(target, 4001)
 
 
 def test_other_parameters_have_a_folder_of_their_own(tmp_path):

@@ -18,7 +18,7 @@ from tiltbench.reference import evidence
 from tiltbench.reference import tests as judge
 from tiltbench.reference.certify import conduct, examine
 from tiltbench.reference.evidence import NOTHING, Effort, gather
-from tiltbench.reference.resume import Kept
+from tiltbench.reference.resume import DiskKeeper
 from tiltbench.rhat import rank_rhat
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.samplers.weights import Estimate
@@ -325,8 +325,8 @@ def test_log_Z_that_disagree_are_refused_and_kept_out_of_the_package(
     wrong = springs.smc._replace(value=springs.smc.value + 0.2)
     monkeypatch.setattr(reference, "gather", lambda *_: springs._replace(smc=wrong))
     out, store, said = tmp_path / "out", tmp_path / "store", []
-    verdict = conduct(Springs(), Effort(1), 0, out, store, "command", said.append)
-    assert not verdict.passed and not store.exists()
+    certificate = conduct(Springs(), Effort(1), 0, out, store, "command", said.append)
+    assert not certificate.passed and not store.exists()
     assert "NOT certified" in said[-1] and any("must agree within 3 errors" in s for s in said)
     about = json.loads((out / "springs_reference.json").read_text())
     assert about["certified"] is False and [t["passed"] for t in about["tests"]].count(False) == 1
@@ -394,22 +394,24 @@ def test_a_stored_reference_gives_way_to_no_weaker_one(tmp_path, monkeypatch, sp
 
 
 def test_equal_seeds_make_equal_files(tmp_path):
-    def made(seed: int, folder: str) -> tuple[bytes, dict]:
+    def certified(seed: int, folder: str) -> tuple[bytes, dict]:
         effort = Effort(3_000, 4)
-        verdict = conduct(Gaussian(), effort, seed, tmp_path / folder, None, "", lambda line: None)
-        rows, about = (path.read_bytes() for path in verdict.files)
+        certificate = conduct(
+            Gaussian(), effort, seed, tmp_path / folder, None, "", lambda line: None
+        )
+        rows, about = (path.read_bytes() for path in certificate.files)
         facts = json.loads(about)
         assert stored.checksum(rows, facts) == facts["sha256"] != stored.checksum(b"", facts)
         return rows, {key: facts[key] for key in ("log_Z", "statistics", "tests", "notes")}
 
-    assert made(0, "a") == made(0, "b") != made(1, "c")
+    assert certified(0, "a") == certified(0, "b") != certified(1, "c")
 
 
 @pytest.mark.parametrize("part", ["tempering", "SMC"])
 def test_chains_that_were_stopped_go_on_and_end_as_if_they_had_not_been(tmp_path, part):
     said, seen = [], []
 
-    class Stopped(Kept):
+    class Stopped(DiskKeeper):
         def watch(self, name, state, source):
             self.save(name, state, source)
             seen.append(name)
@@ -423,10 +425,10 @@ def test_chains_that_were_stopped_go_on_and_end_as_if_they_had_not_been(tmp_path
     whole = gather(Gaussian(), effort, 0)
     with pytest.raises(KeyboardInterrupt):
         gather(Gaussian(), effort, 0, kept(Stopped))
-    other = kept(Kept, seed=1)
+    other = kept(DiskKeeper, seed=1)
     state = other.begun(part, (1,), seeded(0))
     assert state == (1,) and not said  # of other chains
-    again = kept(Kept)
+    again = kept(DiskKeeper)
     found = gather(Gaussian(), effort, 0, again)
     assert f"{part}: goes on where it was stopped" in " ".join(said)
     assert torch.equal(found.x, whole.x) and torch.equal(found.virial, whole.virial)
@@ -434,13 +436,13 @@ def test_chains_that_were_stopped_go_on_and_end_as_if_they_had_not_been(tmp_path
     again.done()
     assert not list(tmp_path.iterdir())
     (tmp_path / "x.SMC").write_bytes(b"damaged")
-    assert kept(Kept).begun("SMC", (2,), seeded(0)) == (2,)
+    assert kept(DiskKeeper).begun("SMC", (2,), seeded(0)) == (2,)
 
 
 def test_chains_may_run_in_other_coordinates_than_the_target():
     target = Aldp(solvent="vacuum")
-    made = target.certified_as
-    assert (made.coordinates, made.certified_as) == ("internal", made)
+    certified = target.certified_as
+    assert (certified.coordinates, certified.certified_as) == ("internal", certified)
     assert Gaussian().certified_as == Gaussian()
 
 
@@ -456,8 +458,8 @@ def test_rows_fit_into_four_megabytes():
 def test_command_refuses_too_little_with_code_one(tmp_path, capsys):
     words = ["reference", "ising_hs", "--set", "ising_hs.side=3", "--points", "3e4", "--seed", "5"]
     code = main([*words, "--out", str(tmp_path), "--ladders", "4", "--jobs", "1"])
-    said = capsys.readouterr().out
-    assert code == 1 and "NOT certified" in said and "BAD" in said
+    output = capsys.readouterr().out
+    assert code == 1 and "NOT certified" in output and "BAD" in output
     about = json.loads((tmp_path / "ising_hs_reference.json").read_text())
     assert about["target"]["params"]["side"] == 3 and about["effort"]["ladders"] == 4
     assert about["command"].startswith("tiltbench reference ising_hs --set") and about["seed"] == 5
@@ -513,8 +515,8 @@ def test_the_reference_of_a_file_lies_beside_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(reference, "conduct_all", _conduct_here)
     words = ["reference", "mine/bowl.py", "--ladders", "16", "--seed", "1", "--points"]
     assert main([*words, "2e4"]) == 0
-    made = sorted(path.name for path in (tmp_path / "mine").glob("bowl_*"))
-    assert made == ["bowl_reference.json", "bowl_reference.npz"]
+    files = sorted(path.name for path in (tmp_path / "mine").glob("bowl_*"))
+    assert files == ["bowl_reference.json", "bowl_reference.npz"]
     truth = build_target(parse("mine/bowl.py")).truth()
     assert truth.log_Z == pytest.approx(math.log(2 * math.pi) / 2, abs=1e-6)
     assert main([*words, "1e4"]) == 2

@@ -23,7 +23,7 @@ PRODUCT = 2 * N**3  # operations of one product
 
 
 @dataclass
-class Kept:
+class State:
     """What the dishonest keep."""
 
     reward: Any = None
@@ -33,14 +33,14 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Plain(Sampler[Kept]):
+class Plain(Sampler[State]):
     """STEPS steps of ten values each; the attempts add what they try to hide."""
 
     name: ClassVar[str] = "plain"
     reference: Linear = Stationary(steps=2)
 
     def init(self, problem, allowance, generator):
-        return Kept()
+        return State()
 
     def step(self, problem, state, generator):
         x = problem.base.end((10, problem.dim), generator)

@@ -181,7 +181,7 @@ def same_state(saved, data, path, load):
     path.write_bytes(data)
     whole = load(path)[0]
     one, other = Packer(), Packer()
-    nodes = [p.node([s.state, s.source, s.kept]) for p, s in ((one, saved), (other, whole))]
+    nodes = [p.node([s.state, s.source, s.curve]) for p, s in ((one, saved), (other, whole))]
     return nodes[0] == nodes[1] and all(
         torch.equal(one.tensors[name], other.tensors[name]) for name in one.tensors
     )
@@ -191,7 +191,7 @@ def test_what_init_did_not_make_cannot_be_filled_in(tmp_path):
     checkpoints = Checkpoints(tmp_path / "x", {}, 0.0)
     assert checkpoints.expect([None]) == ""
     saved = Saved([Attempts()], torch.Generator(), Cost(), Metered(), 1, 0.0, [], Attempts())
-    assert "`init` made none there" in checkpoints.save(saved, 0.5)
+    assert "`init` has none there" in checkpoints.save(saved, 0.5)
     assert not checkpoints.due() and not list(tmp_path.iterdir())
 
 
@@ -394,8 +394,8 @@ def test_two_suites_in_one_folder_count_a_cell_once(plugin, here, capsys):
     assert len(records(Path("out/runs"))) == 10
     capsys.readouterr()
     assert main(["status", "out"]) == 0
-    said = capsys.readouterr().out
-    assert "6 of 6 cells recorded" in said and "4 records belong to earlier" in said
+    output = capsys.readouterr().out
+    assert "6 of 6 cells recorded" in output and "4 records belong to earlier" in output
 
 
 def test_two_drivers_in_one_folder(plugin, here, capsys):

@@ -73,7 +73,7 @@ def test_the_first_step_stops_in_its_midst():
             made.append(1)
 
     assert steps(compute, [long]) == 0
-    assert len(made) == 2 and compute.spent == compute.allowance
+    assert len(made) == 2 and compute.spent == compute.budget
 
 
 def test_between_audits_a_step_costs_in_proportion_to_its_calls():

@@ -42,10 +42,10 @@ def test_the_distance_from_the_optimum(target):
     assert float(gap(target, "log_variance", 0.0).max()) < 1e-9
     far = gap(target, "log_variance", 0.3)
     assert torch.allclose(far, torch.full_like(far, 0.09 * dim), rtol=1e-3)
-    found = control_err.fn(
+    estimate = control_err.fn(
         None, None, Outcome(Draws(far[:, None]), None, {"control_gap": far}), rng()
     )
-    assert found.value == pytest.approx(0.09 * dim, rel=1e-3) and math.isfinite(found.se)
+    assert estimate.value == pytest.approx(0.09 * dim, rel=1e-3) and math.isfinite(estimate.se)
 
 
 def test_there_is_no_closed_optimum_on_a_base_with_memory():

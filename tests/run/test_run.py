@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from tiltbench.records.files import read_arrays
 from tiltbench.records.provenance import code_identity
 from tiltbench.records.record import Status, read_outcome, read_record
 from tiltbench.records.store import records
-from tiltbench.run.curve import Curve, Spent
+from tiltbench.run.curve import Curve, TrainingCost
 from tiltbench.run.ledger import Ledger
 from tiltbench.run.phases import run_cell
 from tiltbench.run.streams import STREAMS, generator
@@ -323,7 +324,7 @@ def test_spends_of_the_curve_are_log_spaced(plugin):
         ("diverges", "diverged", "log rho of plane is nan at 4 of 4 points"),
         ("broken", "failed", "KeyError: 'no such thing'"),
         ("hoarder", "failed", "0 left"),
-        ("idler", "failed", "drawing costs more than its allowance"),
+        ("idler", "failed", "drawing costs more than its budget"),
         ("misshapen", "failed", r"log_w of shape \(50, 1\); it must be \(50,\)"),
         ("nans", "diverged", "50 of 50 draws are not finite"),
         ("poor", "failed", "does not pay for the start"),
@@ -404,7 +405,7 @@ def same_run(one, other):
 
 @pytest.mark.parametrize("name", one_of_each_file())
 def test_every_sampler_runs_within_its_budget(name, plugin):
-    """Real samplers: reproducible, killed and resumed or not, never over any allowance."""
+    """Real samplers: reproducible, killed and resumed or not, never over any budget."""
     small = {"paths": 8, "chains": 4, "particles": 4, "ladders": 4, "leaps": 2, "repeats": 2}
     params = ",".join(f"{k}={v}" for k, v in small.items() if getattr(built(name), k, 0) > v)
     reference = type(built(name).reference).__name__  # a start that the method can use
@@ -483,19 +484,19 @@ def test_one_bad_cell_leaves_the_others(plugin):
 def test_a_cell_killed_from_outside_goes_on_from_its_checkpoint(plugin, name):
     """Its process died in the third step; the next one makes that step again and no other."""
     whole = run("honest", Path("whole"))
-    found = engine(suite(name).cells("cpu"), every=0.0)[name]
-    assert (found.cost["deaths"], found.cost["resumed"]) == (1, 1)
+    resumed = engine(suite(name).cells("cpu"), every=0.0)[name]
+    assert (resumed.cost["deaths"], resumed.cost["resumed"]) == (1, 1)
     one, other = (
         read_outcome(Path(folder), record.id).draws
-        for folder, record in (("whole", whole), ("runs", found))
+        for folder, record in (("whole", whole), ("runs", resumed))
     )
-    assert torch.equal(one.x, other.x) and found.cost["train"] == whole.cost["train"]
+    assert torch.equal(one.x, other.x) and resumed.cost["train"] == whole.cost["train"]
 
 
 def test_a_cell_over_its_time_is_stopped(plugin):
-    found = engine(suite("endless").cells("cpu"), seconds=0.5)["endless"]
-    assert found.status is Status.OUT_OF_TIME and "0.5 s" in found.reason
-    assert found.cost["seconds"] >= 0.5
+    stopped = engine(suite("endless").cells("cpu"), seconds=0.5)["endless"]
+    assert stopped.status is Status.OUT_OF_TIME and "0.5 s" in stopped.reason
+    assert stopped.cost["seconds"] >= 0.5
 
 
 def test_leaving_the_engine_kills_what_runs(plugin):
@@ -542,6 +543,7 @@ def suite_file(*samplers):
 
 DRIVER = """
 import sys
+import time
 sys.path[:] = filter(None, sys.path)  # as in a console command: not from the current directory
 from tiltbench.cli.main import main
 sys.exit(main(sys.argv[1:]))
@@ -580,9 +582,9 @@ def test_a_killed_driver_and_what_goes_on(plugin, how, code):
         os.killpg(first.pid, how)  # as a terminal does: the parent and every child
     else:
         first.kill()
-    said = first.communicate(timeout=HANG)[0]
-    assert first.returncode == code and "Traceback" not in said
-    assert how is signal.SIGKILL or "Stopped: 2 of 6 cells are recorded in out" in said
+    output = first.communicate(timeout=HANG)[0]
+    assert first.returncode == code and "Traceback" not in output
+    assert how is signal.SIGKILL or "Stopped: 2 of 6 cells are recorded in out" in output
     wait_for(lambda: not any(alive(pid) for pid in pids(Path())))
     hold.unlink()
     done = {record.id for record in records(runs)}
@@ -624,8 +626,8 @@ def test_killed_at_random_moments(plugin, seed):
                 path = runs / f"{record.id}.json"
                 assert kept.setdefault(path, path.stat().st_mtime_ns) == path.stat().st_mtime_ns
     last = driver("--retry")
-    said = last.communicate(timeout=HANG)[0]
-    assert last.returncode == 0, said
+    output = last.communicate(timeout=HANG)[0]
+    assert last.returncode == 0, output
     assert len(records(runs)) == len(cells) == 8
     assert Path("out/table.md").exists() and Path("out/table.csv").exists()
     assert not list(runs.glob("*checkpoint*"))
@@ -672,31 +674,31 @@ def test_every_point_of_the_curve_is_paid_for(plugin):
     assert one["train"] == other["train"] and one["draw"] == other["draw"]
 
 
-def test_the_measuring_allowance_is_shared_out_and_no_more(plugin, monkeypatch):
+def test_the_measuring_budget_is_shared_out_and_no_more(plugin, monkeypatch):
     """Reverse paths, 200 points a draw of every point of the curve, and what is left for probes."""
     given = []
 
-    def noted(self, target, sampler, phase, allowance):
-        given.append((phase, allowance))
-        return whole(self, target, sampler, phase, allowance)
+    def noted(self, target, sampler, phase, budget):
+        given.append((phase, budget))
+        return whole(self, target, sampler, phase, budget)
 
     whole = Ledger.problem
     monkeypatch.setattr(Ledger, "problem", noted)
     chosen = cell("honest", curve=20)
     run_cell(chosen, Path("runs"), code={"syntax": "h"})
-    points = [allowance for phase, allowance in given if phase == "measure"]
+    points = [cost for phase, cost in given if phase == "measure"]
     assert points[:-2] == [Cost(200 * 20, 200 * 20)] * (len(points) - 2)
     unmade = CURVE_POINTS - (len(points) - 2)  # a short training has fewer points
     assert unmade < CURVE_POINTS / 2
     total = Cost(unmade * 200 * 20, unmade * 200 * 20)
-    for allowance in points:
-        total = total.plus(allowance)
+    for cost in points:
+        total = total.plus(cost)
     assert total == chosen.budget.measure
 
 
 def test_the_curve_keeps_the_state_as_it_was(plugin):
     """Samplers change theirs in place."""
     curve, state = Curve(Ledger(cell("honest", curve=20)), None, None), [torch.zeros(3)]
-    curve.keep(Spent(1, 0.0, 0.0), state)
+    curve.keep(TrainingCost(1, 0.0, 0.0), state)
     state[0] += 1
-    assert not curve.kept[0].state[0].any()
+    assert not curve.states[0].state[0].any()

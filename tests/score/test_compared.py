@@ -27,14 +27,14 @@ def test_honest_scores_are_the_same_and_a_changed_one_is_named(sent, capsys):
     folder, scores = sent
     before = files(folder)
     assert main(["score", str(folder), "--compare"]) == 0
-    assert "of 1 runs" in (said := capsys.readouterr().out) and "different" not in said
+    assert "of 1 runs" in (output := capsys.readouterr().out) and "different" not in output
     assert files(folder) == before and [p.name for p in folder.parent.iterdir()] == ["mine"]
     told = json.loads(scores.read_text())
     told["scores"]["mode_tv"]["value"] /= 2
     scores.write_text(json.dumps(told))
     assert main(["score", str(folder), "--compare"]) == 1
-    said = capsys.readouterr().out
-    assert "1 different" in said and ", mode_tv: 0.4" in said
+    output = capsys.readouterr().out
+    assert "1 different" in output and ", mode_tv: 0.4" in output
     assert json.loads(scores.read_text()) == told  # theirs, as it came
     scores.write_bytes(before[scores.name])
 

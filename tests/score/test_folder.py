@@ -223,8 +223,8 @@ def test_scores_that_fail_this_time_stay(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path / "b")
     capsys.readouterr()
     assert main(["score", "../a/r", "--force"]) == 1
-    said = capsys.readouterr().err
-    assert "could not be made again and stay as they were" in said and "AssertionError" in said
+    errors = capsys.readouterr().err
+    assert "could not be made again and stay as they were" in errors and "AssertionError" in errors
     after = json.loads(path.read_text())
     assert after["scores"]["energy_distance"] == before["energy_distance"]
     assert after["scores"]["energy_distance"]["value"] is not None

@@ -118,10 +118,10 @@ def test_zero_weights_are_null_with_a_reason_and_their_share_is_kept(fabricated)
 
 def test_nan_in_draws_or_weights_is_a_reason_not_a_number(tmp_path):
     def spoiled(truth, g):
-        made = exact(truth, g)
-        x, w = made.draws.x.clone(), made.draws.log_w.clone()
+        draws = exact(truth, g)
+        x, w = draws.draws.x.clone(), draws.draws.log_w.clone()
         x[3], w[5] = torch.nan, torch.nan
-        return made._replace(draws=Draws(x, w), log_w_reverse=torch.full((N,), torch.nan))
+        return draws._replace(draws=Draws(x, w), log_w_reverse=torch.full((N,), torch.nan))
 
     MADE["spoiled"] = spoiled
     try:
@@ -169,8 +169,8 @@ def test_a_target_that_is_gone_is_a_reason(tmp_path):
             tmp_path / "runs" / f"{renamed}{suffix}"
         )
     score(tmp_path, jobs=1)
-    found = read_scores(tmp_path / "runs", renamed)
-    assert all("gone" in f["reason"] for f in found["scores"].values())
+    scores = read_scores(tmp_path / "runs", renamed)
+    assert all("gone" in f["reason"] for f in scores["scores"].values())
 
 
 def test_curves_are_scored_at_every_spend(fabricated):
@@ -240,13 +240,13 @@ def test_each_purpose_of_scoring_has_its_own_stream(tmp_path, monkeypatch):
         made.setdefault("metric", source.initial_seed())
         return Estimate(float(truth.sample(len(outcome.draws.x), source).sum()), 0.0, 1)
 
-    def drawn(n, source):
+    def sample(n, source):
         made.setdefault("truth", []).append(source.initial_seed())
         return torch.randn(n, 2, generator=source)
 
     for room in ("evaluate", "floor"):
         monkeypatch.setattr(f"tiltbench.score.{room}.generator", noted)
-    truth = Truth("made up", sample=drawn)
+    truth = Truth("made up", sample=sample)
     monkeypatch.setattr(evaluate, "_target", lambda spec, file: (None, truth))
     metric = Metric("seen", frozenset({"sample"}), "lower", "1", "0", seen)
     record = SimpleNamespace(spec={"seed": 7})
@@ -310,8 +310,8 @@ def test_a_learning_curve_of_more_draws_than_the_truth_holds_has_no_distance(tmp
     arrays = {"spend": torch.tensor([1, 2]), "x": x, "log_w": none}
     write_arrays(tmp_path / "run.curve.npz", arrays)
     truth = Truth("made up", sample=lambda n, g: torch.zeros(n, target.dim), held=held)
-    found = curve_scores(tmp_path, "run", target, truth, {})
-    assert found is not None and [p.distance is not None for p in found.points] == [known] * 2
+    curve = curve_scores(tmp_path, "run", target, truth, {})
+    assert curve is not None and [p.distance is not None for p in curve.points] == [known] * 2
 
 
 @dataclass(frozen=True)
@@ -336,16 +336,16 @@ def test_a_learning_curve_without_a_truth_has_estimates(tmp_path):
     log_w[2] = log_w[2, :8].repeat_interleave(500)  # those of islands
     arrays = {"spend": torch.tensor([1, 2, 3]), "x": x, "log_w": log_w}
     write_arrays(tmp_path / "run.curve.npz", arrays)
-    found = curve_scores(tmp_path, "run", target, target.truth(), {}).json()
-    assert [found[k] for k in ("log_Z_err", "distance")] == [[None] * 3] * 2
-    forward, none, islands = found["log_Z_forward"]
+    curve = curve_scores(tmp_path, "run", target, target.truth(), {}).json()
+    assert [curve[k] for k in ("log_Z_err", "distance")] == [[None] * 3] * 2
+    forward, none, islands = curve["log_Z_forward"]
     assert forward == pytest.approx(math.log(2 * math.pi), abs=0.02) and none is None
     assert islands == pytest.approx(float(torch.logsumexp(log_w[2], 0)) - math.log(4000))
-    below, *others = found["elbo"]
+    below, *others = curve["elbo"]
     gap = 1.44 - 1 - math.log(1.44)  # KL(N(0, 1.44 I) | N(0, I)) in two dimensions
     assert forward - below == pytest.approx(gap, abs=0.02) and others == [None] * 2
-    share, *others = found["ess_model"]
+    share, *others = curve["ess_model"]
     assert share == pytest.approx((2 * 1.44 - 1) / 1.44**2, abs=0.03) and others == [None] * 2
-    assert all(0.005 < value < 0.2 for value in found["ksd"])  # of draws, which are too wide
+    assert all(0.005 < value < 0.2 for value in curve["ksd"])  # of draws, which are too wide
     known = target.truth()._replace(log_Z=0.0, sample=lambda n, g: torch.zeros(n, 2))
     assert not {*UNJUDGED} & {*curve_scores(tmp_path, "run", target, known, {}).json()}

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from tiltbench.records.drawn import sound
+from tiltbench.records.validate import validated
 from tiltbench.run.failures import explain
 from tiltbench.run.meter import BudgetExceeded, Meter
 from tiltbench.targets.cost import Cost
@@ -31,6 +31,6 @@ def outcome(kind, points, n=10_000, seed=1, target=None, share=None):
         except BudgetExceeded:
             pass
         draws = sampler.draw(problem, state, n, g)
-        return meter, sound(draws, n, target.dim)
+        return meter, validated(draws, n, target.dim)
     except Exception as error:
         return explain(error)

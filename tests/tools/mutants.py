@@ -89,8 +89,8 @@ MUTANTS = [
     Mutant(
         "versus: the error over seeds is not divided by their number",
         "bench/trained/versus.py",
-        "within = math.sqrt(sum(each.se**2 for each in made)) / len(made)",
-        "within = math.sqrt(sum(each.se**2 for each in made))",
+        "within = math.sqrt(sum(each.se**2 for each in seeds)) / len(seeds)",
+        "within = math.sqrt(sum(each.se**2 for each in seeds))",
         "trained/test_versus.py::test_the_error_over_seeds_is_that_of_the_runs_or_of_their_spread",
     ),
     Mutant(
@@ -922,8 +922,8 @@ MUTANTS = [
     Mutant(
         "the projection of diversity without its 2",
         "bench/metrics/diversity.py",
-        "made = average(2 * rows, group)",
-        "made = average(rows, group)",
+        "mean = average(2 * rows, group)",
+        "mean = average(rows, group)",
         "samplers/test_finetuning.py::test_errors_of_few_draws_of_a_tilt_by_hand",
     ),
     Mutant(
@@ -950,8 +950,8 @@ MUTANTS = [
     Mutant(
         "tr Cov of all batches but one counted as of all",
         "bench/metrics/grad_var.py",
-        "spreads, _ = _split(gram.trace() - own, gram.sum() - 2 * row + own, m - 1)",
-        "spreads, _ = _split(gram.trace() - own, gram.sum() - 2 * row + own, m)",
+        "spreads, _ = _split(gram.trace() - norms, gram.sum() - 2 * row + norms, m - 1)",
+        "spreads, _ = _split(gram.trace() - norms, gram.sum() - 2 * row + norms, m)",
         "metrics/test_metrics.py::test_errors_of_few_gradients_are_those_of_the_jackknife_by_hand",
     ),
     Mutant(
@@ -1193,14 +1193,14 @@ MUTANTS = [
         "bench/run/curve.py",
         "each = 200 * cell.curve * CURVE_POINTS",
         "each = 200 * cell.curve",
-        "run/test_run.py::test_the_measuring_allowance_is_shared_out_and_no_more",
+        "run/test_run.py::test_the_measuring_budget_is_shared_out_and_no_more",
     ),
     Mutant(
         "probes that may spend the curve's part",
         "bench/run/phases.py",
         "minus(self.cell.budget.draw).minus(curve_cost(cell))",
         "minus(self.cell.budget.draw)",
-        "run/test_run.py::test_the_measuring_allowance_is_shared_out_and_no_more",
+        "run/test_run.py::test_the_measuring_budget_is_shared_out_and_no_more",
     ),
     Mutant(
         "a last step of the flow's ODE beyond its end",
@@ -1240,8 +1240,8 @@ MUTANTS = [
     Mutant(
         "a curve that keeps the state itself",
         "bench/run/curve.py",
-        "self.kept.append(Kept(spent, copied(state)))",
-        "self.kept.append(Kept(spent, state))",
+        "self.states.append(CurveState(spent, copied(state)))",
+        "self.states.append(CurveState(spent, state))",
         "run/test_run.py::test_the_curve_keeps_the_state_as_it_was",
     ),
 ]

@@ -32,7 +32,7 @@ TRAINED = [
 ]
 
 
-def made(folder, sampler, seed=0, target="gmm9", budget=400):
+def run_of(folder, sampler, seed=0, target="gmm9", budget=400):
     one = cell(target, sampler, budget=budget, seed=seed, draws=20)
     return run_cell(one, folder / "runs")
 
@@ -45,7 +45,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("sampler", TRAINED)
 def test_the_recorded_draws_are_made_again(sampler, folder):
-    record = made(folder, sampler)
+    record = run_of(folder, sampler)
     assert record.status.finished, record.reason
     loaded = load(f"mine/{record.id[:5]}")
     again, kept = loaded.as_recorded(), read_outcome(folder / "runs", record.id).draws
@@ -59,7 +59,7 @@ def test_the_recorded_draws_are_made_again(sampler, folder):
 
 
 def test_seeds_are_streams_of_their_own(folder):
-    first, second = made(folder, TRAINED[0], 0), made(folder, TRAINED[0], 1)
+    first, second = run_of(folder, TRAINED[0], 0), run_of(folder, TRAINED[0], 1)
     loaded, other = load(first.id), load(second.id)
     x = loaded.draw(20).x
     assert torch.equal(x, loaded.draw(20, seed=0).x)
@@ -70,7 +70,7 @@ def test_seeds_are_streams_of_their_own(folder):
 
 def test_another_installation_draws_the_same_to_the_bit(folder, tmp_path):
     """In a fresh process, from a copy of the package at another place."""
-    record = made(folder, TRAINED[0])
+    record = run_of(folder, TRAINED[0])
     assert main(["draw", record.id, "--draws", "30", "--seed", "3", "--out", "here.npz"]) == 0
     site = tmp_path / "site"
     shutil.copytree(Path(tiltbench.__file__).parent, site / "tiltbench")
@@ -88,30 +88,30 @@ def test_another_installation_draws_the_same_to_the_bit(folder, tmp_path):
 
 
 def test_what_is_drawn_is_metered_and_can_be_scored(folder, capsys):
-    record = made(folder, small("pis", model="Guided[width=8]"))
+    record = run_of(folder, small("pis", model="Guided[width=8]"))
     assert main(["draw", "mine", "--draws", "50"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     # a guided control pays a value and a gradient a step, the weight a value
-    assert "200 values and 150 gradients of the target were called" in said
-    assert "50 draws" in said and f"{record.id}-draws.npz: x (50, 2), log_w (50,)" in said
-    words = said.splitlines()[-1].removeprefix("to score them: tiltbench ").split()
+    assert "200 values and 150 gradients of the target were called" in output
+    assert "50 draws" in output and f"{record.id}-draws.npz: x (50, 2), log_w (50,)" in output
+    words = output.splitlines()[-1].removeprefix("to score them: tiltbench ").split()
     assert words[:4] == ["import", f"{record.id}-draws.npz", "--target", "gmm9"]
 
 
 def test_fewer_are_said_where_the_run_holds_no_more(folder, capsys):
-    record = made(folder, "best_of_n")
+    record = run_of(folder, "best_of_n")
     assert main(["draw", record.id, "--draws", "1000"]) == 0
     assert "25 draws where 1,000 were asked for" in capsys.readouterr().out
 
 
 def test_other_code_is_a_warning(folder, capsys):
-    record = made(folder, "untrained")
+    record = run_of(folder, "untrained")
     code = {**record.code, "syntax": "0" * 16, "commit": "abcdef0123456789"}
     write_record(folder / "runs", type(record)(**{**vars(record), "code": code}))
     assert main(["draw", record.id]) == 0
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "made by other code than this" in said
-    assert "commit abcdef012 has that code" in said
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1 and "made by other code than this" in errors
+    assert "commit abcdef012 has that code" in errors
     with pytest.warns(UserWarning, match="other code"):
         load(record.id)
 
@@ -134,17 +134,17 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_sentence(mistake, folder, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    ids = {"ID": made(folder, "untrained").id, "CHAIN": made(folder, "mala").id}
+    ids = {"ID": run_of(folder, "untrained").id, "CHAIN": run_of(folder, "mala").id}
     words, said = MISTAKES[mistake]
     assert main([ids.get(word, word) for word in words]) == 2
     _one_sentence(capsys.readouterr(), said)
 
 
 def test_what_was_trained_must_be_there_and_fit(folder, capsys):
-    record = made(folder, TRAINED[0])
+    record = run_of(folder, TRAINED[0])
     state = folder / "runs" / f"{record.id}.state.safetensors"
     whole = state.read_bytes()
-    other = made(folder, small("log_variance", model="Mlp[width=16]"))
+    other = run_of(folder, small("log_variance", model="Mlp[width=16]"))
     state.write_bytes((folder / "runs" / f"{other.id}.state.safetensors").read_bytes())
     _refused(record.id, capsys, "does not fit diffusion as it is here")
     state.write_bytes(whole[:-100])
@@ -154,7 +154,7 @@ def test_what_was_trained_must_be_there_and_fit(folder, capsys):
 
 
 def test_what_ended_badly_or_was_made_elsewhere_is_refused(folder, capsys):
-    record = made(folder, "untrained")
+    record = run_of(folder, "untrained")
     ended = {**vars(record), "status": Status.DIVERGED, "reason": "log rho is nan"}
     write_record(folder / "runs", type(record)(**ended))
     _refused(record.id, capsys, "ended as diverged (log rho is nan)")
@@ -172,7 +172,7 @@ def test_a_plug_in_that_is_gone_or_another_version(folder, capsys, tmp_path):
     )
     file = tmp_path / "bell.py"
     file.write_text(text)
-    record = made(folder, "untrained", target="bell.py")
+    record = run_of(folder, "untrained", target="bell.py")
     assert len(load(record.id).draw(5).x) == 5
     file.unlink()
     _refused(record.id, capsys, "cannot be built here")
@@ -187,7 +187,7 @@ def test_published_sets_keep_no_state():
 
 
 def test_a_file_of_the_run_names_it(folder):
-    record = made(folder, "untrained")
+    record = run_of(folder, "untrained")
     for name in (f"{record.id}.json", f"{record.id}.npz"):
         assert chosen(str(folder / "runs" / name), Path("results")).record == record
     assert read_record(folder / "runs" / f"{record.id}.json") == record

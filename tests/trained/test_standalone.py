@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.tools.small import small
-from tests.trained.test_reload import made
+from tests.trained.test_reload import run_of
 from tiltbench.api import load
 from tiltbench.cli.main import main
 from tiltbench.run.streams import generator
@@ -42,7 +42,7 @@ def shaken(loaded):
 def test_the_script_draws_what_the_package_draws(sampler, folder, tmp_path):
     from tiltbench.trained import standalone
 
-    loaded = shaken(load(made(folder, sampler).id))
+    loaded = shaken(load(run_of(folder, sampler).id))
     standalone.write(loaded, tmp_path / "control.pt")
     script = runpy.run_path(str(tmp_path / "control.py"))
     seed = loaded.record.spec["seed"]
@@ -54,10 +54,10 @@ def test_the_script_draws_what_the_package_draws(sampler, folder, tmp_path):
 
 
 def test_the_script_needs_torch_alone_and_is_short(folder, capsys, monkeypatch):
-    run = made(folder, WRITTEN[0]).id
+    run = run_of(folder, WRITTEN[0]).id
     assert main(["export", run, "control.pt"]) == 0
-    said = capsys.readouterr().out
-    assert "tensors in control.pt\ncontrol.py draws from them with torch alone" in said
+    output = capsys.readouterr().out
+    assert "tensors in control.pt\ncontrol.py draws from them with torch alone" in output
     text = (folder.parent.parent / "control.py").read_text()
     assert len([line for line in text.splitlines() if line.strip()]) <= 50
     assert max(map(len, text.splitlines())) <= 100
@@ -76,7 +76,7 @@ def test_the_script_needs_torch_alone_and_is_short(folder, capsys, monkeypatch):
 def test_a_label_cannot_bring_code(folder, tmp_path):
     from tiltbench.trained import standalone
 
-    loaded = load(made(folder, WRITTEN[0]).id)
+    loaded = load(run_of(folder, WRITTEN[0]).id)
     labels = {"target": 'x"""\nraise SystemExit(3)\n"""', "sampler": "\\"}
     standalone.write(
         replace(loaded, record=replace(loaded.record, labels=labels)), tmp_path / "it's.pt"
@@ -107,7 +107,7 @@ RUNS = {
 
 
 def test_mistakes_are_one_sentence_and_write_nothing(folder, capsys, tmp_path):
-    ids = {name: made(folder, sampler, target=t).id for name, (sampler, t) in RUNS.items()}
+    ids = {name: run_of(folder, sampler, target=t).id for name, (sampler, t) in RUNS.items()}
     (tmp_path / "mine.py").write_text("kept = True\n")
     for words, said in MISTAKES.values():
         assert main([ids.get(word, word) for word in words]) == 2, words

@@ -10,16 +10,16 @@ import torch
 
 from tiltbench.api import cell, load
 from tiltbench.cli.main import main
-from tiltbench.cli.versus import _said
+from tiltbench.cli.versus import _summary
 from tiltbench.plan.errors import Refused
 from tiltbench.records.record import read_outcome
 from tiltbench.run.phases import run_cell
 from tiltbench.samplers.weights import Estimate
 from tiltbench.trained.versus import (
     Compared,
-    Drawn,
     Nearer,
-    Weighed,
+    PathWeights,
+    WeightedDraws,
     compared,
     nearer,
     versus,
@@ -38,13 +38,13 @@ def pair(one, two, n, m, seed, log_Z=0.0):
     (_, at_first), (_, at_second) = normal(one, n, g), normal(two, m, g)
     first = [log_Z + at_first(1.0) - at_first(sd) for sd in (one, two)]
     second = [log_Z + at_second(1.0) - at_second(sd) for sd in (two, one)]
-    return Weighed(*first), Weighed(*second)
+    return PathWeights(*first), PathWeights(*second)
 
 
 def test_the_error_is_that_of_each_sampler_by_its_own_draws():
     """By hand, of very different numbers and spreads."""
     one, two = pair(1.2, 3.0, 40, 400, 1)
-    first, second = torch.cat([one.own, two.other]), torch.cat([one.other, two.own])
+    first, second = torch.cat([one.forward, two.reverse]), torch.cat([one.reverse, two.forward])
     w = 1 / (40 / 440 / first.exp() + 400 / 440 / second.exp())
     w = w / w.mean()
     rest = w * (second - first - (w * (second - first)).mean())
@@ -61,9 +61,9 @@ def test_of_densities_it_is_the_difference_of_divergences_whatever_Z_is():
     due = divergence(2.0) - divergence(1.3)
     z = []
     for seed in range(30):
-        found = nearer(*pair(1.3, 2.0, 600, 400, seed, log_Z=-147.0))
-        assert found.told and found.n == 1000
-        z.append((found.value - due) / found.se)
+        difference = nearer(*pair(1.3, 2.0, 600, 400, seed, log_Z=-147.0))
+        assert difference.reliable and difference.n == 1000
+        z.append((difference.value - due) / difference.se)
     assert abs(sum(z)) / math.sqrt(30) < 3 and 15 < sum(v**2 for v in z) < 51  # chi^2 of 30
     one, two = pair(1.3, 2.0, 600, 400, 0)
     assert nearer(two, one).value == pytest.approx(-nearer(one, two).value, abs=1e-12)
@@ -84,17 +84,17 @@ def test_a_lost_mode_counts_against_who_lost_it():
         [at(x, 1.0, (-9.0, 9.0)) - at(x, *law) for law in (wide[1:], lost[1:])]
         for x in (wide[0], lost[0])
     ]
-    found = nearer(Weighed(*log_W[0]), Weighed(*log_W[1][::-1]))
-    assert found.value > 20
+    difference = nearer(PathWeights(*log_W[0]), PathWeights(*log_W[1][::-1]))
+    assert difference.value > 20
     alone = [torch.softmax(w, 0) @ w for w in (log_W[0][0], log_W[1][1])]
     assert alone[1] < alone[0]  # each by its own weights: the lost mode would be no loss
 
 
 def test_weights_with_a_heavy_tail_do_not_tell():
-    assert not nearer(*pair(0.3, 0.35, 500, 500, 0)).told
+    assert not nearer(*pair(0.3, 0.35, 500, 500, 0)).reliable
     none = torch.full((40,), -math.inf)
-    some = Weighed(torch.zeros(40), torch.zeros(40))
-    assert not nearer(some, Weighed(none, none)).told or nearer(some, some).value == 0
+    some = PathWeights(torch.zeros(40), torch.zeros(40))
+    assert not nearer(some, PathWeights(none, none)).reliable or nearer(some, some).value == 0
 
 
 TRAINED = "log_variance[paths=32,reference=Brownian[steps=8],model=Mlp[width=16]]"
@@ -125,7 +125,7 @@ def test_of_paths_it_is_the_difference_of_EUBO(runs):
     above = [read_outcome(folder, ids[k]).log_w_reverse for k in (0, 2)]  # from the same draws
     difference = above[1] - above[0]
     due, se = float(difference.mean()), float(difference.std()) / math.sqrt(len(difference))
-    assert found.told and abs(found.value - due) < 4 * math.hypot(se, found.se)
+    assert found.reliable and abs(found.value - due) < 4 * math.hypot(se, found.se)
     assert found.se < 0.2 and due > 5 * se
     assert versus(one, two, 2_000) == found  # the same streams
     assert versus(one, two, 500).n == 1000
@@ -162,7 +162,7 @@ def test_the_error_over_seeds_is_that_of_the_runs_or_of_their_spread(monkeypatch
             return x
 
     module = sys.modules["tiltbench.trained.versus"]
-    drawn = Drawn(torch.zeros(2, 1), torch.zeros(2))
+    drawn = WeightedDraws(torch.zeros(2, 1), torch.zeros(2))
     monkeypatch.setattr(module, "weighed", lambda run, draws: drawn)
     for values, due in (((1.0, 1.0), 0.25), ((0.0, 2.0), 1.0)):
         each = iter([Nearer(v, se, 1.0, 0.1, 99) for v, se in zip(values, (0.3, 0.4), strict=True)])
@@ -194,11 +194,11 @@ def test_the_command_writes_what_the_tables_show(tmp_path, monkeypatch, capsys):
     file.write_bytes(kept)
     capsys.readouterr()
     assert main(["versus", "adhoc", "--draws", "200"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        " untrained " in said
-        and " nats\n" in said
-        and "smc has nothing trained to draw from" in said
+        " untrained " in output
+        and " nats\n" in output
+        and "smc has nothing trained to draw from" in output
     )
     assert main(["report", "adhoc"]) == 0
     table = (tmp_path / "results/adhoc/table.md").read_text()
@@ -218,7 +218,7 @@ def test_the_command_writes_what_the_tables_show(tmp_path, monkeypatch, capsys):
 def test_what_lies_within_two_errors_is_not_said_to_be_nearer():
     board = SimpleNamespace(target="bell.py", allowed="100 calls")
     near, far = Estimate(0.13, 0.09, 2), Estimate(-0.13, 0.04, 2)
-    said = _said(board, Compared({("a", "b"): near, ("a", "c"): far}, {}))
+    said = _summary(board, Compared({("a", "b"): near, ("a", "c"): far}, {}))
     assert "  a and b do not differ significantly: 0.13 ± 0.09 nats\n" in said
     assert said.endswith("  c is nearer than a by 0.13 ± 0.04 nats")
 
@@ -226,5 +226,7 @@ def test_what_lies_within_two_errors_is_not_said_to_be_nearer():
 def test_a_folder_of_known_truths_has_something_better(runs, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["versus", str(runs[0].parent)]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "eubo_gap says in the table how near each sampler is" in said
+    errors = capsys.readouterr().err
+    assert (
+        errors.count("\n") == 1 and "eubo_gap says in the table how near each sampler is" in errors
+    )

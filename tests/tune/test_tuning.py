@@ -25,7 +25,7 @@ from tiltbench.samplers.search import Among, LogUniform, Uniform
 from tiltbench.tune import trials as tuning
 from tiltbench.tune.choose import plan
 from tiltbench.tune.file import written
-from tiltbench.tune.trials import drawn, mean_ranks, nested
+from tiltbench.tune.trials import draw_params, mean_ranks, nested
 
 PUBLISHED = Path(__file__).parents[2] / "results/published/tuning"
 
@@ -93,7 +93,7 @@ def test_a_search_from_end_to_end(suite, capsys):
     """The absurd learning rate loses on both targets, the truth is never asked for, methods have
     equal trials, a second call runs nothing, and more trials only what is new."""
     assert main(["tune", "mine.toml", "--trials", "4"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     made = records(Path("results/mine-tuning/runs"))
     assert made and all(record.status.finished for record in made)
     assert not any("truth" in note for record in made for note in record.cost["notes"])
@@ -122,13 +122,13 @@ def test_a_search_from_end_to_end(suite, capsys):
     chains = [read_outcome(runs, r.id) for r in made if r.spec["sampler"]["name"] == "mala"]
     judging = sum(len(outcome.draws.x) for outcome in chains)
     calls = sum(max(r.cost["train"]) + max(r.cost["draw"]) for r in made)
-    chosen = said.rpartition("calls spent")[2].splitlines()
+    chosen = output.rpartition("calls spent")[2].splitlines()
     spent = [row.split("|")[-2].replace(",", "") for row in chosen if row[:3] in ("| l", "| m")]
     assert sum(map(int, spent)) == calls + judging
 
     assert main(["tune", "mine.toml", "--trials", "4"]) == 0
     again = capsys.readouterr().out
-    assert " 0 to run" in again and again.partition("| ")[2] == said.partition("\n| ")[2]
+    assert " 0 to run" in again and again.partition("| ")[2] == output.partition("\n| ")[2]
     assert main(["tune", "mine.toml", "--trials", "5", "--samplers", "mala"]) == 0
     assert "10 trials, 2 to run" in capsys.readouterr().out
     assert main(["tune", "mine_tuned.toml"]) == 2
@@ -138,12 +138,14 @@ def test_a_search_from_end_to_end(suite, capsys):
 def test_methods_meet_the_same_draws_and_more_trials_extend_a_search():
     a = {"lr": LogUniform(1e-4, 1e-1), "paths": LogUniform(32, 256)}
     b = {"leaps": Uniform(1, 9), "lr": LogUniform(1e-4, 1e-1)}
-    first = [drawn(a, trial, 0) for trial in range(16)]
-    assert first[0] == {} and first == [drawn(a, trial, 0) for trial in range(16)]
-    assert [d["lr"] for d in first[1:]] == [drawn(b, trial, 0)["lr"] for trial in range(1, 16)]
-    assert all(drawn(a, trial, 0) != drawn(a, trial, 1) for trial in range(1, 16))
+    first = [draw_params(a, trial, 0) for trial in range(16)]
+    assert first[0] == {} and first == [draw_params(a, trial, 0) for trial in range(16)]
+    assert [d["lr"] for d in first[1:]] == [
+        draw_params(b, trial, 0)["lr"] for trial in range(1, 16)
+    ]
+    assert all(draw_params(a, trial, 0) != draw_params(a, trial, 1) for trial in range(1, 16))
     assert len({d["lr"] for d in first[1:]}) == 15
-    spread = torch.tensor([math.log(drawn(a, t, 0)["lr"]) for t in range(1, 401)])
+    spread = torch.tensor([math.log(draw_params(a, t, 0)["lr"]) for t in range(1, 401)])
     low, high = math.log(1e-4), math.log(1e-1)
     z = (spread.mean() - (low + high) / 2) / ((high - low) / math.sqrt(12 * 400))
     assert abs(z) < 4 and low - 1e-6 <= spread.min() and spread.max() <= high + 1e-6

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tiltbench.check.device import devices
-from tiltbench.check.findings import Finding, Kept, expect, until_broken
+from tiltbench.check.findings import Finding, Snapshot, expect, until_broken
 from tiltbench.check.function import LIKE_X, points
 from tiltbench.check.symmetries import Function
 from tiltbench.check.truth import gradient
@@ -41,12 +41,12 @@ def _pair(target: Target, both: Both, name: str) -> Iterator[Finding]:
     remedy = "return (value (*b), gradient (*b, dim)), both tensors"
     for shape in ((5,), (2, 3), ()):
         x = points(target, *shape)
-        kept = Kept(x)
-        found = both(x)
-        if not (isinstance(found, tuple) and [isinstance(t, Tensor) for t in found] == [True] * 2):
-            what = f"{name} returns {type(found).__name__}, not a value and a gradient"
+        snapshot = Snapshot(x)
+        pair = both(x)
+        if not (isinstance(pair, tuple) and [isinstance(t, Tensor) for t in pair] == [True] * 2):
+            what = f"{name} returns {type(pair).__name__}, not a value and a gradient"
             yield Finding(False, what, remedy)
-        value, grad = found
+        value, grad = pair
         yield expect(
             (value.shape, grad.shape) == (shape, x.shape),
             f"{name} maps {tuple(x.shape)} to {shape} and {tuple(x.shape)}",
@@ -54,7 +54,7 @@ def _pair(target: Target, both: Both, name: str) -> Iterator[Finding]:
             f"{tuple(grad.shape)}",
             remedy,
         )
-        if kept.changed:
+        if snapshot.changed:
             what = f"{name} changes x in place, which corrupts the draws"
             yield Finding(False, what, "make new tensors: no +=, and no functions that end in _")
     for dtype in (torch.float32, torch.float64):
@@ -83,8 +83,8 @@ def _as_autograd(
     expected, slope = f(x).detach(), gradient(f, x)
     single, alone = x.float(), f(x.float()).detach()
     fine = alone.isfinite() & gradient(f, single).isfinite().all(-1)
-    told = [part.isfinite().reshape(len(x), -1).all(-1) for part in both(single)]
-    lost = fine & ~(told[0] & told[1])
+    finite = [part.isfinite().reshape(len(x), -1).all(-1) for part in both(single)]
+    lost = fine & ~(finite[0] & finite[1])
     yield expect(
         not lost.any(),
         f"{name} is finite in float32 wherever {called} and autograd are",

@@ -23,7 +23,7 @@ def jacobian(target: Target) -> Iterator[Finding]:
     if not isinstance(target, Posterior):
         return
     x = points(target, POINTS, spread=0.7)
-    found = constrain(target.parameters, x)
+    constrained = constrain(target.parameters, x)
     slopes: dict[str, Tensor] = {}
     start = 0
     for parameter in target.parameters:
@@ -40,9 +40,9 @@ def jacobian(target: Target) -> Iterator[Finding]:
                 f"{parameter.name} states is off autograd's by {off:.2g} nats",
                 "let `forward` return log |det d theta / d u| as its second value",
             )
-    value = target.log_joint(found.theta)
+    value = target.log_joint(constrained.theta)
     gap = (target.log_rho(x) - value).detach()
-    fine = found.inside & value.isfinite() & gap.isfinite()
+    fine = constrained.inside & value.isfinite() & gap.isfinite()
     gap = gap[fine]
     slopes = {name: slope[fine].detach() for name, slope in slopes.items()}
     rounding = ROUNDING * (1 + value[fine].detach().abs())

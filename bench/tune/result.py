@@ -1,4 +1,4 @@
-"""What the search of one method has come to."""
+"""The result of the search of one method."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tiltbench.plan.suite import Choice
 
 if TYPE_CHECKING:
-    from tiltbench.tune.trials import Score
+    from tiltbench.tune.trials import TrialScore
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """The search of one method: ranks, params and totals by trial, scores by target and trial."""
 
     sampler: Choice
     params: list[dict[str, Any]]
-    scores: dict[str, list[Score]]
+    scores: dict[str, list[TrialScore]]
     ranks: list[float] | None
     calls: int
 

@@ -1,4 +1,4 @@
-"""What a sampler hands over is looked at before it is kept."""
+"""Validates what `draw` of a sampler returns, before a record has it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tiltbench.samplers.sampler import Draws
 from tiltbench.targets.checks import Diverged
 
 
-def sound(draws: Draws, most: int, dim: int) -> Draws:
+def validated(draws: Draws, most: int, dim: int) -> Draws:
     """The draws, detached.  Raises ValueError for wrong shapes, Diverged for what is not finite."""
     x, log_w, group = draws.x.detach(), draws.log_w, draws.group
     if x.dim() != 2 or x.shape[1] != dim or not 0 < len(x) <= most:

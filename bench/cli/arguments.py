@@ -1,4 +1,4 @@
-"""The words of a command line: how each is read, and what is said of one that cannot be."""
+"""The arguments of a command line: how each is read, and the error of one that cannot be read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tiltbench.plan.text import items as split
 from tiltbench.plan.text import literal, parse
 
 MOST_SEEDS = 10_000
-RESULTS = Path("results")  # where what is made goes, unless --out says otherwise
+RESULTS = Path("results")  # where results go, unless --out says otherwise
 
 # .key or .part.key of an owner, with its brackets; then =values
 _KEY = r"(?P<brackets>\[.*?\])?\.(?P<key>[\w.]+)=(?P<values>.*)"
@@ -33,10 +33,10 @@ class Setting(NamedTuple):
 
 def listed(text: str, what: str) -> tuple[str, ...]:
     """`A,B[x=1,y=2]` -> its two parts.  Raises Refused where there is none."""
-    found = split(text)
-    if not found:
+    parts = split(text)
+    if not parts:
         raise Refused(f"{what} {text!r} names nothing; leave it out, or write A,B")
-    return tuple(found)
+    return tuple(parts)
 
 
 def whole(text: str, what: str, least: int = 1) -> int:
@@ -155,14 +155,14 @@ def setting(text: str, what: str = "--set") -> Setting:
 def _parted(text: str) -> tuple[str, str, str]:
     """(owner, key, values) of a setting; empty where it is none."""
     for path in _PATH_END.finditer(text):
-        found = re.fullmatch(_KEY, text[path.end() :], re.DOTALL)
-        if found is not None and text[0] not in "\"'":
-            owner = text[: path.end()] + (found["brackets"] or "")
-            return owner, found["key"], found["values"]
+        match = re.fullmatch(_KEY, text[path.end() :], re.DOTALL)
+        if match is not None and text[0] not in "\"'":
+            owner = text[: path.end()] + (match["brackets"] or "")
+            return owner, match["key"], match["values"]
     for owner in _OWNERS:
-        found = re.fullmatch(f"(?P<owner>{owner}){_KEY}", text, re.DOTALL)
-        if found is not None:
-            return found["owner"] + (found["brackets"] or ""), found["key"], found["values"]
+        match = re.fullmatch(f"(?P<owner>{owner}){_KEY}", text, re.DOTALL)
+        if match is not None:
+            return match["owner"] + (match["brackets"] or ""), match["key"], match["values"]
     return "", "", ""
 
 
