@@ -114,8 +114,8 @@ class CLASS(Sampler[State]):
     reference: Linear = Brownian()  # on a density, p* is proportional to N(0, scale^2) exp r
     points: int = 200  # of a step
 
-    def init(self, problem, allowance, generator):
-        """The start; `allowance` is what all steps may cost together, to plan by."""
+    def init(self, problem, budget, generator):
+        """The start; `budget` is what all steps may cost together, to plan by."""
         if not isinstance(problem.base, Known) or problem.base.removed:
             raise Unsupported("NAME needs a base with a density on all of R^dim")
         here = {"device": generator.device, "dtype": torch.float64}
@@ -132,7 +132,7 @@ class CLASS(Sampler[State]):
         return State((state.mean + mean) / 2, (state.var + var) / 2)
 
     def draw(self, problem, state, n, generator):
-        """n draws, fewer where there are fewer, on an allowance of their own."""
+        """n draws, fewer where there are fewer, on a budget of their own."""
         return Draws(*self.weighed(problem, state, n, generator))
 
     @torch.no_grad()

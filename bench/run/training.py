@@ -173,7 +173,7 @@ class Training:
         meters = self.meters
         running = meters.clock.since is not None
         meters.clock.stop()
-        told = {name: float(value) for name, value in sampler.told(state).items()}
+        told = {name: float(value) for name, value in sampler.diagnostics(state).items()}
         self.logs.line(self.steps, {"share": meters.share, **meters.spent._asdict(), **told})
         if running:
             meters.clock.start()
