@@ -40,7 +40,7 @@ from tiltbench.samplers.loss import Loss
 from tiltbench.samplers.sampler import Sampler
 from tiltbench.score.folder import score as score_folder
 from tiltbench.targets.files import split
-from tiltbench.targets.settings import kept, standard
+from tiltbench.targets.settings import preserved, standard
 from tiltbench.targets.target import Target
 from tiltbench.trained.chosen import chosen
 from tiltbench.trained.reload import Loaded
@@ -155,7 +155,7 @@ def _home(thing: Any) -> str:
     return name or str(thing.name)
 
 
-@kept()  # libraries that show progress draw random numbers too
+@preserved()  # libraries that show progress draw random numbers too
 def run(todo: Cell | Iterable[Cell], folder: str | Path = FOLDER, jobs: int = 1) -> DataFrame:
     """Runs the cells, scores them, and returns a row for each (columns: `report.frame.COLUMNS`).
 
@@ -214,7 +214,7 @@ def _one_by_one(
         yield c, run_cell(c, runs, progress, threads, code_of(c, code))
 
 
-@kept()
+@preserved()
 def score(folder: str | Path = FOLDER) -> DataFrame:
     """Scores what is not scored yet, and returns a row for every run and metric (columns:
     `report.frame.COLUMNS`); value is NaN where there is none, with its reason.  Of a published

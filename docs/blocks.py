@@ -90,8 +90,8 @@ class Block(NamedTuple):
         """What the first line shown begins with; None where all is shown."""
         if self.output is None or self.output["start"] is not None:
             return self.output and self.output["start"]
-        found = re.search(r'from="(.*?)"', self.output["info"])
-        return found[1] if found else None
+        match = re.search(r'from="(.*?)"', self.output["info"])
+        return match[1] if match else None
 
 
 def blocks(text: str) -> Iterator[Block]:
@@ -126,11 +126,11 @@ def run(text: str) -> Iterator[tuple[Block, str]]:
     """Every block of a page with what it prints, run in the present folder."""
     scope: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(text):
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said), warnings.catch_warnings():
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _run(block, scope)
-        yield block, _part(block, said.getvalue())
+        yield block, _part(block, printed.getvalue())
 
 
 def _run(block: Block, scope: dict[str, Any]) -> None:
@@ -185,16 +185,18 @@ def briefly(words: list[str]) -> list[str]:
     """A run at the budget of SMALL."""
     if words[1] != "run" or "--dry-run" in words:
         return words
-    kept = [w for before, w in zip(["", *words], words, strict=False) if not {before, w} & {*SMALL}]
-    return [*kept, *(word for pair in SMALL.items() for word in pair)]
+    others = [
+        w for before, w in zip(["", *words], words, strict=False) if not {before, w} & {*SMALL}
+    ]
+    return [*others, *(word for pair in SMALL.items() for word in pair)]
 
 
-def _part(block: Block, said: str) -> str:
+def _part(block: Block, printed: str) -> str:
     """What of its output a page shows."""
     start = block.start
     if start is None:
-        return said.rstrip() + "\n"
-    lines = said.splitlines()
+        return printed.rstrip() + "\n"
+    lines = printed.splitlines()
     first = next((i for i, line in enumerate(lines) if line.startswith(start)), None)
     if first is None:
         raise ValueError(f"line {block.line} prints nothing that begins with {start!r}")
@@ -215,10 +217,10 @@ def alike(shown: str, printed: str) -> bool:
 
 def with_outputs(text: str) -> str:
     """The page with what its blocks print now."""
-    spans = [(b.output, made) for b, made in run(text) if b.output is not None]
-    for output, made in reversed(spans):
+    spans = [(b.output, printed) for b, printed in run(text) if b.output is not None]
+    for output, printed in reversed(spans):
         group = _group(output)
-        text = text[: output.start(group)] + made + text[output.end(group) :]
+        text = text[: output.start(group)] + printed + text[output.end(group) :]
     return text
 
 

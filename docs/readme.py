@@ -69,39 +69,39 @@ def filled(page: str) -> str:
     def part_of(part: re.Match[str]) -> str:
         match part["kind"]:
             case "remarks":
-                made = _remarks(part["file"])
+                content = _remarks(part["file"])
             case "studies":
-                made = _studies(part["file"])
+                content = _studies(part["file"])
             case "verdicts":
-                made = _verdicts(part["file"])
+                content = _verdicts(part["file"])
             case "claims":
-                made = _listed(part["file"])
+                content = _listed(part["file"])
             case "setting":
-                made = _setting(part["file"])
+                content = _setting(part["file"])
             case "leaders":
-                made = _leaders(part["file"], part["titles"])
+                content = _leaders(part["file"], part["titles"])
             case "references":
-                made = _references(part["file"], part["titles"].split())
+                content = _references(part["file"], part["titles"].split())
             case "visit":
-                made = _visit(part["file"])
+                content = _visit(part["file"])
             case "tree":
-                made = _tree([part["file"], *part["titles"].split()])
+                content = _tree([part["file"], *part["titles"].split()])
             case "rows":
-                made = _rows(part["file"], part["titles"])
+                content = _table_rows(part["file"], part["titles"])
             case _:
-                made = _shown(part["file"], part["titles"])
-        return part[1] + made + part[5]
+                content = _shown(part["file"], part["titles"])
+        return part[1] + content + part[5]
 
     return PART.sub(part_of, text)
 
 
 def _claims(folder: Path) -> dict[str, list[str]]:
     """Claims by verdict: supported, refuted, open."""
-    found: dict[str, list[str]] = {"supported": [], "refuted": [], "open": []}
+    claims: dict[str, list[str]] = {"supported": [], "refuted": [], "open": []}
     with (folder / "claims.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            found[row["verdict"]].append(row["claim"])
-    return found
+            claims[row["verdict"]].append(row["claim"])
+    return claims
 
 
 def _studies(folder: str) -> str:
@@ -166,10 +166,10 @@ def _tree(roots: list[str]) -> str:
     for root in roots:
         for path in sorted((ROOT / root).rglob("__init__.py")):
             folder = path.parent.relative_to(ROOT)
-            said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-            if said:
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            if docstring:
                 indent = "  " * (len(folder.parts) - 1)
-                lines.append(f"{indent + folder.name + '/':22} {said.partition(chr(10))[0]}")
+                lines.append(f"{indent + folder.name + '/':22} {docstring.partition(chr(10))[0]}")
     return "\n" + "\n".join("    " + line for line in lines) + "\n\n"
 
 
@@ -221,7 +221,7 @@ def _remarks(folder: str) -> str:
     return " ".join(remarks(boards(collect(ROOT / folder)))) + "\n"
 
 
-def _rows(file: str, titles: str) -> str:
+def _table_rows(file: str, titles: str) -> str:
     """Rows of a table by name; of a list its first lines, one for each name given."""
     section, start, *wanted = (
         title.strip() for title in titles.strip().removeprefix("##").split("##")
@@ -237,16 +237,16 @@ def _rows(file: str, titles: str) -> str:
     if not body[0].startswith("|"):
         return "\n" + "\n".join(body[: len(wanted)]) + "\n\n"
     rows = [row for name in wanted for row in body[2:] if row.startswith(f"| {name} ")]
-    kept = [*body[:2], *(rows if wanted else body[2:])]
-    return "\n" + "\n".join(_columns(kept, heads) if heads else kept) + "\n\n"
+    table = [*body[:2], *(rows if wanted else body[2:])]
+    return "\n" + "\n".join(_columns(table, heads) if heads else table) + "\n\n"
 
 
 def _columns(rows: list[str], heads: str) -> list[str]:
     """Of a table, those whose heads begin with one of `heads`, which commas part."""
     cells = [row.strip("|").split("|") for row in rows]
     wanted = tuple(head.strip() for head in heads.split(","))
-    kept = [i for i, head in enumerate(cells[0]) if head.strip().startswith(wanted)]
-    return ["|" + "|".join(row[i] for i in kept) + "|" for row in cells]
+    chosen = [i for i, head in enumerate(cells[0]) if head.strip().startswith(wanted)]
+    return ["|" + "|".join(row[i] for i in chosen) + "|" for row in cells]
 
 
 def _shown(file: str, titles: str) -> str:

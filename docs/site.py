@@ -41,8 +41,8 @@ def on_files(files: Files, config: Any) -> Files:
         if not path.is_relative_to(DOCS):
             files.append(_file(path, config))
         if path.suffix == ".md":
-            found = {there for there, _ in _links(path)}
-            new = {there for there in found - seen if _belongs(there)}
+            linked = {there for there, _ in _links(path)}
+            new = {there for there in linked - seen if _belongs(there)}
             seen |= new
             due.extend(sorted(new))
     return files
@@ -106,11 +106,11 @@ def _modules(directive: re.Match[str]) -> str:
 def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
     """TeX as MathML: browsers draw it without a script."""
 
-    def drawn(maths: re.Match[str]) -> str:
+    def mathml(maths: re.Match[str]) -> str:
         display = "block" if maths[1] == "div" else "inline"
         tex = html.unescape(maths[2]).strip()
         for word, spaced in SPACED.items():
             tex = tex.replace(word, spaced)
         return convert(tex, display=display)
 
-    return MATHS.sub(drawn, content)
+    return MATHS.sub(mathml, content)

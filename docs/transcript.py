@@ -83,17 +83,17 @@ def place(file: str, folder: Path) -> None:
 def recorded(session: Session, name: str) -> str:
     """The session in Markdown.  Raises CalledProcessError where a command fails."""
     parts, begun, cpu = [f"# {session.title}"], time.monotonic(), _cpu()
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made).resolve()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary).resolve()
         for file in session.files:
             place(file, folder)
         for command in session.commands:
             at, spent = time.monotonic(), _cpu()
             print(f"$ {command}", flush=True)
-            said = _output(command, folder)
+            output = _output(command, folder)
             took = f"{time.monotonic() - at:.0f} s, {_cpu() - spent:.0f} CPU-seconds"
-            print(f"{said}\n{took}", flush=True)
-            parts += [f"## `{command}`", _block(said), f"*{took}.*"]
+            print(f"{output}\n{took}", flush=True)
+            parts += [f"## `{command}`", _block(output), f"*{took}.*"]
     sum_ = f"{time.monotonic() - begun:.0f} s in all, {_cpu() - cpu:.0f} CPU-seconds"
     parts.append(f"## In all\n\n{sum_}; {_machine()}. Made by `python docs/transcript.py {name}`.")
     return "\n\n".join(parts) + "\n"
@@ -112,12 +112,12 @@ def _output(command: str, folder: Path) -> str:
         check=True,
     )
     _ended()
-    said = PROGRESS.sub("", done.stdout)
-    return said.replace(f"{folder}/", "").rstrip()
+    output = PROGRESS.sub("", done.stdout)
+    return output.replace(f"{folder}/", "").rstrip()
 
 
-def _block(said: str) -> str:
-    return "\n".join(f"    {line}".rstrip() for line in said.splitlines())
+def _block(output: str) -> str:
+    return "\n".join(f"    {line}".rstrip() for line in output.splitlines())
 
 
 def _adopt() -> None:

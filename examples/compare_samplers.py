@@ -44,12 +44,12 @@ class Crescents(Density):
 
         def sample(n, generator):
             here = {"generator": generator, "device": generator.device, "dtype": torch.float64}
-            kept = torch.empty(0, 2, device=generator.device, dtype=torch.float64)
-            while len(kept) < n:
+            draws = torch.empty(0, 2, device=generator.device, dtype=torch.float64)
+            while len(draws) < n:
                 x = SIDE * (2 * torch.rand(50 * n, 2, **here) - 1)
                 accepted = torch.rand(len(x), **here).log() < self.log_rho(x) - top
-                kept = torch.cat([kept, x[accepted]])
-            return kept[:n]
+                draws = torch.cat([draws, x[accepted]])
+            return draws[:n]
 
         return Truth("quadrature, 1e-9", log_Z=log_Z, sample=sample)
 

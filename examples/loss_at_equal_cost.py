@@ -38,11 +38,11 @@ def main():
     seeds = range(args.seeds)
     todo = cells(["gmm9"], ["log_variance", log_cosh], args.budget, seeds, draws=500, curve=250)
     run(todo, args.out)
-    found = collect(args.out)
-    print(found.runs.groupby("sampler")[["values", "grads"]].max().to_string(), "\n")
+    results = collect(args.out)
+    print(results.runs.groupby("sampler")[["values", "grads"]].max().to_string(), "\n")
 
     for metric in ("energy_distance", "mode_tv", "eubo_gap"):
-        rows = found.scores[found.scores["metric"] == metric]
+        rows = results.scores[results.scores["metric"] == metric]
         by_seed = rows.pivot(index="seed", columns="sampler", values="value")
         test = scipy.stats.ttest_rel(by_seed["log_cosh"], by_seed["log_variance"])
         medians = by_seed.median()
@@ -54,8 +54,8 @@ def main():
 
     figure, axis = plt.subplots(figsize=(5, 3.4))
     colours = {"log_variance": "C0", "log_cosh": "C1"}
-    for row in found.runs.itertuples():
-        curve = found.curves[row.id]
+    for row in results.runs.itertuples():
+        curve = results.curves[row.id]
         axis.plot(curve["spend"], curve["distance"], ".-", color=colours[row.sampler])
     for name, colour in colours.items():
         axis.plot([], [], color=colour, label=name)

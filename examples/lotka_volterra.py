@@ -45,15 +45,15 @@ def normal(x, mean, sd):
 
 def years(slope, state):
     """The state (2, ..., n) each year, (21, 2, ..., n), along d state / dt = slope(state)."""
-    found, h = [state], 1 / STEPS
+    states, h = [state], 1 / STEPS
     for _ in range(PELTS.shape[1] - 1):
         for _ in range(STEPS):
             a = slope(state)
             b = slope(state + h / 2 * a)
             c = slope(state + h / 2 * b)
             state = state + h / 6 * (a + 2 * b + 2 * c + slope(state + h * c))
-        found.append(state)
-    return np.stack(found)
+        states.append(state)
+    return np.stack(states)
 
 
 def log_animals(rates, first):
@@ -75,13 +75,13 @@ def with_slopes(rates, first):
     def slope(state):
         u, v = np.exp(np.minimum(state[:, 0], MOST))
         eaten, born = beta * v, delta * u
-        found = np.stack([-eaten * state[1], born * state[0]])
-        found[:, 0] = alpha - eaten, born - gamma
-        found[0, 1] += alpha
-        found[0, 2] -= eaten
-        found[1, 3] -= gamma
-        found[1, 4] += born
-        return found
+        slopes = np.stack([-eaten * state[1], born * state[0]])
+        slopes[:, 0] = alpha - eaten, born - gamma
+        slopes[0, 1] += alpha
+        slopes[0, 2] -= eaten
+        slopes[1, 3] -= gamma
+        slopes[1, 4] += born
+        return slopes
 
     start = np.zeros((2, 7, first.shape[1]))
     start[:, 0] = first
@@ -97,11 +97,11 @@ def log_posterior(x):
     """(n, 8) -> nats, all constants and the Jacobian of exp(GUESS + WIDTH x) included."""
     log_theta, theta = logs(x), parameters(x)
     rates, first, sigma = theta[:4], log_theta[4:6], theta[6:]
-    found = normal(rates, MEANS, SDS).sum(0)
-    found += normal(first, np.log(10), 1).sum(0) + normal(log_theta[6:], -1, 1).sum(0)
-    found += log_theta[:4].sum(0) + np.log(WIDTH).sum()
+    log_p = normal(rates, MEANS, SDS).sum(0)
+    log_p += normal(first, np.log(10), 1).sum(0) + normal(log_theta[6:], -1, 1).sum(0)
+    log_p += log_theta[:4].sum(0) + np.log(WIDTH).sum()
     pelts = normal(PELTS, log_animals(rates, first).swapaxes(0, 1), sigma[:, None]) - PELTS
-    return np.where(inside(x), found + pelts.sum((0, 1)), -np.inf)
+    return np.where(inside(x), log_p + pelts.sum((0, 1)), -np.inf)
 
 
 def gradient(x):
@@ -111,10 +111,10 @@ def gradient(x):
     z = with_slopes(rates, first)
     off = (PELTS.swapaxes(0, 1) - z[:, :, 0]) / sigma  # (21, 2, n), in standard deviations
     by_rate = 1 - (rates - MEANS) / SDS**2 * rates
-    found = np.concatenate([by_rate, np.log(10) - first, -1 - log_theta[6:]])
-    found[:6] += (z[:, :, 1:] * (off / sigma)[:, :, None]).sum((0, 1))
-    found[6:] += (off**2 - 1).sum(0)
-    return np.where(inside(x)[:, None], (found * WIDTH[:, None]).T, 0.0)
+    slope = np.concatenate([by_rate, np.log(10) - first, -1 - log_theta[6:]])
+    slope[:6] += (z[:, :, 1:] * (off / sigma)[:, :, None]).sum((0, 1))
+    slope[6:] += (off**2 - 1).sum(0)
+    return np.where(inside(x)[:, None], (slope * WIDTH[:, None]).T, 0.0)
 
 
 lotka_volterra = from_numpy(

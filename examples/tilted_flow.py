@@ -71,9 +71,9 @@ def main():
             "both sides at once (Bennett)": (bar(ahead, back),),
         }
         print(method)
-        for what, found in estimates.items():
-            said = ", ".join(f"{e.value:.4f} +- {e.se:.4f}" for e in found)
-            print(f"  {what}: {said}")
+        for what, sides in estimates.items():
+            listed = ", ".join(f"{e.value:.4f} +- {e.se:.4f}" for e in sides)
+            print(f"  {what}: {listed}")
         low, high = np.quantile(torch.cat([ahead, back]), [0.005, 0.995])
         bins = np.linspace(low, high, 50)
         axis.hist(ahead, bins, density=True, alpha=0.6, label="forward")

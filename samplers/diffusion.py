@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.samplers.behaviour.exploration import Exploration, OwnNoise
-from tiltbench.samplers.behaviour.replay import Ends, NoReplay, Replay, Turn
-from tiltbench.samplers.drawing import drawn, traced
+from tiltbench.samplers.behaviour.replay import EndPoints, NoReplay, Replay, Turn
+from tiltbench.samplers.drawing import sample, traced
 from tiltbench.samplers.flows.probability_flow import ProbabilityFlow
 from tiltbench.samplers.learning import Learning, Trained
 from tiltbench.samplers.loss import Batch, Loss
@@ -48,7 +48,7 @@ class Diffusion(Sampler[Trained]):
     Every step simulates and labels `paths` paths (paying loss.price), keeps the last `memory`
     batches, and takes `repeats` optimiser steps, each on a batch drawn from the kept ones.  Adam,
     learning rate lr cos(pi/2 share) with `share` the part of the training done: of `batches`
-    steps, after which training ends, or of the allowance, whichever is further.  `explore` widens
+    steps, after which training ends, or of the budget, whichever is further.  `explore` widens
     the noise of these paths, and `replay` traces others back from where earlier ones have ended,
     for further steps of the optimiser; both need a loss that takes paths of any law.  Gradients are
     clipped to norm `clip`.  grad r is clipped to length `steepest` sqrt(D) / spread wherever a loss
@@ -122,7 +122,7 @@ class Diffusion(Sampler[Trained]):
                 "leave repeats and memory at 1"
             )
 
-    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Trained:
+    def init(self, problem: Problem, budget: Cost, generator: Generator) -> Trained:
         posed, device = self.posed(problem), generator.device
         model = self.model.build(problem.dim, posed.base, generator)
         model.reference = self.recipe.learned(self.loss, posed.base, problem.dim)
@@ -130,18 +130,18 @@ class Diffusion(Sampler[Trained]):
             model.part(self.loss.needs)  # raises where there is none
         model.to(device)
         store = self.replay.begin(posed, self.paths, device)
-        return self.learning.begin(model, allowance, store)
+        return self.learning.begin(model, budget, store)
 
     def _suits(self) -> None:
         """Raises ValueError where the loss or the recipe takes none but the model's own paths, and
         where a flow would be built that nothing trains."""
-        own = "leave explore and replay out"
+        remedy = "leave explore and replay out"
         if (self.explore.explores or self.replay.updates) and not isinstance(self.recipe, Base):
-            raise ValueError(f"explore and replay follow the base's own chain: {own}")
+            raise ValueError(f"explore and replay follow the base's own chain: {remedy}")
         if self.explore.explores and not self.loss.any_law:
-            raise ValueError(f"{self.loss.name} is right for the model's own paths only: {own}")
+            raise ValueError(f"{self.loss.name} is right for the model's own paths only: {remedy}")
         if self.replay.updates and self.loss.given is None:
-            raise ValueError(f"{self.loss.name} cannot train on replayed paths: {own}")
+            raise ValueError(f"{self.loss.name} cannot train on replayed paths: {remedy}")
         if self.model.flows and self.loss.needs != "flow":
             raise ValueError(
                 f"{self.loss.name} learns no flow, which model={self.model.name} has beside its "
@@ -157,7 +157,7 @@ class Diffusion(Sampler[Trained]):
         return tamed(problem, self.recipe, tilt, self.steepest)
 
     def step(self, problem: Problem, state: Trained, generator: Generator) -> Trained:
-        share, made = self.share(problem, state), self.made(state)
+        share, steps_done = self.share(problem, state), self.steps_done(state)
         tilt = self.tilt(share)
         posed = self.posed(problem, tilt)
         with posed.checks.together():  # raises before anything changes
@@ -166,11 +166,11 @@ class Diffusion(Sampler[Trained]):
             if self.start_tilt < 1:
                 batch = marked(batch, tilt)
             ring = [*state.ring, batch][-self.memory :]
-            own = self._each - len(replayed)  # at first there is nothing to replay
-            chosen: Sequence[int] = [0] * own
+            fresh_updates = self._each - len(replayed)  # at first there is nothing to replay
+            chosen: Sequence[int] = [0] * fresh_updates
             if len(ring) > 1:
                 choice = torch.randint(
-                    len(ring), (own,), generator=generator, device=generator.device
+                    len(ring), (fresh_updates,), generator=generator, device=generator.device
                 )
                 chosen = posed.checks.also(choice)
         self.learning.slow_down(state, share)
@@ -179,32 +179,32 @@ class Diffusion(Sampler[Trained]):
                 now = present(self.loss, posed.base, batch, tilt)
                 self.learning.step(state, self.loss, posed, now, generator)
         self.replay.keep(state.store, turn, ends)
-        state.ring, state.paid = ring, state.paid.plus(self.price(problem, state.model, made))
+        state.ring, state.paid = ring, state.paid.plus(self.price(problem, state.model, steps_done))
         return state
 
     def _fresh(
         self, problem: Problem, posed: Problem, state: Trained, share: float, generator: Generator
-    ) -> tuple[Batch, Ends | None]:
+    ) -> tuple[Batch, EndPoints | None]:
         """A batch of fresh paths, with where they end if that is kept."""
         if self.loss.given is None or state.store is None:
             return self.bought(posed, state.model, share, generator), None
         path = self._path(posed, state.model, share, generator)
         with torch.no_grad():
             r = problem.reward(path.x[-1])  # the buffers are of r, whatever its share by now
-        made = self.loss.given(posed, state.model, path, self.tilt(share) * r, share)
-        return made, (path.x[-1], r)
+        batch = self.loss.given(posed, state.model, path, self.tilt(share) * r, share)
+        return batch, (path.x[-1], r)
 
     @torch.no_grad()
     def _replayed(
         self, problem: Problem, posed: Problem, state: Trained, share: float, generator: Generator
     ) -> tuple[Turn, list[Batch]]:
-        """What is bought for the buffers, and batches of paths traced back from them."""
-        store, made, batches = state.store, self.made(state), []
+        """What is bought for the buffers, and batches of reverse paths from them."""
+        store, steps_done, batches = state.store, self.steps_done(state), []
         if store is None or self.loss.given is None:
             return Turn(), []
         whole = self.posed(problem)
-        turn = self.replay.buy(whole, store, made, generator)
-        for _ in range(self.replay.updates if made else 0):
+        turn = self.replay.buy(whole, store, steps_done, generator)
+        for _ in range(self.replay.updates if steps_done else 0):
             x, r = self.replay.ends(whole, store, self.paths, generator)
             path = self.recipe.retrace(posed, state.model, x, generator)
             assert path is not None  # a replay is of the base's own chain
@@ -237,9 +237,9 @@ class Diffusion(Sampler[Trained]):
     def share(self, problem: Problem, state: Trained) -> float:
         """The part of the training that is done, in [0, 1]: by its steps where `batches` says how
         many there are, or by what is spent, whichever is further."""
-        made = state.iteration / (self._each * self.batches) if self.batches else 0.0
-        paid = 0.0 if self.batches else state.paid.share(state.allowance)
-        return min(max(made, paid, problem.share()), 1.0)
+        done = state.iteration / (self._each * self.batches) if self.batches else 0.0
+        paid = 0.0 if self.batches else state.paid.share(state.budget)
+        return min(max(done, paid, problem.share()), 1.0)
 
     def done(self, state: Trained) -> bool:
         return self.batches > 0 and state.iteration >= self._each * self.batches
@@ -249,19 +249,19 @@ class Diffusion(Sampler[Trained]):
         """Steps of the optimiser in a step."""
         return self.repeats + self.replay.updates
 
-    def made(self, state: Trained) -> int:
+    def steps_done(self, state: Trained) -> int:
         """Steps that have been made."""
         return state.iteration // self._each
 
-    def price(self, problem: Problem, model: Model, made: int = 0) -> Cost:
-        """Of the step after `made` others."""
+    def price(self, problem: Problem, model: Model, steps_done: int = 0) -> Cost:
+        """Of the step after `steps_done` others."""
         steps = problem.base.steps
         fresh = self.recipe.price(self.loss, self.paths, steps, model.guided)
-        return fresh.plus(self.replay.price(self.paths, steps, model.guided, made))
+        return fresh.plus(self.replay.price(self.paths, steps, model.guided, steps_done))
 
     def draw(self, problem: Problem, state: Trained, n: int, generator: Generator) -> Draws:
         model = state.shown()
-        draws = drawn(self.posed(problem), self.recipe, model, n, generator)
+        draws = sample(self.posed(problem), self.recipe, model, n, generator)
         if not self.loss.learns_log_Z:
             return draws
         log_Z = float(model.log_Z.detach())  # a parameter comes with no standard error
@@ -321,15 +321,15 @@ class Diffusion(Sampler[Trained]):
             laws["reference.steps"] = LogUniform(16, 64)
         return laws
 
-    def told(self, state: Trained) -> dict[str, Tensor]:
+    def diagnostics(self, state: Trained) -> dict[str, Tensor]:
         """`loss` of the last step of the optimiser, `lr` and `log_Z` as the model holds it."""
         lr = torch.as_tensor(state.optimizer.param_groups[0]["lr"])
-        found = {"loss": state.loss, "lr": lr, "log_Z": state.model.log_Z.detach()}
-        return {name: value for name, value in found.items() if value is not None}
+        numbers = {"loss": state.loss, "lr": lr, "log_Z": state.model.log_Z.detach()}
+        return {name: value for name, value in numbers.items() if value is not None}
 
     def tensors(self, state: Trained) -> dict[str, Tensor]:
-        found = state.shown().state_dict()  # with what is no tensor: the model's extra state
-        return {key: value for key, value in found.items() if isinstance(value, Tensor)}
+        state_dict = state.shown().state_dict()  # with what is no tensor: the model's extra state
+        return {key: value for key, value in state_dict.items() if isinstance(value, Tensor)}
 
 
 class Preset(NamedTuple):

@@ -20,7 +20,7 @@ CHUNK = 2048  # paths simulated `at_once` when drawing: bounds the memory
 
 
 @torch.no_grad()
-def drawn(posed: Problem, recipe: Recipe, model: Model, n: int, generator: Generator) -> Draws:
+def sample(posed: Problem, recipe: Recipe, model: Model, n: int, generator: Generator) -> Draws:
     """n draws of the recipe's chain.  Raises Diverged where a path leads to no finite point."""
     xs, log_ws, groups = [], [], []
     most = at_once(CHUNK, posed.dim, generator.device)

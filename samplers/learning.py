@@ -25,7 +25,7 @@ class Trained:
 
     model: Model
     optimizer: torch.optim.Optimizer
-    allowance: Cost
+    budget: Cost
     ring: list[Batch] = field(default_factory=list)
     paid: Cost = Cost()
     iteration: int = 0  # of the optimiser
@@ -48,7 +48,7 @@ class Learning:
     clip: float
     decay: float
 
-    def begin(self, model: Model, allowance: Cost, store: Store | None) -> Trained:
+    def begin(self, model: Model, budget: Cost, store: Store | None) -> Trained:
         """Before the first step."""
         groups = (
             model.control_parameters(),
@@ -66,7 +66,7 @@ class Learning:
             capturable=device.type == "cuda",
         )
         average = Average(model) if self.decay else None
-        return Trained(model, optimizer, allowance, store=store, average=average)
+        return Trained(model, optimizer, budget, store=store, average=average)
 
     def slow_down(self, state: Trained, share: float) -> None:
         """The rates when `share` of the training is done."""

@@ -30,7 +30,7 @@ class Loss(NamedTuple):
     """A file in samplers/losses offers `name = Loss("name", ...)`; it trains a Diffusion.
 
     label(problem, model, path, share, generator): the model is detached, `share` in [0, 1] is the
-    part of the allowance spent.  value(model, process, batch, generator): a scalar, differentiable
+    part of the budget spent.  value(model, process, batch, generator): a scalar, differentiable
     in the model, free of charge, so a batch may be used again.  price(paths, steps, guided): what
     simulating and labelling cost in all.  behaviour(model): the control that simulates, the model
     itself but where a loss keeps a frozen one.  given(problem, model, path, r, share): what `label`
@@ -61,8 +61,8 @@ class Loss(NamedTuple):
 class Options(ABC):
     """The numbers a loss is made with: a frozen dataclass.
 
-    `Preset("name", Diffusion(made(MyOptions())))` offers the loss; a spec states its fields beside
-    those of the Diffusion."""
+    `Preset("name", Diffusion(build_loss(MyOptions())))` offers the loss; a spec states its fields
+    beside those of the Diffusion."""
 
     @abstractmethod
     def loss(self) -> Loss:
@@ -70,7 +70,7 @@ class Options(ABC):
 
 
 @lru_cache(maxsize=256)
-def made(options: Options) -> Loss:
+def build_loss(options: Options) -> Loss:
     """`options.loss()`, one and the same loss for equal options."""
     return options.loss()
 

@@ -36,7 +36,7 @@ class Draws(NamedTuple):
 
 
 class Traced(NamedTuple):
-    """Paths traced back from given ends, and the control along them where there is one."""
+    """Reverse paths, from given ends, and the control along them where there is one."""
 
     log_w: Float[Tensor, " n"]  # E[exp(-log_w)] = 1/Z from ends x ~ p*
     t: Float[Tensor, " k1"] | None = None
@@ -47,8 +47,8 @@ class Traced(NamedTuple):
 class Sampler(ABC, Generic[State]):
     """Stateless frozen dataclass; a class line `name = "..."` registers it.
 
-    The harness calls `init` once, `step` until the allowance is spent (the reward then raises
-    BudgetExceeded, which a sampler lets pass) or `done`, and `draw` once with a fresh allowance.
+    The harness calls `init` once, `step` until the budget is spent (the reward then raises
+    BudgetExceeded, which a sampler lets pass) or `done`, and `draw` once with a fresh budget.
     Tensors live on the generator's device.  A state of plain data, and of records, modules and
     optimisers that `init` makes at the same places, can be saved between two steps, without graphs,
     and resumed; any other starts from the beginning after a kill (docs/running.md).
@@ -57,12 +57,12 @@ class Sampler(ABC, Generic[State]):
     name: ClassVar[str]
     reference: Linear  # for densities; a Tilt brings its own base
     consistent: ClassVar[bool] = True
-    # whether draws, weighted where they have weights, tend to p* as the allowance grows; a baseline
+    # whether draws, weighted where they have weights, tend to p* as the budget grows; a baseline
     # that aims at another law says False, and its draws are held against nothing
 
     @abstractmethod
-    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> State:
-        """`allowance` is what `step` may spend in all: to plan schedules and populations.
+    def init(self, problem: Problem, budget: Cost, generator: Generator) -> State:
+        """`budget` is what `step` may spend in all: to plan schedules and populations.
 
         Raises Unsupported where the method does not apply."""
 
@@ -99,14 +99,14 @@ class Sampler(ABC, Generic[State]):
         return None
 
     def probe(self, problem: Problem, state: State, generator: Generator) -> dict[str, Tensor]:
-        """Diagnostics on the measuring allowance, stored with the draws (e.g. `gradient_gram`)."""
+        """Diagnostics on the measuring budget, stored with the draws (e.g. `gradient_gram`)."""
         return {}
 
     def search(self) -> Search:
         """What `tiltbench tune` may vary, and the law of each; nothing: it is never tuned."""
         return {}
 
-    def told(self, state: State) -> dict[str, Tensor]:
+    def diagnostics(self, state: State) -> dict[str, Tensor]:
         """Numbers of the last step for a log of the training, () each; asked for once in a thousand
         steps, where somebody logs."""
         return {}
@@ -120,7 +120,7 @@ class TrainingFree(Sampler[None]):
     """All it does is draw, and it spends nothing in training.  `init` raises Unsupported where the
     method does not apply."""
 
-    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> None:
+    def init(self, problem: Problem, budget: Cost, generator: Generator) -> None:
         return None
 
     def step(self, problem: Problem, state: None, generator: Generator) -> None:

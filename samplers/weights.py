@@ -28,9 +28,9 @@ class Unbounded(Estimate):
     why: str
 
     def __new__(cls, value: float, n: int, why: str) -> Unbounded:
-        made = super().__new__(cls, value, math.nan, n)
-        made.why = why
-        return made
+        estimate = super().__new__(cls, value, math.nan, n)
+        estimate.why = why
+        return estimate
 
 
 def log_mean_exp(log_w: Float[Tensor, " n"]) -> float:

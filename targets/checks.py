@@ -30,9 +30,9 @@ class Evaluated(NamedTuple):
         zero density and passes."""
         bad = ~(self.y < torch.inf)
         if bad.any():
-            found = self.y[bad][0].item()
+            value = self.y[bad][0].item()
             raise Diverged(
-                f"{self.what} is {found} at {int(bad.sum())} of {self.y.numel()} points, "
+                f"{self.what} is {value} at {int(bad.sum())} of {self.y.numel()} points, "
                 f"first at x = {self._first(bad)}{self._remedy(bad)}"
             )
         if self.g is None:
@@ -47,8 +47,8 @@ class Evaluated(NamedTuple):
     def _remedy(self, bad: Bool[Tensor, " *b"]) -> str:
         """Where a function of finite points is NaN it has overflowed, far out as a rule."""
         x = self.x.expand(*self.y.shape, self.x.shape[-1])[bad][0]
-        own = bool(self.y[bad][0].isnan()) and bool(x.isfinite().all())
-        return "; return -inf, not nan, where the density is 0" if own else ""
+        overflowed = bool(self.y[bad][0].isnan()) and bool(x.isfinite().all())
+        return "; return -inf, not nan, where the density is 0" if overflowed else ""
 
     def _first(self, bad: Bool[Tensor, " *b"]) -> str:
         first = self.x.expand(*self.y.shape, self.x.shape[-1])[bad][0]
@@ -95,11 +95,11 @@ class Checks(threading.local):
 
     def also(self, numbers: Tensor) -> list[int]:
         """Whole numbers (n,) of the device, read with the next flags: the list is filled then."""
-        found: list[int] = []
-        self._also.append((numbers, found))
+        numbers_read: list[int] = []
+        self._also.append((numbers, numbers_read))
         if not self._depth:
             self._read()
-        return found
+        return numbers_read
 
     def _expect(self, one: Evaluated | Condition) -> None:
         self._waiting.append(one)
@@ -140,8 +140,8 @@ class Checks(threading.local):
         if wrong:  # the first is told
             for one in waiting:
                 one.raise_where_wrong()
-        for some, found in also:
-            found += [int(read.pop(0)) for _ in range(some.numel())]
+        for some, numbers_read in also:
+            numbers_read += [int(read.pop(0)) for _ in range(some.numel())]
 
     def _forget(self) -> None:
         self._waiting, self._also = [], []

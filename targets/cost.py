@@ -27,11 +27,11 @@ class Cost(NamedTuple):
     def covers(self, other: Cost) -> bool:
         return self.values >= other.values and self.grads >= other.grads
 
-    def share(self, allowance: Cost) -> float:
+    def share(self, budget: Cost) -> float:
         """The larger of the two fractions spent, in [0, inf)."""
         return max(
-            self.values / max(allowance.values, 1),
-            self.grads / max(allowance.grads, 1),
+            self.values / max(budget.values, 1),
+            self.grads / max(budget.grads, 1),
         )
 
     @property

@@ -36,10 +36,10 @@ def split(text: str) -> Reference | None:
     """`path/to/file.py` or `path/to/file.py:name` taken apart; None for a registered name.
 
     Only the last component of the path decides: folders may be called anything."""
-    found = _REFERENCE.fullmatch(text)
-    if found is None or text.endswith("/.py") or text == ".py":
+    match = _REFERENCE.fullmatch(text)
+    if match is None or text.endswith("/.py") or text == ".py":
         return None
-    return Reference(Path(found["path"]), found["name"] or "")
+    return Reference(Path(match["path"]), match["name"] or "")
 
 
 class Imported(NamedTuple):
@@ -60,14 +60,14 @@ def imports(content: bytes) -> tuple[Imported, ...]:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):  # loading it says so
         return ()
-    found: list[Imported] = []
+    imported: list[Imported] = []
     for node in _runtime(tree):
         if isinstance(node, ast.Import):
-            found += [Imported(a.name, None, a.asname or a.name, 0) for a in node.names]
+            imported += [Imported(a.name, None, a.asname or a.name, 0) for a in node.names]
         elif isinstance(node, ast.ImportFrom):
             for a in node.names:
-                found.append(Imported(node.module or "", a.name, a.asname or a.name, node.level))
-    return tuple(found)
+                imported.append(Imported(node.module or "", a.name, a.asname or a.name, node.level))
+    return tuple(imported)
 
 
 def _runtime(tree: ast.AST) -> Iterator[ast.AST]:
@@ -116,18 +116,18 @@ def neighbours(wanted: Imported, file: Path, root: Path) -> list[Neighbour]:
             return []
     else:
         start = root
-    found: list[Neighbour] = []
+    modules: list[Neighbour] = []
     folder: Path | None = start
     for part in filter(None, wanted.module.split(".")):
-        near = _within(folder, part, top=not found and not wanted.level) if folder else None
+        near = _within(folder, part, top=not modules and not wanted.level) if folder else None
         if near is None:
-            return found
-        found.append(near)
+            return modules
+        modules.append(near)
         folder = near.folder
-    if wanted.name and folder is not None and (found or wanted.level):
+    if wanted.name and folder is not None and (modules or wanted.level):
         inside = _within(folder, wanted.name, top=False)
-        found += [inside] if inside else []
-    return found
+        modules += [inside] if inside else []
+    return modules
 
 
 def _within(folder: Path, part: str, top: bool) -> Neighbour | None:
@@ -210,10 +210,10 @@ def _builtins(file: Path, root: Path) -> dict[str, Any]:
         level: int = 0,
     ) -> Any:
         wanted = Imported(name, None, name, level)
-        found = neighbours(wanted, file, root)
-        if len(found) < len([part for part in name.split(".") if part]):
+        modules_here = neighbours(wanted, file, root)
+        if len(modules_here) < len([part for part in name.split(".") if part]):
             return builtins.__import__(name, globals, locals, fromlist or (), level)
-        modules = _joined(found, root, name.split(".") if name else [])
+        modules = _joined(modules_here, root, name.split(".") if name else [])
         if not fromlist:
             return modules[0]
         leaf = modules[-1] if modules else _package(file, level, root)
@@ -223,7 +223,7 @@ def _builtins(file: Path, root: Path) -> dict[str, Any]:
         for inner in names:
             if not hasattr(leaf, inner):
                 more = neighbours(Imported(name, inner, inner, level), file, root)
-                if len(more) > len(found):
+                if len(more) > len(modules_here):
                     setattr(leaf, inner, _loaded(more[-1], root))
         return leaf
 
@@ -237,10 +237,10 @@ def _package(file: Path, level: int, root: Path) -> ModuleType:
     return _loaded(Neighbour(inside if inside.is_file() else folder), root)
 
 
-def _joined(found: list[Neighbour], root: Path, parts: list[str]) -> list[ModuleType]:
+def _joined(neighbours: list[Neighbour], root: Path, parts: list[str]) -> list[ModuleType]:
     """The modules of a dotted name, each an attribute of the one before."""
     modules: list[ModuleType] = []
-    for near, part in zip(found, parts, strict=True):
+    for near, part in zip(neighbours, parts, strict=True):
         module = _loaded(near, root)
         if modules:
             setattr(modules[-1], part, module)

@@ -36,13 +36,13 @@ def _operation(name: str) -> Any:
 _PLACES = [place for place in map(_operation, (*GPU, *CPU)) if place is not None]
 
 
-def _made(gpu: str, matmul: str) -> Precision:
+def _precision(gpu: str, matmul: str) -> Precision:
     words = (*[gpu] * len(GPU), *[EXACT] * len(CPU))
     return Precision(matmul, gpu == ROUNDED, words if _PLACES else ())
 
 
-FULL = _made(EXACT, "highest")
-TF32 = _made(ROUNDED, "high")  # where the device has it
+FULL = _precision(EXACT, "highest")
+TF32 = _precision(ROUNDED, "high")  # where the device has it
 
 
 def read() -> Precision:

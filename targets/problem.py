@@ -57,7 +57,7 @@ class Problem:
     reward: Reward
     checks: Checks = field(default_factory=Checks, compare=False, repr=False)
     share: Callable[[], float] = field(default=lambda: 0.0, compare=False, repr=False)
-    # of the training allowance, that is spent: the most advanced of calls, operations and seconds
+    # of the training budget, that is spent: the most advanced of calls, operations and seconds
 
 
 def log_weight(problem: Problem, path: Path) -> Float[Tensor, " *b"]:
@@ -199,12 +199,12 @@ def of_points(f: Both, value: Function, what: str, dim: int) -> Both:
 
     def sound(x: Tensor) -> tuple[Tensor, Tensor]:
         _of_points(x, what, dim)
-        found = f(x)
-        if not (isinstance(found, tuple) and [isinstance(t, Tensor) for t in found] == [True] * 2):
+        both = f(x)
+        if not (isinstance(both, tuple) and [isinstance(t, Tensor) for t in both] == [True] * 2):
             raise ValueError(
                 f"{what} with its gradient must be two tensors, a value and a gradient"
             )
-        y, g = found
+        y, g = both
         _one_a_point(y, x, what)
         if (g.dtype, g.device) != (x.dtype, x.device):
             raise ValueError(

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.targets.target import Density
-from tiltbench.targets.truths.certified import described, of_another, told
+from tiltbench.targets.truths.certified import described, of_another, reference_truth
 from tiltbench.targets.truths.facts import Modes, Truth
 from tiltbench.targets.truths.stored import Stored, read
 
@@ -58,7 +58,7 @@ class Referenced(Density):
         if basins is not None:
             shares = basins.share or [basin["share"] for basin in stored.facts["basins"]]
             modes = Modes(torch.tensor(shares, dtype=torch.float64), basins.assign)
-        return told(self, stored, self.moved)._replace(modes=modes)
+        return reference_truth(self, stored, self.moved)._replace(modes=modes)
 
     def stored(self) -> Stored | None:
         """What lies in `home`, whatever its parameters; None where nothing does.
@@ -79,6 +79,6 @@ def needs_reference(target: Density) -> bool:
 
 def stated(target: Density) -> Truth:
     """What the target's class says, whether or not a reference lies beside its file."""
-    own = getattr(type(target).truth, "__wrapped__", None)
-    found: Truth = own(target) if own is not None else target.truth()
-    return found
+    undecorated = getattr(type(target).truth, "__wrapped__", None)
+    truth: Truth = undecorated(target) if undecorated is not None else target.truth()
+    return truth

@@ -65,9 +65,9 @@ class Entry:
         What its import does to this process (seeds, PyTorch's default dtype) is undone."""
         if not self.package and self.module in sys.modules:
             return self._loaded()  # imports nothing
-        from tiltbench.targets.settings import kept  # here: reading names imports no PyTorch
+        from tiltbench.targets.settings import preserved  # here: reading names imports no PyTorch
 
-        with kept():
+        with preserved():
             return self._loaded()
 
     def docstrings(self) -> list[str]:
@@ -76,9 +76,9 @@ class Entry:
         import inspect  # here: listing names is quick
 
         thing = self.load()
-        own = inspect.getdoc(thing) if isinstance(thing, type) else ""
-        if own or not self.module:
-            return [own or self.summary]
+        docstring = inspect.getdoc(thing) if isinstance(thing, type) else ""
+        if docstring or not self.module:
+            return [docstring or self.summary]
         whole = inspect.getdoc(importlib.import_module(self.module)) or ""
         within = self.summary in " ".join(whole.split())
         return [text for text in ([whole] if within else [self.summary, whole]) if text]
@@ -169,9 +169,9 @@ def _import_file(path: Path) -> Any:
     try:
         return load_file(path)
     except (Exception, SystemExit) as error:
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         raise BrokenFile(
-            f"importing {path.resolve()} raises {type(error).__name__}: {said}; "
+            f"importing {path.resolve()} raises {type(error).__name__}: {message}; "
             f"make `python {path.name}` run without an error"
         ) from error
 
@@ -195,9 +195,9 @@ def _offered(entry: Entry) -> Any:
     try:
         thing = getattr(importlib.import_module(str(entry.module)), entry.attribute)
     except (Exception, SystemExit) as error:
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         raise BrokenFile(
-            f"importing {where} as {entry.name!r}, raises {type(error).__name__}: {said}; {mend}"
+            f"importing {where} as {entry.name!r}, raises {type(error).__name__}: {message}; {mend}"
         ) from error
     if getattr(thing, "name", None) != entry.name:
         raise BrokenFile(
@@ -219,13 +219,13 @@ class Registry:
     @cached_property
     def entries(self) -> dict[str, Entry]:
         """Name -> entry.  Raises Clash where two plug-ins claim one name."""
-        found: dict[str, Entry] = {}
-        for entry in self._found():
-            self._refuse_twins(found, entry)
-            found[entry.name] = entry
-        return found
+        entries: dict[str, Entry] = {}
+        for entry in self._scan_places():
+            self._refuse_twins(entries, entry)
+            entries[entry.name] = entry
+        return entries
 
-    def _found(self) -> Iterator[Entry]:
+    def _scan_places(self) -> Iterator[Entry]:
         for place, prefix in self.places:
             files = sorted(place.glob("*.py")) if place.is_dir() else [place]
             for file in files:
@@ -236,11 +236,11 @@ class Registry:
 
             yield from map(_entry_of_point, entry_points(group=self.group))
 
-    def _refuse_twins(self, found: Mapping[str, Entry], entry: Entry) -> None:
-        if entry.name in found:
+    def _refuse_twins(self, entries: Mapping[str, Entry], entry: Entry) -> None:
+        if entry.name in entries:
             raise Clash(
                 f"two {self.kind}s are called {entry.name!r}: "
-                f"{found[entry.name].path} and {entry.path}; rename one of them"
+                f"{entries[entry.name].path} and {entry.path}; rename one of them"
             )
 
     def add(self, entry: Entry) -> None:

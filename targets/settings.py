@@ -74,7 +74,7 @@ GENERATORS = (
 
 
 @contextmanager
-def kept() -> Iterator[None]:
+def preserved() -> Iterator[None]:
     """Whatever happens inside, settings, threads and global generators are as before at the end."""
     with ExitStack() as after:
         device = torch.get_default_device()
@@ -89,11 +89,11 @@ def kept() -> Iterator[None]:
 
 @contextmanager
 def standard(seed: int = 0) -> Iterator[None]:
-    """`kept`, and inside are the settings of a fresh process: float32, the CPU as the default
+    """`preserved`, and inside are the settings of a fresh process: float32, the CPU as the default
     device, gradients on.  One is not a fresh process's: float32 is not rounded to TF32 on a GPU
     (`precision`).  The global generators start from `seed`, for the plug-ins that draw from them
     although they should not."""
-    with kept(), torch.inference_mode(False), ExitStack() as inside:
+    with preserved(), torch.inference_mode(False), ExitStack() as inside:
         for setting in SETTINGS:
             if setting.read() != setting.usual:
                 setting.write(setting.usual)

@@ -222,9 +222,9 @@ def _or_certified(stated: Callable[[Any], Truth]) -> Callable[[Any], Truth]:
 
     @wraps(stated)
     def truth(self: Density) -> Truth:
-        found = stated(self)
-        unknown = isinstance(found, Truth) and found.unknown
-        return certified(self, found) if unknown else found
+        given = stated(self)
+        unknown = isinstance(given, Truth) and given.unknown
+        return certified(self, given) if unknown else given
 
     return truth
 

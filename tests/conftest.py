@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from tests.tools import made_runs
+from tests.tools import fabricated_runs
 from tiltbench.report.pictures import style
 from tiltbench.samplers import diffusion
 
@@ -41,4 +41,4 @@ def pytest_collection_modifyitems(items):
 def fabricated(tmp_path_factory):
     """A scored folder of runs of known quality, five seeds each, and of runs that failed; to be
     read only."""
-    return made_runs.fabricated(tmp_path_factory.mktemp("fabricated"))
+    return fabricated_runs.fabricated(tmp_path_factory.mktemp("fabricated"))

@@ -16,7 +16,7 @@ from tiltbench.reference.evidence import Effort
 from tiltbench.run.phases import run_cell
 from tiltbench.samplers.sampler import Unsupported
 from tiltbench.targets.densities.gaussian import Gaussian
-from tiltbench.targets.settings import SETTINGS, kept, standard
+from tiltbench.targets.settings import SETTINGS, preserved, standard
 
 STRANGE = """
 torch.set_default_dtype(torch.float64)
@@ -47,7 +47,7 @@ def state():
 @pytest.fixture
 def strange():
     """A session with everything set; yields its state."""
-    with kept():
+    with preserved():
         exec(STRANGE, {"torch": torch, "numpy": np, "random": random})
         yield state()
 

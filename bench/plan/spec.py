@@ -84,7 +84,7 @@ def build_sampler(given: Spec) -> Any:
 
 def _varied(loss: Any, given: Spec) -> tuple[Spec, Any]:
     """(what the spec says of the sampler, the loss with what it says of the loss's options)."""
-    from tiltbench.samplers.loss import made
+    from tiltbench.samplers.loss import build_loss
 
     if loss.options is None:
         return given, loss
@@ -92,7 +92,7 @@ def _varied(loss: Any, given: Spec) -> tuple[Spec, Any]:
     params = given.get("params", {})
     loss_spec = {"name": given["name"], "params": {k: v for k, v in params.items() if k in options}}
     rest = {"name": given["name"], "params": {k: v for k, v in params.items() if k not in options}}
-    return rest, made(_construct(type(loss.options), loss_spec, **options))
+    return rest, build_loss(_construct(type(loss.options), loss_spec, **options))
 
 
 def _fields(x: Any) -> dict[str, Any]:

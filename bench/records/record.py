@@ -20,6 +20,8 @@ from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.files import split
 
 SCHEMA = 1
+UNPAID = "the budget did not pay for a single step"  # the note of a training that did not begin
+UNPAID_BEFORE = UNPAID.replace("budget", "allowance")  # its words in records of version 0.1
 CHECKPOINT = ".checkpoint.safetensors"
 FILES = (".json", ".npz", ".curve.npz", ".state.safetensors", ".scores.json")
 

@@ -15,7 +15,7 @@ from tiltbench.plan.budget import limits as limits_of
 from tiltbench.plan.spec import METRICS
 from tiltbench.records.located import located
 from tiltbench.records.published import Results, results
-from tiltbench.records.record import Record
+from tiltbench.records.record import UNPAID, UNPAID_BEFORE, Record
 from tiltbench.records.store import warn
 from tiltbench.score.folder import scoring_code
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 BLOCK = ["target", "budget", "limits"]  # runs that one leaderboard compares
 SUFFIX = "_weighted"
-UNTRAINED = "the allowance did not pay for a single step"  # the note of `run`
 
 COLUMNS = {
     "runs": [*BLOCK, "sampler", "seed", "id", "status", "finished", "reason", "notes", "trained",
@@ -162,7 +161,7 @@ def _run(record: Record, scored: dict[str, Any] | None) -> dict[str, Any]:
         "draws": scored.get("draws") if scored else None,
         "asked": record.spec["draws"],
         "notes": notes,
-        "trained": UNTRAINED not in notes,
+        "trained": not {UNPAID, UNPAID_BEFORE} & set(notes),
         "values": spent["train_values"],
         "grads": spent["train_grads"],
         "draw_values": spent["draw_values"],

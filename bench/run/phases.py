@@ -36,7 +36,7 @@ from tiltbench.run.states import copied
 from tiltbench.run.streams import generator
 from tiltbench.run.training import Progress, Training
 from tiltbench.samplers.flows.divergence import fitting
-from tiltbench.samplers.flows.weighed import drawn, given
+from tiltbench.samplers.flows.weighed import given, sample
 from tiltbench.samplers.sampler import Draws, Sampler, Traced
 from tiltbench.targets import precision
 from tiltbench.targets.checks import Diverged
@@ -222,7 +222,7 @@ class _Run:
         counter = Operations(cell.budget.flops)
         try:
             with counter:
-                weighted = drawn(flow, problem, cell.ode, fit, source)
+                weighted = sample(flow, problem, cell.ode, fit, source)
                 arrays = {
                     "ode_log_w": weighted.log_w,
                     "ode_noise": weighted.noise,

@@ -17,7 +17,7 @@ from torch import Generator
 
 from tiltbench.plan.budget import Budget
 from tiltbench.plan.loggers import Logs
-from tiltbench.records.record import Status
+from tiltbench.records.record import UNPAID, Status
 from tiltbench.run.checkpoint import Checkpoints, Saved
 from tiltbench.run.clock import Clock
 from tiltbench.run.compute import Compute, planned
@@ -126,7 +126,7 @@ class Training:
         if cell.budget.seconds < math.inf:  # schedules follow the clock, whatever ended training
             ledger.note("a clock limits the training, so that it is not the same to the bit again")
         if self.steps == 0 and status is Status.SPENT:
-            ledger.note("the budget did not pay for a single step")
+            ledger.note(UNPAID)
         self.curve.keep(meters.spent, state)
         return state, status
 
@@ -173,7 +173,7 @@ class Training:
         meters = self.meters
         running = meters.clock.since is not None
         meters.clock.stop()
-        reported = {name: float(value) for name, value in sampler.told(state).items()}
+        reported = {name: float(value) for name, value in sampler.diagnostics(state).items()}
         self.logs.line(self.steps, {"share": meters.share, **meters.spent._asdict(), **reported})
         if running:
             meters.clock.start()

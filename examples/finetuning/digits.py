@@ -27,11 +27,15 @@ from tiltbench.targets.tilts.digits_class import DigitsClass
 BATCHES, PATHS, DRAWS = 40, 48, 1000
 
 
-def row(name, draws, problem):
+def table_row(name, draws, problem):
     """Rewards of the draws as they are, and what their weights say where they have some."""
-    found = quality(draws.x)
-    cells = [name, f"{float(problem.reward(draws.x).mean()):.2f}", f"{found.shares[3]:.3f}"]
-    cells.append(f"{found.nearest:.2f}")
+    figures = quality(draws.x)
+    cells = [
+        name,
+        f"{float(problem.reward(draws.x).mean()):.2f}",
+        f"{figures.shares[3]:.3f}",
+    ]
+    cells.append(f"{figures.nearest:.2f}")
     if draws.log_w is None:
         return f"| {' | '.join(cells)} | - | - |"
     cells += [f"{log_mean_exp(draws.log_w):.3f}", f"{ess(draws.log_w):.3f}"]
@@ -60,7 +64,7 @@ def main(folder: Path) -> None:
     lines = [
         "| draws | mean reward | share of threes | nearest training image | log Z | ESS |",
         "|---|---|---|---|---|---|",
-        *(row(name, draws, problem) for name, draws in rows.items()),
+        *(table_row(name, draws, problem) for name, draws in rows.items()),
     ]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -231,9 +231,9 @@ def main(arguments=None) -> None:
         total = 0.0
         for part in (every[i :: settings.updates] for i in range(settings.updates)):
             for one in part:
-                found = value(loss, one, settings.kept, generator)
-                (found / len(part)).backward()
-                total += float(found.detach()) / len(every)
+                loss_value = value(loss, one, settings.kept, generator)
+                (loss_value / len(part)).backward()
+                total += float(loss_value.detach()) / len(every)
             torch.nn.utils.clip_grad_norm_(weights, CLIP)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

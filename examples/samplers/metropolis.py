@@ -17,12 +17,12 @@ def ask(word, x):
 
 def main():
     words = sys.stdin.buffer.readline().decode().split()
-    told = dict(word.split("=") for word in words[2:])
-    dim, budget, scale = int(told["dim"]), int(told["budget"]), float(told["scale"])
-    rng = np.random.default_rng(int(told["seed"]))
-    chains = int(told["chains"])
+    request = dict(word.split("=") for word in words[2:])
+    dim, budget, scale = int(request["dim"]), int(request["budget"]), float(request["scale"])
+    rng = np.random.default_rng(int(request["seed"]))
+    chains = int(request["chains"])
     x = scale * rng.normal(size=(chains, dim))
-    log_p, size, moves, kept = ask("value", x), scale, 0, []
+    log_p, size, moves, states = ask("value", x), scale, 0, []
     total = budget // chains
     while True:
         new = x + size * rng.normal(size=x.shape)
@@ -36,8 +36,8 @@ def main():
         if moves < total / 3:
             size *= np.exp((accepted.mean() - 0.3) / np.sqrt(moves))
         else:
-            kept.append(x)
-    draws = np.stack(kept or [x], 1)
+            states.append(x)
+    draws = np.stack(states or [x], 1)
     sys.stdout.buffer.write(f"chains {chains} {draws.shape[1]}\n".encode())
     sys.stdout.buffer.write(draws.astype("<f8").tobytes() + b"done\n")
     sys.stdout.buffer.flush()

@@ -40,22 +40,24 @@ def sample(log_prob, grad, dim, budget, rng, chains=4, warm_up=0.3, acceptance=0
     def move(key, state, size, mass):
         return kernel(key, state, log_prob, size, mass, max_num_doublings=doublings)
 
-    kept = []
+    chains_visited = []
     for chain in range(chains):
         start, key = jax.random.split(jax.random.fold_in(rng, chain))
         x = log_prob.scale * jax.random.normal(start, (dim,))
-        key, own = jax.random.split(key)
-        state, tuned, spent = warm(own, x)
+        key, chain_key = jax.random.split(key)
+        state, tuned, spent = warm(chain_key, x)
         spent, dearest, visited = int(spent), 1, []
         while not visited or spent + 2 * dearest + 1 <= share:  # a tree at most doubles once more
-            key, own = jax.random.split(key)
-            state, info = move(own, state, *tuned)
+            key, chain_key = jax.random.split(key)
+            state, info = move(chain_key, state, *tuned)
             visited.append(np.asarray(state.position))
             spent += int(info.num_integration_steps)
             dearest = max(dearest, int(info.num_integration_steps))
-        kept.append(np.stack(visited))
-        shortest = min(len(each) for each in kept)
-        evenly = [each[np.linspace(0, len(each) - 1, shortest).astype(int)] for each in kept]
+        chains_visited.append(np.stack(visited))
+        shortest = min(len(each) for each in chains_visited)
+        evenly = [
+            each[np.linspace(0, len(each) - 1, shortest).astype(int)] for each in chains_visited
+        ]
         yield np.stack(evenly)
 
 

@@ -34,14 +34,14 @@ class LogDensity:
     Raises Unsupported where the base of a tilt has no known density.  The first exception of an
     evaluation is kept in `trouble`: the caller may wrap it in another or swallow it."""
 
-    def __init__(self, name: str, problem: Problem, allowance: Cost, generator: Generator) -> None:
+    def __init__(self, name: str, problem: Problem, budget: Cost, generator: Generator) -> None:
         if not isinstance(problem.base, Known):
             raise Unsupported(
                 f"{name} asks for a density, and {type(problem.base).__name__}, the base of this "
                 "target, is known only through its paths: use a learned sampler"
             )
         self.name, self.problem, self.base = name, problem, problem.base
-        self.dim, self.budget, self.device = problem.dim, min(allowance), generator.device
+        self.dim, self.budget, self.device = problem.dim, min(budget), generator.device
         self.scale = self.base.spread  # rms coordinate: public, the same for every method
         self.trouble: Exception | None = None
         source = Generator(self.device).manual_seed(0)

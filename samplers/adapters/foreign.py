@@ -2,7 +2,7 @@
 
 Sampler is `init`, `step`, `draw`; foreign code is one call that runs to its end.  It becomes steps
 by being an iterator over what it hands over: a step goes on to the next hand-over, and what was
-handed over last is what is drawn from when the allowance is spent.
+handed over last is what is drawn from when the budget is spent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tiltbench.targets.bases.linear import Linear
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.cost import BudgetExceeded, Cost
 from tiltbench.targets.problem import Problem
-from tiltbench.targets.settings import GENERATORS, SETTINGS, Setting, kept, standard
+from tiltbench.targets.settings import GENERATORS, SETTINGS, Setting, preserved, standard
 
 
 class Running:
@@ -44,7 +44,7 @@ class Running:
         nothing more to say.  Raises what an evaluation raised, whatever was made of it."""
         density = self.density
         try:
-            found = self._next()
+            handed = self._next()
         except Exception as error:
             self.over = True
             if density.trouble is not None and error is not density.trouble:
@@ -53,10 +53,10 @@ class Running:
         trouble = density.trouble
         if trouble is not None and not isinstance(trouble, BudgetExceeded):
             raise trouble  # the target's own fault, which the code kept to itself
-        return found
+        return handed
 
     def _next(self) -> Handed | None:
-        with standard(self.seed) if self.settings is None else kept():
+        with standard(self.seed) if self.settings is None else preserved():
             for setting, value in self.settings or ():
                 setting.write(value)
             try:
@@ -92,13 +92,13 @@ class Foreign(Sampler[State]):
     def begin(self, density: LogDensity, generator: Generator) -> Iterator[Handed]:
         """A generator over what is handed over; it may raise BudgetExceeded out of `density`."""
 
-    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> State:
-        density = LogDensity(self.name, problem, allowance, generator)
+    def init(self, problem: Problem, budget: Cost, generator: Generator) -> State:
+        density = LogDensity(self.name, problem, budget, generator)
         return State(Running(self.begin(density, generator), density, seed(generator)), None, False)
 
     def step(self, problem: Problem, state: State, generator: Generator) -> State:
-        found = state.running.advance()
-        return State(state.running, found or state.handed, found is None)
+        handed = state.running.advance()
+        return State(state.running, handed or state.handed, handed is None)
 
     def done(self, state: State) -> bool:
         return state.over

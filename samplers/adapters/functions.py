@@ -77,13 +77,13 @@ class Called(Foreign):
 
     def begin(self, density: LogDensity, generator: Generator) -> Iterator[Handed]:
         number = seed(generator)
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         device = generator.device
 
         def work() -> Iterator[Handed]:
             log_prob, grad, rng = self.given(density, number, generator)
-            found = type(self).sample(log_prob, grad, density.dim, density.budget, rng, **own)
-            for each in found if inspect.isgenerator(found) else [found]:
+            returned = type(self).sample(log_prob, grad, density.dim, density.budget, rng, **values)
+            for each in returned if inspect.isgenerator(returned) else [returned]:
                 yield handed(each, self.name, density.dim, device)
 
         return work()
@@ -219,15 +219,15 @@ def _kind(x: Any) -> str:
 def _sampler(
     name: str, sample: Function, library: type[Called], consistent: bool, search: Search | None
 ) -> type[Foreign]:
-    own = _parameters(name, sample)
+    parameters = _parameters(name, sample)
     body: dict[str, Any] = {
         "__doc__": (getattr(sample, "__doc__", None) or "A sampler given as a function.").strip(),
-        "__annotations__": {key: type(value) for key, value in own.items()},
+        "__annotations__": {key: type(value) for key, value in parameters.items()},
         "name": name,
         "consistent": consistent,
         "law": dict(search or {}),
         "sample": staticmethod(sample),
-        **own,
+        **parameters,
     }
     return dataclass(frozen=True)(type(name, (library,), body))
 

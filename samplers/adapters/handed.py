@@ -80,7 +80,7 @@ def _weights(log_w: Tensor, name: str, x: Tensor) -> Tensor:
 
 def _tensor(given: Any, name: str, what: str, device: torch.device) -> Tensor:
     if isinstance(given, Tensor):
-        found = given.detach()
+        tensor = given.detach()
     else:
         if given is None or not (hasattr(given, "__array__") or isinstance(given, Sequence)):
             raise Misuse(
@@ -96,15 +96,17 @@ def _tensor(given: Any, name: str, what: str, device: torch.device) -> Tensor:
             ) from error
         if array.dtype.kind not in "fiu":
             raise _of_kind(name, what, array.dtype)
-        found = torch.from_numpy(np.array(array, order="C", copy=True).astype(_kept(array.dtype)))
-    if not found.dtype.is_floating_point:
-        raise _of_kind(name, what, found.dtype)
-    if found.dtype not in (torch.float32, torch.float64):
-        found = found.float()
-    return found.to(device, copy=True)
+        tensor = torch.from_numpy(
+            np.array(array, order="C", copy=True).astype(_torch_dtype(array.dtype))
+        )
+    if not tensor.dtype.is_floating_point:
+        raise _of_kind(name, what, tensor.dtype)
+    if tensor.dtype not in (torch.float32, torch.float64):
+        tensor = tensor.float()
+    return tensor.to(device, copy=True)
 
 
-def _kept(dtype: np.dtype[Any]) -> Any:
+def _torch_dtype(dtype: np.dtype[Any]) -> Any:
     """Whole numbers stay what they are, to be refused; of floats torch has those of 8 bytes."""
     return np.float64 if dtype.kind == "f" and dtype.itemsize > 8 else dtype
 

@@ -43,7 +43,7 @@ class Program:
         os.set_blocking(self._out, False)
         self._read = bytearray()
 
-    def line(self) -> str:
+    def read_line(self) -> str:
         """The next line, without its end.  Raises EOFError where the program has ended after whole
         messages, with exit code 0."""
         while b"\n" not in self._read:
@@ -69,9 +69,9 @@ class Program:
                 raise self._ended(
                     f"after {len(self._read)} of {wanted} bytes, float64 numbers of shape {shape}"
                 )
-        found = np.frombuffer(bytes(self._read[:wanted]), "<f8").reshape(shape)
+        values = np.frombuffer(bytes(self._read[:wanted]), "<f8").reshape(shape)
         del self._read[:wanted]
-        return found
+        return values
 
     def say(self, line: str, *numbers: np.ndarray) -> None:
         """A line, and float64 numbers after it."""
@@ -99,9 +99,9 @@ class Program:
         self._errors.close()
 
     def garbage(self, given: bytes | str) -> Misuse:
-        said = given.encode("ascii") if isinstance(given, str) else given
+        written = given.encode("ascii") if isinstance(given, str) else given
         return Misuse(
-            f"{self.name} wrote {repr(said)[1:]} where a line `value N`, `grad N`, `draws N`, "
+            f"{self.name} wrote {repr(written)[1:]} where a line `value N`, `grad N`, `draws N`, "
             "`chains C N`, `weighted N` or `done` was due; let it print all else to its standard "
             "error"
         )
@@ -111,11 +111,11 @@ class Program:
         while True:
             self._wait(self._out, selectors.EVENT_READ, f"wrote nothing where {what} was due")
             try:
-                found = os.read(self._out, 1 << 20)
+                received = os.read(self._out, 1 << 20)
             except BlockingIOError:
                 continue
-            self._read += found
-            return bool(found)
+            self._read += received
+            return bool(received)
 
     def _wait(self, file: int, event: int, idle: str) -> None:
         with selectors.DefaultSelector() as selector:
@@ -123,7 +123,7 @@ class Program:
             if not selector.select(self.patience):
                 raise Misuse(
                     f"{self.name} {idle} for {self.patience:g} s, and was ended; let it flush what "
-                    f"it writes, or raise patience{self._last_words()}"
+                    f"it writes, or raise patience{self._last_error_line()}"
                 )
 
     def _code(self) -> int:
@@ -136,11 +136,15 @@ class Program:
     def _ended(self, when: str) -> Misuse:
         code = self._code()
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
-        return Misuse(f"{self.name} ended ({how}) {when}{self._last_words()}")
+        return Misuse(f"{self.name} ended ({how}) {when}{self._last_error_line()}")
 
-    def _last_words(self) -> str:
+    def _last_error_line(self) -> str:
         """The last line of its standard error."""
         self._errors.seek(0)
         lines = self._errors.read().decode("utf-8", "replace").split("\n")
-        said = [" ".join(line.split()) for line in lines if line.strip()]
-        return f"; it said: {said[-1][:300]}" if said else "; it said nothing on its standard error"
+        written = [" ".join(line.split()) for line in lines if line.strip()]
+        return (
+            f"; it said: {written[-1][:300]}"
+            if written
+            else "; it said nothing on its standard error"
+        )

@@ -55,8 +55,8 @@ def from_program(
     It is ended where it is silent for `patience` seconds.  `parameters` are those of the sampler,
     with their defaults, and words of the first line.  What identifies the sampler in a record is
     the file that calls this, not the program: give it a parameter that tells its version."""
-    own = dict(parameters or {})
-    for key, value in own.items():
+    defaults = dict(parameters or {})
+    for key, value in defaults.items():
         if hasattr(External, key) or not key.isidentifier():
             raise ValueError(f"{key!r} of {name} is no name for a parameter; choose another")
         if not isinstance(value, bool | int | float | str) or " " in str(value):
@@ -65,12 +65,12 @@ def from_program(
         raise ValueError(f"the command of {name} is {argv!r}; give its words as a list")
     body: dict[str, Any] = {
         "__doc__": f"The program {' '.join(argv)}.",
-        "__annotations__": {key: type(value) for key, value in own.items()},
+        "__annotations__": {key: type(value) for key, value in defaults.items()},
         "name": name,
         "consistent": consistent,
         "argv": tuple(map(str, argv)),
         "patience": float(patience),
-        **own,
+        **defaults,
     }
     return dataclass(frozen=True)(type(name, (External,), body))
 
@@ -86,9 +86,9 @@ class External(Foreign):
         def work() -> Iterator[Handed]:
             program = Program(self.name, self.argv, self.patience)
             try:
-                own = [f"{field.name}={getattr(self, field.name)}" for field in fields(self)]
+                given = [f"{field.name}={getattr(self, field.name)}" for field in fields(self)]
                 facts = [f"dim={density.dim}", f"budget={density.budget}", f"seed={number}"]
-                program.say(" ".join(["tiltbench 1", *facts, f"scale={density.scale!r}", *own]))
+                program.say(" ".join(["tiltbench 1", *facts, f"scale={density.scale!r}", *given]))
                 yield from _served(program, density)
             finally:
                 program.close()
@@ -136,7 +136,7 @@ def _answer(word: str, x: torch.Tensor, density: LogDensity) -> list[np.ndarray]
 
 
 def _request(program: Program) -> tuple[str, list[int]]:
-    line = program.line()
+    line = program.read_line()
     word, *rest = line.split() or [""]
     if COUNTS.get(word) != len(rest) or not all(part.isdecimal() for part in rest):
         raise program.garbage(line[:40])

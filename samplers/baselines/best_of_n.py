@@ -24,7 +24,7 @@ class BestOfN(Sampler[Pool]):
     Its law is p_base(x) n F(r(x))^(n-1), n = candidates and F the base's distribution of rewards:
     not the tilt, for any n; its KL to the base is at most log n - (n - 1) / n (arXiv 2401.01879).
     Values only, `candidates` a draw, all paid in training; no weights.  A step fills groups for
-    about 2,048 values, on a GPU for more (`at_once`).  Training ends where the allowance pays for
+    about 2,048 values, on a GPU for more (`at_once`).  Training ends where the budget pays for
     no further draw or `keep` draws are held.
     """
 
@@ -39,13 +39,13 @@ class BestOfN(Sampler[Pool]):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} is {getattr(self, field)}; it must be 1 or more")
 
-    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Pool:
-        if allowance.values < self.candidates:
+    def init(self, problem: Problem, budget: Cost, generator: Generator) -> Pool:
+        if budget.values < self.candidates:
             raise Unsupported(
-                f"an allowance of {allowance.values} values does not pay for one draw of "
+                f"a budget of {budget.values} values does not pay for one draw of "
                 f"{self.candidates} candidates: lower candidates"
             )
-        return Pool((), (), allowance.values)
+        return Pool((), (), budget.values)
 
     def step(self, problem: Problem, state: Pool, generator: Generator) -> Pool:
         n = self.candidates
@@ -62,7 +62,7 @@ class BestOfN(Sampler[Pool]):
     def draw(self, problem: Problem, state: Pool, n: int, generator: Generator) -> Draws:
         """The first n, which are independent."""
         if not state.x:
-            raise Unsupported("nothing has been drawn yet: the allowance paid for no step")
+            raise Unsupported("nothing has been drawn yet: the budget paid for no step")
         return Draws(torch.cat(state.x)[:n])
 
     def tensors(self, state: Pool) -> dict[str, Tensor]:

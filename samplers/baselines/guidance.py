@@ -42,7 +42,7 @@ class Guidance(TrainingFree):
         if not 0 <= self.strength < math.inf:
             raise ValueError(f"strength is {self.strength}; it must be at least 0 and finite")
 
-    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> None:
+    def init(self, problem: Problem, budget: Cost, generator: Generator) -> None:
         noising(problem)
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ from tiltbench.targets.problem import Problem, log_weight
 
 @dataclass(frozen=True)
 class ImportanceResampling(Sampler[Pool]):
-    """The whole allowance buys N draws of the base; n of them are drawn by systematic resampling
+    """The whole budget buys N draws of the base; n of them are drawn by systematic resampling
     with weights exp r (Rubin 1988), or of their paths where the law of the base is known and not
     that of its chain: p* up to O(1/N).
 
@@ -38,8 +38,8 @@ class ImportanceResampling(Sampler[Pool]):
         if self.paths < 1:
             raise ValueError(f"paths is {self.paths}; it must be 1 or more")
 
-    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Pool:
-        return Pool((), (), allowance.values)
+    def init(self, problem: Problem, budget: Cost, generator: Generator) -> Pool:
+        return Pool((), (), budget.values)
 
     @torch.no_grad()
     def step(self, problem: Problem, state: Pool, generator: Generator) -> Pool:
@@ -53,7 +53,7 @@ class ImportanceResampling(Sampler[Pool]):
 
     def draw(self, problem: Problem, state: Pool, n: int, generator: Generator) -> Draws:
         if not state.x:
-            raise Unsupported("nothing has been drawn yet: the allowance paid for no step")
+            raise Unsupported("nothing has been drawn yet: the budget paid for no step")
         x, log_w = torch.cat(state.x), torch.cat(state.r)
         chosen = resample(log_w, n, generator)
         return Draws(x[chosen], group=chosen, log_Z=log_mean_weight(log_w))

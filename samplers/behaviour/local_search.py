@@ -102,7 +102,7 @@ class Langevin(LocalSearch):
 
     A search is `steps` moves of every chain; those after the first `burn_in` are visits.  They are
     spread over the `every` iterations from one search to the next, so that iterations cost alike: a
-    burst would be as dear as a hundred of them, which no share of an allowance is fine enough for.
+    burst would be as dear as a hundred of them, which no share of a budget is fine enough for.
     A start costs a gradient, and a value with it.  The step size follows the acceptance rate from
     one search to the next.
     """

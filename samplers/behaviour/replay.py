@@ -1,10 +1,10 @@
-"""Replay: training paths traced back from end points whose rewards are known.
+"""Replay: training on reverse paths from end points whose rewards are known.
 
 A buffer keeps where paths have ended.  A batch of end points is chosen from it and every one traced
 back by the base's own reversal, X_k | X_{k+1} (`Process.backward`): a path of a law that is not the
 model's, on which functionals that hold for any law train for free (arXiv 2402.05098).  Modes that
 were found once are not forgotten.  A local search may look for end points nearby; what it visits
-goes into a buffer of its own, from which paths are traced back as soon as it holds any.
+goes into a buffer of its own, from which reverse paths start as soon as it holds any.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tiltbench.targets.bases.noising import Known
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
 
-Ends = tuple[Float[Tensor, "n d"], Float[Tensor, " n"]]  # points and their rewards
+EndPoints = tuple[Float[Tensor, "n d"], Float[Tensor, " n"]]  # points and their rewards
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Store:
     """What is kept from one iteration to the next."""
 
     seen: Buffer  # where paths have ended
-    found: Buffer | None  # what the local search has visited
+    visited: Buffer | None  # what the local search has visited
     walk: Walk | None  # its chains
 
 
@@ -57,19 +57,19 @@ class Replay(ABC):
         """Empty buffers.  Raises Unsupported where the base does not serve."""
 
     @abstractmethod
-    def buy(self, problem: Problem, store: Store, made: int, generator: Generator) -> Turn:
-        """The local search of the iteration after `made` others; nothing is written."""
+    def buy(self, problem: Problem, store: Store, steps_done: int, generator: Generator) -> Turn:
+        """The local search of the iteration after `steps_done` others; nothing is written."""
 
     @abstractmethod
-    def ends(self, problem: Problem, store: Store, n: int, generator: Generator) -> Ends:
+    def ends(self, problem: Problem, store: Store, n: int, generator: Generator) -> EndPoints:
         """n end points to trace paths back from, for nothing."""
 
     @abstractmethod
-    def keep(self, store: Store | None, turn: Turn, fresh: Ends | None) -> None:
+    def keep(self, store: Store | None, turn: Turn, fresh: EndPoints | None) -> None:
         """Writes what an iteration has bought: where its paths ended, what its search visited."""
 
     @abstractmethod
-    def price(self, paths: int, steps: int, guided: bool, made: int) -> Cost:
+    def price(self, paths: int, steps: int, guided: bool, steps_done: int) -> Cost:
         """What `buy` pays, and the hints of guided controls along replayed paths: nothing in the
         first iteration, which has no buffer yet."""
 
@@ -87,21 +87,21 @@ class NoReplay(Replay):
     def begin(self, problem: Problem, paths: int, device: torch.device) -> None:
         return None
 
-    def buy(self, problem: Problem, store: Store, made: int, generator: Generator) -> Turn:
+    def buy(self, problem: Problem, store: Store, steps_done: int, generator: Generator) -> Turn:
         return Turn()
 
-    def ends(self, problem: Problem, store: Store, n: int, generator: Generator) -> Ends:
+    def ends(self, problem: Problem, store: Store, n: int, generator: Generator) -> EndPoints:
         raise TypeError("there is nothing to replay")
 
-    def keep(self, store: Store | None, turn: Turn, fresh: Ends | None) -> None:
+    def keep(self, store: Store | None, turn: Turn, fresh: EndPoints | None) -> None:
         return None
 
-    def price(self, paths: int, steps: int, guided: bool, made: int) -> Cost:
+    def price(self, paths: int, steps: int, guided: bool, steps_done: int) -> Cost:
         return Cost()
 
 
 @dataclass(frozen=True)
-class Kept(Replay):
+class Buffered(Replay):
     """What all replays share but the choice of end points."""
 
     capacity: int = 50_000  # end points in a buffer, the last ones
@@ -119,8 +119,8 @@ class Kept(Replay):
         seen = empty(self.capacity, problem.dim, device)
         if not self.search.searches:
             return Store(seen, None, None)
-        found = empty(self.capacity, problem.dim, device)
-        return Store(seen, found, self.search.begin(paths, problem.dim, device))
+        visited = empty(self.capacity, problem.dim, device)
+        return Store(seen, visited, self.search.begin(paths, problem.dim, device))
 
     def _unknown(self, problem: Problem) -> None:
         """A base whose density is not known."""
@@ -136,37 +136,38 @@ class Kept(Replay):
     ) -> Int[Tensor, " n"]:
         """n places of the buffer."""
 
-    def buy(self, problem: Problem, store: Store, made: int, generator: Generator) -> Turn:
-        if store.walk is None or made == 0:
+    def buy(self, problem: Problem, store: Store, steps_done: int, generator: Generator) -> Turn:
+        if store.walk is None or steps_done == 0:
             return Turn(store.walk)
         chains = len(store.walk.at.r)
 
         def starts() -> Tensor:
             return store.seen.x[self.choose(problem, store.seen, chains, generator)]
 
-        return Turn(*self.search.advance(problem, store.walk, starts, made - 1, generator))
+        return Turn(*self.search.advance(problem, store.walk, starts, steps_done - 1, generator))
 
-    def ends(self, problem: Problem, store: Store, n: int, generator: Generator) -> Ends:
-        buffer = store.found if store.found is not None and store.found.written else store.seen
+    def ends(self, problem: Problem, store: Store, n: int, generator: Generator) -> EndPoints:
+        visited = store.visited
+        buffer = visited if visited is not None and visited.written else store.seen
         return buffer.at(self.choose(problem, buffer, n, generator))
 
-    def keep(self, store: Store | None, turn: Turn, fresh: Ends | None) -> None:
+    def keep(self, store: Store | None, turn: Turn, fresh: EndPoints | None) -> None:
         assert store is not None and fresh is not None
         store.seen.write(*fresh)
-        if store.found is not None:
+        if store.visited is not None:
             store.walk = turn.walk
             for at in turn.visited:
-                store.found.write(at.x, at.r)
+                store.visited.write(at.x, at.r)
 
-    def price(self, paths: int, steps: int, guided: bool, made: int) -> Cost:
-        if made == 0:
+    def price(self, paths: int, steps: int, guided: bool, steps_done: int) -> Cost:
+        if steps_done == 0:
             return Cost()
         traced = hints(self.updates * paths, steps, guided)
-        return traced.plus(self.search.price(paths, made - 1))
+        return traced.plus(self.search.price(paths, steps_done - 1))
 
 
 @dataclass(frozen=True)
-class Unranked(Kept):
+class Unranked(Buffered):
     """End points chosen evenly."""
 
     name: ClassVar[str] = "Unranked"
@@ -178,7 +179,7 @@ class Unranked(Kept):
 
 
 @dataclass(frozen=True)
-class Ranked(Kept):
+class Ranked(Buffered):
     """End points of rank i among N by the target's density, with probability ~ 1 / (w0 N + i).
 
     Raises Unsupported where the base's density, a factor of the target's, is not known."""

@@ -23,7 +23,7 @@ from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
 
 ACCEPTANCE = 0.574  # wanted of one leap (MALA)
-LEAST = 200  # points: the smallest allowance for a pilot and one island
+LEAST = 200  # points: the smallest budget for a pilot and one island
 SMALLEST = 16  # particles of an island; with fewer, plan fewer islands
 
 
@@ -35,7 +35,7 @@ class Schedule(NamedTuple):
 
 
 class Annealed(NamedTuple):
-    points: int  # the allowance
+    points: int  # the budget
     schedule: Schedule  # empty before the pilot
     islands: int  # planned by the pilot
     particles: int  # of an island
@@ -47,11 +47,11 @@ class Annealed(NamedTuple):
         return self.islands > 0 and len(self.x) == self.islands
 
 
-def begin(problem: Problem, allowance: Cost) -> Annealed:
+def begin(problem: Problem, budget: Cost) -> Annealed:
     """Nothing yet; free of charge.  Raises Unsupported below 200 points, and where the base has no
     density."""
     known_base(problem)
-    points = min(allowance)
+    points = min(budget)
     if points < LEAST:
         raise Unsupported(
             f"a budget of {points} calls is too small: for annealing the least is {LEAST}"
@@ -73,13 +73,13 @@ def plan(
     points = int(warm_up * state.points)
     particles = max(2, math.isqrt(2 * points))
     longest = max(1, points // particles - 1)
-    found = pilot(problem, particles, longest, least, generator)
-    left = state.points - particles * (1 + len(found.betas))
+    schedule = pilot(problem, particles, longest, least, generator)
+    left = state.points - particles * (1 + len(schedule.betas))
     temperatures = max(1, int(math.sqrt(left / particles_per_beta)))
     total = left // (1 + temperatures)
     islands = min(islands, max(1, total // SMALLEST))
     return state._replace(
-        schedule=refined(found, temperatures), islands=islands, particles=total // islands
+        schedule=refined(schedule, temperatures), islands=islands, particles=total // islands
     )
 
 
@@ -104,7 +104,7 @@ def pilot(
         if len(r) == 0:
             raise Unsupported(
                 f"none of {particles} draws from the base has positive density: "
-                "raise the allowance, or state the target's scale"
+                "raise the budget, or state the target's scale"
             )
         rise = float(temper(r, least, 1 - before))
         ladder = before ** (1 - 1 / left)  # 1 at the last

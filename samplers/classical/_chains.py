@@ -37,7 +37,7 @@ class Chains(NamedTuple):
 
 def begin(
     problem: Problem,
-    allowance: Cost,
+    budget: Cost,
     generator: Generator,
     chains: int,
     leaps: int,
@@ -46,10 +46,10 @@ def begin(
 ) -> Chains:
     """Chains at draws from the base; free of charge.
 
-    Fewer than `chains` where the allowance would give each less than 50 moves.  Raises Unsupported
+    Fewer than `chains` where the budget would give each less than 50 moves.  Raises Unsupported
     where it does not give 50 moves to one chain, or where the base has no density."""
     base = known_base(problem)
-    points = min(allowance)
+    points = min(budget)
     chains = min(chains, points // (FEWEST * leaps))
     if chains == 0:
         raise Unsupported(
@@ -88,7 +88,7 @@ def rescued(at: Points, generator: Generator) -> Points:
     if len(inside) == 0:
         raise Unsupported(
             f"none of {len(at.r)} chains met a point of positive density in the warm-up: "
-            "raise the allowance, or state the target's scale"
+            "raise the budget, or state the target's scale"
         )
     pick = torch.randint(len(inside), at.r.shape, generator=generator, device=at.r.device)
     return at.where(at.r > -torch.inf, at.at(inside[pick]))

@@ -25,7 +25,7 @@ from tiltbench.samplers.weights import Estimate
 from tiltbench.targets.cost import Cost
 from tiltbench.targets.problem import Problem
 
-LEAST = 500  # points: the smallest allowance for a pilot and one ladder
+LEAST = 500  # points: the smallest budget for a pilot and one ladder
 FEWEST = 80  # rounds of every ladder, below which it is worth nothing: take fewer ladders
 PILOT = 0.3  # of the warm-up is the pilot's
 PLACED = (0.3, 0.5, 0.75)  # of the warm-up: when the temperatures are placed anew
@@ -35,7 +35,7 @@ RESCUED = 0.75  # of the warm-up: when replicas without density are given one; t
 class Replicas(NamedTuple):
     """Ladders of levels 0 = beta_0 < ... < beta_T = 1; level 0 is drawn anew in every round."""
 
-    points: int  # the allowance
+    points: int  # the budget
     schedule: Schedule  # of levels 1 to T; empty before the pilot
     at: Points  # where the replicas are, (ladders * (1 + T), D), ladder by ladder
     refused: Float[Tensor, "2 t"]  # of the swaps with the level below: sum of refusals, and count
@@ -59,11 +59,11 @@ class Replicas(NamedTuple):
         return torch.cat([torch.zeros(1, dtype=DTYPE), self.schedule.betas])
 
 
-def begin(problem: Problem, allowance: Cost, leaps: int, warm_up: float) -> Replicas:
-    """Nothing yet; free of charge.  Raises Unsupported where the allowance does not plan a ladder
+def begin(problem: Problem, budget: Cost, leaps: int, warm_up: float) -> Replicas:
+    """Nothing yet; free of charge.  Raises Unsupported where the budget does not plan a ladder
     and where the base has no density."""
     known_base(problem)
-    points, least = min(allowance), LEAST * max(1, leaps // 5)
+    points, least = min(budget), LEAST * max(1, leaps // 5)
     if points < least:
         raise Unsupported(
             f"a budget of {points} calls is too small: for tempering the least is {least}"
@@ -83,7 +83,7 @@ def plan(
     keep: int,
     generator: Generator,
 ) -> Replicas:
-    """A pilot's temperatures, and as many ladders of draws from the base as the allowance moves for
+    """A pilot's temperatures, and as many ladders of draws from the base as the budget moves for
     80 rounds.  The pilot alone is paid for."""
     base = known_base(problem)
     points = max(20, int(PILOT * state.warm))
@@ -223,7 +223,7 @@ def rescued(state: Replicas, generator: Generator) -> Points:
             raise Unsupported(
                 f"none of {state.ladders} ladders met a point of positive density at beta = "
                 f"{float(state.betas[level]):.3g} in the warm-up: "
-                "raise the allowance, or state the target's scale"
+                "raise the budget, or state the target's scale"
             )
         pick = torch.randint(len(inside), at.r.shape, generator=generator, device=at.r.device)
         lost = here & (at.r == -torch.inf)
@@ -276,6 +276,6 @@ def log_ratio(rewards: Float[Tensor, "n ladders levels"], betas: Tensor) -> Esti
 
 
 def tensors(state: Replicas) -> dict[str, Tensor]:
-    made = dict(state.schedule._asdict())
+    schedule = dict(state.schedule._asdict())
     last = {"log_size": state.schedule.log_sizes[-1]} if state.levels > 1 else {}
-    return {**made, **state.at._asdict(), **last}
+    return {**schedule, **state.at._asdict(), **last}

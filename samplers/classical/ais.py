@@ -23,7 +23,7 @@ from tiltbench.targets.problem import Problem
 class Ais(Sampler[Annealed]):
     """AIS (Neal, physics/9803008): base -> p* along p_base exp(beta r), one MALA move at each beta.
 
-    A pilot population spends about `warm_up` of the allowance on finding temperatures at equal
+    A pilot population spends about `warm_up` of the budget on finding temperatures at equal
     `ess` of the next weights and a step size for each, and is thrown away: on the frozen schedule
     E[exp(log_w) f(x)] = Z E_p*[f] is exact.  The rest buys `particles_per_beta` particles for every
     temperature, in `islands` batches; one step is one batch.  The particles are independent given
@@ -40,8 +40,8 @@ class Ais(Sampler[Annealed]):
     def __post_init__(self) -> None:
         require(self, particles_per_beta=RATIO, islands=COUNT, ess=INSIDE, warm_up=INSIDE)
 
-    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Annealed:
-        return _anneal.begin(problem, allowance)
+    def init(self, problem: Problem, budget: Cost, generator: Generator) -> Annealed:
+        return _anneal.begin(problem, budget)
 
     def step(self, problem: Problem, state: Annealed, generator: Generator) -> Annealed:
         """The pilot first, then one island a step."""
@@ -58,8 +58,8 @@ class Ais(Sampler[Annealed]):
         draws = _anneal.pick(problem, state, n, generator)
         if not state.x:
             return draws
-        own = _anneal.log_mean_weight(torch.cat(state.log_w))
-        return draws._replace(group=None, log_Z=own)
+        log_Z = _anneal.log_mean_weight(torch.cat(state.log_w))
+        return draws._replace(group=None, log_Z=log_Z)
 
     def search(self) -> Search:
         return {"ess": Uniform(0.8, 0.98), "warm_up": Uniform(0.05, 0.3)}

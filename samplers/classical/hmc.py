@@ -39,9 +39,9 @@ class Hmc(Sampler[Chains]):
     def __post_init__(self) -> None:
         require(self, chains=COUNT, leaps=COUNT, acceptance=INSIDE, warm_up=SHARE, keep=COUNT)
 
-    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Chains:
+    def init(self, problem: Problem, budget: Cost, generator: Generator) -> Chains:
         return _chains.begin(
-            problem, allowance, generator, self.chains, self.leaps, self.warm_up, self.keep
+            problem, budget, generator, self.chains, self.leaps, self.warm_up, self.keep
         )
 
     def step(self, problem: Problem, state: Chains, generator: Generator) -> Chains:

@@ -22,7 +22,7 @@ from tiltbench.targets.problem import Problem
 class Mala(Sampler[Chains]):
     """MALA: x' ~ N(x + h^2/2 grad log p*(x), h^2 I), accepted or not (Roberts and Tweedie 1996).
 
-    `chains` chains start from the base.  During the first `warm_up` of the allowance h follows the
+    `chains` chains start from the base.  During the first `warm_up` of the budget h follows the
     acceptance rate towards `acceptance` (.574 is optimal in high dimension: Roberts and Rosenthal
     1998); then it is frozen and about `keep` states are stored, thinned evenly.  A step moves every
     chain once, for one value and one gradient each.  Drawing is free; there are no weights.
@@ -38,8 +38,8 @@ class Mala(Sampler[Chains]):
     def __post_init__(self) -> None:
         require(self, chains=COUNT, acceptance=INSIDE, warm_up=SHARE, keep=COUNT)
 
-    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Chains:
-        return _chains.begin(problem, allowance, generator, self.chains, 1, self.warm_up, self.keep)
+    def init(self, problem: Problem, budget: Cost, generator: Generator) -> Chains:
+        return _chains.begin(problem, budget, generator, self.chains, 1, self.warm_up, self.keep)
 
     def step(self, problem: Problem, state: Chains, generator: Generator) -> Chains:
         return _chains.advance(problem, state, 1, self.acceptance, generator)

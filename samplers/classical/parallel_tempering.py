@@ -25,7 +25,7 @@ class ParallelTempering(Sampler[Replicas]):
 
     Each ladder runs from the base, drawn anew in every round, to p*; neighbours swap in alternate
     even and odd rounds.  A pilot places the temperatures at equal `ess` of the weights from one to
-    the next, and the warm-up (`warm_up` of the allowance, the pilot included) moves them to equal
+    the next, and the warm-up (`warm_up` of the budget, the pilot included) moves them to equal
     rates of refusal and tunes a step size for each.  Draws are thinned states at beta = 1, the
     ladder is the group, and there are no weights; `log_Z` is Bennett's estimate between neighbours
     with the error of independent ladders.  Drawing is free.
@@ -44,8 +44,8 @@ class ParallelTempering(Sampler[Replicas]):
         require(self, ladders=COUNT, leaps=COUNT, acceptance=INSIDE, ess=INSIDE)
         require(self, warm_up=INSIDE, keep=COUNT)
 
-    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Replicas:
-        return _replicas.begin(problem, allowance, self.leaps, self.warm_up)
+    def init(self, problem: Problem, budget: Cost, generator: Generator) -> Replicas:
+        return _replicas.begin(problem, budget, self.leaps, self.warm_up)
 
     def step(self, problem: Problem, state: Replicas, generator: Generator) -> Replicas:
         """The pilot first, then one round a step, its leaps drawn as in `hmc`."""

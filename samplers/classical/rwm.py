@@ -29,7 +29,7 @@ class Rwm(Sampler[Chains]):
     `chains` chains start from the base, with h = `step_size`, a length of the target.  During the
     first part `tuned` of the warm-up h follows the acceptance rate towards `acceptance` (.234 is
     optimal in high dimension: Roberts, Gelman and Gilks 1997); 0 leaves it as stated.  After the
-    first `warm_up` of the allowance about `keep` states are stored, thinned evenly.  A step moves
+    first `warm_up` of the budget about `keep` states are stored, thinned evenly.  A step moves
     every chain once, for one value each.  Drawing is free; there are no weights.
     """
 
@@ -47,9 +47,9 @@ class Rwm(Sampler[Chains]):
         if not 0 < self.step_size < math.inf:
             raise ValueError(f"step_size is {self.step_size}; it must be positive and finite")
 
-    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Chains:
-        made = _chains.begin(problem, allowance, generator, self.chains, 1, self.warm_up, self.keep)
-        return made._replace(log_size=torch.full_like(made.log_size, math.log(self.step_size)))
+    def init(self, problem: Problem, budget: Cost, generator: Generator) -> Chains:
+        chains = _chains.begin(problem, budget, generator, self.chains, 1, self.warm_up, self.keep)
+        return chains._replace(log_size=torch.full_like(chains.log_size, math.log(self.step_size)))
 
     @torch.no_grad()
     def step(self, problem: Problem, state: Chains, generator: Generator) -> Chains:

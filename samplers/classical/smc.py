@@ -25,7 +25,7 @@ class Smc(Sampler[Annealed]):
     each beta, systematic resampling where the ess of the weights falls below `resample`, and before
     the last move in any case.
 
-    The temperatures adapt to the target in a pilot, which spends about `warm_up` of the allowance,
+    The temperatures adapt to the target in a pilot, which spends about `warm_up` of the budget,
     places them at equal `ess` of the next weights, finds a step size for each, and is thrown away.
     The rest buys `islands` islands on the frozen schedule, `particles_per_beta` particles in all
     for every temperature; one step is one island.  log_w of a draw is its island's log Z estimate
@@ -45,8 +45,8 @@ class Smc(Sampler[Annealed]):
         require(self, particles_per_beta=RATIO, islands=COUNT, ess=INSIDE)
         require(self, resample=FRACTION, warm_up=INSIDE)
 
-    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> Annealed:
-        return _anneal.begin(problem, allowance)
+    def init(self, problem: Problem, budget: Cost, generator: Generator) -> Annealed:
+        return _anneal.begin(problem, budget)
 
     def step(self, problem: Problem, state: Annealed, generator: Generator) -> Annealed:
         """The pilot first, then one island a step."""

@@ -55,10 +55,10 @@ def segments(process: Resampling, path: ResampledPath) -> Float[Tensor, "s n"]:
     """A_{b} - A_{a} of every segment, differentiable in path.u."""
     edges = [0, *process.boundaries, process.steps]
     sizes = [b - a for a, b in zip(edges, edges[1:], strict=False)]
-    own = torch.stack([part.sum(0) for part in process.steps_of(path).split(sizes)])
+    carried = torch.stack([part.sum(0) for part in process.steps_of(path).split(sizes)])
     # stacked, for a list of indices would have to be brought to a GPU
     left = gone_on(_at(path.height, edges[:-1]), _at(path.ancestor, edges[:-1]))
-    return own + _at(path.height, edges[1:]) - left
+    return carried + _at(path.height, edges[1:]) - left
 
 
 def _at(part: Float[Tensor, "k1 n"], times: list[int]) -> Float[Tensor, "s n"]:

@@ -92,8 +92,8 @@ def along(
     with torch.enable_grad():
         y = y.detach().requires_grad_()
         value = f(y) + 0 * y  # a velocity that ignores y has divergence 0
-        found = []
+        products = []
         for xi in directions:
             (pulled,) = torch.autograd.grad(value, y, xi, retain_graph=True)
-            found.append((pulled * xi).sum(-1))
-    return value.detach(), torch.stack(found, -1)
+            products.append((pulled * xi).sum(-1))
+    return value.detach(), torch.stack(products, -1)

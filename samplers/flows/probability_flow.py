@@ -71,12 +71,12 @@ class Solver:
         from torchdiffeq import odeint  # here: it imports SciPy's integrators
 
         counted = itertools.count(1)
-        made = 0
+        evaluations = 0
 
         def velocity(t: Tensor, state: Tensor) -> Tensor:
-            nonlocal made
-            made = next(counted)
-            if made > self.most:
+            nonlocal evaluations
+            evaluations = next(counted)
+            if evaluations > self.most:
                 raise Diverged(
                     f"the flow's ODE takes more than {self.most:,} evaluations at rtol "
                     f"{self.rtol:g}: raise rtol and atol, or allow more (most)"
@@ -89,13 +89,13 @@ class Solver:
         options["max_step"] = self.longest
         tolerance = {"rtol": self.rtol, "atol": self.atol}
         try:
-            found = odeint(velocity, state, grid, method="dopri5", options=options, **tolerance)
+            states = odeint(velocity, state, grid, method="dopri5", options=options, **tolerance)
         except AssertionError as error:  # so torchdiffeq says it: a step too short, or not finite
             raise Diverged(
-                f"the flow's ODE cannot be solved, {_first_words(error)}: the velocity is not "
+                f"the flow's ODE cannot be solved, {_reason(error)}: the velocity is not "
                 "finite, or it jumps"
             ) from error
-        return found[-1], made
+        return states[-1], evaluations
 
 
 def _worst(error: Float[Tensor, "n m"]) -> Tensor:
@@ -103,7 +103,7 @@ def _worst(error: Float[Tensor, "n m"]) -> Tensor:
     return error.square().mean(-1).amax().sqrt()
 
 
-def _first_words(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return str(error).partition(":")[0]
 
 
@@ -164,9 +164,9 @@ class ProbabilityFlow:
         shape = (n, self.dim)
         y = self.base.normal(shape, generator, torch.float64)
         first, last = self._angles
-        end, each, made = self._carried(y, first, last, divergence, generator)
+        end, each, evaluations = self._carried(y, first, last, divergence, generator)
         log_q = self._log_start(y) - divergence.total(each) - self._log_size
-        return Solved(self.base.spread * end, log_q, divergence.noise(each), made)
+        return Solved(self.base.spread * end, log_q, divergence.noise(each), evaluations)
 
     def log_density(
         self, x: Float[Tensor, "n d"], divergence: Divergence, generator: Generator
@@ -174,9 +174,9 @@ class ProbabilityFlow:
         """log q at given points, from data to noise; the generator is for random directions."""
         y = self.base.project(x.double()) / self.base.spread
         first, last = self._angles
-        start, each, made = self._carried(y, last, first, divergence, generator)
+        start, each, evaluations = self._carried(y, last, first, divergence, generator)
         log_q = self._log_start(start) + divergence.total(each) - self._log_size
-        return Solved(x, log_q, divergence.noise(each), made)
+        return Solved(x, log_q, divergence.noise(each), evaluations)
 
     @property
     def _angles(self) -> tuple[float, float]:
@@ -198,8 +198,8 @@ class ProbabilityFlow:
             return torch.cat(along(lambda y: f(angle, y), state[:, : self.dim], directions), -1)
 
         state = torch.cat([y, y.new_zeros(len(y), len(directions))], -1)
-        found, made = self.solver.solve(both, state, start, end)
-        return found[:, : self.dim], found[:, self.dim :], made
+        end_state, evaluations = self.solver.solve(both, state, start, end)
+        return end_state[:, : self.dim], end_state[:, self.dim :], evaluations
 
     def _log_start(self, y: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         rank = self.dim - self.base.removed

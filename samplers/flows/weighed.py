@@ -27,14 +27,14 @@ class Weighed(NamedTuple):
 
 
 @torch.no_grad()
-def drawn(
+def sample(
     flow: ProbabilityFlow, problem: Problem, n: int, divergence: Divergence, generator: Generator
 ) -> Weighed:
     """n draws of the flow."""
-    found = flow.draw(n, divergence, generator)
-    log_w, noise = _above(flow, problem, found.x, divergence, generator)
+    solved = flow.draw(n, divergence, generator)
+    log_w, noise = _above(flow, problem, solved.x, divergence, generator)
     return Weighed(
-        found.x, found.log_q, log_w - found.log_q, noise + found.noise, found.evaluations
+        solved.x, solved.log_q, log_w - solved.log_q, noise + solved.noise, solved.evaluations
     )
 
 
@@ -47,9 +47,9 @@ def given(
     generator: Generator,
 ) -> Weighed:
     """Points of anybody's, such as exact draws of p*."""
-    found = flow.log_density(x, divergence, generator)
+    solved = flow.log_density(x, divergence, generator)
     log_w, noise = _above(flow, problem, x.double(), divergence, generator)
-    return Weighed(x, found.log_q, log_w - found.log_q, noise + found.noise, found.evaluations)
+    return Weighed(x, solved.log_q, log_w - solved.log_q, noise + solved.noise, solved.evaluations)
 
 
 def _above(
@@ -68,5 +68,5 @@ def _above(
     if isinstance(problem.base, Known):
         return r + problem.base.log_end(x).double(), torch.zeros_like(r)
     base = ProbabilityFlow(problem.base, problem.dim, solver=flow.solver)
-    own = base.log_density(x, divergence, generator)
-    return r + own.log_q, own.noise
+    solved = base.log_density(x, divergence, generator)
+    return r + solved.log_q, solved.noise

@@ -70,11 +70,11 @@ def target(
 ) -> Float[Tensor, "*b d"]:
     """lift_k (T_omega - denoise(x, k)), the conditional mean of which is u*."""
     away = x - pick(base.signals, k, x) * x1
-    found = x1 + pick(blend.move, k, x) * away + pick(blend.slope, k, x) * g
-    return pick(base.lifts, k, x) * (found - base.denoise(x, k))
+    conditional = x1 + pick(blend.move, k, x) * away + pick(blend.slope, k, x) * g
+    return pick(base.lifts, k, x) * (conditional - base.denoise(x, k))
 
 
-class Ends(NamedTuple):
+class Evaluation(NamedTuple):
     """What is bought at an end point: pay(problem, x1) -> (r, g), for `price` a point."""
 
     pay: Callable[[Problem, Tensor], tuple[Tensor, Tensor]]
@@ -91,8 +91,8 @@ def _value_and_slope(problem: Problem, x1: Tensor) -> tuple[Tensor, Tensor]:
     return r, g + base.score(x1, base.steps)
 
 
-VALUES = Ends(_value, Cost(1, 0))  # g is not used, and left at 0
-SLOPES = Ends(_value_and_slope, Cost(1, 1))
+VALUES = Evaluation(_value, Cost(1, 0))  # g is not used, and left at 0
+SLOPES = Evaluation(_value_and_slope, Cost(1, 1))
 
 Selection = Callable[[Tensor, Generator, Checks], Tensor]  # log_w (n,) -> indices of end points
 
@@ -120,7 +120,7 @@ def unweighted(
 def matching(
     name: str,
     blend: Callable[[Noising], Blend],
-    ends: Ends,
+    ends: Evaluation,
     select: Selection,
     shrink: float = 0.0,
 ) -> Loss:

@@ -20,8 +20,8 @@ from tiltbench.samplers.loss import (
     Batch,
     Loss,
     Options,
+    build_loss,
     hints,
-    made,
     regress,
     reward_and_grad,
     squared_errors,
@@ -118,5 +118,5 @@ class Tricks(Options):
         return squared_errors(model, x, t, y, hint).clamp(max=self.threshold).mean()
 
 
-adjoint_matching_tricks = Preset("adjoint_matching_tricks", Diffusion(made(Tricks())))
+adjoint_matching_tricks = Preset("adjoint_matching_tricks", Diffusion(build_loss(Tricks())))
 """Adjoint matching as on images: a noiseless end, few of the time steps, clipped losses."""

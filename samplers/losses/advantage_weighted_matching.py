@@ -7,7 +7,7 @@ point by the difference of their denoising losses (arXiv 2509.25050; math.md 3.1
 
 and PPO's objective min(rho A, clip(rho) A) is climbed.  A is the log-weight of the path that led to
 X_1 less the mean of the others, 0 on every path at u*; beside it the gradient is u - u* to first
-order, as far as the terminal law goes: controls of one terminal law are told apart by a plain
+order, as far as the terminal law goes: controls of one terminal law are distinguished by a plain
 matching loss on the control's own draws, which is added (`match`) and leaves that law alone.
 """
 
@@ -19,7 +19,7 @@ import torch
 from torch import Generator, Tensor
 
 from tiltbench.samplers.diffusion import Diffusion, Preset
-from tiltbench.samplers.loss import Batch, Loss, Options, made
+from tiltbench.samplers.loss import Batch, Loss, Options, build_loss
 from tiltbench.samplers.losses._forward_process import (
     PUBLISHED_LR,
     check_match,
@@ -110,13 +110,13 @@ def objective(u: Tensor, batch: Batch, clip_range: float) -> Tensor:
 
 
 advantage_weighted_matching = Preset(
-    "advantage_weighted_matching", Diffusion(made(Weighted()), repeats=4)
+    "advantage_weighted_matching", Diffusion(build_loss(Weighted()), repeats=4)
 )
 """Advantage-weighted matching with the log-weights of paths for advantages."""
 
 advantage_weighted_matching_published = Preset(
     "advantage_weighted_matching_published",
-    Diffusion(made(Published()), repeats=4, lr=PUBLISHED_LR),
+    Diffusion(build_loss(Published()), repeats=4, lr=PUBLISHED_LR),
 )
 """The published form (arXiv 2509.25050): r standardised within groups, and a pull to the base of
 weight `kl`.  Its fixed point is u = sigma grad E[r | X_t] / (kl s), s the standard deviation of r

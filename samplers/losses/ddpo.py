@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from tiltbench.samplers.diffusion import Diffusion, Preset
-from tiltbench.samplers.loss import Batch, Loss, Options, made
+from tiltbench.samplers.loss import Batch, Loss, Options, build_loss
 from tiltbench.samplers.losses._additive import additive
 from tiltbench.samplers.losses._policy_gradient import (
     advantage_batch,
@@ -76,8 +76,8 @@ class Published(Options):
         return Loss("ddpo_published", label, self.value, price, biased=True, options=self)
 
     def value(self, model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
-        found = climb(process, "ddpo_published", model, batch, self.clip_range)
-        return self.kl * found.fixed_state_kl - found.objective
+        objective = climb(process, "ddpo_published", model, batch, self.clip_range)
+        return self.kl * objective.fixed_state_kl - objective.objective
 
 
 def label(problem: Problem, model: Model, path: Path, share: float, generator: Generator) -> Batch:
@@ -87,9 +87,9 @@ def label(problem: Problem, model: Model, path: Path, share: float, generator: G
         return advantage_batch(path, standardised(r, len(r)))
 
 
-ddpo = Preset("ddpo", Diffusion(made(Clipped()), repeats=4))
+ddpo = Preset("ddpo", Diffusion(build_loss(Clipped()), repeats=4))
 """Clipped policy gradients with the path KL in the reward: four steps of the optimiser a batch."""
 
-ddpo_published = Preset("ddpo_published", Diffusion(made(Published()), repeats=4))
+ddpo_published = Preset("ddpo_published", Diffusion(build_loss(Published()), repeats=4))
 """The published form (arXiv 2305.13301): r alone, standardised, and no KL.  Nothing holds it: the
 reward is climbed as far as the noise of the chain lets it."""

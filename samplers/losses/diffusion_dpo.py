@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.samplers.diffusion import Diffusion, Preset
-from tiltbench.samplers.loss import Batch, Loss, Options, batch_path, made, path_batch
+from tiltbench.samplers.loss import Batch, Loss, Options, batch_path, build_loss, path_batch
 from tiltbench.samplers.losses import _forward_process as forward
 from tiltbench.samplers.losses._additive import additive
 from tiltbench.samplers.losses._matching import POINTS, noising, quiet_end, times
@@ -117,10 +117,12 @@ def check_kl(kl: float) -> None:
         raise ValueError(f"kl is {kl}; it is the weight of the KL to the base: above 0, finite")
 
 
-diffusion_dpo = Preset("diffusion_dpo", Diffusion(made(Preferences()), repeats=4, memory=4))
+diffusion_dpo = Preset("diffusion_dpo", Diffusion(build_loss(Preferences()), repeats=4, memory=4))
 """Direct preference optimisation on paths."""
 
-diffusion_dpo_published = Preset("diffusion_dpo_published", Diffusion(made(Published()), repeats=4))
+diffusion_dpo_published = Preset(
+    "diffusion_dpo_published", Diffusion(build_loss(Published()), repeats=4)
+)
 """The published form (Diffusion-DPO, arXiv 2311.12908): end points noised to one time, by the bound
 that takes the mean over times out of log sigmoid; and the winner is whoever has the greater r, so
 that the loss depends on the order of rewards only, not on r.  Its fixed point is no tilt (math.md

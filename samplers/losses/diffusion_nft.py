@@ -10,7 +10,7 @@ E[(2 q - 1)(steer - u_old) | X_t] / b, which where u_old is matched is Cov(2 q -
 mean of the others, divided by its standard deviation where that is above 1; the regression does not
 mind a q beyond [0, 1], and to cut it would bias by O(dt), where weights have tails.  At u* all
 paths are alike.  What is equal for all, `match`, draws u to E[steer | X_t], a control of the same
-terminal law: without it such controls are not told apart, and their errors add up.
+terminal law: without it such controls are not distinguished, and their errors add up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.samplers.diffusion import Diffusion, Preset
-from tiltbench.samplers.loss import Batch, Loss, Options, made
+from tiltbench.samplers.loss import Batch, Loss, Options, build_loss
 from tiltbench.samplers.losses._forward_process import (
     PUBLISHED_LR,
     check_match,
@@ -118,11 +118,11 @@ def check_strength(strength: float) -> None:
         raise ValueError(f"strength is {strength}; it must be positive and finite")
 
 
-diffusion_nft = Preset("diffusion_nft", Diffusion(made(Negative()), repeats=4))
+diffusion_nft = Preset("diffusion_nft", Diffusion(build_loss(Negative()), repeats=4))
 """DiffusionNFT by the log-weights of paths."""
 
 diffusion_nft_published = Preset(
-    "diffusion_nft_published", Diffusion(made(Published()), repeats=4, lr=PUBLISHED_LR)
+    "diffusion_nft_published", Diffusion(build_loss(Published()), repeats=4, lr=PUBLISHED_LR)
 )
 """The published form (arXiv 2509.16117): r standardised and cut, and no weights of paths.  With
 kl = 0 it climbs E[2 q - 1] and nothing holds it; with kl > 0 its fixed point is u = b sigma

@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from tiltbench.samplers.diffusion import Diffusion, Preset
-from tiltbench.samplers.loss import Batch, Loss, Options, made
+from tiltbench.samplers.loss import Batch, Loss, Options, build_loss
 from tiltbench.samplers.losses._additive import additive
 from tiltbench.samplers.losses._policy_gradient import (
     advantage_batch,
@@ -87,14 +87,14 @@ class Published(Options):
             return advantage_batch(path, standardised(reward_alone(problem, path), self.group))
 
     def value(self, model: Model, process: Process, batch: Batch, generator: Generator) -> Tensor:
-        found = climb(process, "flow_grpo_published", model, batch, self.clip_range)
-        return self.kl * found.fixed_state_kl - found.objective
+        objective = climb(process, "flow_grpo_published", model, batch, self.clip_range)
+        return self.kl * objective.fixed_state_kl - objective.objective
 
 
-flow_grpo = Preset("flow_grpo", Diffusion(made(Grouped()), repeats=4))
+flow_grpo = Preset("flow_grpo", Diffusion(build_loss(Grouped()), repeats=4))
 """Group-relative policy gradients with the path KL in the reward."""
 
-flow_grpo_published = Preset("flow_grpo_published", Diffusion(made(Published()), repeats=4))
+flow_grpo_published = Preset("flow_grpo_published", Diffusion(build_loss(Published()), repeats=4))
 """The published form (arXiv 2505.05470): r alone, standardised within groups, and a KL loss at
 fixed states of weight `kl`.  Its temperature is kl times the standard deviation of r under the law
 it reaches (math.md 3.1): the tilt by r is not among its fixed points but by chance."""

@@ -63,8 +63,8 @@ def value(model: Model, process: Process, batch: Batch, generator: Generator) ->
 
 def price(paths: int, steps: int, guided: bool) -> Cost:
     noised = Cost(paths, paths) if guided else Cost()
-    drawn = Cost(DRAWS * paths, DRAWS * paths)
-    return drawn.plus(noised).plus(hints(paths, steps, guided))
+    sampled = Cost(DRAWS * paths, DRAWS * paths)
+    return sampled.plus(noised).plus(hints(paths, steps, guided))
 
 
 def known(process: Process) -> Known:

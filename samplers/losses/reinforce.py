@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from tiltbench.samplers.diffusion import Diffusion, Preset
-from tiltbench.samplers.loss import Batch, Loss, Options, batch_path, made
+from tiltbench.samplers.loss import Batch, Loss, Options, batch_path, build_loss
 from tiltbench.samplers.losses._additive import additive
 from tiltbench.samplers.losses._policy_gradient import (
     advantage_batch,
@@ -83,10 +83,10 @@ def label(problem: Problem, model: Model, path: Path, share: float, generator: G
         return advantage_batch(path, centred(reward_alone(problem, path)))
 
 
-reinforce = Preset("reinforce", Diffusion(made(Reinforce())))
+reinforce = Preset("reinforce", Diffusion(build_loss(Reinforce())))
 """REINFORCE with the path KL in the reward and a leave-one-out baseline."""
 
-dpok = Preset("dpok", Diffusion(made(Dpok())))
+dpok = Preset("dpok", Diffusion(build_loss(Dpok())))
 """The published form with a KL weight (DPOK, arXiv 2305.16381): REINFORCE on r, and a KL loss at
 fixed states.  It ends at half of the control of the tilt by 2 r / kl, which for a linear r on a
 Gaussian base is the tilt by r / kl, and elsewhere no tilt at all (math.md 3.1)."""

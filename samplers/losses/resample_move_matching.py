@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from tiltbench.samplers.classical._leapfrog import DTYPE, Points, adapted, move, score
+from tiltbench.samplers.classical._leapfrog import DTYPE, Points, adapted, move
 from tiltbench.samplers.diffusion import Diffusion, Preset
-from tiltbench.samplers.loss import Batch, Loss, Options, made, reward_and_grad
+from tiltbench.samplers.loss import Batch, Loss, Options, build_loss, reward_and_grad
 from tiltbench.samplers.losses._matching import noising, path_log_w, point_hints, points
 from tiltbench.samplers.losses.local_score_matching import NARROW, halved, local, value
 from tiltbench.samplers.networks.model import Model
@@ -56,7 +56,8 @@ class Moves(Options):
         log_w = path_log_w(base, path, r, problem.checks)
         ends = Points(x.to(DTYPE), r.to(DTYPE), g.to(DTYPE))
         at = self.moved(problem, base, ends.at(halved(log_w, generator, problem.checks)), generator)
-        rows = {"x1": at.x.to(x.dtype), "g": score(base, at, 1.0).to(x.dtype)}
+        g = at.g + base.score(at.x, base.steps)
+        rows = {"x1": at.x.to(x.dtype), "g": g.to(x.dtype)}
         if not model.guided:
             return rows
         x, k, y = points(base, local(base), rows, generator)
@@ -76,6 +77,6 @@ class Moves(Options):
 
 
 resample_move_matching = Preset(
-    "resample_move_matching", Diffusion(made(Moves()), repeats=8, memory=16)
+    "resample_move_matching", Diffusion(build_loss(Moves()), repeats=8, memory=16)
 )
 """Local score matching on end points moved by MALA."""

@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from tiltbench.samplers.diffusion import Diffusion, Preset
-from tiltbench.samplers.loss import Batch, Loss, Options, floored, made
+from tiltbench.samplers.loss import Batch, Loss, Options, build_loss, floored
 from tiltbench.samplers.losses._forward_process import (
     before,
     control,
@@ -52,7 +52,7 @@ class Rounds(Options):
         )
 
     def goal(self, share: float) -> float:
-        """The tilt that is trained for when `share` of the allowance is spent."""
+        """The tilt that is trained for when `share` of the budget is spent."""
         return (min(int(share * self.rounds), self.rounds - 1) + 1) / self.rounds
 
     def label(
@@ -71,6 +71,6 @@ def value(model: Model, process: Process, batch: Batch, generator: Generator) ->
 
 
 reward_weighted_regression = Preset(
-    "reward_weighted_regression", Diffusion(made(Rounds()), repeats=8, memory=16)
+    "reward_weighted_regression", Diffusion(build_loss(Rounds()), repeats=8, memory=16)
 )
 """Reward-weighted regression on draws of the base."""

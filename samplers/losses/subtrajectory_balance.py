@@ -16,7 +16,7 @@ balanced, for paths of any control with full support, at the optimum alone: phi_
 E_base[exp r(X_1) | X_k = x] and u* (GFlowNets, arXiv 2209.12782; diffusion samplers, 2310.02679).
 It holds for any base and start, X_0 remembered or not; the last term of phi_0 is the mean over the
 batch, whose X_0 no control moves, and 0 where X_0 is a point.  (Where the end remembers X_0, paths
-traced back from replayed ends have other X_0, and their log Z is off.)  In continuous time grad phi
+in reverse from replayed ends have other X_0, and their log Z is off.)  In continuous time grad phi
 = u / sigma; on a grid a Gaussian step balances up to O(dt).
 
 lam -> infinity leaves the stretch from 0 to K, trajectory balance, and lam -> 0 single steps:
@@ -36,7 +36,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.samplers.diffusion import Diffusion, Preset
-from tiltbench.samplers.loss import Batch, Loss, Options, batch_path, made
+from tiltbench.samplers.loss import Batch, Loss, Options, batch_path, build_loss
 from tiltbench.samplers.losses._additive import additive
 from tiltbench.samplers.losses.trajectory_balance import trajectory_balance
 from tiltbench.samplers.networks.model import Model
@@ -109,7 +109,7 @@ def single_steps(steps: int) -> tuple[float, ...]:
 
 
 subtrajectory_balance = Preset(
-    "subtrajectory_balance", Diffusion(made(Geometric()), model=Valued(), lr_log_Z=0.3)
+    "subtrajectory_balance", Diffusion(build_loss(Geometric()), model=Valued(), lr_log_Z=0.3)
 )
 """Sub-trajectory balance over all stretches (arXiv 2310.02679)."""
 

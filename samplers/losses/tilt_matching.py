@@ -7,7 +7,7 @@ p_base exp(a r); with X_t their noised selves and steer(X_t, X_1) the control th
 
 E[y | X_t] - u = C E[e^{h r} | X_t] (u_{a+h} - u): the fixed point is u_{a+h} exactly, for any h and
 any C > 0, and it attracts.  The tilt climbs from 0 to 1 in STAGES equal stages by the share of the
-allowance spent; the last of them, 1 - 1/STAGES -> 1, has the part LAST of it.  At the end of a
+budget spent; the last of them, 1 - 1/STAGES -> 1, has the part LAST of it.  At the end of a
 stage the model becomes the frozen one; what it had still to learn stays in its samples, for nothing
 weighs them.  A path serves POINTS noised points, drawn once beside their u_a, so that kept batches
 stay true to their own stage.  Times as in conditional score matching.
@@ -37,7 +37,7 @@ LAST = 0.5
 
 
 def goal(share: float) -> float:
-    """The tilt that is trained for when `share` of the allowance is spent."""
+    """The tilt that is trained for when `share` of the budget is spent."""
     before = STAGES - 1
     return (min(int(share / (1 - LAST) * before), before) + 1) / STAGES
 

@@ -21,7 +21,15 @@ import torch
 from torch import Generator, Tensor
 
 from tiltbench.samplers.diffusion import Diffusion, Preset
-from tiltbench.samplers.loss import Batch, Loss, Options, batch_path, floored, made, path_batch
+from tiltbench.samplers.loss import (
+    Batch,
+    Loss,
+    Options,
+    batch_path,
+    build_loss,
+    floored,
+    path_batch,
+)
 from tiltbench.samplers.losses._additive import additive
 from tiltbench.samplers.losses._trust_region import RADIUS, exponent
 from tiltbench.samplers.losses.trust_region_log_variance import price
@@ -66,6 +74,6 @@ def value(model: Model, process: Process, batch: Batch, generator: Generator) ->
 
 
 trust_region_cross_entropy = Preset(
-    "trust_region_cross_entropy", Diffusion(made(Reach()), repeats=8, memory=16)
+    "trust_region_cross_entropy", Diffusion(build_loss(Reach()), repeats=8, memory=16)
 )
 """Importance-weighted cross-entropy within a trust region (arXiv 2508.12511)."""

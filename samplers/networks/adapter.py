@@ -61,6 +61,6 @@ class _Adapted(Control):
     def difference(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
         self.count(x)
         # both are read in the same way: rounding alone would be a control, too
-        own = self.base.placed(x.device)
-        far = self.base.read(self.tuned, x, k)[0] - self.base.read(own, x, k)[0]
+        weights = self.base.placed(x.device)
+        far = self.base.read(self.tuned, x, k)[0] - self.base.read(weights, x, k)[0]
         return pick(self.base.lifts, k, x) * far

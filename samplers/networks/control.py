@@ -53,9 +53,9 @@ class Control(nn.Module, Controlled):
 
     def count(self, x: Float[Tensor, "*b d"]) -> None:
         points = math.prod(x.shape[:-1])
-        own = self.__dict__  # a module's own way to set an attribute costs as much as a layer
-        own["forward_points"] = self.forward_points + points
-        own["backward_points"] = self.backward_points + points * torch.is_grad_enabled()
+        state = self.__dict__  # a module's own way to set an attribute costs as much as a layer
+        state["forward_points"] = self.forward_points + points
+        state["backward_points"] = self.backward_points + points * torch.is_grad_enabled()
 
 
 class Sloped(Control):
@@ -78,9 +78,9 @@ def by_products(
     with torch.enable_grad():
         y = x if keep and x.requires_grad else x.detach().requires_grad_()
         u = u_of(y) + 0 * y  # a control that ignores x has divergence 0
-        found = []
+        products = []
         for xi in directions.unbind(-2):
             (pulled,) = torch.autograd.grad((u * xi).sum(), y, create_graph=keep, retain_graph=True)
-            found.append((pulled * xi).sum(-1))
-    each = torch.stack(found, -1)
+            products.append((pulled * xi).sum(-1))
+    each = torch.stack(products, -1)
     return (u, each) if keep else (u.detach(), each.detach())

@@ -127,8 +127,8 @@ class Messages(Field):
         ):
             heard = gather(along(self.within.T, pair) * self.share) + next(parts)
             node = node + silu(heard)
-            told = along(self.within, spread_out(node))
-            pair = pair + silu(update(pair) + told + next(parts))
+            spread = along(self.within, spread_out(node))
+            pair = pair + silu(update(pair) + spread + next(parts))
         return pair, node
 
     def vectors(

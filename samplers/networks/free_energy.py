@@ -44,6 +44,6 @@ class FreeEnergy(nn.Module):
         waves = constant(WAVES, self.bend)
         slopes = torch.cos(t.double()[:, None] * waves)
         basis = torch.cat([torch.full_like(slopes[:, :1], -1.0), slopes], 1)
-        found = least_squares(basis, rate[:, None])[:, 0]
-        self.log_Z.copy_(found[0])
-        self.bend.copy_(found[1:])
+        coefficients = least_squares(basis, rate[:, None])[:, 0]
+        self.log_Z.copy_(coefficients[0])
+        self.bend.copy_(coefficients[1:])

@@ -34,7 +34,7 @@ def low_rank(
         with torch.random.fork_rng():  # peft draws A from the global generator
             torch.manual_seed(seed)
             config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(modules))
-            made: nn.Module = inject_adapter_in_model(config, twin)
-        return made
+            adapted_network: nn.Module = inject_adapter_in_model(config, twin)
+        return adapted_network
 
     return adapted

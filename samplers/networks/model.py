@@ -108,10 +108,10 @@ class Model(nn.Module, Controlled):
         Raises Unsupported, which names the network to use, where the model has none."""
         sloped = self.network if isinstance(self.network, Sloped) else None
         parts = {"potential": sloped, "corrector": self.correction, "flow": self.flow}
-        found = parts[name]
-        if found is None:
+        module = parts[name]
+        if module is None:
             raise Unsupported(f"the network has no {name}: use model={HAVING[name]}")
-        return found
+        return module
 
     @property
     def log_Z(self) -> nn.Parameter:
@@ -141,8 +141,8 @@ class Model(nn.Module, Controlled):
     def control_parameters(self) -> Iterator[nn.Parameter]:
         """All others that train, in the order of `parameters`."""
         groups = (self.free_energy_parameters(), *self.reference_parameters())
-        own = {id(p) for group in groups for p in group}
-        return (p for p in self.parameters() if p.requires_grad and id(p) not in own)
+        others = {id(p) for group in groups for p in group}
+        return (p for p in self.parameters() if p.requires_grad and id(p) not in others)
 
     def frozen(self) -> Model:
         """A copy that is not trained, knows no stage before it and has evaluated nothing."""

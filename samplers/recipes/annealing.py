@@ -75,7 +75,7 @@ class _Ahead(Annealing):
         """dy/dt, x held fixed."""
 
     def at(self, base: Noising, reward: Reward, x: Float[Tensor, "*b d"], k: int) -> Annealed:
-        keep = _kept(x)
+        keep = _differentiable(x)
         with torch.enable_grad():
             y = x if keep else x.detach().requires_grad_()
             end = self.ahead(base, y, k)
@@ -133,7 +133,7 @@ def _times(numbers: Tensor, r: Tensor) -> Tensor:
     return (numbers * r).masked_fill(numbers == 0, 0.0)
 
 
-def _kept(x: Tensor) -> bool:
+def _differentiable(x: Tensor) -> bool:
     """Whether a derivative of what is made of x may be asked for."""
     return torch.is_grad_enabled() and x.requires_grad
 
@@ -141,4 +141,4 @@ def _kept(x: Tensor) -> bool:
 def _with_grad(reward: Reward, x: Float[Tensor, "*b d"]) -> tuple[Tensor, Tensor]:
     """r(x) and grad r(x), differentiable where x wants it."""
     both = graded(reward)
-    return both.recorded(x) if _kept(x) else both.value_and_grad(x)
+    return both.recorded(x) if _differentiable(x) else both.value_and_grad(x)

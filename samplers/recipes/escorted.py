@@ -154,12 +154,12 @@ def _wall() -> Unsupported:
 def divergences(model: Model, path: Path) -> Float[Tensor, " k1 *b"]:
     """div u at every point of a path, exactly: a time, and DIRECTIONS of them, at once."""
     axes = torch.eye(path.x.shape[-1], dtype=path.x.dtype, device=path.x.device)
-    found = torch.zeros_like(path.x[..., 0])
+    totals = torch.zeros_like(path.x[..., 0])
     with torch.no_grad():
         for k, t in enumerate(path.t):
             for some in axes.split(DIRECTIONS):
-                found[k] += model.stretched(path.x[k], t, some)[1].sum(-1)
-    return found
+                totals[k] += model.stretched(path.x[k], t, some)[1].sum(-1)
+    return totals
 
 
 DIRECTIONS = 64  # bounds the memory

@@ -69,24 +69,24 @@ class LearnedChain(Borrowed, Additive):
         self, model: Model, shape: tuple[int, ...], generator: Generator, guide: Guide | None
     ) -> LearnedPath:
         """Paths of the model, differentiable in it; hints are detached."""
-        own = reference(model)
+        learned = reference(model)
         y = self.start(shape, generator, torch.float32)
         noise = self.normal((self.steps, *shape), generator, y.dtype).unbind(0)
-        control, kernels = model.on_grid(self.grid(y)[:-1]), own.kernels(y)
+        control, kernels = model.on_grid(self.grid(y)[:-1]), learned.kernels(y)
         gains, stds = kernels.gain.unbind(0), kernels.std.unbind(0)
         ys, us, means, hints = [y], list[Tensor](), list[Tensor](), list[Tensor]()
         for k, root in enumerate(self.roots):
             slope = None
             if guide is not None:
-                x = own.place.there(y)
+                x = learned.place.there(y)
                 hints.append(guide(x.detach()))
-                slope = own.place.slope(x, y, hints[-1])
+                slope = learned.place.slope(x, y, hints[-1])
             us.append(control(y, k, slope))
             means.append(gains[k] * y)
             y = means[-1] + stds[k] * torch.add(noise[k], us[-1], alpha=root)
             ys.append(y)
         y = torch.stack(ys)
-        x = own.place.there(y)
+        x = learned.place.there(y)
         return LearnedPath(
             self.grid(y).clone(),
             x,
@@ -95,35 +95,35 @@ class LearnedChain(Borrowed, Additive):
             torch.stack(us),
             torch.stack(hints) if hints else None,
             y=y,
-            log_move=own.place.log_move(x[-1], y[-1]),
+            log_move=learned.place.log_move(x[-1], y[-1]),
         )
 
     def retrace(
         self, model: Model, x_end: Float[Tensor, "n d"], generator: Generator, guide: Guide | None
     ) -> LearnedPath:
         """Paths that end at x_end, by the exact reversal of the learned chain."""
-        own = reference(model)
-        y = own.place.back(x_end)
-        gain, std, variance = own.kernels(y)
+        learned = reference(model)
+        y = learned.place.back(x_end)
+        gain, std, variance = learned.kernels(y)
         before, after = variance[:-1], gain.square() * variance[:-1] + std.square()
         back, spread = gain * before / after, (before / after).sqrt() * std
         noise = self.normal((self.steps, *y.shape), generator, y.dtype)
         ys = [y]
         for k, xi in zip(reversed(range(self.steps)), noise.unbind(0), strict=True):
             ys.append(back[k] * ys[-1] + spread[k] * xi)
-        x = own.place.there(torch.stack(ys[::-1]))
+        x = learned.place.there(torch.stack(ys[::-1]))
         return self.through(model, x, guide(x[:-1]) if guide else None)
 
     def through(
         self, model: Controlled, x: Float[Tensor, "k1 *b d"], hint: Tensor | None
     ) -> LearnedPath:
         """The path of given points and hints grad r(x), differentiable in all of the model."""
-        own = reference(model)
-        y = own.place.back(x)
-        gain, std, _ = own.kernels(y)
+        learned = reference(model)
+        y = learned.place.back(x)
+        gain, std, _ = learned.kernels(y)
         t = self.grid(y)
         lead = (-1, *[1] * (y.dim() - 1))
-        slope = None if hint is None else own.place.slope(x[:-1], y[:-1], hint)
+        slope = None if hint is None else learned.place.slope(x[:-1], y[:-1], hint)
         u = model.control(y[:-1], t[:-1].reshape(lead[:-1]), slope)
         return LearnedPath(
             t.clone(),
@@ -133,7 +133,7 @@ class LearnedChain(Borrowed, Additive):
             u,
             hint,
             y=y,
-            log_move=own.place.log_move(x[-1], y[-1]),
+            log_move=learned.place.log_move(x[-1], y[-1]),
         )
 
 

@@ -126,7 +126,7 @@ class Resampling(Escort):
     def log_w_along(self, path: Path) -> Float[Tensor, " k1 n"]:
         """The log-weights with which slots arrive at t_k: E[exp(log_w) f(x_k)] = Z_k E_pi_k[f].
 
-        Of a path that was not resampled, traced back, they are those of the escort."""
+        Of a reverse path, which was not resampled, they are those of the escort."""
         if not isinstance(path, ResampledPath):
             return super().log_w_along(path)
         return self._less_height(path) + path.height
@@ -135,15 +135,15 @@ class Resampling(Escort):
         """The log-weights with which slots arrive, less r_t: finite where r_t is -inf."""
         each, tall = self.steps_of(path), path.height.double()
         rest = torch.zeros_like(tall[0])
-        found = [rest]
+        arrivals = [rest]
         for k in range(1, self.steps + 1):
             rest = rest + each[k - 1]
-            found.append(rest)
+            arrivals.append(rest)
             if k in self.boundaries:
                 islands = self.islands(rest.shape[-1])
                 here = felt(tall[k], islands)
                 rest = _renewed(rest, here, path.ancestor[k], path.renewed[k], islands)
-        return torch.stack(found)
+        return torch.stack(arrivals)
 
     def steps_of(self, path: ResampledPath) -> Float[Tensor, " k n"]:
         """`gains` of all steps, differentiable in path.u."""
@@ -174,9 +174,9 @@ def ancestors_of(
     n = share.shape[-1]
     thin = 1 / (n * share.square().sum(-1, keepdim=True)) < least  # not where it is NaN
     itself = torch.arange(n, device=log_w.device).expand_as(share)
-    drawn = torch.searchsorted(share.cumsum(-1), (itself + start) / n).clamp(max=n - 1)
+    resampled = torch.searchsorted(share.cumsum(-1), (itself + start) / n).clamp(max=n - 1)
     first = n * torch.arange(len(share), device=log_w.device)[:, None]
-    return first + torch.where(thin, drawn, itself), thin
+    return first + torch.where(thin, resampled, itself), thin
 
 
 def felt(tall: Float[Tensor, " n"], islands: int) -> Float[Tensor, " n"]:

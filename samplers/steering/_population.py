@@ -93,7 +93,7 @@ class Population(TrainingFree):
     @abstractmethod
     def leader(self, problem: Problem) -> Leader: ...
 
-    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> None:
+    def init(self, problem: Problem, budget: Cost, generator: Generator) -> None:
         """Raises Unsupported where the base has no denoiser."""
         denoising(problem)
 

@@ -52,7 +52,7 @@ class ValueSelection(TrainingFree):
                 "takes the best candidate"
             )
 
-    def init(self, problem: Problem, allowance: Cost, generator: Generator) -> None:
+    def init(self, problem: Problem, budget: Cost, generator: Generator) -> None:
         """Raises Unsupported where the base has no denoiser."""
         denoising(problem)
 

@@ -64,13 +64,13 @@ class MixtureFlow(Interpolant, Known, Continuous):
         fixed = Generator().manual_seed(0)
         x1 = self.law.sample(PROBES, fixed)
         xi = torch.randn(x1.shape, generator=fixed, dtype=torch.float64)
-        found = []
+        deviations = []
         for alpha, beta in zip(self.signals[:-1], self.noises[:-1], strict=True):
             x = alpha * x1 + beta * xi
             if beta == 0:  # a point start: the end is as uncertain as it ever was
                 alpha, beta = 0.0, 1.0
-            found.append(math.sqrt(float(self.law.left(x, alpha, beta).mean()) / x.shape[-1]))
-        return found
+            deviations.append(math.sqrt(float(self.law.left(x, alpha, beta).mean()) / x.shape[-1]))
+        return deviations
 
     def noised(self, like: Tensor) -> NoisedMixture:
         """The law along the grid, on the device and in the dtype of `like`, worked out once."""
@@ -175,15 +175,15 @@ class MixtureFlow(Interpolant, Known, Continuous):
     def log_law_over_chain(self, path: Path) -> Float[Tensor, " *b"]:
         """log p_base(x_K) prod_k q(x_k | x_{k+1}) / p_0(x_0) prod_k N(x_{k+1}; m_k(x_k), std_k^2),
         q the kernels of `backward`."""
-        d, found = path.x.shape[-1], self.log_ends(path.x)
-        if found is None:  # nor has it in the other law
-            found = self.log_end(path.x[-1].double())
+        d, log_ratio = path.x.shape[-1], self.log_ends(path.x)
+        if log_ratio is None:  # nor has it in the other law
+            log_ratio = self.log_end(path.x[-1].double())
         for k, ahead in enumerate(self.stds):
             mean, back = self.backward(path.x[k + 1], k)
             if back:
-                found = found + log_normal(path.x[k], mean, back, d)
-            found = found - log_normal(path.x[k + 1], path.mean[k], ahead, d)
-        return found
+                log_ratio = log_ratio + log_normal(path.x[k], mean, back, d)
+            log_ratio = log_ratio - log_normal(path.x[k + 1], path.mean[k], ahead, d)
+        return log_ratio
 
     def end(
         self, shape: tuple[int, ...], generator: Generator, dtype: torch.dtype = torch.float32

@@ -82,10 +82,10 @@ class Sums:
 
     def __call__(self, x: Float[Tensor, "*b d"], k: Step) -> tuple[Tensor, ...]:
         d = x.shape[-1]
-        found = self._added(x, k)
-        if found.shape[-1] == d + 1:
-            return (torch.addcmul(found[..., :d], found[..., d:], x),)
-        parts = (part.split([d, 1], -1) for part in found.split(d + 1, -1))
+        affine = self._added(x, k)
+        if affine.shape[-1] == d + 1:
+            return (torch.addcmul(affine[..., :d], affine[..., d:], x),)
+        parts = (part.split([d, 1], -1) for part in affine.split(d + 1, -1))
         return tuple(torch.addcmul(shift, slope, x) for shift, slope in parts)
 
     def _added(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b w"]:

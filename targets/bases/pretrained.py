@@ -48,36 +48,36 @@ Doubt = Sequence[tuple[float, float]]  # (t, sqrt(E tr Cov(X_1 | X_t) / d)), to 
 
 
 @linear
-def velocity(said: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
+def velocity(output: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
     """v = alpha' E[X_1|x] + beta' E[xi|x]: flow matching (arXiv 2210.02747)."""
     turn = at.signal_rate * at.noise - at.signal * at.noise_rate
-    end = at.noise / turn * said - at.noise_rate / turn * x
-    return end, at.signal_rate / turn * x - at.signal / turn * said
+    end = at.noise / turn * output - at.noise_rate / turn * x
+    return end, at.signal_rate / turn * x - at.signal / turn * output
 
 
 @linear
-def epsilon(said: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
+def epsilon(output: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
     """E[xi|x]: DDPM (arXiv 2006.11239)."""
-    return (x - at.noise * said) / at.signal, said
+    return (x - at.noise * output) / at.signal, output
 
 
 @linear
-def score(said: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
+def score(output: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
     """grad log p_t(x) = -E[xi|x] / beta."""
-    return epsilon(-at.noise * said, x, at)
+    return epsilon(-at.noise * output, x, at)
 
 
 @linear
-def v_prediction(said: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
+def v_prediction(output: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
     """alpha E[xi|x] - beta E[X_1|x]: progressive distillation (arXiv 2202.00512)."""
     power = at.signal**2 + at.noise**2
-    return (at.signal * x - at.noise * said) / power, (at.noise * x + at.signal * said) / power
+    return (at.signal * x - at.noise * output) / power, (at.noise * x + at.signal * output) / power
 
 
 @linear
-def sample(said: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
+def sample(output: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
     """E[X_1|x]: the denoiser itself."""
-    return said, (x - at.signal * said) / at.noise
+    return output, (x - at.signal * output) / at.noise
 
 
 def answer(
@@ -89,13 +89,13 @@ def answer(
     return _shaped(network(x.to(first.dtype), t.to(first.dtype)), x)
 
 
-def _shaped(said: Any, x: Tensor) -> Tensor:
-    shape = tuple(said.shape) if isinstance(said, Tensor) else type(said).__name__
+def _shaped(output: Any, x: Tensor) -> Tensor:
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     if shape != tuple(x.shape):
         raise ValueError(
             f"the network maps {tuple(x.shape)} to {shape}: it must answer a tensor of that shape"
         )
-    return said.to(x)
+    return output.to(x)
 
 
 class Frozen(NamedTuple):
@@ -123,7 +123,7 @@ def _frozen(network: nn.Module, times: tuple[float, ...]) -> Frozen:
     return Frozen(network, dtype, ask)
 
 
-KEPT = 2**28  # bytes of the graphs that one batch of paths may hold
+GRAPH_BYTES = 2**28  # bytes of the graphs that one batch of paths may hold
 
 
 def levels(schedule: Schedule, t: float) -> Levels:
@@ -231,24 +231,24 @@ class Pretrained(Interpolant, Continuous):
         return self._on(device).network
 
     def _on(self, device: torch.device) -> Frozen:
-        found = self._placed.get(device)
-        if found is None:
+        frozen = self._placed.get(device)
+        if frozen is None:
             device = settled(device)
             if device not in self._placed:
                 here = {p.device for p in self.network.parameters()} <= {device}
                 network = self.network if here else copy.deepcopy(self.network).to(device)
                 self._placed[device] = _frozen(network, self.times)
-            found = self._placed[device]
-        return found
+            frozen = self._placed[device]
+        return frozen
 
-    def _said(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
+    def _output(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
         here = self._on(x.device)
         return _shaped(here.ask(x if here.dtype is None else x.to(here.dtype), k), x)
 
     def denoise(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
         if isinstance(k, int):
             return self.mixed(x, k, Mix(0.0, end=1.0))
-        return self.reading(self._said(x, k), x, _at(self._rows, k, x))[0]
+        return self.reading(self._output(x, k), x, _at(self._rows, k, x))[0]
 
     def score(self, x: Float[Tensor, "*b d"], k: Step) -> Float[Tensor, "*b d"]:
         return self.current(x, k)[1]
@@ -258,22 +258,22 @@ class Pretrained(Interpolant, Continuous):
     ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
         """(velocity, score), by one call of the network; those of 1 - EDGE at t = 1."""
         at = self._levels[k] if isinstance(k, int) else _at(self._rows, k, x)
-        end, noise = self.reading(self._said(x, k), x, at)
+        end, noise = self.reading(self._output(x, k), x, at)
         return at.signal_rate * end + at.noise_rate * noise, -noise / at.noise
 
     def mixed(self, x: Float[Tensor, "*b d"], k: int, mix: Mix) -> Float[Tensor, "*b d"]:
         """By one call of the network."""
-        at, said = self._levels[k], self._said(x, k)
+        at, output = self._levels[k], self._output(x, k)
         end, noise = mix.end, 0.0  # the parts of E[X_1 | x] and E[xi | x]
         if mix.velocity or mix.score:
             end += mix.velocity * float(at.signal_rate)
             noise = mix.velocity * float(at.noise_rate) - mix.score / float(at.noise)
         if getattr(self.reading, "linear", False):
             reading: Any = self.reading  # of numbers, too
-            said_1, x_1 = reading(1.0, 0.0, at), reading(0.0, 1.0, at)
-            of_said, of_x = (end * e + (noise * n if noise else 0.0) for e, n in (said_1, x_1))
-            return torch.add((mix.x + of_x) * x, said, alpha=of_said)
-        ends, noises = self.reading(said, x, at)
+            output_1, x_1 = reading(1.0, 0.0, at), reading(0.0, 1.0, at)
+            of_output, of_x = (end * e + (noise * n if noise else 0.0) for e, n in (output_1, x_1))
+            return torch.add((mix.x + of_x) * x, output, alpha=of_output)
+        ends, noises = self.reading(output, x, at)
         return mix.x * x + end * ends + (noise * noises if noise else 0.0)
 
     def ends(self, y: Float[Tensor, "*b d"], at: Moment) -> tuple[Tensor, Tensor]:
@@ -369,7 +369,7 @@ class Memory:
         with torch.enable_grad():
             y = x.detach().requires_grad_()
             mean, size = (f(y), 0) if self.held else _sized(f, y)
-        self.full = size * self.steps > KEPT
+        self.full = size * self.steps > GRAPH_BYTES
         if not self.full:
             self.held[k] = y, mean
         return mean.detach()
@@ -382,17 +382,17 @@ class Memory:
 
 def _sized(f: Callable[[Tensor], Tensor], y: Tensor) -> tuple[Tensor, int]:
     """f(y) and the bytes that its graph holds, parameters left out."""
-    found: dict[int, Tensor] = {}
+    tensors: dict[int, Tensor] = {}
 
     def seen(t: Tensor) -> Tensor:
         whole = t if t._base is None else t._base
         if not isinstance(whole, nn.Parameter):
-            found[id(whole)] = whole
+            tensors[id(whole)] = whole
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(seen, lambda t: t):
         value = f(y)
-    return value, sum(t.numel() * t.element_size() for t in found.values())
+    return value, sum(t.numel() * t.element_size() for t in tensors.values())
 
 
 @torch.no_grad()
@@ -409,7 +409,7 @@ def doubts(
     The base's own uncertainty and the error of its denoiser, capped by that of a constant.  Raises
     ValueError where the samples are all alike or the network is not finite."""
     network.eval()
-    found, most = [], float((x1 - x1.mean(0)).square().mean().sqrt())
+    pairs, most = [], float((x1 - x1.mean(0)).square().mean().sqrt())
     if not 0 < most < math.inf:
         raise ValueError(f"the {len(x1)} samples x1 have no spread: give finite ones that differ")
     for i in range(times):
@@ -421,5 +421,5 @@ def doubts(
         error = float((x1 - end).square().mean().sqrt())
         if not math.isfinite(error):
             raise ValueError(f"the network is not finite at t = {t:g}")
-        found.append((t, min(error, most)))
-    return [*found, (1.0, 0.0)]
+        pairs.append((t, min(error, most)))
+    return [*pairs, (1.0, 0.0)]

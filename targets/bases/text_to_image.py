@@ -22,20 +22,21 @@ from tiltbench.targets.bases.schedules import Schedule
 @dataclass(frozen=True)
 class Tabulated(Schedule):
     """DDPM in discrete time: alpha^2 = exp L, L linear between the logarithms of the cumulative
-    products `kept` (of steps 0, ..., T-1, all below 1) and 0 at t = 1; step i at t = 1 - (i+1)/T.
+    products `cumulative` (of steps 0, ..., T-1, all below 1) and 0 at t = 1; step i at
+    t = 1 - (i+1)/T.
 
     Memoryless up to alpha_0: .068 for Stable Diffusion 1.5, whose last step keeps some signal."""
 
     name: ClassVar[str] = "Tabulated"
-    kept: tuple[float, ...]
+    cumulative: tuple[float, ...]
 
     def _at(self, t: float) -> tuple[float, float]:
         """(L, dL/dt)."""
-        n = len(self.kept)
+        n = len(self.cumulative)
         place = (1 - t) * n
         i = min(int(place + 1e-9), n - 1)
-        below = math.log(self.kept[i - 1]) if i else 0.0
-        rise = math.log(self.kept[i]) - below
+        below = math.log(self.cumulative[i - 1]) if i else 0.0
+        rise = math.log(self.cumulative[i]) - below
         return below + (place - i) * rise, -n * rise
 
     def signal(self, t: float) -> float:
@@ -77,9 +78,9 @@ class ShiftedFlow(Schedule):
 
 
 @linear
-def difference(said: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
+def difference(output: Tensor, x: Tensor, at: Levels) -> tuple[Tensor, Tensor]:
     """E[xi - X_1|x] where alpha + beta = 1: a rectified flow that runs from data to noise."""
-    return x - at.noise * said, x + at.signal * said
+    return x - at.noise * output, x + at.signal * output
 
 
 class Prompted(nn.Module, ABC):
@@ -123,8 +124,8 @@ class Prompted(nn.Module, ABC):
             for rows in (self.text, self.pooled)
         )
         assert text is not None
-        said = self.ask(latents.repeat(many, 1, 1, 1), t.repeat(many), text, pooled)
-        parts = said.chunk(many)
+        output = self.ask(latents.repeat(many, 1, 1, 1), t.repeat(many), text, pooled)
+        parts = output.chunk(many)
         whole = parts[0] + self.guidance * (parts[1] - parts[0]) if many == 2 else parts[0]
         return whole.reshape(x.shape)
 
@@ -135,9 +136,9 @@ class UNet(Prompted):
 
     def ask(self, x: Tensor, t: Tensor, text: Tensor, pooled: Tensor | None) -> Tensor:
         assert isinstance(self.schedule, Tabulated)
-        step = ((1 - t.float()) * len(self.schedule.kept)).round().long() - 1
-        said: Tensor = self.model(x, step.clamp(min=0), encoder_hidden_states=text).sample
-        return said
+        step = ((1 - t.float()) * len(self.schedule.cumulative)).round().long() - 1
+        output: Tensor = self.model(x, step.clamp(min=0), encoder_hidden_states=text).sample
+        return output
 
 
 class Transformer(Prompted):
@@ -147,7 +148,7 @@ class Transformer(Prompted):
         assert isinstance(self.schedule, ShiftedFlow)
         late, s = 1 - t.double(), self.schedule.shift
         step = (1000 * s * late / (1 + (s - 1) * late)).to(x.dtype)
-        said: Tensor = self.model(
+        output: Tensor = self.model(
             hidden_states=x, timestep=step, encoder_hidden_states=text, pooled_projections=pooled
         ).sample
-        return said
+        return output

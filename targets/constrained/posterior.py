@@ -47,13 +47,13 @@ class Posterior(Density):
     def statistics(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """The parameters by name, vectors as `b[1]`, `b[2]`, ...; the first 32 of them."""
         point = torch.zeros(self.dim, dtype=torch.float64)
-        found: dict[str, Callable[[Tensor], Tensor]] = {}
+        statistics: dict[str, Callable[[Tensor], Tensor]] = {}
         for name, value in self.reported(constrain(self.parameters, point).theta).items():
             if value.dim() == 0:
-                found[name] = partial(self._reported, name)
+                statistics[name] = partial(self._reported, name)
             for i in range(value.shape[-1] if value.dim() else 0):
-                found[f"{name}[{i + 1}]"] = partial(self._component, name, i)
-        return dict(list(found.items())[:COORDINATES])
+                statistics[f"{name}[{i + 1}]"] = partial(self._component, name, i)
+        return dict(list(statistics.items())[:COORDINATES])
 
     def _reported(self, name: str, x: Tensor) -> Tensor:
         return self.reported(constrain(self.parameters, x.double()).theta)[name].to(x.dtype)

@@ -49,17 +49,17 @@ class Raw(NamedTuple):
     def array(self, key: str, *shape: int) -> Float[Tensor, ...]:
         """Finite numbers of that shape, float64."""
         value = self._value(key)
-        found = _numbers([value] if shape == (1,) and not isinstance(value, list) else value)
-        if found is None or found.shape != shape:
-            has = f"shape {found.shape}" if found is not None else "no even shape of numbers"
+        array = _numbers([value] if shape == (1,) and not isinstance(value, list) else value)
+        if array is None or array.shape != shape:
+            has = f"shape {array.shape}" if array is not None else "no even shape of numbers"
             self.must(False, key, f"it has {has}, and must have {shape}")
-        return torch.from_numpy(found)
+        return torch.from_numpy(array)
 
     def positive(self, key: str, *shape: int) -> Float[Tensor, ...]:
         """The same of numbers above 0."""
-        found = self.array(key, *shape)
-        self.must(bool((found > 0).all()), key, "it must be positive")
-        return found
+        array = self.array(key, *shape)
+        self.must(bool((array > 0).all()), key, "it must be positive")
+        return array
 
     def must(self, condition: bool, key: str, what: str) -> None:
         """Raises Refused where the condition fails."""
@@ -92,9 +92,9 @@ def read(folder: Path, name: str) -> Stored:
     if not about.is_file():
         raise Refused(f"{folder} has no posterior {name}: its file {about.name} is missing")
     with _contained(folder, about).open("rb") as file:
-        said = _table(_json(file.read(LARGEST + 1), about.name), about.name)
+        entry = _table(_json(file.read(LARGEST + 1), about.name), about.name)
     model, data, draws = (
-        said.get(key) for key in ("model_name", "data_name", "reference_posterior_name")
+        entry.get(key) for key in ("model_name", "data_name", "reference_posterior_name")
     )
     if not (isinstance(model, str) and isinstance(data, str)):
         _damaged(about.name, "it names no model and no data")
@@ -172,10 +172,10 @@ def _numbers(value: Any) -> np.ndarray | None:
     if not flat or not all(type(one) in (int, float) for one in flat):
         return None
     try:
-        found = np.asarray(value, dtype=np.float64)
+        array = np.asarray(value, dtype=np.float64)
     except (ValueError, OverflowError):  # ragged, or an integer beyond all floats
         return None
-    return found if bool(np.isfinite(found).all()) else None
+    return array if bool(np.isfinite(array).all()) else None
 
 
 def _chains(value: Any, file: str) -> dict[str, Tensor]:
@@ -183,21 +183,21 @@ def _chains(value: Any, file: str) -> dict[str, Tensor]:
     if not (isinstance(value, list) and value and all(isinstance(one, dict) for one in value)):
         _damaged(file, "it holds no list of chains")
     names = list(value[0])
-    found: dict[str, np.ndarray] = {}
+    chains: dict[str, np.ndarray] = {}
     for name in names:
         numbers = _numbers([chain.get(name) for chain in value])
         if numbers is None or numbers.ndim != 2 or numbers.shape[1] < 2:
             _damaged(file, f"the draws of {name} are not one number each, as many in every chain")
-        found[name] = numbers
-    if len({one.shape for one in found.values()}) != 1:
+        chains[name] = numbers
+    if len({one.shape for one in chains.values()}) != 1:
         _damaged(file, "parameters differ in their number of draws")
-    return {name: torch.from_numpy(one) for name, one in _gathered(found, file).items()}
+    return {name: torch.from_numpy(one) for name, one in _gathered(chains, file).items()}
 
 
-def _gathered(found: Mapping[str, np.ndarray], file: str) -> dict[str, np.ndarray]:
+def _gathered(chains: Mapping[str, np.ndarray], file: str) -> dict[str, np.ndarray]:
     whole: dict[str, np.ndarray] = {}
     parts: dict[str, dict[int, np.ndarray]] = {}
-    for name, numbers in found.items():
+    for name, numbers in chains.items():
         component = COMPONENT.fullmatch(name)
         if component is None:
             whole[name] = numbers

@@ -38,27 +38,27 @@ FIELDS = {
 
 def topology() -> app.Topology:
     """Ace-Ala-Nme, 22 atoms."""
-    made = app.Topology()
-    chain = made.addChain()
+    molecule = app.Topology()
+    chain = molecule.addChain()
     for name, atoms in RESIDUES.items():
-        residue = made.addResidue(name, chain)
+        residue = molecule.addResidue(name, chain)
         for atom in atoms.split():
-            made.addAtom(atom, app.element.Element.getBySymbol(atom[0]), residue)
-    made.createStandardBonds()
-    return made
+            molecule.addAtom(atom, app.element.Element.getBySymbol(atom[0]), residue)
+    molecule.createStandardBonds()
+    return molecule
 
 
 def systems(wheel: Path) -> Iterator[tuple[str, str, openmm.System]]:
     """Name, source and System of each."""
     with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
         file = app.AmberPrmtopFile(archive.extract(AMBER, folder))
-        made = file.createSystem(implicitSolvent=app.OBC1, constraints=None)
-        yield "ff96", f"{Path(AMBER).name} of {wheel.name}, OBC1", made
+        system = file.createSystem(implicitSolvent=app.OBC1, constraints=None)
+        yield "ff96", f"{Path(AMBER).name} of {wheel.name}, OBC1", system
     for name, files in FIELDS.items():
-        made = app.ForceField(*files).createSystem(
+        system = app.ForceField(*files).createSystem(
             topology(), nonbondedMethod=app.NoCutoff, constraints=None
         )
-        yield name, f"{', '.join(files)} of OpenMM", made
+        yield name, f"{', '.join(files)} of OpenMM", system
 
 
 def positions(wheel: Path) -> torch.Tensor:

@@ -124,14 +124,14 @@ MAKERS = {  # the place of a name is part of its seed: new ones go last
 SEED = 2026
 
 
-def made(name: str) -> np.ndarray:
+def generate(name: str) -> np.ndarray:
     return MAKERS[name](np.random.default_rng([SEED, list(MAKERS).index(name)]))
 
 
 def main(folder: Path) -> None:
     for name, maker in MAKERS.items():
         buffer = io.BytesIO()
-        np.save(buffer, made(name))
+        np.save(buffer, generate(name))
         raw = buffer.getvalue()
         (folder / f"{name}.npy").write_bytes(raw)
         note = {

@@ -53,7 +53,7 @@ def log_Z_and_slope(side: int, beta: float) -> tuple[float, float]:
     return float(value.detach()), float(slope)
 
 
-class Rows(NamedTuple):
+class RowTransfer(NamedTuple):
     """The transfer matrix of rows, T(s, s') = exp(beta (h(s)/2 + s . s' + h(s')/2)), h the bonds in
     a row, and its powers: exact for any beta.  2^L states; float64 on the CPU."""
 
@@ -133,7 +133,7 @@ def _necklaces(spins: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=8)
-def rows(side: int, beta: float) -> Rows:
+def row_transfer(side: int, beta: float) -> RowTransfer:
     state = torch.arange(2**side)[:, None] >> torch.arange(side) & 1
     spins = 2.0 * state.double() - 1
     inside = (spins * spins.roll(1, 1)).sum(1)
@@ -143,7 +143,7 @@ def rows(side: int, beta: float) -> Rows:
     while len(powers) <= side:
         power = powers[-1] @ t
         powers.append(power / power.max())
-    return Rows(beta, spins, torch.stack(powers))
+    return RowTransfer(beta, spins, torch.stack(powers))
 
 
 def swendsen_wang(
@@ -161,10 +161,10 @@ def swendsen_wang(
 
     s = torch.where(uniform(n, side, side) < 0.5, 1.0, -1.0).double()
     chance = -math.expm1(-2 * beta)
-    own = torch.arange(sites, device=device).reshape(side, side).expand(n, -1, -1)
+    sites_by_number = torch.arange(sites, device=device).reshape(side, side).expand(n, -1, -1)
     for _ in range(sweeps):
         bonds = [(s == s.roll(-1, d)) & (uniform(n, side, side) < chance) for d in (1, 2)]
-        label = own
+        label = sites_by_number
         while True:
             new = label
             for d, bond in zip((1, 2), bonds, strict=True):

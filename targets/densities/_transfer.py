@@ -125,9 +125,9 @@ def ring(side: int, m2: float, lam: float) -> Ring:
     value, vectors = torch.linalg.eigh(torch.exp(log_t - top))
     value, vectors = value.flip(0), vectors.flip(1)
     decay = value / value[0]
-    kept = decay > 1e-17
+    resolved = decay > 1e-17
     log_top = top + float(value[0].log()) + math.log(float(x[1] - x[0]))
-    return Ring(side, x, vectors[:, kept], decay[kept], log_top)
+    return Ring(side, x, vectors[:, resolved], decay[resolved], log_top)
 
 
 def heat_bath(pull: Tensor, neighbours: int, m2: float, lam: float, generator: Generator) -> Tensor:
@@ -150,9 +150,11 @@ def heat_bath(pull: Tensor, neighbours: int, m2: float, lam: float, generator: G
     options: dict[str, Any] = {"generator": generator, "device": pull.device, "dtype": pull.dtype}
     while len(left):
         y = mean[left] + width[left] * torch.randn(len(left), **options)
-        kept = torch.rand(len(left), **options) < torch.exp(-lam * (y.square() - s[left]).square())
-        x[left[kept]] = y[kept]
-        left = left[~kept]
+        accepted = torch.rand(len(left), **options) < torch.exp(
+            -lam * (y.square() - s[left]).square()
+        )
+        x[left[accepted]] = y[accepted]
+        left = left[~accepted]
     return x.reshape(pull.shape)
 
 

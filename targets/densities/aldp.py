@@ -62,10 +62,11 @@ class Aldp(Charted):
             raise ValueError(
                 f"forcefield is {self.forcefield!r}; it must be one of {', '.join(SOLVENTS)}"
             )
-        own = SOLVENTS[self.forcefield]
-        if self.solvent not in (own, VACUUM):
+        allowed = SOLVENTS[self.forcefield]
+        if self.solvent not in (allowed, VACUUM):
             raise ValueError(
-                f"solvent is {self.solvent!r}; with {self.forcefield} it must be {own} or {VACUUM}"
+                f"solvent is {self.solvent!r}; with {self.forcefield} it must be {allowed} "
+                f"or {VACUUM}"
             )
         super().__post_init__()
 
@@ -103,5 +104,5 @@ def _basin(x: Float[Tensor, "b D"]) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _parameters(forcefield: str, solvent: str) -> Parameters:
-    found = read(DATA / f"aldp_{forcefield}.npz")
-    return found.in_vacuum() if solvent == VACUUM else found
+    parameters = read(DATA / f"aldp_{forcefield}.npz")
+    return parameters.in_vacuum() if solvent == VACUUM else parameters

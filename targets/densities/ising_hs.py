@@ -12,7 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from tiltbench.targets.densities._ising import LARGEST_EXACT, log_Z_and_slope, rows, swendsen_wang
+from tiltbench.targets.densities._ising import (
+    LARGEST_EXACT,
+    log_Z_and_slope,
+    row_transfer,
+    swendsen_wang,
+)
 from tiltbench.targets.problem import front
 from tiltbench.targets.target import Density, Modes, Observable, Truth
 
@@ -114,7 +119,7 @@ class IsingHS(Density):
     def _sample(self, n: int, generator: Generator) -> Float[Tensor, "n d"]:
         """K s + K^(1/2) xi."""
         if self.side <= LARGEST_EXACT:
-            s = rows(self.side, self.beta).sample(n, generator)
+            s = row_transfer(self.side, self.beta).sample(n, generator)
         else:
             s = swendsen_wang(self.side, self.beta, n, generator)
         xi = torch.randn(s.shape, generator=generator, device=s.device, dtype=s.dtype)
@@ -133,7 +138,7 @@ class IsingHS(Density):
         return (s * (s.roll(half, -1) + s.roll(half, -2))).mean((-2, -1)) / 2
 
     def _opposite(self) -> Observable:
-        mean = rows(self.side, self.beta).two_point()[0, self.side // 2]
+        mean = row_transfer(self.side, self.beta).two_point()[0, self.side // 2]
         return Observable(self._far, float(mean), _sd(self, IsingHS._far))
 
     def _magnetisation(self) -> dict[str, Observable]:
@@ -141,7 +146,7 @@ class IsingHS(Density):
 
         The constant field is an eigenvector of K, with eigenvalue k, so that mean x =
         k m + N(0, k / side^2) with m the mean spin."""
-        torus, n = rows(self.side, self.beta), self.dim
+        torus, n = row_transfer(self.side, self.beta), self.dim
         k = 4 * self.beta + self.shift
         law = torus.magnetisation()
         m = k * (2 * torch.arange(n + 1, dtype=torch.float64) - n) / n
@@ -236,7 +241,7 @@ def _scale(side: int, beta: float) -> float:
     """sqrt(tr(K E[s s^T] K) + tr K) / side, rounded: E|x|^2 with x = K s + K^(1/2) xi."""
     side = min(side, 8)
     level, _ = _levels(side, beta, torch.device("cpu"), torch.float64)
-    power = torch.fft.fft2(rows(side, beta).two_point()).real  # E |FFT of s|^2
+    power = torch.fft.fft2(row_transfer(side, beta).two_point()).real  # E |FFT of s|^2
     return float(f"{math.sqrt(float((level.square() * power + level).mean())):.2g}")
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from tiltbench.targets.constants import constant
-from tiltbench.targets.densities._line import Line, tabulate
+from tiltbench.targets.densities._tabulated import TabulatedDensity, tabulate
 from tiltbench.targets.target import Density, Observable, Truth
 
 
@@ -54,7 +54,7 @@ class ManyWell(Density):
         return constant((0.5, 0.0) * blocks, x), bent, square - bent
 
     def truth(self) -> Truth:
-        line, blocks = _line(), self.dim // 2
+        line, blocks = _well_density(), self.dim // 2
         right = line.above(0.0)
         width = math.sqrt(right * (1 - right))
         well, fourth = line.mean(lambda x: x**2), line.mean(lambda x: x**4)
@@ -73,7 +73,7 @@ class ManyWell(Density):
 
     def _sample(self, n: int, generator: Generator) -> Float[Tensor, "n d"]:
         shape = (n, self.dim // 2)
-        x1 = _line().sample(shape, generator)
+        x1 = _well_density().sample(shape, generator)
         x2 = torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float64)
         return torch.stack([x1, x2], -1).flatten(-2)
 
@@ -84,7 +84,7 @@ def _well(x: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=1)
-def _line() -> Line:
+def _well_density() -> TabulatedDensity:
     return tabulate(_well, reach=5.0)
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from tiltbench.targets.densities._line import Line, tabulate
+from tiltbench.targets.densities._tabulated import TabulatedDensity, tabulate
 from tiltbench.targets.target import Density, Modes, Observable, Truth
 
 
@@ -37,7 +37,7 @@ class ManyWellMDelta(Density):
 
     @property
     def scale(self) -> float:  # type: ignore[override]
-        well = _line(self.delta).mean(torch.square)
+        well = _well_density(self.delta).mean(torch.square)
         square = (self.wells * well + self.dim - self.wells) / self.dim
         return float(f"{math.sqrt(square):.2g}")
 
@@ -57,7 +57,7 @@ class ManyWellMDelta(Density):
         return -(wells - self.delta).square().sum(-1) - rest.sum(-1) / 2
 
     def truth(self) -> Truth:
-        line, free = _line(self.delta), self.dim - self.wells
+        line, free = _well_density(self.delta), self.dim - self.wells
         well, fourth = line.mean(torch.square), line.mean(lambda x: x**4)
         spread = math.sqrt(self.wells * (fourth - well**2) + free * 2) / self.dim
         square = (self.wells * well + free) / self.dim
@@ -74,14 +74,14 @@ class ManyWellMDelta(Density):
         )
 
     def _sample(self, n: int, generator: Generator) -> Float[Tensor, "n d"]:
-        wells = _line(self.delta).sample((n, self.wells), generator)
+        wells = _well_density(self.delta).sample((n, self.wells), generator)
         shape = (n, self.dim - self.wells)
         rest = torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float64)
         return torch.cat([wells, rest], -1)
 
 
 @lru_cache(maxsize=16)
-def _line(delta: float) -> Line:
+def _well_density(delta: float) -> TabulatedDensity:
     return tabulate(lambda x: -((x.square() - delta).square()), reach=math.sqrt(delta + 8))
 
 

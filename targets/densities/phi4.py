@@ -85,8 +85,8 @@ class Phi4(Referenced):
 
         across = (2 * below(2, 2, n, 1) - 1) * torch.arange(side, device=device)
         rows, columns = (across + below(side, 2, n, 1)) % side
-        own = torch.arange(n, device=device)[:, None, None]
-        phi = self._square(x)[own, rows[:, :, None], columns[:, None, :]]
+        index = torch.arange(n, device=device)[:, None, None]
+        phi = self._square(x)[index, rows[:, :, None], columns[:, None, :]]
         phi = torch.where(below(2, n, 1, 1) > 0, phi, phi.mT)
         return (phi * (2 * below(2, n, 1, 1) - 1)).flatten(1)
 

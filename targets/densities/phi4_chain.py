@@ -77,10 +77,10 @@ class Phi4Chain(Density):
         x[:, 0::2] = coarse
         # sets without neighbours among them; on an odd ring the last site has the first beside it
         even = torch.arange(0, side - side % 2, 2)
-        for own in (torch.arange(1, side, 2), even, torch.arange(side - side % 2, side)):
-            own = own.to(x.device)
-            pull = x[:, (own - 1) % side] + x[:, (own + 1) % side]
-            x[:, own] = heat_bath(pull, 2, self.m2, self.lam, generator)
+        for sites in (torch.arange(1, side, 2), even, torch.arange(side - side % 2, side)):
+            sites = sites.to(x.device)
+            pull = x[:, (sites - 1) % side] + x[:, (sites + 1) % side]
+            x[:, sites] = heat_bath(pull, 2, self.m2, self.lam, generator)
         return x
 
 

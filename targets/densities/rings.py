@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from tiltbench.targets.constants import constant
-from tiltbench.targets.densities._line import Line, tabulate
+from tiltbench.targets.densities._tabulated import TabulatedDensity, tabulate
 from tiltbench.targets.log_sum import log_sum_exp
 from tiltbench.targets.target import Density, Modes, Observable, Truth
 
@@ -82,7 +82,7 @@ def _off(r: Float[Tensor, " *b"]) -> Float[Tensor, 4 * b]:
 
 
 @lru_cache(maxsize=1)
-def _radius() -> Line:
+def _radius() -> TabulatedDensity:
     """The law of |X|: r times the profile."""
 
     def log_density(r: Tensor) -> Tensor:

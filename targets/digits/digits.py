@@ -83,11 +83,11 @@ class Field(nn.Module):
         are: what a block is told of the time is part of the bias of its first layer."""
         time = self._time(t)
         blocks: Any = list(zip(self.norms, self.first, self.tell, self.second, strict=True))
-        told = [first.bias + tell(time) for _, first, tell, _ in blocks]
+        biases = [first.bias + tell(time) for _, first, tell, _ in blocks]
 
-        def said(x: Tensor, k: Step) -> Tensor:
+        def evaluate(x: Tensor, k: Step) -> Tensor:
             h = self.into(x)
-            for (norm, first, _, second), bias in zip(blocks, told, strict=True):
+            for (norm, first, _, second), bias in zip(blocks, biases, strict=True):
                 if isinstance(k, int):
                     inner = nn.functional.linear(norm(h), first.weight, bias[k])
                 else:
@@ -95,7 +95,7 @@ class Field(nn.Module):
                 h = h + second(nn.functional.silu(inner))
             return self.out(nn.functional.silu(self.norm(h)))
 
-        return said
+        return evaluate
 
 
 class Classifier(nn.Module):

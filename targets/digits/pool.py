@@ -54,7 +54,7 @@ def tilted(reward: Statistic) -> Truth:
     ess = 1 / float(share.square().sum())
     if not ess >= LEAST:
         return Truth(f"unknown: {n:,} draws of the base are worth {ess:.1f}, fewer than {LEAST}")
-    kept = torch.from_numpy(np.random.RandomState(0).random_sample(n)) < w
+    accepted = torch.from_numpy(np.random.RandomState(0).random_sample(n)) < w
     weight = torch.zeros(CLASSES, dtype=torch.float64).index_add(0, _seen(), share)
 
     def known(f: Statistic) -> Observable:
@@ -64,13 +64,13 @@ def tilted(reward: Statistic) -> Truth:
         se = float((share.square() * far).sum().sqrt())
         return Observable(f, float(mean), float((share * far).sum().sqrt()), se)
 
-    rows = kept.nonzero()[:, 0]
+    rows = accepted.nonzero()[:, 0]
 
     def sample(count: int, generator: Generator) -> Float[Tensor, "n 64"]:
         return without_replacement(x[rows], count, generator, "these digits").double()
 
     def paths(count: int, generator: Generator) -> Float[Tensor, "k1 n 64"]:
-        return made_again(without_replacement(rows, count, generator, "these digits"))
+        return reproduce_paths(without_replacement(rows, count, generator, "these digits"))
 
     return Truth(
         f"importance sampling: ESS {ess:,.0f} of {n:,} draws of the base, {len(rows):,} accepted",
@@ -85,7 +85,7 @@ def tilted(reward: Statistic) -> Truth:
 
 
 @torch.no_grad()
-def made_again(rows: Int[Tensor, " n"]) -> Float[Tensor, "k1 n 64"]:
+def reproduce_paths(rows: Int[Tensor, " n"]) -> Float[Tensor, "k1 n 64"]:
     """The paths of the base's chain that ended in these of the COUNT draws, float32, from the noise
     they were made with: that of `SEED`, for AT_ONCE paths at a time.
 

@@ -101,13 +101,13 @@ class Converted(Charted):
     def statistics(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """Energy in units of R T, and cos and sin of the torsions that are named."""
         plain = self.plain
-        found: dict[str, Callable[[Tensor], Tensor]] = {
+        statistics: dict[str, Callable[[Tensor], Tensor]] = {
             "energy": self.of(lambda x: -plain.log_rho(x))
         }
         for name, angle in self.torsions().items():
-            found[f"cos_{name}"] = partial(_after, torch.cos, angle)
-            found[f"sin_{name}"] = partial(_after, torch.sin, angle)
-        return found
+            statistics[f"cos_{name}"] = partial(_after, torch.cos, angle)
+            statistics[f"sin_{name}"] = partial(_after, torch.sin, angle)
+        return statistics
 
 
 def _after(

@@ -51,16 +51,17 @@ def coordinates(path: Path) -> Float[Tensor, "n 3"]:
     columns are in angstrom.  Raises Unconvertible."""
     if path.suffix == ".npy":
         try:
-            found = np.load(path, allow_pickle=False)
+            positions = np.load(path, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise Unconvertible(
                 f"{path} is no array of numpy ({error}): write one with np.save"
             ) from None
-        if found.ndim != 2 or found.shape[1] != 3 or found.dtype.kind not in "fiu":
+        if positions.ndim != 2 or positions.shape[1] != 3 or positions.dtype.kind not in "fiu":
             raise Unconvertible(
-                f"{path} holds {found.dtype} of shape {found.shape}: it must be (atoms, 3), in nm"
+                f"{path} holds {positions.dtype} of shape {positions.shape}: "
+                "it must be (atoms, 3), in nm"
             )
-        return torch.from_numpy(found.astype(np.float64))
+        return torch.from_numpy(positions.astype(np.float64))
     if path.suffix != ".pdb":
         raise Unconvertible(f"coordinates are read from .pdb and .npy files, not from {path.name}")
     rows = []
@@ -81,8 +82,8 @@ def checked(text: str, positions: Float[Tensor, "n 3"]) -> tuple[Parameters, Str
     """The parameters and the structure of a serialised System at a conformation.
 
     Raises Unconvertible where the two do not fit."""
-    made = converted(text, torch.nan_to_num(positions))
-    n = made.atoms
+    parameters = converted(text, torch.nan_to_num(positions))
+    n = parameters.atoms
     bad = (~positions.isfinite()).any(1).nonzero()
     if len(bad):
         raise Unconvertible(f"the coordinates of atom {int(bad[0])} are not finite: give numbers")
@@ -94,7 +95,9 @@ def checked(text: str, positions: Float[Tensor, "n 3"]) -> tuple[Parameters, Str
             f"atoms {int(i[k])} and {int(j[k])} are {float(apart[k]):.3g} nm apart, on top of each "
             "other: coordinates must be those of a conformation, in nm (a PDB file in angstrom)"
         )
-    for (a, b), rest in zip(made.bonds.tolist(), made.bond_values[:, 0].tolist(), strict=True):
+    for (a, b), rest in zip(
+        parameters.bonds.tolist(), parameters.bond_values[:, 0].tolist(), strict=True
+    ):
         length = float((positions[a] - positions[b]).norm())
         if not 1 / STRETCHED < length / rest < STRETCHED:
             raise Unconvertible(
@@ -102,22 +105,27 @@ def checked(text: str, positions: Float[Tensor, "n 3"]) -> tuple[Parameters, Str
                 f"{rest:.3g} nm in the System: give coordinates in nm (a PDB file in angstrom), in "
                 "the order of the System's atoms"
             )
-    here = force_field(made, positions.device, torch.float64)
+    here = force_field(parameters, positions.device, torch.float64)
     if not here.energy(positions[..., None]).isfinite().all():
         raise Unconvertible("the energy of the coordinates is not finite: minimise them first")
-    return made, structure(made, _masses(text))
+    return parameters, structure(parameters, _masses(text))
 
 
 def _masses(text: str) -> list[float]:
-    found = ElementTree.fromstring(text).findall("Particles/Particle")
+    particles = ElementTree.fromstring(text).findall("Particles/Particle")
     try:
-        return [float(particle.get("mass", "")) for particle in found]
+        return [float(particle.get("mass", "")) for particle in particles]
     except ValueError:
         raise Unconvertible("a particle of the System has no mass: make the System again") from None
 
 
 def write(
-    name: str, made: Parameters, found: Structure, temperature: float, folder: Path, source: str
+    name: str,
+    parameters: Parameters,
+    structure: Structure,
+    temperature: float,
+    folder: Path,
+    source: str,
 ) -> list[Path]:
     """NAME.py, NAME.npz and NAME.json.  Raises Unconvertible where the name is none, and
     FileExistsError rather than replace a target."""
@@ -126,27 +134,27 @@ def write(
     path = folder / f"{name}.py"
     if path.exists():
         raise FileExistsError(f"{path} is there: name another, or delete it")
-    centred = made.positions - made.positions.mean(0)
+    centred = parameters.positions - parameters.positions.mean(0)
     scales = {"cartesian": float(f"{float(centred.square().mean().sqrt()):.2g}")}
     try:
-        internal(made.bonds, made.positions, found.same, found.trans)
+        internal(parameters.bonds, parameters.positions, structure.same, structure.trans)
         scales["internal"] = 1.2
     except ValueError:
         pass  # a ring without an end, or several molecules: positions only
     values = {
         "CLASS": "".join(part.title() for part in name.split("_")),
         "NAME": name,
-        "ATOMS": str(made.atoms),
+        "ATOMS": str(parameters.atoms),
         "TEMPERATURE": repr(float(temperature)),
         "SCALES": repr(scales),
-        "SAME": repr(found.same),
-        "CENTRES": repr(found.centres),
-        "TRANS": repr(found.trans),
-        "ANGLES": repr(found.angles),
-        "CHIRAL": repr(bool(found.centres)),
+        "SAME": repr(structure.same),
+        "CENTRES": repr(structure.centres),
+        "TRANS": repr(structure.trans),
+        "ANGLES": repr(structure.angles),
+        "CHIRAL": repr(bool(structure.centres)),
     }
     text = re.sub(r"\b[A-Z]{4,}\b", lambda m: values.get(m[0], m[0]), TARGET)
     folder.mkdir(parents=True, exist_ok=True)
-    made.save(folder / f"{name}.npz", {"source": source})
+    parameters.save(folder / f"{name}.npz", {"source": source})
     path.write_text(text, encoding="utf-8")
     return [path, folder / f"{name}.npz", folder / f"{name}.json"]

@@ -96,10 +96,10 @@ class ForceField:
 def force_field(parameters: Parameters, device: torch.device, dtype: torch.dtype) -> ForceField:
     """The force field of a molecule where and as it is needed, made once."""
     with torch.inference_mode(False):  # or whoever records a graph later could not use it
-        return _made(parameters, device, dtype)
+        return _build(parameters, device, dtype)
 
 
-def _made(parameters: Parameters, device: torch.device, dtype: torch.dtype) -> ForceField:
+def _build(parameters: Parameters, device: torch.device, dtype: torch.dtype) -> ForceField:
     n = parameters.atoms
 
     def put(values: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ def _solvent(born: Tensor, solvent: Tensor, put: Callable[[Tensor], Tensor]) -> 
     return Born(
         pairs=pairs.to(put(rho).device),
         owner=put(owner),
-        own=put(rho[pairs][..., None]),
+        radius=put(rho[pairs][..., None]),
         other=put(scaled[pairs.flip(0)][..., None]),
         rho=put(rho[:, None]),
         charges=put((factor * charge[i] * charge[j])[:, None]),

@@ -175,7 +175,7 @@ def internal(
     tree = tuple(branches(bonds.tolist(), len(positions)))
     if len(tree) < 2:
         raise ValueError("two atoms have no internal coordinates but their distance: use positions")
-    groups = tuple(filter(lambda found: len(found) > 1, (_together(tree, g) for g in alike)))
+    groups = tuple(filter(lambda members: len(members) > 1, (_together(tree, g) for g in alike)))
     origin = measured(tree, groups, positions.double().flatten())
     bend = origin[len(tree) : 2 * len(tree) - 1]
     if not ((bend > 1e-3) & (bend < math.pi - 1e-3)).all():
@@ -226,12 +226,12 @@ def measured(
 
 def _together(tree: Sequence[Branch], group: tuple[int, ...]) -> tuple[int, ...]:
     """The places of those atoms of a group with nothing behind them that follow one leader."""
-    found = [
+    places = [
         place
         for place, branch in enumerate(tree)
         if branch.atom in group and branch.end and branch.leader != place
     ]
-    return tuple(place for place in found if tree[place].leader == tree[found[0]].leader)
+    return tuple(place for place in places if tree[place].leader == tree[places[0]].leader)
 
 
 class _Level(NamedTuple):

@@ -60,7 +60,7 @@ class Born:
 
     pairs: Int[Tensor, "2 P"]  # i and j
     owner: Float[Tensor, "n 2P"]  # sums H by atoms: the rows of H_ij first, then those of H_ji
-    own: Float[Tensor, "2 P 1"]  # rho of i, of j
+    radius: Float[Tensor, "2 P 1"]  # rho of i, of j
     other: Float[Tensor, "2 P 1"]  # s of j, of i
     rho: Float[Tensor, "n 1"]
     charges: Float[Tensor, "P 1"]  # k (1/eps_in - 1/eps_out) q_i q_j
@@ -119,9 +119,9 @@ class Born:
         1/L - 1/U + (r - s^2/r) (1/U^2 - 1/L^2) / 4 + log(L/U) / (2 r),
 
         and 2 (1/rho - 1/(s - r)) where the sphere of the other holds that of the atom."""
-        own, other = self.own, self.other
-        inner, outer = torch.maximum(own, (r - other).abs()), torch.maximum(own, r + other)
-        engulfed = 1 / own - 1 / torch.maximum(own, other - r)
+        radius, other = self.radius, self.other
+        inner, outer = torch.maximum(radius, (r - other).abs()), torch.maximum(radius, r + other)
+        engulfed = 1 / radius - 1 / torch.maximum(radius, other - r)
         gap = outer.pow(-2) - inner.pow(-2)
         value = 1 / inner - 1 / outer + (r - other * other / r) * gap / 4
         return value + torch.log(inner / outer) / (2 * r) + 2 * engulfed
@@ -132,17 +132,17 @@ class Born:
         """And their derivatives by r, from which what L and U owe to r cancels:
 
         (1 + s^2/r^2) (1/U^2 - 1/L^2) / 4 - log(L/U) / (2 r^2)."""
-        own, other, inverse = self.own, self.other, r.reciprocal()
+        radius, other, inverse = self.radius, self.other, r.reciprocal()
         high, low = r + other, (r - other).abs_()
-        torch.maximum(own, high, out=high).reciprocal_()
-        torch.maximum(own, low, out=low)
+        torch.maximum(radius, high, out=high).reciprocal_()
+        torch.maximum(radius, low, out=low)
         log = (low * high).log_().mul_(inverse)
         low.reciprocal_()
         value = (low - high).add_(log, alpha=0.5)
         gap = high.mul_(high).addcmul_(low, low, value=-1)
         engulfed = torch.sub(other, r, out=low)
-        torch.maximum(own, engulfed, out=engulfed).reciprocal_()
-        value.sub_(engulfed.sub_(1 / own), alpha=2)
+        torch.maximum(radius, engulfed, out=engulfed).reciprocal_()
+        value.sub_(engulfed.sub_(1 / radius), alpha=2)
         ratio = torch.mul(other * other, inverse, out=low)
         slope = ratio * inverse
         value.addcmul_(ratio.neg_().add_(r), gap, value=0.25)

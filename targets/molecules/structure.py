@@ -19,7 +19,7 @@ ALIKE = 1e-6  # kJ/mol: energies that differ by less are those of one molecule
 
 
 class Structure(NamedTuple):
-    same: tuple[tuple[int, ...], ...]  # atoms with one bond on one parent, not told apart
+    same: tuple[tuple[int, ...], ...]  # atoms with one bond on one parent, indistinguishable
     centres: tuple[Four, ...]  # parent last, in the order that makes the conformation's hand +
     trans: tuple[Four, ...]  # of amide bonds that are trans in the conformation
     angles: dict[str, Four]  # phi and psi of peptides, else bonds that turn: two at most
@@ -53,7 +53,7 @@ def _same(
 ) -> tuple[tuple[int, ...], ...]:
     """Atoms of equal mass that hang on one parent and whose exchange leaves energies as they are,
     at the conformation and five others near it."""
-    found = []
+    groups = []
     field = force_field(parameters, parameters.positions.device, torch.float64)
     noise = torch.randn(6, *parameters.positions.shape, generator=torch.Generator().manual_seed(0))
     x = parameters.positions + 0.005 * noise.double() * torch.arange(6).double()[:, None, None]
@@ -73,13 +73,13 @@ def _same(
             ):
                 group.append(k)
         if len(group) > 1:
-            found.append(tuple(group))
-    return tuple(found)
+            groups.append(tuple(group))
+    return tuple(groups)
 
 
 def _amides(near: list[list[int]], masses: Sequence[float]) -> list[Four]:
     """(a, C, N, b) of every amide bond, a and b the first other heavy neighbours."""
-    found = []
+    torsions = []
     for c, others in enumerate(near):
         if _is(masses, c, CARBON) and len(others) == 3:
             oxygens = [k for k in others if _is(masses, k, OXYGEN) and len(near[k]) == 1]
@@ -88,8 +88,8 @@ def _amides(near: list[list[int]], masses: Sequence[float]) -> list[Four]:
                     before = [k for k in others if k not in (n, oxygens[0]) and len(near[k]) > 1]
                     after = [k for k in near[n] if k != c and len(near[k]) > 1]
                     if before and after:
-                        found.append((before[0], c, n, after[0]))
-    return found
+                        torsions.append((before[0], c, n, after[0]))
+    return torsions
 
 
 def _angles(
@@ -100,16 +100,16 @@ def _angles(
             if end in near[ca] and end != c:
                 return {"phi": (c, n, ca, end), "psi": (n, ca, end, other)}
     stiff = {frozenset(four[1:3]) for four in amides}
-    found = []
+    torsions = []
     for j, others in enumerate(near):
         for k in others:
             left = [i for i in near[j] if i != k]
             right = [m for m in near[k] if m != j]
             if j < k and left and right and frozenset((j, k)) not in stiff:
                 i, m = (max(ends, key=lambda end: len(near[end])) for ends in (left, right))
-                found.append((min(len(near[i]), len(near[m])), (i, j, k, m)))
-    found.sort(key=lambda one: -one[0])  # those in the middle first, turns of methyl groups last
-    return {f"tau{k}": four for k, (_, four) in enumerate(found[:2], 1)}
+                torsions.append((min(len(near[i]), len(near[m])), (i, j, k, m)))
+    torsions.sort(key=lambda one: -one[0])  # those in the middle first, turns of methyl groups last
+    return {f"tau{k}": four for k, (_, four) in enumerate(torsions[:2], 1)}
 
 
 def _is(masses: Sequence[float], atom: int, mass: int) -> bool:

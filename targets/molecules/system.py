@@ -114,13 +114,13 @@ def converted(text: str, positions: Float[Tensor, "n 3"]) -> Parameters:
 def _terms(forces: list[Element], kind: str, n: int) -> tuple[Tensor, Tensor]:
     """The atoms and the values of all terms of one kind."""
     tag, ends, values = BONDED[kind]
-    found = [e for force in forces if force.get("type") == kind for e in force.iter(tag)]
+    elements = [e for force in forces if force.get("type") == kind for e in force.iter(tag)]
     atoms = torch.tensor(
-        [[int(_number(e, key, kind)) for key in ends] for e in found], dtype=torch.int64
+        [[int(_number(e, key, kind)) for key in ends] for e in elements], dtype=torch.int64
     ).reshape(-1, len(ends))
     if len(atoms) and not (0 <= int(atoms.min()) and int(atoms.max()) < n):
         raise Unconvertible(f"a {kind} names an atom that is not among the {n} of the System")
-    return atoms, _table([[_number(e, key, kind) for key in values] for e in found], len(values))
+    return atoms, _table([[_number(e, key, kind) for key in values] for e in elements], len(values))
 
 
 def _number(element: Element, key: str, kind: str | None) -> float:
@@ -249,10 +249,10 @@ def _formula(force: Element) -> list[float]:
 
 def _constants(terms: Iterable[str], name: str) -> float:
     """What all terms say of a constant."""
-    found = {part for term in terms for part in re.findall(rf"{name}=([0-9.eE+-]+)", term)}
-    if len(found) != 1:
+    values = {part for term in terms for part in re.findall(rf"{name}=([0-9.eE+-]+)", term)}
+    if len(values) != 1:
         _unknown()
-    return float(found.pop())
+    return float(values.pop())
 
 
 def _plain(element: Element) -> str:

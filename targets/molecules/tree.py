@@ -29,36 +29,36 @@ def branches(bonds: Sequence[Sequence[int]], atoms: int) -> list[Branch]:
     for i, j in bonds:
         near[i].append(j)
         near[j].append(i)
-    lines = max(
-        (_lines(near, atom) for atom in range(atoms) if len(near[atom]) == 1),
-        key=lambda lines: max(map(len, lines.values())),
+    paths = max(
+        (_paths_from(near, atom) for atom in range(atoms) if len(near[atom]) == 1),
+        key=lambda paths: max(map(len, paths.values())),
         default={},
     )
-    if len(lines) < atoms:
-        what = f"bonds join {len(lines)} of {atoms} atoms" if lines else "no atom has one bond only"
+    if len(paths) < atoms:
+        what = f"bonds join {len(paths)} of {atoms} atoms" if paths else "no atom has one bond only"
         raise ValueError(
             f"{what}: internal coordinates are of one molecule with an end; use positions"
         )
-    behind = [sum(atom in line for line in lines.values()) for atom in range(atoms)]
+    behind = [sum(atom in line for line in paths.values()) for atom in range(atoms)]
     first: dict[tuple[int, ...], int] = {}
-    found: list[Branch] = []
+    tree: list[Branch] = []
     for atom in sorted(
-        lines, key=lambda atom: (len(lines[atom]), lines[atom][::-1], -behind[atom], atom)
+        paths, key=lambda atom: (len(paths[atom]), paths[atom][::-1], -behind[atom], atom)
     )[1:]:
-        line = lines[atom]
-        leader = first.setdefault(line, len(found))
+        line = paths[atom]
+        leader = first.setdefault(line, len(tree))
         parent, grandparent, before = (*line, -1, -1)[:3]
         end = behind[atom] == 0
-        found.append(Branch(atom, parent, grandparent, before, leader, len(line), end))
-    return found
+        tree.append(Branch(atom, parent, grandparent, before, leader, len(line), end))
+    return tree
 
 
-def _lines(near: list[list[int]], root: int) -> dict[int, tuple[int, ...]]:
+def _paths_from(near: list[list[int]], root: int) -> dict[int, tuple[int, ...]]:
     """Every atom that bonds join to the root, nearest first, with the atoms on its way there."""
-    found: dict[int, tuple[int, ...]] = {root: ()}
+    paths: dict[int, tuple[int, ...]] = {root: ()}
     for atom in (waiting := [root]):
         for other in sorted(near[atom]):
-            if other not in found:
-                found[other] = (atom, *found[atom])
+            if other not in paths:
+                paths[other] = (atom, *paths[atom])
                 waiting.append(other)
-    return found
+    return paths

@@ -39,10 +39,12 @@ def certified(target: Density, stated: Truth) -> Truth:
         return Truth(f"unknown: the reference is of another log_rho; {again}")
     if lacking := sorted(set(target.statistics()) - set(stored.facts["statistics"])):
         return Truth(f"unknown: the reference says nothing of {', '.join(lacking)}; {again}")
-    return told(target, stored, target.posed)
+    return reference_truth(target, stored, target.posed)
 
 
-def told(target: Density, stored: Stored, moved: Callable[[Tensor, Generator], Tensor]) -> Truth:
+def reference_truth(
+    target: Density, stored: Stored, moved: Callable[[Tensor, Generator], Tensor]
+) -> Truth:
     """What a reference says: each draw is `moved` by a symmetry of the law."""
     known = stored.facts["statistics"]
 

@@ -46,8 +46,8 @@ class Stored(NamedTuple):
 def checksum(rows: bytes, facts: Mapping[str, Any]) -> str:
     """SHA-256, in hex digits, over the npz file and over all that the JSON beside it says, as text
     with sorted keys and without `sha256` itself: whoever edits either is found out."""
-    said = json.dumps({key: facts[key] for key in facts if key != "sha256"}, sort_keys=True)
-    return hashlib.sha256(hashlib.sha256(rows).digest() + said.encode()).hexdigest()
+    text = json.dumps({key: facts[key] for key in facts if key != "sha256"}, sort_keys=True)
+    return hashlib.sha256(hashlib.sha256(rows).digest() + text.encode()).hexdigest()
 
 
 def read(home: Path, name: str) -> Stored | None:

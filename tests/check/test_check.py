@@ -370,7 +370,7 @@ class Mine(Sampler):
     reference: Brownian = Brownian()
     batch: int = 50
 
-    def init(self, problem, allowance, generator):
+    def init(self, problem, budget, generator):
         return torch.zeros(problem.dim)
 
     def step(self, problem, state, generator):

@@ -355,7 +355,7 @@ class Odd(Sampler):
     name: ClassVar[str] = "odd"
     reference: Linear = Brownian()
     apply: bool = False
-    def init(self, problem, allowance, generator):
+    def init(self, problem, budget, generator):
         if not self.apply:
             raise Unsupported("it never does")
         raise ValueError("it is broken")

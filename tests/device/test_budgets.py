@@ -83,11 +83,11 @@ def test_a_move_waits_no_longer_for_more_leaps(gpu, name, target):
     leaps = any(part.name == "leaps" for part in fields(PLAIN[name]))
     sampler = small(name, steps=STEPS, **({"leaps": 8} if leaps else {}))
     if name in ("ais", "smc"):
-        (one,) = iterations(gpu, target, sampler, n=1, warm=1, allowance=Cost(500, 500))
+        (one,) = iterations(gpu, target, sampler, n=1, warm=1, budget=Cost(500, 500))
         within([one], TEMPERATURE * len(one.state.schedule.betas))
     else:
         most = ROUND if name == "parallel_tempering" else MOVE
-        within(iterations(gpu, target, sampler, allowance=Cost(10**5, 10**5)), most)
+        within(iterations(gpu, target, sampler, budget=Cost(10**5, 10**5)), most)
 
 
 SIMULATED = 14  # launches a step of the chain, of an unguided control on a density's base

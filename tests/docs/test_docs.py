@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def module(name):
     spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 docs = module("blocks")
@@ -51,8 +51,8 @@ def test_every_block_is_run_but_for_the_few_that_are_listed():
 def named():
     for page, text in PAGES.items():
         if page not in ("docs/design.md", "CONTRIBUTING.md"):
-            found = re.findall(r"`(tiltbench(?:\.\w+)+)`", text)
-            yield from (name for name in found if name != "tiltbench.loggers")  # of entry points
+            names = re.findall(r"`(tiltbench(?:\.\w+)+)`", text)
+            yield from (name for name in names if name != "tiltbench.loggers")  # of entry points
             yield from re.findall(r"^::: (tiltbench[\w.]*?)(?:\.\*)?$", text, re.M)
 
 
@@ -127,16 +127,16 @@ old
 
 def test_a_page_is_one_namespace_in_one_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    printed = [said for _, said in docs.run(PAGE)]
+    printed = [output for _, output in docs.run(PAGE)]
     assert printed == ["\n", "two = 2\n", "\n# a\nb\n\n"]
     assert "two" not in sys.modules  # nor is it found by the commands of a page
-    made = docs.with_outputs(PAGE)
+    page = docs.with_outputs(PAGE)
     wanted = PAGE.replace("old\n", "\n# a\nb\n\n")
-    assert made == wanted.replace("so far shorter than it will be\n", "two = 2\n")
+    assert page == wanted.replace("so far shorter than it will be\n", "two = 2\n")
 
 
 @pytest.mark.parametrize(
-    ("page", "said"),
+    ("page", "message"),
     [
         ("```ruby\nputs\n```\n", "ruby"),
         ("```\nls\n```\n", "no language"),
@@ -145,8 +145,8 @@ def test_a_page_is_one_namespace_in_one_folder(tmp_path, monkeypatch):
         ("```toml\na = \n```\n", "Invalid value"),
     ],
 )
-def test_a_block_that_cannot_be_run_is_an_error(page, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_block_that_cannot_be_run_is_an_error(page, message):
+    with pytest.raises(ValueError, match=message):
         list(docs.run(page))
 
 

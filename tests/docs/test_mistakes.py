@@ -44,18 +44,18 @@ def rows(page):
     return [tuple(part.strip() for part in line.strip("|").split(" | ")) for line in lines]
 
 
-def alike(shown, said):
+def alike(shown, message):
     """The same but for marks of code, names of runs and what the page leaves out (...)."""
-    plain = re.sub(r"\b[0-9a-f]{16}\b", "ID", said.replace("`", ""))
+    plain = re.sub(r"\b[0-9a-f]{16}\b", "ID", message.replace("`", ""))
     parts = map(re.escape, shown.replace("`", "").split("..."))
     return re.fullmatch(".*".join(parts), plain) is not None
 
 
 @pytest.mark.parametrize("page", ["unknown.md", "sampler.md", "trained.md"])
 def test_each_page_has_ten_or_more_in_one_sentence_each(page):
-    found = rows(page)
-    assert len(found) >= 10 and len({mistake for mistake, _ in found}) == len(found)
-    assert all(sentence[0] == sentence[-1] == "`" for _, sentence in found)
+    table = rows(page)
+    assert len(table) >= 10 and len({mistake for mistake, _ in table}) == len(table)
+    assert all(sentence[0] == sentence[-1] == "`" for _, sentence in table)
 
 
 # --- one's own sampler ---------------------------------------------------------------------------
@@ -66,8 +66,8 @@ def test_in_a_function(mistake, sentence):
     body = "def sample(log_prob, grad, dim, budget, rng):\n    x = rng.normal(size=(5, dim))\n    "
     scope = {"np": np, "torch": torch}
     exec(body + mistake.strip("`"), scope)
-    _, said = outcome(from_numpy("mine", scope["sample"]), 200)
-    assert alike(sentence, said), said
+    _, message = outcome(from_numpy("mine", scope["sample"]), 200)
+    assert alike(sentence, message), message
 
 
 # --- a trained sampler ---------------------------------------------------------------------------
@@ -100,9 +100,9 @@ def test_on_a_command_line(mistake, sentence, results, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     words = shlex.split(mistake.strip("`"))
     assert words[0] == "tiltbench" and main(words[1:]) == 2
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1
-    assert alike(sentence, said.err.removeprefix("tiltbench: ").strip()), said.err
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert alike(sentence, captured.err.removeprefix("tiltbench: ").strip()), captured.err
 
 
 # --- a truth that is unknown ---------------------------------------------------------------------
@@ -117,33 +117,33 @@ def certified(tmp_path, monkeypatch):
     return target, tmp_path
 
 
-def changed(made, **change):
-    return written(made[1], **change).truth().source
+def changed(reference, **change):
+    return written(reference[1], **change).truth().source
 
 
-def another_version(made):
-    type(made[0]).version = 2
-    return made[0].truth().source
+def another_version(reference):
+    type(reference[0]).version = 2
+    return reference[0].truth().source
 
 
-def edited(made):
-    about = made[1] / "bell_reference.json"
+def edited(reference):
+    about = reference[1] / "bell_reference.json"
     about.write_text(json.dumps({**json.loads(about.read_text()), "log_Z": 0.0}))
-    return said_by(lambda: written(made[1]).truth())
+    return message_of(lambda: written(reference[1]).truth())
 
 
-def said_by(work):
-    with pytest.raises((ValueError, Refused, Unknown, Unsupported)) as found:
+def message_of(work):
+    with pytest.raises((ValueError, Refused, Unknown, Unsupported)) as error:
         work()
-    return explain(found.value)[1] if isinstance(found.value, Unsupported) else str(found.value)
+    return explain(error.value)[1] if isinstance(error.value, Unsupported) else str(error.value)
 
 
-def few_points(made):
+def few_points(reference):
     """As the command says it of what the chains raise."""
-    return f"no reference of bell: {said_by(lambda: gather(made[0], Effort(2_000, 4), 0))}"
+    return f"no reference of bell: {message_of(lambda: gather(reference[0], Effort(2_000, 4), 0))}"
 
 
-def raises(made):
+def raises(reference):
     try:
         density("bell", lambda x: 1 / 0, 2)().log_rho(torch.zeros(1, 2))
     except Exception as error:
@@ -167,24 +167,32 @@ def flat(x):
     return -(x**2).sum(-1)
 
 
-def one_chain(made):
+def one_chain(reference):
     draws = Draws(torch.zeros(40, 2), group=torch.zeros(40, dtype=torch.long))
-    truth = written(made[1]).truth()
-    return said_by(lambda: r_hat.fn(made[0], truth, Outcome(draws, None, {}), torch.Generator()))
+    truth = written(reference[1]).truth()
+    return message_of(
+        lambda: r_hat.fn(reference[0], truth, Outcome(draws, None, {}), torch.Generator())
+    )
 
 
-MADE = {
-    "The density has changed": lambda made: changed(made, more=" + 1"),
-    "A statistic has another name": lambda made: changed(made, names='["a", "c"]'),
+MAKERS = {
+    "The density has changed": lambda reference: changed(reference, more=" + 1"),
+    "A statistic has another name": lambda reference: changed(reference, names='["a", "c"]'),
     "`version` has been raised": another_version,
     "Somebody edited": edited,
-    "Shorter chains": lambda made: outdone(made[0], Effort(6, 4)),
-    "More draws than it holds": lambda made: said_by(lambda: _check_reference(made[0], 4001)),
+    "Shorter chains": lambda reference: outdone(reference[0], Effort(6, 4)),
+    "More draws than it holds": lambda reference: message_of(
+        lambda: _check_reference(reference[0], 4001)
+    ),
     "Points that pay": few_points,
     "A log density that raises": raises,
-    "A reference of other": lambda made: said_by(lambda: command._store(Turned(2.0), Effort(7, 4))),
-    "Too few names": lambda made: said_by(lambda: density("bell", flat, 2, statistics=["a"])),
-    "A statistic of all": lambda made: said_by(
+    "A reference of other": lambda reference: message_of(
+        lambda: command._store(Turned(2.0), Effort(7, 4))
+    ),
+    "Too few names": lambda reference: message_of(
+        lambda: density("bell", flat, 2, statistics=["a"])
+    ),
+    "A statistic of all": lambda reference: message_of(
         lambda: density("bell", flat, 2, statistics={"all": lambda x: x})().statistics()["all"](
             torch.zeros(3, 2)
         )
@@ -195,9 +203,9 @@ MADE = {
 
 @pytest.mark.parametrize("mistake, sentence", rows("unknown.md"))
 def test_of_an_unknown_truth(mistake, sentence, certified, monkeypatch):
-    (make,) = (make for start, make in MADE.items() if mistake.startswith(start))
+    (make,) = (make for start, make in MAKERS.items() if mistake.startswith(start))
     if make is few_points:
         monkeypatch.undo()
     with contextlib.redirect_stdout(io.StringIO()):
-        said = make(certified)
-    assert alike(sentence, said), said
+        message = make(certified)
+    assert alike(sentence, message), message

@@ -18,9 +18,9 @@ def generator():
 
 
 def test_generated_parts_are_up_to_date():
-    made = generator()
-    for page in made.PAGES:
-        assert made.filled(page) == (ROOT / page).read_text(encoding="utf-8"), "run make readme"
+    module = generator()
+    for page in module.PAGES:
+        assert module.filled(page) == (ROOT / page).read_text(encoding="utf-8"), "run make readme"
 
 
 def test_every_published_study_has_a_page_that_begins_with_its_result():

@@ -38,8 +38,8 @@ def test_a_block_of_a_page_is_a_file(tmp_path):
 
 
 def test_progress_and_the_folder_are_left_out(tmp_path, monkeypatch):
-    said = f"[1/2] gmm9 · smc: done\nscored 1 of 2\nin {tmp_path}/results/x\n  ok\n"
-    done = subprocess.CompletedProcess([], 0, said)
+    output = f"[1/2] gmm9 · smc: done\nscored 1 of 2\nin {tmp_path}/results/x\n  ok\n"
+    done = subprocess.CompletedProcess([], 0, output)
     monkeypatch.setattr(transcript.subprocess, "run", lambda *_, **__: done)
     monkeypatch.setattr(transcript, "_ended", lambda: None)
     assert transcript._output("tiltbench run", tmp_path) == "in results/x\n  ok"

@@ -57,7 +57,7 @@ class Seen(Mala):
     def __post_init__(self):
         (HERE / f"gpu.{os.getpid()}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 
-    def init(self, problem, allowance, generator):
+    def init(self, problem, budget, generator):
         pid = os.getpid()
         worker = parent(os.getppid())  # above the forkserver
         # cells of one seed have one stream of numbers, whatever their parameters
@@ -70,7 +70,7 @@ class Seen(Mala):
         new.rename(mine / str(pid))
         while self.endless or (self.wait and (HERE / "hold").exists()):
             time.sleep(0.02)
-        return super().init(problem, allowance, generator)
+        return super().init(problem, budget, generator)
 '''
 
 

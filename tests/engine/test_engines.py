@@ -41,11 +41,11 @@ from tiltbench.samplers.classical.mala import Mala
 class Sees(Mala):
     """Leaves a file that names the GPU it was given, and waits for a second one."""
     name = "sees"
-    def init(self, problem, allowance, generator):
+    def init(self, problem, budget, generator):
         pathlib.Path(f"gpu.{os.environ['CUDA_VISIBLE_DEVICES']}.{os.getpid()}").touch()
         while len(list(pathlib.Path().glob("gpu.*"))) < 3:
             time.sleep(0.02)
-        return super().init(problem, allowance, generator)
+        return super().init(problem, budget, generator)
 '''
 
 

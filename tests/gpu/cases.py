@@ -56,12 +56,12 @@ class Training:
 def training(
     target_text: str, sampler_text: str, device: str, paths: int = 0, seed: int = 0
 ) -> Training:
-    """A Diffusion has an endless allowance, others one of a million points; `paths` where > 0."""
+    """A Diffusion has an endless budget, others one of a million points; `paths` where > 0."""
     target, sampler = build_target(parse(target_text)), build_sampler(parse(sampler_text))
     if paths and isinstance(sampler, Diffusion):
         sampler = replace(sampler, paths=paths)
     meter = Meter(PLENTY)
     problem = pose(target, sampler.reference, meter.watch)
     generator = Generator(device).manual_seed(seed)
-    allowance = PLENTY if isinstance(sampler, Diffusion) else Cost(10**6, 10**6)
-    return Training(sampler, problem, meter, generator, sampler.init(problem, allowance, generator))
+    budget = PLENTY if isinstance(sampler, Diffusion) else Cost(10**6, 10**6)
+    return Training(sampler, problem, meter, generator, sampler.init(problem, budget, generator))

@@ -2,7 +2,7 @@
 
 Two runs start alike and step alike until everything is allocated.  Then one steps eagerly, and the
 other replays a recording of its next step as often, on the same state of the generator: parameters
-and what the meter has counted must be equal.  The allowance is endless, so the learning rate, which
+and what the meter has counted must be equal.  The budget is endless, so the learning rate, which
 falls with what is paid, is the same number in all of these steps.
 """
 

@@ -117,12 +117,12 @@ def sampling(text: str) -> Story:
 
 def sampled(target: Target, sampler: Any, generator: Generator, visit: Visit) -> Made:
     sizes, made = visit.sizes, {}
-    allowance = Cost(4000, 4000)
+    budget = Cost(4000, 4000)
     if isinstance(sampler, Diffusion):
         sampler = dataclasses.replace(sampler, paths=sizes.paths)
-        allowance = Cost(10**9, 10**9)
+        budget = Cost(10**9, 10**9)
     problem = pose(target, sampler.reference)
-    state = sampler.init(problem, allowance, generator)
+    state = sampler.init(problem, budget, generator)
     for number in range(sizes.steps):
         if sampler.done(state):
             break

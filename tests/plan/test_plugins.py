@@ -281,7 +281,7 @@ def test_what_a_plug_in_imports_is_named_by_its_own_file(file, tmp_path):
 
 PRESET = """
 from tiltbench.samplers.diffusion import Diffusion, Preset
-from tiltbench.samplers.loss import made, path_space
+from tiltbench.samplers.loss import build_loss, path_space
 from tiltbench.samplers.losses.subtrajectory_balance import Geometric, detailed_balance
 from tiltbench.samplers.networks.sharpened import Sharpened
 

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.tools.made_runs import (
+from tests.tools.fabricated_runs import (
     cost_rows,
     write,
 )

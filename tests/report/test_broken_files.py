@@ -1,6 +1,6 @@
 """Files that are cut or spoilt: a reason, and the others go on."""
 
-from tests.tools.made_runs import cut, spoil, write
+from tests.tools.fabricated_runs import cut, spoil, write
 from tiltbench.records.store import read_scores
 from tiltbench.report import report
 from tiltbench.score.folder import score

@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-from tests.tools.made_runs import (
-    MADE,
+from tests.tools.fabricated_runs import (
+    OUTCOMES,
 )
 from tiltbench.report.board import Board, SamplerRow, Spent, boards
 from tiltbench.report.frame import collect
@@ -30,7 +30,7 @@ def test_the_table_in_latex_has_every_row_and_score(fabricated):
         rows = [line for line in body.splitlines() if line.endswith(r"\\")]
         assert all(len(re.split(r"(?<!\\)&", row)) == len(columns) for row in rows)
         assert body.count("\n\\midrule\n") in (1, 2) and "\\toprule" in body
-    for name in [*MADE, "broken", "refused"]:
+    for name in [*OUTCOMES, "broken", "refused"]:
         assert text.count(rf"\texttt{{{name.replace('_', chr(92) + '_')}}}") >= 5
     assert "0 of 5, 5 diverged" in text and "0 of 1, 1 unsupported" in text
     assert r"$\approx$ $\mathbf{" in text and "noise floor" in text

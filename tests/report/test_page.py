@@ -173,9 +173,9 @@ def browser(tmp_path_factory, folder):
 @pytest.fixture
 def shown(browser, folder):
     browser.look("light", 1280, 900)
-    browser.said.clear()
+    browser.messages.clear()
     yield browser
-    assert browser.said == []
+    assert browser.messages == []
     page = (folder / "report.html").resolve().as_uri()
     assert {address.split("#")[0] for address in browser.fetched} == {page}
 
@@ -393,4 +393,4 @@ def test_images_are_drawn_as_images(browser, wide):
     greys = "[...document.querySelectorAll('main canvas')][0].getContext('2d')"
     row = browser.run(f"[...{greys}.getImageData(1, 1, 2, 3).data]")[::4]
     assert row == [round(255 * DIGITS.index(c) / 63) for c in data["images"]["exact"][:6]]
-    assert browser.said == []
+    assert browser.messages == []

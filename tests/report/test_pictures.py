@@ -7,8 +7,8 @@ import pandas
 import pytest
 from matplotlib.figure import Figure
 
-from tests.tools.made_runs import (
-    MADE,
+from tests.tools.fabricated_runs import (
+    OUTCOMES,
     PLUGIN,
     edit,
     only,
@@ -111,7 +111,7 @@ def test_a_target_that_raises_in_plots_is_a_sentence(tmp_path, plugin, monkeypat
     path, target = plugin
     for name in ("weights", "learning"):  # which do not ask the target
         monkeypatch.setattr(f"tiltbench.report.pictures.plots.{name}", lambda *_: False)
-    monkeypatch.setitem(MADE, "plain", only)
+    monkeypatch.setitem(OUTCOMES, "plain", only)
     write(tmp_path / "runs", "plain", 0, of=target)
     write(tmp_path / "runs", "exact", 0)
     score(tmp_path, jobs=1)

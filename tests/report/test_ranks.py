@@ -8,6 +8,7 @@ from pandas import DataFrame
 from tests.report.test_compare import score_summary
 from tests.tools.result_sets import put
 from tiltbench.plan.suite import UNTRAINED
+from tiltbench.records.record import UNPAID
 from tiltbench.report.board import boards
 from tiltbench.report.compare import FloorStatus
 from tiltbench.report.frame import collect
@@ -193,6 +194,15 @@ def test_records_without_flops_and_tables_without_learning_have_no_such_rank():
     assert all("equal" not in why for o in plain.values() for why in o.why)
     unfinished = runs_of(judgements, a={"parameters": 9, "finished": False})
     assert math.isnan(equal_spend(unfinished, "calls"))
+
+
+@pytest.mark.parametrize("note", [UNPAID, "the allowance did not pay for a single step"])
+def test_a_record_says_that_training_did_not_begin(tmp_path, note):
+    """In the words of `run`, and in those of records of version 0.1."""
+    put(tmp_path, "free", 0, {}, notes=[note])
+    put(tmp_path, "paid", 0, {}, notes=["something else"])
+    runs = collect(tmp_path).runs
+    assert dict(zip(runs["sampler"], runs["trained"], strict=True)) == {"free": False, "paid": True}
 
 
 def test_a_method_that_never_trained_or_has_no_score_has_no_rank():

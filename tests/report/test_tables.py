@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from tests.tools.made_runs import (
-    MADE,
+from tests.tools.fabricated_runs import (
+    OUTCOMES,
     cost_rows,
     rank_rows,
     write,
@@ -32,7 +32,7 @@ def table(fabricated):
 
 
 def test_the_table_names_every_run_and_its_end(table):
-    for name in MADE:
+    for name in OUTCOMES:
         assert f"| `{name}` |" in table
     assert "0 of 5, 5 DIVERGED" in table
     line = "- DIVERGED: log rho of gmm9 is nan at 3 of 512 points: `broken` (seed 0, 1, 2, 3, 4)"

@@ -259,7 +259,7 @@ def test_the_page_has_both_tables_and_the_curves(folder, tmp_path):
         assert "2 of 2 leave the panel and run along its edge" in page
         rows = "[...document.querySelectorAll('main tbody th')].map((h) => h.innerText)"
         assert {"left", "right"} <= set(browser.run(rows))
-        assert browser.said == []
+        assert browser.messages == []
     finally:
         browser.close()
 

@@ -39,7 +39,7 @@ class Plain(Sampler[State]):
     name: ClassVar[str] = "plain"
     reference: Linear = Stationary(steps=2)
 
-    def init(self, problem, allowance, generator):
+    def init(self, problem, budget, generator):
         return State()
 
     def step(self, problem, state, generator):
@@ -309,9 +309,9 @@ def test_compute_in_another_place(tmp_path, where):
     class Sly(Plain):
         name: ClassVar[str] = f"in_{where}"
 
-        def init(self, problem, allowance, generator):
+        def init(self, problem, budget, generator):
             work(50 * (where == "init"))
-            return super().init(problem, allowance, generator)
+            return super().init(problem, budget, generator)
 
         def step(self, problem, state, generator):
             work(5 * (where == "later" and state.step > 0))

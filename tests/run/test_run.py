@@ -80,7 +80,7 @@ class Honest(Sampler):
     stop: int = 0
     pause: float = 0.0
 
-    def init(self, problem, allowance, generator):
+    def init(self, problem, budget, generator):
         return Notes()
 
     def step(self, problem, state, generator):
@@ -114,7 +114,7 @@ class Honest(Sampler):
 @dataclass(frozen=True)
 class Unfit(Honest):
     name: ClassVar[str] = "unfit"
-    def init(self, problem, allowance, generator):
+    def init(self, problem, budget, generator):
         raise Unsupported("the base has no end")
 
 
@@ -239,8 +239,8 @@ class Unmeasured(Honest):
 class Poor(Honest):
     """Spends all in `init`."""
     name: ClassVar[str] = "poor"
-    def init(self, problem, allowance, generator):
-        problem.reward(torch.zeros(allowance.values + 1, 2))
+    def init(self, problem, budget, generator):
+        problem.reward(torch.zeros(budget.values + 1, 2))
 
 
 @dataclass(frozen=True)

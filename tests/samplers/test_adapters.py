@@ -103,9 +103,9 @@ def test_what_is_asked_is_what_is_paid(asked):
         assert (budget, dim, rng.device.type) == (500, 2, "cpu")
         return torch.ones(5, dim)
 
-    meter, found = outcome(from_torch("mine", sample), 500)
+    meter, draws = outcome(from_torch("mine", sample), 500)
     assert meter.spent == ASKED[asked]
-    assert found.x.shape == (5, 2) and found.group is None and found.log_w is None
+    assert draws.x.shape == (5, 2) and draws.group is None and draws.log_w is None
 
 
 def importance(log_prob, size, normal):
@@ -130,12 +130,12 @@ def in_jax(log_prob, grad, dim, budget, rng):
 
 
 @pytest.mark.parametrize(
-    "made, sample", [(from_torch, in_torch), (from_numpy, in_numpy), (from_jax, in_jax)]
+    "wrap, sample", [(from_torch, in_torch), (from_numpy, in_numpy), (from_jax, in_jax)]
 )
-def test_weights_of_all_libraries_average_to_Z(made, sample):
-    if made is from_jax:
+def test_weights_of_all_libraries_average_to_Z(wrap, sample):
+    if wrap is from_jax:
         pytest.importorskip("jax", reason="needs the extra `jax`")
-    meter, draws = outcome(made("mine", sample), 4000)
+    meter, draws = outcome(wrap("mine", sample), 4000)
     assert meter.spent == Cost(4000, 0) and draws.log_w.dtype == torch.float64
     w = (draws.log_w - Gaussian().truth().log_Z).exp()
     assert abs(w.mean() - 1) < 5 * w.std() / math.sqrt(len(w))
@@ -227,14 +227,14 @@ def test_it_is_a_row_like_any_other(tmp_path, catch, ended):
     file = tmp_path / "mine.py"
     file.write_text(FILE)
     word = "true" if catch else "false"
-    made = cell("gaussian", f"{file}[width=1.5,catch={word}]", budget=300, draws=50, curve=20)
-    record = run_cell(made, tmp_path)
+    planned = cell("gaussian", f"{file}[width=1.5,catch={word}]", budget=300, draws=50, curve=20)
+    record = run_cell(planned, tmp_path)
     assert record.status is (Status.SPENT if catch else Status.DONE), record.reason
     assert record.cost["train"] == [290, 0] and record.cost["draw"] == [0, 0]
     assert record.cost["ended_by"] == ended
     assert not any("did not pay" in note for note in record.cost["notes"])
-    found = read_outcome(tmp_path, record.id)
-    assert found.draws.x.shape == (50, 2) and found.draws.log_w.shape == (50,)
+    result = read_outcome(tmp_path, record.id)
+    assert result.draws.x.shape == (50, 2) and result.draws.log_w.shape == (50,)
 
 
 X = "np.zeros((5, dim))"
@@ -323,13 +323,13 @@ MISTAKES = {
 
 @pytest.mark.parametrize("what", MISTAKES)
 def test_a_mistake_gets_one_sentence(what):
-    made, body, status, sentence = MISTAKES[what]
+    wrap, body, status, sentence = MISTAKES[what]
     text = f"def sample(log_prob, grad, dim, budget, rng):\n    {body}"
     scope = {"np": np, "torch": torch}
     exec(text, scope)
-    found, said = outcome(made("mine", scope["sample"]), 200)
-    assert found is status and re.search(sentence, said), said
-    assert "\n" not in said and ("mine" in said or what == "an error of its own")
+    reported, message = outcome(wrap("mine", scope["sample"]), 200)
+    assert reported is status and re.search(sentence, message), message
+    assert "\n" not in message and ("mine" in message or what == "an error of its own")
 
 
 def test_a_target_s_own_fault_is_named_whatever_the_function_makes_of_it():
@@ -343,8 +343,8 @@ def test_a_target_s_own_fault_is_named_whatever_the_function_makes_of_it():
         except Exception:
             return np.zeros((5, dim))
 
-    status, said = outcome(from_numpy("mine", sample), 200, target=Broken())
-    assert status is Status.DIVERGED and "log rho of gaussian is nan" in said
+    status, message = outcome(from_numpy("mine", sample), 200, target=Broken())
+    assert status is Status.DIVERGED and "log rho of gaussian is nan" in message
 
 
 def takes_too_few(log_prob, grad, dim, budget):
@@ -394,7 +394,7 @@ class TestJax:
             np.testing.assert_allclose(jax.vmap(grad)(x), slope, rtol=1e-5)
             return x
 
-        made = from_jax("mine", sample)
+        method = from_jax("mine", sample)
         before = LogDensity.both
 
         def counted(self, x):
@@ -403,7 +403,7 @@ class TestJax:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(LogDensity, "both", counted)
-            meter, draws = outcome(made, 100)
+            meter, draws = outcome(method, 100)
         assert calls == [(6, 2), (6, 2)] and meter.spent == Cost(12, 12)
         assert draws.x.dtype == torch.float32
 
@@ -430,5 +430,5 @@ class TestJax:
     def test_mistakes(self, jax, body, sentence):
         scope = {"jax": jax, "np": np, "torch": torch}
         exec(f"def sample(log_prob, grad, dim, budget, rng):\n    {body}", scope)
-        status, said = outcome(from_jax("mine", scope["sample"]), 100)
-        assert status is Status.FAILED and re.search(sentence, said), said
+        status, message = outcome(from_jax("mine", scope["sample"]), 100)
+        assert status is Status.FAILED and re.search(sentence, message), message

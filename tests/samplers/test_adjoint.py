@@ -173,8 +173,8 @@ def test_adjoint_is_the_gradient_of_the_objective_along_the_path(loss, base, net
             objective = objective - path.dt[j] / 2 * u.square().sum(-1)
         objective = objective + problem.reward(x)
         (expected,) = torch.autograd.grad(objective.sum(), start)
-        found = batch["y"][k] * root[k] / path.std[k]
-        assert torch.allclose(found, expected, rtol=1e-6, atol=1e-9)
+        adjoint = batch["y"][k] * root[k] / path.std[k]
+        assert torch.allclose(adjoint, expected, rtol=1e-6, atol=1e-9)
 
 
 def test_full_adjoint_regresses_with_the_gradient_of_relative_entropy():
@@ -183,7 +183,7 @@ def test_full_adjoint_regresses_with_the_gradient_of_relative_entropy():
     model = shaken(Mlp(width=8), 2, problem.base, by=0.6).float()
     path = simulate(problem.base, model, (16, 2), rng(7))
     detached = Path(*(v.detach() for v in (path.t, path.x, path.mean, path.std, path.u)))
-    found = {}
+    gradients = {}
     for loss, along_path in (
         (relative_entropy, path),
         (adjoint_matching_full, detached),
@@ -192,11 +192,11 @@ def test_full_adjoint_regresses_with_the_gradient_of_relative_entropy():
         batch = loss.label(problem, model, along_path, 0.5, rng())
         value = loss.value(model, problem.base, batch, rng())
         weights = list(model.control_parameters())
-        found[loss.name] = torch.cat([g.flatten() for g in torch.autograd.grad(value, weights)])
-    truth = 2 * found["relative_entropy"]
-    exact = (found["adjoint_matching_full"] - truth).norm()
+        gradients[loss.name] = torch.cat([g.flatten() for g in torch.autograd.grad(value, weights)])
+    truth = 2 * gradients["relative_entropy"]
+    exact = (gradients["adjoint_matching_full"] - truth).norm()
     assert exact < 1e-4 * truth.norm()
-    assert (found["adjoint_matching"] - truth).norm() > 100 * exact
+    assert (gradients["adjoint_matching"] - truth).norm() > 100 * exact
 
 
 @pytest.mark.parametrize("loss", [adjoint_matching, adjoint_matching_full, relative_entropy])
@@ -214,12 +214,12 @@ def test_losses_on_a_network_free_mixture_base_are_stationary_and_attracting(los
     sampler = Diffusion(loss, paths=256)
 
     def slope(theta):
-        model, found = Model(Moved(theta)), []
+        model, slopes = Model(Moved(theta)), []
         for seed in range(8):
             batch = sampler.batch(problem, model, 0.5, rng(seed))
             value = loss.value(model, problem.base, batch, rng(seed))
-            found.append(torch.autograd.grad(value, model.network.theta)[0].double())
-        return torch.stack(found)
+            slopes.append(torch.autograd.grad(value, model.network.theta)[0].double())
+        return torch.stack(slopes)
 
     left, at, right = (slope(theta) for theta in (-0.3, 0.0, 0.3))
     assert left.mean() < 0 < right.mean()
@@ -254,7 +254,7 @@ class Straight(Control):
         return slope[..., None] * x + level[..., None]
 
 
-class Line(torch.nn.Module):
+class AffineCorrector(torch.nn.Module):
     """h = sign (tilt x + rise)."""
 
     def __init__(self, sign):
@@ -282,7 +282,7 @@ def bridge_to(sign, rounds=10, paths=8_000):
     base = Scattered(steps=20, scale=1.0, ratio=1.0, prior=0.5)
     target = torch.distributions.Normal(1.2, math.sqrt(0.4))
     problem = Problem(1, base, lambda x: target.log_prob(x)[..., 0] - base.log_end(x))
-    straight, line = Straight(base), Line(sign)
+    straight, line = Straight(base), AffineCorrector(sign)
     model = Model(straight, line)
     for seed in range(rounds):
         for stage in (straight.u, straight.u, line.h):

@@ -64,9 +64,9 @@ def test_it_follows_training_and_changes_nothing_of_it(loss):
     weights = torch.tensor([DECAY ** (3 - i) for i in range(4)], dtype=torch.float64)
     expected = (weights[:, None] * torch.stack(seen)).sum(0) / weights.sum()
     shown = state.shown()
-    found = torch.cat([p.detach().flatten().double() for p in shown.parameters()])
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(found, now, atol=1e-4)
+    average = torch.cat([p.detach().flatten().double() for p in shown.parameters()])
+    torch.testing.assert_close(average, expected, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(average, now, atol=1e-4)
     if state.model.earlier is not None:
         assert shown.earlier.model is state.model.earlier.model
 
@@ -80,24 +80,24 @@ def test_draws_paths_probes_and_files_are_of_the_average():
 
     def all_of(sampler, state):
         state = copied(state)
-        drawn = sampler.draw(problem, state, 6, rng(2))
-        assert drawn.log_Z is not None
+        draws = sampler.draw(problem, state, 6, rng(2))
+        assert draws.log_Z is not None
         along = sampler.along(problem, state, paths, rng(2))
-        found = {
-            "x": drawn.x,
-            "log_Z": torch.tensor(drawn.log_Z.value),
+        results = {
+            "x": draws.x,
+            "log_Z": torch.tensor(draws.log_Z.value),
             "reverse": sampler.reverse(problem, state, ends, rng(2)).log_w,
             "along": along.log_w,
             **sampler.probe(problem, state, rng(2)),
         }
-        return found | sampler.tensors(state)
+        return results | sampler.tensors(state)
 
-    found, expected, other = all_of(sampler, state), all_of(off, mean), all_of(off, raw)
-    assert set(found) == set(expected)
-    for key, value in found.items():
+    averaged, expected, other = all_of(sampler, state), all_of(off, mean), all_of(off, raw)
+    assert set(averaged) == set(expected)
+    for key, value in averaged.items():
         assert torch.equal(value, expected[key]), key
     for key in ("x", "log_Z", "reverse", "along", "gradient_gram", "out.weight"):
-        assert not torch.equal(found[key], other[key]), key
+        assert not torch.equal(averaged[key], other[key]), key
 
 
 def test_it_is_saved_and_goes_on():

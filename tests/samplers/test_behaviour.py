@@ -82,8 +82,8 @@ def test_excess_is_the_ratio_of_the_kernels(base):
     std, root = path.std.double().reshape(lead), path.dt.double().sqrt().reshape(lead)
     mean = path.mean.double() + std * root * path.u.double()
     laws = [torch.distributions.Normal(mean, std * s) for s in (math.sqrt(1 + extra), 1.0)]
-    wide, own = (law.log_prob(path.x[1:].double()).sum((0, -1)) for law in laws)
-    torch.testing.assert_close(path.excess, wide - own, rtol=1e-4, atol=1e-4)
+    wide, narrow = (law.log_prob(path.x[1:].double()).sum((0, -1)) for law in laws)
+    torch.testing.assert_close(path.excess, wide - narrow, rtol=1e-4, atol=1e-4)
     away = ((path.x[1:] - mean) / std).square().mean()
     assert float(away.detach()) == pytest.approx(1 + extra, rel=0.15)
 
@@ -100,11 +100,11 @@ def test_excess_counts_the_dimensions_of_the_subspace():
 def test_the_extra_falls_linearly_to_nothing():
     wide = Wider(extra=0.8, until=0.2)
     assert [round(wide.at(s), 9) for s in (0.0, 0.05, 0.1, 0.2, 1.0)] == [0.8, 0.6, 0.4, 0.0, 0.0]
-    own = Diffusion(log_variance, paths=16, reference=BASES[0])
-    exploring = replace(own, explore=wide)
+    plain = Diffusion(log_variance, paths=16, reference=BASES[0])
+    exploring = replace(plain, explore=wide)
     problem, model = Mixture(BASES[0]).problem(), Model(Steered(tilted))
     for share, same in ((0.1, False), (0.2, True)):
-        one, other = (s.batch(problem, model, share, rng(4)) for s in (own, exploring))
+        one, other = (s.batch(problem, model, share, rng(4)) for s in (plain, exploring))
         assert torch.equal(one["x"], other["x"]) == same
         assert ("excess" in other) != same
 
@@ -259,9 +259,9 @@ def test_chances_go_by_rank():
     place = by_rank(Problem(2, base, lambda x: x), ring, 0.1, 100_000, rng(11))
     expected = 1 / (0.4 + torch.arange(4.0))
     expected = expected / expected.sum()
-    found = torch.bincount(place, minlength=4) / len(place)
+    frequency = torch.bincount(place, minlength=4) / len(place)
     error = (expected * (1 - expected) / len(place)).sqrt()
-    assert ((found - expected) / error).abs().max() < 4
+    assert ((frequency - expected) / error).abs().max() < 4
     even = torch.bincount(evenly(ring, 100_000, rng(12)), minlength=4) / 100_000
     assert (even - 0.25).abs().max() < 0.01
 
@@ -329,8 +329,8 @@ def exploring(network=None, **changed):
     )
 
 
-def posed(sampler, allowance=10**6):
-    meter = Meter(Cost(allowance, allowance))
+def posed(sampler, budget=10**6):
+    meter = Meter(Cost(budget, budget))
     plain = Mixture(sampler.reference).problem()
     return replace(plain, reward=meter.watch(plain.reward)), meter
 
@@ -341,14 +341,14 @@ def test_price_is_what_every_step_pays(network):
     sampler = exploring(network)
     problem, meter = posed(sampler)
     state, calls = sampler.init(problem, meter.budget, rng()), []
-    for made in range(8):
+    for done in range(8):
         before = meter.spent
-        assert sampler.made(state) == made
-        price = sampler.price(problem, state.model, made)
-        state = sampler.step(problem, state, rng(made))
+        assert sampler.steps_done(state) == done
+        price = sampler.price(problem, state.model, done)
+        state = sampler.step(problem, state, rng(done))
         assert meter.spent.minus(before) == price
         assert meter.spent == state.paid
-        assert state.iteration == 4 * (made + 1)
+        assert state.iteration == 4 * (done + 1)
         calls.append(price.grads)
     moves = [0, *[m + (i % 3 == 0) for i, m in enumerate([1, 2, 2] * 3)]][:8]
     hints = [24 * (1 + 2 * (i > 0)) if network.name == "Guided" else 0 for i in range(8)]
@@ -359,16 +359,17 @@ def test_buffers_hold_points_with_their_own_rewards():
     sampler = exploring()
     problem, meter = posed(sampler)
     state = sampler.init(problem, meter.budget, rng())
-    for made in range(12):
-        state = sampler.step(problem, state, rng(made))
+    for done in range(12):
+        state = sampler.step(problem, state, rng(done))
     store = state.store
     assert store.seen.written == 72 and store.seen.filled == 50  # the ring has gone round
-    assert store.found.written == 6 * (3 * 3 + 1)  # three moves of a search, and one of the fourth
-    for ring in (store.seen, store.found):
+    # three moves of a search, and one of the fourth
+    assert store.visited.written == 6 * (3 * 3 + 1)
+    for ring in (store.seen, store.visited):
         n = ring.filled
         reward = Mixture(sampler.reference).problem().reward(ring.x[:n]).double()
         torch.testing.assert_close(ring.r[:n], reward, rtol=1e-4, atol=1e-3)
-    state.store.found.r.fill_(-7.0)
+    state.store.visited.r.fill_(-7.0)
     _, r = sampler.replay.ends(problem, store, 5, rng())
     assert r.tolist() == [-7.0] * 5  # what the search has found comes first
 
@@ -378,8 +379,8 @@ def test_a_step_that_cannot_be_paid_changes_nothing():
     sampler = exploring()
     problem, meter = posed(sampler)
     state = sampler.init(problem, meter.budget, rng())
-    for made in range(3):
-        state = sampler.step(problem, state, rng(made))
+    for done in range(3):
+        state = sampler.step(problem, state, rng(done))
     before = copy.deepcopy(state)
     meter.budget = Cost(meter.spent.values + 6, 10**6)
     with pytest.raises(BudgetExceeded):
@@ -387,7 +388,7 @@ def test_a_step_that_cannot_be_paid_changes_nothing():
     assert state.iteration == before.iteration and state.paid == before.paid
     for ring, was in (
         (state.store.seen, before.store.seen),
-        (state.store.found, before.store.found),
+        (state.store.visited, before.store.visited),
     ):
         assert ring.written == was.written
         assert torch.equal(ring.x, was.x) and torch.equal(ring.r, was.r)
@@ -411,7 +412,7 @@ def test_a_resumed_training_goes_on_alike():
         other = sampler.step(problem, other, source)
     for mine, theirs in zip(state.model.parameters(), other.model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
-    assert torch.equal(state.store.found.x, other.store.found.x)
+    assert torch.equal(state.store.visited.x, other.store.visited.x)
 
 
 def test_replayed_paths_end_where_they_were_told_to():
@@ -458,10 +459,10 @@ def test_the_step_size_moves_less_the_more_moves_there_were():
     search, world = Langevin(every=1, steps=1, burn_in=0), Shifted(Brownian(scale=0.5))
     fresh = search.begin(50, 2, torch.device("cpu"))
     moved = []
-    for made in (0, 10**6):
-        walk = fresh._replace(moves=made)
+    for moves_before in (0, 10**6):
+        walk = fresh._replace(moves=moves_before)
         after, _ = search.advance(world.problem(), walk, lambda: torch.zeros(50, 2), 0, rng(19))
-        assert after.moves == made + 1
+        assert after.moves == moves_before + 1
         moved.append(abs(float(after.log_size - walk.log_size)))
     assert moved[0] > 0.1 and moved[1] < 0.01
 

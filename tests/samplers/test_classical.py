@@ -147,7 +147,7 @@ def seeded(seed: int) -> Generator:
 
 
 def play(sampler, target: Density, points: int, seed: int):
-    """As the harness does: init, then step until the allowance is spent or the sampler is done."""
+    """As the harness does: init, then step until the budget is spent or the sampler is done."""
     meter = Meter(Cost(points, points))
     problem = pose(target, sampler.reference, meter.watch)
     generator = seeded(seed)
@@ -250,8 +250,8 @@ def test_weights_are_unbiased_for_Z_and_for_Z_times_any_mean(name, target):
 def test_own_log_Z_has_an_honest_error(name):
     z = []
     for seed in range(12):
-        own = draws_of(name, Oval(), 1_500, seed, islands=6).log_Z
-        z.append((own.value - Oval.log_Z) / own.se)
+        estimate = draws_of(name, Oval(), 1_500, seed, islands=6).log_Z
+        z.append((estimate.value - Oval.log_Z) / estimate.se)
     rms = torch.tensor(z).square().mean().sqrt()
     assert 0.6 < rms < 1.9  # six islands: Student's t with 5 degrees of freedom has rms 1.3
 
@@ -268,22 +268,22 @@ def test_draws_of_one_group_share_its_estimate_of_Z(name):
 
 @pytest.mark.parametrize("rungs", [1, 2, 5, 7, 8, 40])
 def test_a_refined_ladder_rises_to_one(rungs):
-    found = Schedule(*torch.tensor([[0.1, 0.2, 0.4, 0.7, 1.0], [0.0, -1.0, -2.0, -3.0, -4.0]]))
-    found = Schedule(found.betas.double(), found.log_sizes.double())
-    made = refined(found, rungs)
-    assert len(made.betas) == len(made.log_sizes) == rungs
-    assert made.betas[-1] == 1.0 and made.log_sizes[-1] == -4.0
-    assert (made.betas.diff() > 0).all() and made.betas[0] > 0
-    if rungs == len(found.betas):
-        assert torch.allclose(made.betas, found.betas)
-        assert torch.allclose(made.log_sizes, found.log_sizes)
+    coarse = Schedule(*torch.tensor([[0.1, 0.2, 0.4, 0.7, 1.0], [0.0, -1.0, -2.0, -3.0, -4.0]]))
+    coarse = Schedule(coarse.betas.double(), coarse.log_sizes.double())
+    fine = refined(coarse, rungs)
+    assert len(fine.betas) == len(fine.log_sizes) == rungs
+    assert fine.betas[-1] == 1.0 and fine.log_sizes[-1] == -4.0
+    assert (fine.betas.diff() > 0).all() and fine.betas[0] > 0
+    if rungs == len(coarse.betas):
+        assert torch.allclose(fine.betas, coarse.betas)
+        assert torch.allclose(fine.log_sizes, coarse.log_sizes)
 
 
 def test_error_of_log_mean_weight():
     log_w = 0.7 * torch.randn((400, 500), generator=seeded(3), dtype=torch.float64)
-    made = [log_mean_weight(row) for row in log_w]
-    spread = torch.tensor([e.value for e in made]).std().item()
-    assert sum(e.se for e in made) / len(made) == pytest.approx(spread, rel=0.12)
+    estimates = [log_mean_weight(row) for row in log_w]
+    spread = torch.tensor([e.value for e in estimates]).std().item()
+    assert sum(e.se for e in estimates) / len(estimates) == pytest.approx(spread, rel=0.12)
     few = log_mean_weight(torch.tensor([1.0, 3.0]).log())  # mean 2 with sd sqrt(2), of a sample
     assert few.value == pytest.approx(math.log(2)) and few.se == pytest.approx(0.5)
     assert log_mean_weight(log_w[0, :1]).se == math.inf
@@ -421,11 +421,11 @@ def test_lost_points_find_the_support():
 def test_lost_chains_go_on_from_where_others_are():
     x = torch.linspace(-3, 1, 40, dtype=torch.float64)[:, None].expand(40, 2)
     at = evaluate(posed(Half()), x)
-    found = rescued(at, seeded(0))
+    after = rescued(at, seeded(0))
     inside = x[:, 0] > 0
-    assert found.r.isfinite().all()
-    assert torch.equal(found.x[inside], x[inside])
-    assert torch.isin(found.x[~inside], x[inside]).all()
+    assert after.r.isfinite().all()
+    assert torch.equal(after.x[inside], x[inside])
+    assert torch.isin(after.x[~inside], x[inside]).all()
     with pytest.raises(Unsupported, match="none of 40 chains"):
         rescued(evaluate(posed(Half()), -x.abs() - 1), seeded(0))
 
@@ -454,14 +454,14 @@ def test_spread_out_is_even_and_without_replacement(n):
 
 @pytest.mark.parametrize("points", [1_000, 12_000])
 @pytest.mark.parametrize("name", NAMES)
-def test_spends_the_allowance_and_no_more(name, points):
+def test_spends_the_budget_and_no_more(name, points):
     sampler = short(name)
     problem, state, meter = play(sampler, Oval(), points, 0)
     assert meter.budget.covers(meter.spent)
     assert meter.spent.share(meter.budget) > 0.85
     assert meter.spent.grads == (0 if name in BLIND else meter.spent.values)
     if name in WEIGHTED:
-        assert sampler.done(state), "the plan fits the allowance: no island is cut short"
+        assert sampler.done(state), "the plan fits the budget: no island is cut short"
     before = meter.spent
     draws = sampler.draw(problem, state, 100, seeded(1))
     assert meter.spent == before, "drawing is free"
@@ -469,7 +469,7 @@ def test_spends_the_allowance_and_no_more(name, points):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_too_small_an_allowance_is_refused_with_the_least(name):
+def test_too_small_a_budget_is_refused_with_the_least(name):
     sampler = SAMPLERS.load(name)()
     problem = pose(Oval(), sampler.reference)
     with pytest.raises(Unsupported, match="least is") as caught:
@@ -522,7 +522,7 @@ def test_a_step_leaves_the_state_it_was_given(name):
 def test_equal_seeds_give_equal_draws(name):
     """After the first steps, of every kind: what follows repeats them."""
 
-    def drawn(seed):
+    def draws_with(seed):
         sampler = short(name, islands=2)
         problem, generator = pose(Oval(), sampler.reference), seeded(seed)
         state = sampler.init(problem, Cost(1_000, 1_000), generator)
@@ -532,7 +532,7 @@ def test_equal_seeds_give_equal_draws(name):
             state = sampler.step(problem, state, generator)
         return sampler.draw(problem, state, 100, seeded(seed)).x
 
-    one, two, other = drawn(4), drawn(4), drawn(5)
+    one, two, other = draws_with(4), draws_with(4), draws_with(5)
     assert torch.equal(one, two)
     assert not torch.equal(one[:3], other[:3])
 

@@ -60,9 +60,9 @@ def test_hints_are_clipped_for_the_dimension():
     torch.nn.init.ones_(model.network.field.time[-1].bias[-1:])
     long = torch.full_like(x, 1e4)
     gate = model.control(x, t, torch.full_like(x, 1e-3)) / 1e-3
-    found = model.control(x, t, long)
-    assert torch.allclose(found, gate * 3.0 / PROCESS.spread, rtol=1e-4)
-    assert torch.allclose(found.norm(dim=-1), gate[:, 0] * 3.0 * math.sqrt(D) / 2, rtol=1e-4)
+    clipped = model.control(x, t, long)
+    assert torch.allclose(clipped, gate * 3.0 / PROCESS.spread, rtol=1e-4)
+    assert torch.allclose(clipped.norm(dim=-1), gate[:, 0] * 3.0 * math.sqrt(D) / 2, rtol=1e-4)
 
 
 def test_twice_as_many_alike_coordinates_feel_the_same():

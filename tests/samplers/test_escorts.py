@@ -38,9 +38,9 @@ PAIR = MixtureFlow((0.4, 0.6), ((-1.5, 0.0), (1.5, 0.5)), (0.3, 0.2))
 SLOPE = torch.tensor([0.8, -0.5])
 LOG_Z = 0.606237
 PRESETS = {
-    name: made.sampler
-    for name, made in ((name, SAMPLERS.load(name)) for name in SAMPLERS.entries)
-    if isinstance(made, Preset) and made.sampler.recipe != Base()
+    name: plugin.sampler
+    for name, plugin in ((name, SAMPLERS.load(name)) for name in SAMPLERS.entries)
+    if isinstance(plugin, Preset) and plugin.sampler.recipe != Base()
 }
 presets = pytest.mark.parametrize("name", PRESETS)
 annealings = pytest.mark.parametrize(
@@ -367,15 +367,15 @@ def test_expectations_along_the_way(recipe, annealing):
     log_Z, law = PAIR.law.noised(t, 1 - t).tilted_linear(slope)
     assert log_mean_exp(log_w[k]) == pytest.approx(log_Z, abs=0.02)
     for i in range(2):
-        found = expectation(log_w[k], path.x[k, :, i])
-        assert abs(found.value - float(law.weight @ law.mean[:, i])) < 4 * found.se + 0.01
+        mean = expectation(log_w[k], path.x[k, :, i])
+        assert abs(mean.value - float(law.weight @ law.mean[:, i])) < 4 * mean.se + 0.01
 
 
 def test_the_error_of_a_weighted_mean():
     x = torch.randn(400, 300, generator=rng(), dtype=torch.float64)
-    found = [expectation(0.8 * row, row) for row in x]
-    means = torch.tensor([estimate.value for estimate in found])
-    errors = torch.tensor([estimate.se for estimate in found])
+    estimates = [expectation(0.8 * row, row) for row in x]
+    means = torch.tensor([estimate.value for estimate in estimates])
+    errors = torch.tensor([estimate.se for estimate in estimates])
     assert abs(z_score(means, 0.8)) < 5  # a ratio of means is biased by a little
     assert float(errors.mean() / means.std()) == pytest.approx(1, abs=0.12)
     plain = expectation(torch.zeros(300), x[0])
@@ -444,8 +444,8 @@ def test_F_starts_where_the_first_paths_say():
         path = escort.simulate(model, (200, 2), rng())
         batch = pinn.label(problem_on(escort, problem), model, path, 0.0, rng())
         log_w = escort.log_w_along(free_of_divergence(path))
-        found = -model.free_energy(path.t.double())
-        assert torch.allclose(found, log_w.mean(1), atol=0.02 * world.log_Z)
+        fitted = -model.free_energy(path.t.double())
+        assert torch.allclose(fitted, log_w.mean(1), atol=0.02 * world.log_Z)
         here = float(pinn.value(model, escort, batch, rng()))
         model.log_Z.add_(0.5)
         assert float(pinn.value(model, escort, batch, rng())) > here + 0.1
@@ -511,13 +511,13 @@ def slopes(name, theta, batches=8, world=None):
     world = world or Gaussian()
     problem = world.problem()
     sampler = replace(PRESETS[name], paths=256)
-    found = []
+    per_seed = []
     for seed in range(batches):
         model = world.near(theta)
         batch = sampler.batch(problem, model, 0.5, rng(seed))
         value = sampler.loss.value(model, sampler.posed(problem).base, batch, rng(seed))
-        found.append(torch.autograd.grad(value, model.network.theta)[0].double())
-    return torch.stack(found)
+        per_seed.append(torch.autograd.grad(value, model.network.theta)[0].double())
+    return torch.stack(per_seed)
 
 
 @presets
@@ -587,7 +587,7 @@ def test_training_approaches_the_target(name):
     steps = 100
     state = sampler.init(problem, Cost(), rng(1))
     before = sampler.draw(problem, state, 1000, rng(2)).log_w
-    state.allowance = sampler.price(problem, state.model).times(steps)
+    state.budget = sampler.price(problem, state.model).times(steps)
     generator = rng(1)
     for _ in range(steps):
         state = sampler.step(problem, state, generator)
@@ -608,8 +608,8 @@ def test_training_approaches_the_target(name):
     assert torch.allclose(state.model.free_energy(t).float(), truth, atol=0.15)
     # the same escort under any other noise, and weighed by the other form
     for recipe in (Transported(eps=0.0), Transported(ThroughDenoiser(), eps=0.3), Escorted()):
-        drawn = replace(sampler, recipe=recipe).draw(problem, state, 1000, rng(3))
-        assert log_mean_exp(drawn.log_w) == pytest.approx(world.log_Z, abs=0.1)
+        draws = replace(sampler, recipe=recipe).draw(problem, state, 1000, rng(3))
+        assert log_mean_exp(draws.log_w) == pytest.approx(world.log_Z, abs=0.1)
 
 
 @presets
@@ -649,16 +649,16 @@ def test_stretches_are_the_jacobian(network):
     model, x = shaken(network, 3), torch.randn(5, 3, generator=rng(2), dtype=torch.float64)
     t = torch.tensor(0.3)
     axes = torch.randn(5, 2, 3, generator=rng(3), dtype=torch.float64)
-    u, found = model.stretched(x, t, axes)
+    u, stretches = model.stretched(x, t, axes)
     jacobian = torch.stack(
         [torch.autograd.functional.jacobian(lambda y: model.control(y, t), y) for y in x]
     )
     assert torch.allclose(u, model.control(x, t))
-    assert torch.allclose(found, torch.einsum("bmi,bij,bmj->bm", axes, jacobian, axes))
+    assert torch.allclose(stretches, torch.einsum("bmi,bij,bmj->bm", axes, jacobian, axes))
     generic = by_products(lambda y: model.control(y, t), x, axes)[1]
     grads = [
         torch.autograd.grad(f.square().sum(), model.network.field.state.weight)[0]
-        for f in (found, generic)
+        for f in (stretches, generic)
     ]
     assert torch.allclose(*grads)
 

@@ -16,7 +16,7 @@ from tiltbench.samplers.baselines.guidance import Ahead, Guidance
 from tiltbench.samplers.baselines.importance_resampling import ImportanceResampling
 from tiltbench.samplers.baselines.untrained import Untrained
 from tiltbench.samplers.diffusion import Diffusion
-from tiltbench.samplers.loss import made, regress
+from tiltbench.samplers.loss import build_loss, regress
 from tiltbench.samplers.losses.adjoint_matching import Tricks, adjoint_matching
 from tiltbench.samplers.losses.relative_entropy import relative_entropy
 from tiltbench.samplers.losses.trajectory_balance import trajectory_balance
@@ -29,8 +29,8 @@ from tiltbench.samplers.sampler import Draws, Unsupported
 from tiltbench.studies.memory.study import peak
 from tiltbench.studies.memoryless.noise import (
     Bell,
-    Ends,
     Silent,
+    TerminalLaw,
     optimum,
     remembered,
     siblings,
@@ -76,7 +76,7 @@ def bought(loss, problem, model, seed=3, recipe=None):
 
 def test_without_its_tricks_it_is_adjoint_matching():
     problem, model = bowl(Stationary(steps=8)), bent()
-    bare = made(Tricks(late=1.0, early=0.0, threshold=1e9, last_noise=1.0))
+    bare = build_loss(Tricks(late=1.0, early=0.0, threshold=1e9, last_noise=1.0))
     batches = [bought(loss, problem, model) for loss in (adjoint_matching, bare)]
     for key in ("x", "t", "y"):
         assert torch.equal(batches[0][key], batches[1][key])
@@ -95,7 +95,7 @@ def test_the_noiseless_end():
     sigma = path.std[-1] / path.dt[-1].sqrt()
     steered = path.mean[-1] + path.std[-1] * path.dt[-1].sqrt() * path.u[-1]
     for share in (0.0, 0.5, 1.0):
-        loss = made(Tricks(last_noise=share))
+        loss = build_loss(Tricks(last_noise=share))
         y = loss.label(problem, model, path, 0.5, rng()).pop("y")
         end = steered + share * (path.x[-1] - steered)
         assert torch.allclose(y[-1], -4 * sigma * (end - 1), atol=1e-5)
@@ -121,7 +121,7 @@ def test_the_loss_is_the_mean_over_the_chosen_steps_and_clipped():
     problem, model = bowl(Stationary(steps=8)), bent()
     for threshold in (1e6, 2.0, 1e-9):
         tricks = Tricks(threshold=threshold)
-        loss = made(tricks)
+        loss = build_loss(tricks)
         batch = bought(loss, problem, model)
         k = tricks.chosen(8, rng(5))
         far = (model.control(batch["x"], batch["t"]) - batch["y"]).square().sum(-1)[k]
@@ -147,7 +147,7 @@ def test_options_are_fields_of_the_spec():
 
 
 @pytest.mark.parametrize(
-    "wrong, said",
+    "wrong, message",
     [
         ("treshold=3", "no parameter 'treshold'; did you mean 'threshold'"),
         ("late=0.8,early=0.3", "shares of the grid"),
@@ -156,8 +156,8 @@ def test_options_are_fields_of_the_spec():
         ("late=x", "adjoint_matching_tricks.late is 'x'; it takes a number"),
     ],
 )
-def test_wrong_options_are_refused(wrong, said):
-    with pytest.raises(BadSpec, match=said):
+def test_wrong_options_are_refused(wrong, message):
+    with pytest.raises(BadSpec, match=message):
         build_sampler(parse(f"adjoint_matching_tricks[{wrong}]"))
 
 
@@ -426,13 +426,13 @@ def test_weights_of_the_base_find_the_divergence_of_the_tilt():
     target = build_target(parse("tilt_quadratic"))
     truth = target.truth()
     exact = float(target.reward(truth.sample(200_000, rng(2))).mean()) - truth.log_Z
-    found = []
+    estimates = []
     for seed in range(40):
         x = target.base.end((1000, 2), rng(seed + 10), torch.float64)
         draws = Draws(x, target.reward(x))
         assert scored("path_kl", target, draws).value == 0
-        found.append(scored("tilt_kl", target, draws))
-    values, errors = (torch.tensor(column) for column in list(zip(*found, strict=True))[:2])
+        estimates.append(scored("tilt_kl", target, draws))
+    values, errors = (torch.tensor(column) for column in list(zip(*estimates, strict=True))[:2])
     assert abs(z_score(values, exact)) < 4
     assert float(errors.mean() / values.std()) == pytest.approx(1, abs=0.35)
 
@@ -463,17 +463,17 @@ def test_a_regression_in_parts_is_the_same_and_holds_less(monkeypatch):
     torch.nn.init.normal_(model.network.field.out.weight, generator=source)
     x, y = torch.randn(2, 64, 200, 2, generator=source)
     t = torch.linspace(0, 1, 64)[:, None]
-    found = []
+    measured = []
     for most in (10**6, 10 * 200):
         monkeypatch.setattr("tiltbench.samplers.loss.AT_ONCE", most)
 
         def work():
             value = regress(model, x, t, y)
             grads = torch.autograd.grad(value, list(model.network.field.hidden.parameters()))
-            found.append([value.detach(), *grads])
+            measured.append([value.detach(), *grads])
 
-        found.append(peak(work))
-    (whole, large, parts, small) = found
+        measured.append(peak(work))
+    (whole, large, parts, small) = measured
     assert all(
         torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(whole, parts, strict=True)
     )
@@ -498,7 +498,10 @@ def test_where_an_optimum_with_memory_ends():
     assert steered(1e-3) == pytest.approx((0.0, 1.0), abs=1e-4)
     assert steered(1e3) == pytest.approx((1.2 / 0.7, 0.0), abs=1e-4)
     assert _climbed() == pytest.approx(steered(), rel=0.03)
-    for stepping, expected in ((Constant(), remembered(0.456)), (Bell().stepping, Ends(1.2, 0.3))):
+    for stepping, expected in (
+        (Constant(), remembered(0.456)),
+        (Bell().stepping, TerminalLaw(1.2, 0.3)),
+    ):
         bell = Bell(stepping, steps=30)
         ends = siblings(bell.base, 2, 400, 200, "cpu").ends
         x = optimum(ends, bell.reward(ends), rng(2)).double()

@@ -14,7 +14,7 @@ from tests.tools.worlds import Shifted, Tilted, rng, weights_of, z_score
 from tiltbench.plan.spec import build_sampler, parse
 from tiltbench.samplers.behaviour.exploration import Wider
 from tiltbench.samplers.diffusion import Diffusion
-from tiltbench.samplers.loss import batch_path, made
+from tiltbench.samplers.loss import batch_path, build_loss
 from tiltbench.samplers.losses._trust_region import divergence
 from tiltbench.samplers.losses.subtrajectory_balance import (
     Geometric,
@@ -113,7 +113,7 @@ def test_the_longest_stretch_is_trajectory_balance(base):
             p.add_(0.1 * torch.randn(p.shape, generator=rng(1)))
         model.log_Z.fill_(0.3)
     batch = batch_of(world, trajectory_balance, model)
-    ours = made(Geometric(1e12)).value(model, base, batch, rng())
+    ours = build_loss(Geometric(1e12)).value(model, base, batch, rng())
     theirs = trajectory_balance.value(model, base, batch, rng())
     if base.start_var == 0:
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
@@ -149,11 +149,11 @@ def test_gradients_are_those_of_the_sum(name):
         with torch.no_grad():
             for p, way in zip(parts, ways, strict=True):
                 p.add_(step * way)
-        found = sampler.loss.value(model, world.base, batch, rng())
+        value_at = sampler.loss.value(model, world.base, batch, rng())
         with torch.no_grad():
             for p, way in zip(parts, ways, strict=True):
                 p.sub_(step * way)
-        return found
+        return value_at
 
     value = sampler.loss.value(model, world.base, batch, rng())
     grads = torch.autograd.grad(value, parts, allow_unused=True)
@@ -167,7 +167,7 @@ def test_a_start_that_the_end_remembers_does_not_bias_log_Z():
     world = Shifted(Scattered(steps=4), (0.8, -0.6))
     model = perturbed(world, 0.0, guided=False)
     pulls = {}
-    for loss in (trajectory_balance, made(Geometric())):
+    for loss in (trajectory_balance, build_loss(Geometric())):
         batch = batch_of(world, loss, model, paths=20_000)
         value = loss.value(model, world.base, batch, rng())
         pulls[loss.name] = float(torch.autograd.grad(value, model.log_Z)[0])
@@ -246,7 +246,7 @@ def test_stretches_balance_at_the_optimum_on_paths_of_any_law():
 def test_cross_entropy_is_stationary_at_the_optimum_and_not_path_by_path():
     """u = u*, where all weights agree: the score of P*, mean 0 over many batches."""
     world = Shifted(Stationary(steps=8))
-    model, loss, slopes = perturbed(world, 0.0, guided=False), made(Reach()), []
+    model, loss, slopes = perturbed(world, 0.0, guided=False), build_loss(Reach()), []
     for seed in range(100):
         batch = batch_of(world, loss, model, 32, seed)
         assert float(batch["chance"].max()) < 1.02 / 32
@@ -262,7 +262,7 @@ def test_cross_entropy_of_any_paths_is_least_at_the_optimum():
     minimum at E_P'[z_k] / sqrt(dt_k), which is u* where P' = P* up to O(1 / paths)."""
     world = Shifted(Brownian(steps=4, ratio=2.0), (0.5, -0.4))
     zero = Mlp(width=8).build(2, world.base, rng())
-    loss = made(Reach(1e3))
+    loss = build_loss(Reach(1e3))
     batch = batch_of(world, loss, zero, paths=20_000)
     assert float(batch["chance"].max()) < 1e-3
     path = batch_path(world.base, batch)
@@ -288,7 +288,7 @@ def test_cross_entropy_of_any_paths_is_least_at_the_optimum():
 def test_cross_entropy_weighs_exploring_paths_by_the_law_that_simulated():
     """Their ends have the mean and the spread of p* under the chances."""
     world = Shifted(Stationary(steps=6), (0.5, -0.3))
-    sampler = Diffusion(made(Reach(1e3)), paths=20_000, explore=Wider(extra=0.1, until=1.0))
+    sampler = Diffusion(build_loss(Reach(1e3)), paths=20_000, explore=Wider(extra=0.1, until=1.0))
     batch = sampler.batch(world.problem(), perturbed(world, 0.0, guided=False), 1e-9, rng(8))
     x, chance = batch["x"][-1], batch["chance"][:, None].float()
     assert (x.mean(0) - world.slope).abs().max() < 0.04
@@ -302,7 +302,7 @@ def test_cross_entropy_keeps_within_its_radius():
     world = Shifted(Brownian(steps=4), (3.0, -4.0))
     zero = Mlp(width=8).build(2, world.base, rng())
     for radius in (0.05, 0.5):
-        batch = batch_of(world, made(Reach(radius)), zero)
+        batch = batch_of(world, build_loss(Reach(radius)), zero)
         log_w = batch["chance"].log()
         assert divergence(log_w) == pytest.approx(radius, abs=1e-6)
         # tempered weights: log P'/P^v is a multiple of log w, the reward where v = 0
@@ -311,7 +311,7 @@ def test_cross_entropy_keeps_within_its_radius():
         assert 0 < beta < 1
         torch.testing.assert_close(away, beta * r, rtol=1e-5, atol=1e-5)
     spec = build_sampler(parse("trust_region_cross_entropy[radius=0.5,paths=16]"))
-    assert spec.loss is made(Reach(0.5)) and replace(spec, paths=32).paths == 32
+    assert spec.loss is build_loss(Reach(0.5)) and replace(spec, paths=32).paths == 32
 
 
 def test_known_flow_is_the_value_function():

@@ -29,9 +29,11 @@ def test_both_halves_of_the_output_have_their_part():
     assert (gates[0] - gates[2]).abs().min() > 1e-3  # of points that differ, at one time
 
 
-@pytest.mark.parametrize(("sizes", "said"), [({"clip": 0.0}, "clip is 0"), ({"width": 0}, "width")])
-def test_sizes_that_are_none_are_refused(sizes, said):
-    with pytest.raises(ValueError, match=said):
+@pytest.mark.parametrize(
+    ("sizes", "message"), [({"clip": 0.0}, "clip is 0"), ({"width": 0}, "width")]
+)
+def test_sizes_that_are_none_are_refused(sizes, message):
+    with pytest.raises(ValueError, match=message):
         Gated(**sizes)
 
 

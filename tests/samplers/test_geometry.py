@@ -130,11 +130,11 @@ def test_nothing_moves_the_centre_of_mass(base):
     k = torch.arange(100) % STEPS
     x0, x1 = base.start((100, 6), rng(0), torch.float32), base.end((100, 6), rng(1))
     path = simulate(base, Random(), (100, 6), rng(2))
-    drawn = [x0, x1, path.x, path.u, base.normal((100, 6), rng(3), torch.float32)]
-    drawn += [base.bridge(x0, x1, k, rng(4)), base.renoise(x1, k, rng(5))]
-    drawn += [base.posterior(x1, k, rng(6))]
-    assert max(off_centre(x) for x in drawn) < 1e-5
-    assert max(float(x.abs().max()) for x in drawn[1:]) > 0.5
+    draws = [x0, x1, path.x, path.u, base.normal((100, 6), rng(3), torch.float32)]
+    draws += [base.bridge(x0, x1, k, rng(4)), base.renoise(x1, k, rng(5))]
+    draws += [base.posterior(x1, k, rng(6))]
+    assert max(off_centre(x) for x in draws) < 1e-5
+    assert max(float(x.abs().max()) for x in draws[1:]) > 0.5
 
 
 @bases
@@ -227,7 +227,7 @@ class Tilted(Tilt):
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "message"),
     [
         (Stated(particles=(3, 3)), r"3 particles in 3 .* not the 6 .* stated: state .* n d = dim"),
         (Stated(lattice=(2, 4)), r"lattice of \(2, 4\) has not the 6 sites of stated: state"),
@@ -236,8 +236,8 @@ class Tilted(Tilt):
     ],
     ids=["particles", "lattice", "tilt", "base"],
 )
-def test_a_geometry_that_does_not_fit_is_not_posed(target, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_geometry_that_does_not_fit_is_not_posed(target, message):
+    with pytest.raises(ValueError, match=message):
         pose(target, FREE[0])
 
 
@@ -288,10 +288,10 @@ def test_controls_lie_in_the_subspace(name):
     grid = base.grid(x)
     u, stepped = model.control(x, t, hint), model.on_grid(grid)(x, k, hint)
     assert torch.allclose(stepped, model.control(x, grid[k], hint))
-    found = [u, stepped] + ([model.corrector(x)] if isinstance(network, Corrected) else [])
-    found = [v.detach() for v in found]
-    assert max(off_centre(v) for v in found) < 1e-10
-    assert min(float(v.abs().max()) for v in found) > 1e-3
+    controls = [u, stepped] + ([model.corrector(x)] if isinstance(network, Corrected) else [])
+    controls = [v.detach() for v in controls]
+    assert max(off_centre(v) for v in controls) < 1e-10
+    assert min(float(v.abs().max()) for v in controls) > 1e-3
     if not model.guided:
         again, each = model.stretched(x, t, torch.eye(6, dtype=torch.float64))
         y = torch.zeros(20, 4, dtype=torch.float64, requires_grad=True)  # along the subspace
@@ -339,8 +339,8 @@ def outcome(sampler, points, n, seed=0):
 
 
 SAMPLED = {name: cheap(name) for name in SAMPLERS.entries}
-LEARNERS = [name for name, made in SAMPLED.items() if isinstance(made, Diffusion)]
-CLASSICAL = [n for n, made in SAMPLED.items() if n not in LEARNERS and made.consistent]
+LEARNERS = [name for name, plugin in SAMPLED.items() if isinstance(plugin, Diffusion)]
+CLASSICAL = [n for n, plugin in SAMPLED.items() if n not in LEARNERS and plugin.consistent]
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -363,19 +363,19 @@ def test_learners_weigh_and_draw_on_the_subspace(name):
 
 @pytest.mark.parametrize("name", CLASSICAL)
 def test_classical_samplers_weigh_and_draw_on_the_subspace(name):
-    found = []
+    gaps = []
     points = 100_000 if hasattr(SAMPLED[name], "ladders") else 2_000
     for seed in range(8):
         _, _, draws = outcome(SAMPLED[name], points, 1_000, seed)
         assert off_centre(draws.x) < 1e-4
         gap = (draws.x.double().square().sum(-1) - TOY.square)[:, None]
         if draws.log_w is None:  # chains and ladders are independent
-            found.append(by_group(draws, gap))
-            if sum(map(len, found)) >= 100:
+            gaps.append(by_group(draws, gap))
+            if sum(map(len, gaps)) >= 100:
                 break
             continue
         w = (draws.log_w - TOY.log_Z).exp()[:, None]
-        found.append(torch.cat([(w * gap).mean(0), w.mean(0) - 1])[None])
-    for values in torch.cat(found).T:
+        gaps.append(torch.cat([(w * gap).mean(0), w.mean(0) - 1])[None])
+    for values in torch.cat(gaps).T:
         assert abs(z_score(values, 0.0)) < 4
         assert values.std() / math.sqrt(len(values)) < 0.2  # the z-scores have power

@@ -61,13 +61,13 @@ def test_weights_are_exact_at_any_parameters(base, model):
     each = torch.trapezoid(mass, grid) / (base.spread * math.sqrt(2 * math.pi))
     log_Z = 2 * float(each.log())
     state = disturbed(sampler, problem, 0.15)
-    drawn = sampler.draw(problem, state, 20_000, rng(1))
-    assert abs(z_score((drawn.log_w - log_Z).exp(), 1.0)) < 4
+    draws = sampler.draw(problem, state, 20_000, rng(1))
+    assert abs(z_score((draws.log_w - log_Z).exp(), 1.0)) < 4
     x = base.end((100_000, 2), rng(2))
     ends = x[torch.rand(len(x), generator=rng(3)) < (bounded(x) - 2).exp()]
     back = sampler.reverse(problem, state, ends, rng(4))
     assert abs(z_score((log_Z - back.log_w).exp(), 1.0)) < 4
-    for log_w in (drawn.log_w, -back.log_w):  # or the scores would say nothing
+    for log_w in (draws.log_w, -back.log_w):  # or the scores would say nothing
         assert 0.2 < float(log_w.exp().std() / log_w.exp().mean()) < 10
     torch.testing.assert_close(back.x[-1], ends, rtol=1e-4, atol=1e-4)
     learned = state.model.reference
@@ -111,8 +111,8 @@ def test_a_gaussian_target_is_reached_by_the_base_alone(base):
         place = state.model.reference.place
         place.shift.copy_(mean / base.spread)
         place.log_scale.copy_((std / base.spread).log())
-    drawn = sampler.draw(problem, state, 200, rng(1))
-    torch.testing.assert_close(drawn.log_w, torch.full_like(drawn.log_w, log_Z), rtol=0, atol=1e-4)
+    draws = sampler.draw(problem, state, 200, rng(1))
+    torch.testing.assert_close(draws.log_w, torch.full_like(draws.log_w, log_Z), rtol=0, atol=1e-4)
     batch = sampler.batch(problem, state.model, 0.5, rng(2))
     assert sampler.loss.value(state.model, sampler.posed(problem).base, batch, rng()) < 1e-7
 
@@ -148,14 +148,14 @@ def test_gradients_at_fixed_points_by_differences(base, model):
         (slope,) = torch.autograd.grad(value(), parameter)
         assert float(slope.abs().min()) > 1e-8
         for i in range(len(parameter)):
-            found = []
+            values = []
             for step in (1e-4, -1e-4):
                 with torch.no_grad():
                     parameter[i] += step
-                    found.append(float(value()))
+                    values.append(float(value()))
                     parameter[i] -= step
             assert float(slope[i]) == pytest.approx(
-                (found[0] - found[1]) / 2e-4, rel=1e-4, abs=1e-6
+                (values[0] - values[1]) / 2e-4, rel=1e-4, abs=1e-6
             )
 
 
@@ -173,13 +173,13 @@ def test_the_gradient_of_relative_entropy_is_that_of_its_expectation(base):
 
     for parameter in (p for group in model.reference_parameters() for p in group):
         (slope,) = torch.autograd.grad(value(), parameter, retain_graph=True, allow_unused=True)
-        found = []
+        values = []
         for step in (1e-2, -1e-2):
             with torch.no_grad():
                 parameter[0] += step
-                found.append(float(value().detach()))
+                values.append(float(value().detach()))
                 parameter[0] -= step
-        expected = (found[0] - found[1]) / 2e-2
+        expected = (values[0] - values[1]) / 2e-2
         assert float(slope[0]) == pytest.approx(expected, rel=0.02, abs=2e-3)
 
 
@@ -224,8 +224,8 @@ def test_the_noise_is_shared_anew_and_all_of_it_spent(base):
     with torch.no_grad():
         clock.bend.zero_()
     now = clock.kernels()
-    own = torch.tensor(base.kernels, dtype=torch.float64)
-    torch.testing.assert_close(torch.stack([now.gain, now.std], 1), own)
+    kernels_of_base = torch.tensor(base.kernels, dtype=torch.float64)
+    torch.testing.assert_close(torch.stack([now.gain, now.std], 1), kernels_of_base)
 
 
 def test_particles_keep_their_centre_of_mass():
@@ -238,12 +238,12 @@ def test_particles_keep_their_centre_of_mass():
     assert place.log_scale.shape == (1,) and not place.shift.any()
     with torch.no_grad():
         place.log_scale.fill_(0.25)
-    drawn = sampler.draw(problem, state, 20_000, rng(1))
-    assert float(drawn.x.reshape(-1, 3, 2).mean(1).abs().max()) < 1e-5
+    draws = sampler.draw(problem, state, 20_000, rng(1))
+    assert float(draws.x.reshape(-1, 3, 2).mean(1).abs().max()) < 1e-5
     x = base.end((200_000, 6), rng(2))
     log_Z = float(problem.reward(x).double().exp().mean().log())
-    assert abs(z_score((drawn.log_w - log_Z).exp(), 1.0)) < 4
-    assert (drawn.log_w - log_Z).exp().std() < 5
+    assert abs(z_score((draws.log_w - log_Z).exp(), 1.0)) < 4
+    assert (draws.log_w - log_Z).exp().std() < 5
 
 
 def test_a_field_on_a_lattice():
@@ -252,11 +252,11 @@ def test_a_field_on_a_lattice():
     sampler = sampler_of()
     state = disturbed(sampler, problem, 0.2)
     assert sampler.posed(problem).base.lattice == (4,)
-    drawn = sampler.draw(problem, state, 20_000, rng(1))
+    draws = sampler.draw(problem, state, 20_000, rng(1))
     log_Z = 4 * math.log(
         float(torch.tanh(base.spread * torch.randn(10**6, generator=rng(2))).exp().mean())
     )
-    assert abs(z_score((drawn.log_w - log_Z).exp(), 1.0)) < 4
+    assert abs(z_score((draws.log_w - log_Z).exp(), 1.0)) < 4
 
 
 @pytest.mark.parametrize("model", ["Mlp[width=8]", "Guided[width=8]"])

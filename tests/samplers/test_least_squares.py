@@ -24,10 +24,10 @@ def pivoted(a, b):
 @pytest.mark.parametrize("m, n", [(40, 9), (9, 9), (500, 64)])
 def test_full_rank_is_solved_to_rounding(m, n):
     a, b = matrix(m, n)
-    found = least_squares(a, b)
+    solution = least_squares(a, b)
     usual = torch.linalg.lstsq(a, b, driver="gels").solution  # all that a GPU has
-    assert torch.allclose(found, usual, rtol=1e-10, atol=1e-11)
-    assert all(torch.equal(found, least_squares(a, b)) for _ in range(5))
+    assert torch.allclose(solution, usual, rtol=1e-10, atol=1e-11)
+    assert all(torch.equal(solution, least_squares(a, b)) for _ in range(5))
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,9 @@ def test_full_rank_is_solved_to_rounding(m, n):
 def test_of_many_solutions_it_is_the_shortest(m, n, rank):
     """ "gels" alone divides by rounding here: 1e13 in the place of 1."""
     a, b = matrix(m, n, rank)
-    found, usual = least_squares(a, b), pivoted(a, b)
-    assert found.isfinite().all()
-    assert (found - usual).norm() <= 1e-10 * (1 + usual.norm())
+    solution, usual = least_squares(a, b), pivoted(a, b)
+    assert solution.isfinite().all()
+    assert (solution - usual).norm() <= 1e-10 * (1 + usual.norm())
 
 
 def test_columns_that_are_nearly_alike_are_told_apart():

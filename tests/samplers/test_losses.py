@@ -31,9 +31,11 @@ from tiltbench.targets.problem import Problem, pose
 
 PLUGINS = [SAMPLERS.load(name) for name in SAMPLERS.entries]
 PRESETS = [
-    made.sampler for made in PLUGINS if isinstance(made, Preset) and made.sampler.recipe == Base()
+    plugin.sampler
+    for plugin in PLUGINS
+    if isinstance(plugin, Preset) and plugin.sampler.recipe == Base()
 ]
-LOSSES = [made for made in PLUGINS if isinstance(made, Loss)]
+LOSSES = [plugin for plugin in PLUGINS if isinstance(plugin, Loss)]
 LOSSES += [preset.loss for preset in PRESETS if preset.loss not in LOSSES]
 losses = pytest.mark.parametrize("loss", LOSSES, ids=repr)
 LEARNERS = [loss for loss in LOSSES if not loss.biased]  # others have another fixed point, or none
@@ -83,7 +85,7 @@ class Perturbed(Control):
         return self.world.control(x.detach(), t) + self.theta * away
 
 
-class Ends(torch.nn.Module):
+class ExactCorrector(torch.nn.Module):
     """The corrector, exact on a memoryless base: the score of its end."""
 
     def __init__(self, base):
@@ -107,7 +109,7 @@ class Known(torch.nn.Module):
 
 def perturbed(world, theta, guided):
     """With log Z, the corrector and the flow exact."""
-    model = Model(Perturbed(world, theta, guided), Ends(world.base), flow=Known(world))
+    model = Model(Perturbed(world, theta, guided), ExactCorrector(world.base), flow=Known(world))
     with torch.no_grad():
         model.log_Z.fill_(world.log_Z)
     return model
@@ -128,13 +130,13 @@ def slopes(loss, world, theta, guided, seeds, paths=256):
     model = perturbed(world, theta, guided)
     if loss.staged:  # the stage before the last is exact, the last one is under test
         model.earlier = Earlier(perturbed(world.at(1 - STAGE), 0.0, guided), 1 - STAGE, 1.0)
-    found = []
+    per_seed = []
     for seed in seeds:
         generator = rng(seed)
         batch = sampler.batch(problem, model, 0.5, generator)
         value = loss.value(model, problem.base, batch, generator)
-        found.append(torch.autograd.grad(value, model.network.theta)[0].double())
-    return torch.stack(found)
+        per_seed.append(torch.autograd.grad(value, model.network.theta)[0].double())
+    return torch.stack(per_seed)
 
 
 def shifted(loss):
@@ -162,11 +164,11 @@ def cases():
 
 @pytest.mark.parametrize(("loss", "guided", "world"), list(cases()))
 def test_stationary_and_attracting_at_the_optimum(loss, guided, world):
-    found = {0.0: [], 0.3: [], -0.3: []}
+    by_theta = {0.0: [], 0.3: [], -0.3: []}
     for seeds in (range(8), range(8, 16), range(16, 48)):  # the noisiest need more to be seen
-        for theta, more in found.items():
+        for theta, more in by_theta.items():
             more.append(slopes(loss, world(loss), theta, guided, seeds))
-        at, right, left = (torch.cat(each) for each in found.values())
+        at, right, left = (torch.cat(each) for each in by_theta.values())
         if min(z_score(right, 0), -z_score(left, 0)) > 4:
             break
     assert right.mean() > 0 > left.mean()
@@ -405,7 +407,7 @@ def test_paths_outside_the_support_count_with_a_finite_reward():
 
 
 @pytest.mark.parametrize(
-    "text, said",
+    "text, message",
     [
         ("adjoint_matching[recipe=Escorted,reference=Stationary]", "leave recipe=Base"),
         ("adjoint_matching_full[recipe=Escorted,reference=Stationary]", "leave recipe=Base"),
@@ -414,11 +416,11 @@ def test_paths_outside_the_support_count_with_a_finite_reward():
         ("nets_action[recipe=Base]", "use recipe=Escorted"),
     ],
 )
-def test_a_loss_refuses_the_wrong_chain(text, said):
+def test_a_loss_refuses_the_wrong_chain(text, message):
     sampler = build_sampler(parse(text))
     problem = Mixture(replace(sampler.reference, steps=4)).problem()
     state = sampler.init(problem, Cost(10**6, 10**6), rng())
-    with pytest.raises(Unsupported, match=said):
+    with pytest.raises(Unsupported, match=message):
         sampler.step(problem, state, rng())
 
 
@@ -444,19 +446,19 @@ def test_draws_of_an_undefined_control_are_refused_as_what_they_are():
         sampler.draw(problem, state, 10, rng())
 
 
-def test_training_may_end_before_the_allowance():
-    """`batches` of paths, the learning rate falling to zero over them; 0: the allowance decides."""
+def test_training_may_end_before_the_budget_is_spent():
+    """`batches` of paths, the learning rate falling to zero over them; 0: the budget decides."""
     problem = Mixture(Brownian(steps=4, scale=2.0)).problem()
     sampler = Diffusion(LOSSES[0], reference=problem.base, paths=16, repeats=2, batches=5)
     sampler = sampler if not LOSSES[0].through_path else replace(sampler, repeats=1)
-    state, made = sampler.init(problem, Cost(10**9, 10**9), rng()), 0
+    state, done = sampler.init(problem, Cost(10**9, 10**9), rng()), 0
     while not sampler.done(state):
-        assert sampler.share(problem, state) == pytest.approx(made / 5)
-        state, fall = sampler.step(problem, state, rng(made)), math.cos(math.pi / 2 * made / 5)
+        assert sampler.share(problem, state) == pytest.approx(done / 5)
+        state, fall = sampler.step(problem, state, rng(done)), math.cos(math.pi / 2 * done / 5)
         rates = [float(group["lr"]) for group in state.optimizer.param_groups]
         assert rates == pytest.approx([fall * sampler.lr, fall * sampler.lr_log_Z], rel=1e-6)
-        made += 1
-    assert made == 5 and sampler.share(problem, state) == 1
+        done += 1
+    assert done == 5 and sampler.share(problem, state) == 1
     assert not Diffusion(LOSSES[0], reference=problem.base).done(state)
     with pytest.raises(ValueError, match="batches is -1"):
         Diffusion(LOSSES[0], batches=-1)
@@ -515,13 +517,13 @@ def test_every_kept_batch_serves_and_none_that_is_older():
 def test_the_gradient_of_a_step_is_clipped_by_its_norm():
     """All parameters together: shortened to `clip`, in the direction it had."""
     problem = Mixture(Brownian(steps=2, scale=2.0)).problem()
-    found = []
+    gradients = []
     for clip in (1e9, 0.01):
         sampler = Diffusion(LOSSES[0], reference=problem.base, paths=8, clip=clip)
         state = sampler.init(problem, Cost(10**6, 10**6), rng())
         state = sampler.step(problem, state, rng(1))
-        found.append(torch.cat([p.grad.flatten() for p in state.model.control_parameters()]))
-    whole, short = found
+        gradients.append(torch.cat([p.grad.flatten() for p in state.model.control_parameters()]))
+    whole, short = gradients
     assert whole.norm() > 0.1
     torch.testing.assert_close(short, 0.01 * whole / whole.norm(), rtol=1e-3, atol=1e-9)
 

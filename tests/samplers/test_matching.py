@@ -200,9 +200,9 @@ def test_times_are_weighted_so_that_the_loss_has_a_variance(blend):
 
 
 def test_times_are_drawn_in_proportion_and_in_random_order():
-    drawn = times([1.0, 0.0, 3.0], 4000, rng())
-    assert torch.bincount(drawn).tolist() == pytest.approx([1000, 0, 3000], abs=1)
-    assert abs(float(torch.corrcoef(torch.stack([drawn, torch.arange(4000)]).double())[0, 1])) < 0.1
+    order = times([1.0, 0.0, 3.0], 4000, rng())
+    assert torch.bincount(order).tolist() == pytest.approx([1000, 0, 3000], abs=1)
+    assert abs(float(torch.corrcoef(torch.stack([order, torch.arange(4000)]).double())[0, 1])) < 0.1
 
 
 # --- where the end points come from --------------------------------------------------------------
@@ -226,15 +226,15 @@ def gap(world, loss, n):
     base = world.base
     problem = world.problem()
     optimal = Optimal(base, _score_of(world))
-    found = []
+    residuals = []
     for seed in range(60):
         rows = rows_of(loss, problem, Swirl(), n, 10 * seed)
         k = times([1.0] * base.steps, len(rows["x1"]), rng(seed))
         x = base.renoise(rows["x1"], k, rng(1000 + seed))
         y = target(base, novel(base), x, k, rows["x1"], rows["g"])
         residual = y - optimal.control(x, base.grid(x)[k])
-        found.append(torch.stack([(residual * c(x)[:, None]).mean() for c in CURVES]))
-    return [abs(z_score(column, 0.0)) for column in torch.stack(found).unbind(1)]
+        residuals.append(torch.stack([(residual * c(x)[:, None]).mean() for c in CURVES]))
+    return [abs(z_score(column, 0.0)) for column in torch.stack(residuals).unbind(1)]
 
 
 def _score_of(world):
@@ -259,9 +259,9 @@ def _with(select):
 
 def test_tempered_weights_keep_their_ess_and_leave_good_weights_alone():
     log_w = 3 * torch.randn(4000, generator=rng(), dtype=torch.float64)
-    kept = [tempered(scale * log_w, rng(1), Checks()).unique() for scale in (1.0, 0.1)]
+    chosen = [tempered(scale * log_w, rng(1), Checks()).unique() for scale in (1.0, 0.1)]
     assert ess(log_w) < 0.1 and len(plain(log_w, rng(1), Checks()).unique()) / 4000 < 0.2
-    assert len(kept[0]) / 4000 > 0.45
+    assert len(chosen[0]) / 4000 > 0.45
     assert torch.equal(*(some(0.1 * log_w, rng(1), Checks()) for some in (tempered, plain)))
 
 
@@ -269,9 +269,9 @@ def test_relaxed_rejection_accepts_in_proportion_up_to_the_quantile():
     log_w = torch.tensor([0.0, math.log(4.0), math.log(8.0)], dtype=torch.float64)
     log_w = log_w.repeat_interleave(torch.tensor([4000, 5100, 900]))
     chosen = fine_tuning.rejection(log_w - 30, rng(), Checks())  # the quantile at .9 is w = 4
-    kept, copies = chosen.unique(return_counts=True)
+    accepted, copies = chosen.unique(return_counts=True)
     assert len(chosen) == len(log_w) and copies.max() - copies.min() <= 1
-    counts = [int(((kept >= a) & (kept < b)).sum()) for a, b in ((0, 4000), (4000, 10_000))]
+    counts = [int(((accepted >= a) & (accepted < b)).sum()) for a, b in ((0, 4000), (4000, 10_000))]
     assert abs(counts[0] - 1000) < 4 * math.sqrt(1000 * 0.75) and counts[1] == 6000
     assert (
         len(fine_tuning.rejection(torch.zeros(50, dtype=torch.float64), rng(), Checks()).unique())
@@ -298,13 +298,13 @@ def test_the_pull_to_the_base_shortens_the_fixed_point_as_stated(shrink):
     slopes = {}
     for theta in (0.8, 1.0, 1.2):
         model = Model(Scaled(world, theta / (1 + shrink)))
-        found = []
+        per_seed = []
         for seed in range(40):
             x1 = world.base.end((500, 2), rng(seed)) + world.slope * world.base.spread**2
             rows = {"x1": x1, "g": torch.zeros_like(x1)}
             value = loss.value(model, world.base, rows, rng(900 + seed))
-            found.append(torch.autograd.grad(value, model.network.theta)[0])
-        slopes[theta] = torch.stack(found)
+            per_seed.append(torch.autograd.grad(value, model.network.theta)[0])
+        slopes[theta] = torch.stack(per_seed)
     assert abs(z_score(slopes[1.0], 0.0)) < 4
     assert z_score(slopes[0.8], 0.0) < -4 and z_score(slopes[1.2], 0.0) > 4
 
@@ -343,8 +343,8 @@ def test_without_weights_the_control_changes_and_the_terminal_law_stays():
 
     def trained(loss):
         sampler = Diffusion(loss, reference=base, model=Table(), paths=512, repeats=2, lr=0.01)
-        allowance = loss.price(512, 8, False).times(150)
-        state = sampler.init(world.problem(), allowance, rng(1))
+        budget = loss.price(512, 8, False).times(150)
+        state = sampler.init(world.problem(), budget, rng(1))
         start = state.model.network.u.detach().mean(0), state.model.network.u.detach().clone()
         for _ in range(150):
             state = sampler.step(world.problem(), state, rng(2 + state.iteration))
@@ -417,8 +417,8 @@ def _by_path(residual):
 def test_tilts_climb_from_0_to_1_and_the_frozen_model_is_the_stage_before():
     world = Shifted(Brownian(steps=4), (0.8, 0.0))
     sampler = Diffusion(tilting.tilt_matching, reference=world.base, paths=16)
-    allowance = Cost(values=16 * 40)
-    state = sampler.init(world.problem(), allowance, rng())
+    budget = Cost(values=16 * 40)
+    state = sampler.init(world.problem(), budget, rng())
     names = set(state.model.state_dict())
     seen, generator = [], rng(1)
     for _ in range(40):

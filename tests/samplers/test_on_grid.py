@@ -44,11 +44,11 @@ def test_on_the_grid_and_in_parts_it_is_the_same_regression(size, monkeypatch):
     torch.nn.init.normal_(model.network.field.out.weight, generator=rng(1))
     x, y = torch.randn(2, 20, 2, generator=rng(2))
     k = torch.randint(STEPS, (20,), generator=rng(3))
-    found = []
+    results = []
     for value in (
         regress(model, x, process.grid(x)[k], y),
         regress_on_grid(model, process, x, k, y),
     ):
         grads = torch.autograd.grad(value, list(model.control_parameters()))
-        found.append(torch.cat([value[None], *(g.flatten() for g in grads)]))
-    assert torch.allclose(found[0], found[1], rtol=1e-4, atol=1e-5)
+        results.append(torch.cat([value[None], *(g.flatten() for g in grads)]))
+    assert torch.allclose(results[0], results[1], rtol=1e-4, atol=1e-5)

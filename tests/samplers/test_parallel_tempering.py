@@ -50,7 +50,7 @@ class Narrow(Density):
         return Truth("closed form", math.log(4))
 
 
-def drawn(sampler, target, points, seed):
+def sampled(sampler, target, points, seed):
     problem, state, meter = play(sampler, target, points, seed)
     return sampler.draw(problem, state, 4_000, seeded(seed + 1)), meter
 
@@ -60,31 +60,31 @@ def drawn(sampler, target, points, seed):
 )
 def test_lost_replicas_are_rescued_with_a_burn_in_left(monkeypatch, points, warm_up, latest):
     """Also where the first round is dearer than the whole warm-up."""
-    found, real = [], _replicas.rescued
+    rescues, real = [], _replicas.rescued
 
     def watched(state, generator):
-        found.append((state.spent / state.warm, bool((state.at.r == -torch.inf).any())))
+        rescues.append((state.spent / state.warm, bool((state.at.r == -torch.inf).any())))
         return real(state, generator)
 
     monkeypatch.setattr(_replicas, "rescued", watched)
     sampler = ParallelTempering(ladders=16, warm_up=warm_up, leaps=1)
     _, state, _ = play(sampler, Narrow(), points, 0)
-    ((share, _),) = found
+    ((share, _),) = rescues
     assert 0.75 <= share < latest
     assert torch.stack(state.rewards)[..., 1:].isfinite().all()
     if latest == math.inf:
-        assert found[0][1], "nothing was lost: the test has no power"
+        assert rescues[0][1], "nothing was lost: the test has no power"
 
 
 def test_crosses_between_modes_where_hmc_does_not():
-    draws, meter = drawn(ParallelTempering(ladders=24, leaps=2), Far(), 20_000, 3)
+    draws, meter = sampled(ParallelTempering(ladders=24, leaps=2), Far(), 20_000, 3)
     assert meter.budget.covers(meter.spent)
     right = by_group(draws, (draws.x[:, 0] > 0).double())
     assert z_scores(right, 0.25).abs() < 4
     assert right.std() / len(right) ** 0.5 < 0.06
     square = by_group(draws, (draws.x.abs() - 5).square().sum(-1))
     assert z_scores(square, 0.2).abs() < 4
-    stuck, _ = drawn(Hmc(chains=24), Far(), 10_000, 3)
+    stuck, _ = sampled(Hmc(chains=24), Far(), 10_000, 3)
     share = by_group(stuck, (stuck.x[:, 0] > 0).double())
     assert ((share == 0) | (share == 1)).all()
 
@@ -101,7 +101,7 @@ def test_crosses_between_modes_where_hmc_does_not():
 def test_own_log_Z_is_right_within_its_error(target, log_Z, points):
     z = []
     for seed in range(4):
-        draws, _ = drawn(ParallelTempering(ladders=12, leaps=2), target, points, seed)
+        draws, _ = sampled(ParallelTempering(ladders=12, leaps=2), target, points, seed)
         assert draws.log_w is None and 2 < draws.log_Z.n <= 12
         z.append((draws.log_Z.value - log_Z) / draws.log_Z.se)
     z = torch.tensor(z)
@@ -110,7 +110,7 @@ def test_own_log_Z_is_right_within_its_error(target, log_Z, points):
 
 
 def test_one_ladder_has_no_error():
-    draws, _ = drawn(ParallelTempering(ladders=1, leaps=2), Oval(), 1_000, 0)
+    draws, _ = sampled(ParallelTempering(ladders=1, leaps=2), Oval(), 1_000, 0)
     assert draws.log_Z.se == math.inf and len(draws.group.unique()) == 1
 
 
@@ -121,8 +121,8 @@ def test_log_ratio_of_exact_draws_is_exact():
     for seed in range(30):
         x = torch.randn((50, 10, 3), generator=seeded(seed), dtype=torch.float64)
         rewards = -x.square() / (1 + 2 * betas)
-        found = log_ratio(rewards, betas)
-        z.append((found.value + math.log(3) / 2) / found.se)
+        estimate = log_ratio(rewards, betas)
+        z.append((estimate.value + math.log(3) / 2) / estimate.se)
     z = torch.tensor(z)
     assert z.mean().abs() * math.sqrt(30) < 4
     assert 0.7 < z.square().mean().sqrt() < 1.4
@@ -134,9 +134,9 @@ def test_the_error_of_few_ladders_is_that_of_a_sample():
     betas = torch.tensor([0.0, 1e-5], dtype=torch.float64)
     rewards = torch.randn((20, 3, 2), generator=seeded(2), dtype=torch.float64)
     each = rewards.mean((0, 2)) * 1e-5
-    found = log_ratio(rewards, betas)
-    assert found.value == pytest.approx(float(each.mean()), rel=1e-3) and found.n == 3
-    assert found.se == pytest.approx(float(each.std()) / math.sqrt(3), rel=1e-3)
+    estimate = log_ratio(rewards, betas)
+    assert estimate.value == pytest.approx(float(each.mean()), rel=1e-3) and estimate.n == 3
+    assert estimate.se == pytest.approx(float(each.std()) / math.sqrt(3), rel=1e-3)
 
 
 def test_swaps_keep_every_level_in_its_law():
@@ -176,8 +176,8 @@ def test_each_point_moves_at_its_own_beta_and_size():
         chance[::2], torch.ones(25).double()
     )
     for k in (1, 13, 49):
-        alone, own = move_each(problem, at, betas[k].item(), 0.7, 3, seeded(4))
-        assert torch.allclose(alone.x[k], both.x[k]) and torch.allclose(own[k], chance[k])
+        alone, chance_alone = move_each(problem, at, betas[k].item(), 0.7, 3, seeded(4))
+        assert torch.allclose(alone.x[k], both.x[k]) and torch.allclose(chance_alone[k], chance[k])
 
 
 def test_temperatures_are_placed_at_equal_refusals():
@@ -186,15 +186,15 @@ def test_temperatures_are_placed_at_equal_refusals():
     refused = torch.tensor([[0.2, 0.2, 0.8, 0.8], [2.0, 2.0, 2.0, 2.0]], dtype=torch.float64)
     nothing = Points(*[torch.empty(0)] * 3)
     schedule = Schedule(roots**4, roots - 1)
-    made = replaced(Replicas(0, schedule, nothing, refused, (), (), 0, 0, 0, 1))
+    after = replaced(Replicas(0, schedule, nothing, refused, (), (), 0, 0, 0, 1))
     expected = torch.tensor([0.5 + 0.05 / 0.4 / 4, 0.5 + 0.3 / 0.4 / 4, 0.75 + 0.15 / 0.4 / 4, 1.0])
-    assert torch.allclose(made.schedule.betas**0.25, expected.double())
-    assert torch.allclose(made.schedule.log_sizes, expected.double() - 1)
-    assert made.schedule.betas[-1] == 1 and not made.refused.any()
+    assert torch.allclose(after.schedule.betas**0.25, expected.double())
+    assert torch.allclose(after.schedule.log_sizes, expected.double() - 1)
+    assert after.schedule.betas[-1] == 1 and not after.refused.any()
 
 
 @pytest.mark.parametrize("points", [500, 15_000])
-def test_spends_the_allowance_and_no_more(points):
+def test_spends_the_budget_and_no_more(points):
     sampler = ParallelTempering(leaps=2)
     _, state, meter = play(sampler, Pair(), points, 0)
     assert meter.budget.covers(meter.spent) and meter.spent.share(meter.budget) > 0.85

@@ -71,12 +71,12 @@ class Beside(Along):
 
 def slopes(loss, problem, net, seeds, paths):
     """Independent estimates of d loss / d theta."""
-    model, sampler, found = Model(net), Diffusion(loss, paths=paths), []
+    model, sampler, per_seed = Model(net), Diffusion(loss, paths=paths), []
     for seed in seeds:
         batch = sampler.batch(problem, model, 0.5, rng(seed))
         value = loss.value(model, problem.base, batch, rng(seed + 1000))
-        found.append(torch.autograd.grad(value, net.theta)[0].double())
-    return torch.stack(found)
+        per_seed.append(torch.autograd.grad(value, net.theta)[0].double())
+    return torch.stack(per_seed)
 
 
 # --- where they end ------------------------------------------------------------------------------
@@ -172,11 +172,11 @@ def test_the_kl_in_the_reward_ends_in_the_tilt_and_that_at_fixed_states_does_not
     for of in (in_reward, fixed_states):
         assert end(LINE, of(LINE, flat, 2.0)) == pytest.approx(tuple(tilt(LINE, flat, 2.0)))
     off = {in_reward: [], fixed_states: []}
-    for of, found in off.items():
+    for of, errors in off.items():
         for steps in (100, 200):
             base = Brownian(steps=steps)
             wanted = tilt(base, REWARD, 1.0)
-            found.append(end(base, of(base, REWARD, 1.0)).variance / wanted.variance - 1)
+            errors.append(end(base, of(base, REWARD, 1.0)).variance / wanted.variance - 1)
     assert off[in_reward][1] < 0.05
     assert off[in_reward][0] / off[in_reward][1] == pytest.approx(2, rel=0.2)
     assert off[fixed_states][1] > 0.2
@@ -187,9 +187,11 @@ def test_a_kl_at_fixed_states_ends_at_half_of_the_control_of_twice_the_reward():
     off = []
     for steps in (50, 100, 200):
         base = Brownian(steps=steps)
-        found = fixed_states(base, REWARD, 1.3)
+        optimum = fixed_states(base, REWARD, 1.3)
         twice = in_reward(base, Reward(2 * REWARD.linear, 2 * REWARD.curvature), 1.3)
-        rows = [(a, b / 2) for one, two in zip(found, twice, strict=True) for a, b in zip(one, two)]
+        rows = [
+            (a, b / 2) for one, two in zip(optimum, twice, strict=True) for a, b in zip(one, two)
+        ]
         off.append(max(abs(a - b) for a, b in rows) / max(abs(b) for _, b in rows))
     assert off[2] < 0.1 and off[0] / off[1] == pytest.approx(2, rel=0.3)
     assert off[1] / off[2] == pytest.approx(2, rel=0.3)
@@ -200,11 +202,11 @@ def test_standardised_rewards_have_the_temperature_of_the_law_they_reach():
     small weight lets it fall, to that of the last step's noise."""
     flat = Reward(0.8, 0.0)
     assert temperature(LINE, flat, 0.5, in_reward) == pytest.approx(0.5 * 0.8 * LINE.spread)
-    found = temperature(LINE, REWARD, 1.5, in_reward, 2)
-    law, source = end(LINE, in_reward(LINE, REWARD, found)), rng(3)
+    kl = temperature(LINE, REWARD, 1.5, in_reward, 2)
+    law, source = end(LINE, in_reward(LINE, REWARD, kl)), rng(3)
     x = law.mean + math.sqrt(law.variance) * torch.randn(200_000, 2, generator=source)
     r = (REWARD.linear * x - REWARD.curvature / 2 * x * x).sum(-1)
-    assert found == pytest.approx(1.5 * float(r.std()), rel=0.01)
+    assert kl == pytest.approx(1.5 * float(r.std()), rel=0.01)
     for dim, least in ((2, 1.0), (8, 0.5)):  # sqrt(2 / dim)
         fine = Brownian(steps=400)
         below, above = (
@@ -231,7 +233,7 @@ def test_the_bound_of_diffusion_dpo_has_another_end():
     """At u* its gradient pulls early times on and late ones back (math.md 3.1), where that of the
     loss on paths is 0; and it knows no size of the reward, only its order."""
     world = Shifted(BASE)
-    model, found = Model(Scaled(world)), {}
+    model, scores = Model(Scaled(world)), {}
     for name in ("diffusion_dpo", "diffusion_dpo_published"):
         loss, sampler, rows = loss_of(name), Diffusion(loss_of(name), paths=128), []
         for seed in range(24):
@@ -239,10 +241,10 @@ def test_the_bound_of_diffusion_dpo_has_another_end():
             value = loss.value(model, BASE, batch, rng())
             rows.append(torch.autograd.grad(value, model.network.theta)[0].double())
         rows = torch.stack(rows)
-        found[name] = rows.mean(0) / (rows.std(0) / math.sqrt(len(rows)))
-    assert found["diffusion_dpo"].abs().max() < 4
+        scores[name] = rows.mean(0) / (rows.std(0) / math.sqrt(len(rows)))
+    assert scores["diffusion_dpo"].abs().max() < 4
     assert (
-        found["diffusion_dpo_published"].max() > 6 and found["diffusion_dpo_published"].min() < -6
+        scores["diffusion_dpo_published"].max() > 6 and scores["diffusion_dpo_published"].min() < -6
     )
     sampler = Diffusion(loss_of("diffusion_dpo_published"), paths=64)
     once, thrice = (
@@ -317,26 +319,26 @@ def test_clipped_objectives_begin_as_reinforce():
     for text in ("ddpo", "flow_grpo[group=64]"):
         loss = loss_of(text)
         batch = loss.label(problem, model, path, 0.5, rng())
-        found = gradient(loss, model, problem, batch)
-        direction = torch.nn.functional.cosine_similarity(found, plain, dim=0)
+        slope = gradient(loss, model, problem, batch)
+        direction = torch.nn.functional.cosine_similarity(slope, plain, dim=0)
         assert float(direction) == pytest.approx(1, abs=1e-4)
 
 
 def test_clipping_stops_where_a_ratio_has_gone_far_enough():
     log_ratio = torch.tensor([0.0, 0.15, 0.25, -0.25, 500.0], requires_grad=True)
-    for sign, kept in ((1.0, [1, 1, 0, 1, 0]), (-1.0, [1, 1, 1, 0, 0])):
+    for sign, passes in ((1.0, [1, 1, 0, 1, 0]), (-1.0, [1, 1, 1, 0, 0])):
         value = clipped(log_ratio, torch.full((5,), sign), 0.2)
         (slope,) = torch.autograd.grad(value.sum(), log_ratio)
-        assert (slope != 0).tolist() == [bool(k) for k in kept]
+        assert (slope != 0).tolist() == [bool(k) for k in passes]
         assert value.isfinite().all()
 
 
 def test_advantages_are_relative_to_their_group():
     score = torch.randn(50, generator=rng(), dtype=torch.float64) + torch.arange(50) // 25 * 100
-    found = standardised(score, 25).reshape(2, 25)
-    assert found.mean(1).abs().max() < 1e-9
+    advantages = standardised(score, 25).reshape(2, 25)
+    assert advantages.mean(1).abs().max() < 1e-9
     torch.testing.assert_close(
-        found.std(1, correction=0), torch.ones(2).double(), rtol=1e-3, atol=0
+        advantages.std(1, correction=0), torch.ones(2).double(), rtol=1e-3, atol=0
     )
     assert standardised(score, 80).std(correction=0) == pytest.approx(1, rel=1e-3)  # one group
     odd = standardised(score[:49], 16)  # three groups of 16 or 17
@@ -374,10 +376,10 @@ def test_the_forward_process_losses_begin_alike():
         "diffusion_nft[strength=3]": ({**batch, "weight": (1 + A) / 2}, 6.0),
     }
     for text, (given, factor) in rows.items():
-        found = torch.autograd.grad(
+        slopes = torch.autograd.grad(
             loss_of(text).value(model, problem.base, given, rng()), parameters
         )
-        for a, b in zip(found, plain, strict=True):
+        for a, b in zip(slopes, plain, strict=True):
             torch.testing.assert_close(a, factor * b, rtol=1e-3, atol=1e-4 * float(b.abs().max()))
 
 
@@ -435,8 +437,8 @@ def test_relative_trajectory_balance_is_trajectory_balance():
         )
         total = total + tuned - prior
     batch = path_batch(path, target.reward(path.x[-1]))
-    found = trajectory_balance.value(model, base, batch, rng())
-    torch.testing.assert_close(found, total.square().mean(), rtol=1e-4, atol=1e-4)
+    value = trajectory_balance.value(model, base, batch, rng())
+    torch.testing.assert_close(value, total.square().mean(), rtol=1e-4, atol=1e-4)
     named = (SAMPLERS.load(name) for name in ("relative_trajectory_balance", "trajectory_balance"))
     assert next(named).sampler == Diffusion(next(named))
 
@@ -445,7 +447,7 @@ def test_relative_trajectory_balance_is_trajectory_balance():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("flow_grpo[group=1]", "group is 1; advantages compare the paths of a group"),
         ("diffusion_nft_published[group=1]", "group is 1"),
@@ -462,8 +464,8 @@ def test_relative_trajectory_balance_is_trajectory_balance():
         ("ddpo[explore=Wider]", "ddpo is right for the model's own paths only"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_sentence(text, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_be_is_refused_in_a_sentence(text, message):
+    with pytest.raises(ValueError, match=message):
         build_sampler(parse(text))
 
 

@@ -9,7 +9,7 @@ from tests.tools.worlds import rng, z_score
 from tiltbench.plan.spec import build_sampler, build_target, parse
 from tiltbench.samplers.flows.divergence import Exact, Hutchinson, along, fitting
 from tiltbench.samplers.flows.probability_flow import ProbabilityFlow, Solver, _worst
-from tiltbench.samplers.flows.weighed import drawn, given
+from tiltbench.samplers.flows.weighed import given, sample
 from tiltbench.samplers.networks.adapter import Adapter
 from tiltbench.samplers.networks.perceptron import Guided, Mlp
 from tiltbench.samplers.sampler import Unsupported
@@ -40,9 +40,9 @@ class Best(Controlled):
         if not reach:
             return 0 * x
         at = self.base.moment(self.base.angle(time))
-        own = -self.base.ends(x / at.size, at)[1] / (at.noise * at.size)
+        base_score = -self.base.ends(x / at.size, at)[1] / (at.noise * at.size)
         levels = (torch.tensor(v, dtype=x.dtype) for v in (alpha, beta))
-        return self.part * beta**2 / alpha * (self.noised_score(x, *levels) - own) / reach
+        return self.part * beta**2 / alpha * (self.noised_score(x, *levels) - base_score) / reach
 
 
 # closed forms
@@ -52,11 +52,11 @@ class Best(Controlled):
 def test_the_density_of_a_mixture(schedule):
     base = MixtureFlow(*PAIR, schedule=schedule)
     flow = ProbabilityFlow(base, 2, solver=FINE)
-    made = flow.draw(64, Exact(), rng())
-    assert (made.log_q - base.log_end(made.x)).abs().max() < 1e-5
+    draws = flow.draw(64, Exact(), rng())
+    assert (draws.log_q - base.log_end(draws.x)).abs().max() < 1e-5
     x = base.end((64, 2), rng(1), torch.float64)
     assert (flow.log_density(x, Exact(), rng()).log_q - base.log_end(x)).abs().max() < 1e-5
-    assert 0 < made.evaluations < 300 and not made.noise.any()
+    assert 0 < draws.evaluations < 300 and not draws.noise.any()
 
 
 def test_a_flow_from_a_base_with_some_signal_at_its_start_is_off_by_that():
@@ -82,8 +82,8 @@ def test_the_density_at_the_optimum_of_a_gaussian_reference(base):
     flow = ProbabilityFlow(base, 2, Best(base, noised_score), FINE)
     x = mean + math.sqrt(var) * torch.randn(32, 2, generator=rng(), dtype=torch.float64)
     assert (flow.log_density(x, Exact(), rng()).log_q - log_density(x)).abs().max() < 1e-5
-    made = flow.draw(32, Exact(), rng(2))
-    assert (made.log_q - log_density(made.x)).abs().max() < 1e-5
+    draws = flow.draw(32, Exact(), rng(2))
+    assert (draws.log_q - log_density(draws.x)).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("name", ["tilt_linear", "tilt_quadratic"])
@@ -91,11 +91,11 @@ def test_at_the_optimum_of_a_tilt_every_weight_is_Z(name):
     target = build_target(parse(name))
     truth, problem = target.truth(), pose(target, Brownian())
     flow = ProbabilityFlow(problem.base, 2, Best(problem.base, truth.noised_score))
-    for found in (
-        drawn(flow, problem, 24, Exact(), rng()),
+    for weighed in (
+        sample(flow, problem, 24, Exact(), rng()),
         given(flow, problem, truth.sample(24, rng(1)), Exact(), rng()),
     ):
-        assert (found.log_w - truth.log_Z).abs().max() < 1e-4
+        assert (weighed.log_w - truth.log_Z).abs().max() < 1e-4
 
 
 # which law it is
@@ -108,9 +108,9 @@ def test_away_from_the_optimum_the_ode_has_another_law_than_the_chain(part, ode,
     The ODE ends with variance 4^-p.  That of dX = u dt + dW obeys V' = 1 - 6 p V / (4 - 3 t)."""
     base = Brownian(steps=200, ratio=1.0)
     best = Best(base, lambda x, a, b: -x / (a**2 / 4 + b**2), part)
-    made = ProbabilityFlow(base, 1, best, FINE).draw(16, Exact(), rng())
-    gaussian = -made.x[:, 0].square() / (2 * ode) - math.log(2 * math.pi * ode) / 2
-    assert (made.log_q - gaussian).abs().max() < 1e-5
+    draws = ProbabilityFlow(base, 1, best, FINE).draw(16, Exact(), rng())
+    gaussian = -draws.x[:, 0].square() / (2 * ode) - math.log(2 * math.pi * ode) / 2
+    assert (draws.log_q - gaussian).abs().max() < 1e-5
     end = simulate(base, best, (20_000, 1), rng(1), dtype=torch.float64).x[-1]
     assert float(end.var()) == pytest.approx(chain, rel=0.04)
 
@@ -120,8 +120,8 @@ def test_weights_of_the_flow_and_of_paths_agree_about_Z():
     target = build_target(parse("tilt_linear"))
     problem, truth = pose(target, Brownian()), target.truth()
     half = Best(problem.base, truth.noised_score, 0.5)
-    found = drawn(ProbabilityFlow(problem.base, 2, half), problem, 400, Exact(), rng())
-    w = (found.log_w - truth.log_Z).exp()
+    weighed = sample(ProbabilityFlow(problem.base, 2, half), problem, 400, Exact(), rng())
+    w = (weighed.log_w - truth.log_Z).exp()
     assert abs(z_score(w, 1.0)) < 3.5 and w.std() > 0.05
     path = simulate(problem.base, half, (4000, 2), rng(1))
     paths = (log_weight(problem, path) - truth.log_Z).exp()
@@ -134,9 +134,9 @@ def test_weights_of_the_flow_and_of_paths_agree_about_Z():
 def test_an_adapter_that_has_learned_nothing_has_the_flow_of_its_base():
     base = digits(steps=10)
     model = Adapter().build(64, base, rng())
-    own, tuned = ProbabilityFlow(base, 64), model.network.probability_flow(base, 64)
+    plain, tuned = ProbabilityFlow(base, 64), model.network.probability_flow(base, 64)
     y = torch.randn(3, 64, generator=rng(), dtype=torch.float64)
-    f, g = own.velocity(), tuned.velocity()
+    f, g = plain.velocity(), tuned.velocity()
     for angle in (0.0, 0.7, math.pi / 2):
         assert torch.equal(f(angle, y), g(angle, y)) and f(angle, y).isfinite().all()
 
@@ -147,9 +147,9 @@ def test_a_network_is_solved_in_float64_and_left_as_it_is():
         p.data.add_(0.02)
     flow = model.network.probability_flow(base, 2)
     before = model.forward_points
-    made = flow.draw(5, Exact(), rng())
-    back = flow.log_density(made.x, Exact(), rng())
-    assert (made.log_q - back.log_q).abs().max() < 1e-4 and made.log_q.dtype == torch.float64
+    draws = flow.draw(5, Exact(), rng())
+    back = flow.log_density(draws.x, Exact(), rng())
+    assert (draws.log_q - back.log_q).abs().max() < 1e-4 and draws.log_q.dtype == torch.float64
     assert model.forward_points == before
     assert next(model.network.parameters()).dtype == torch.float32
     assert next(model.network.parameters()).requires_grad
@@ -165,8 +165,8 @@ def test_what_oscillates_within_a_step_is_not_missed():
     end = math.pi / 2
     exact = 1e-4 * (1 - math.cos(fast * end)) / fast
     zero = torch.zeros(1, 1, dtype=torch.float64)
-    found, made = Solver(1e-6, 1e-4).solve(f, zero, 0.0, end)
-    assert float(found) == pytest.approx(exact, abs=1e-6) and made > 6 * end / 0.05
+    solution, evaluations = Solver(1e-6, 1e-4).solve(f, zero, 0.0, end)
+    assert float(solution) == pytest.approx(exact, abs=1e-6) and evaluations > 6 * end / 0.05
 
 
 def test_a_step_is_as_wrong_as_its_worst_point():
@@ -181,9 +181,9 @@ def test_samplers_offer_their_flow():
     for name, there in (("log_variance[model=Mlp[width=8]]", True), ("untrained", True)):
         sampler = build_sampler(parse(name))
         state = sampler.init(problem, Cost(100, 100), rng())
-        made = sampler.flow(problem, state).draw(4, Exact(), rng())
+        draws = sampler.flow(problem, state).draw(4, Exact(), rng())
         # nothing is learned: the base's own law
-        assert (made.log_q - problem.base.log_end(made.x)).abs().max() < 1e-4
+        assert (draws.log_q - problem.base.log_end(draws.x)).abs().max() < 1e-4
     for name in ("cmcd_lv", "smc"):
         sampler = build_sampler(parse(name))
         state = sampler.init(problem, Cost(10_000, 10_000), rng())
@@ -210,9 +210,9 @@ def test_particles_have_a_density_on_their_subspace():
     """The centre of mass is removed: rank, not dimension, is what the constant counts."""
     target = build_target(parse("dw4"))
     base = pose(target, Brownian()).base
-    made = ProbabilityFlow(base, 8).draw(6, Exact(), rng())
-    assert torch.allclose(made.log_q, base.log_end(made.x), atol=1e-5)
-    assert made.x.reshape(6, 4, 2).mean(1).abs().max() < 1e-9
+    draws = ProbabilityFlow(base, 8).draw(6, Exact(), rng())
+    assert torch.allclose(draws.log_q, base.log_end(draws.x), atol=1e-5)
+    assert draws.x.reshape(6, 4, 2).mean(1).abs().max() < 1e-9
 
 
 # bad input

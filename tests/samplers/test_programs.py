@@ -17,8 +17,8 @@ from tiltbench.targets.densities.gaussian import Gaussian
 # a program that needs no library: `ask` and `send` speak the protocol, `body` is what it does
 HEAD = """
 import os, struct, sys, time
-told = sys.stdin.buffer.readline().decode().split()
-facts = dict(word.split("=") for word in told[2:])
+first_line = sys.stdin.buffer.readline().decode().split()
+facts = dict(word.split("=") for word in first_line[2:])
 dim, budget = int(facts["dim"]), int(facts["budget"])
 
 def send(line, *numbers):
@@ -52,7 +52,8 @@ def test_it_is_told_and_answered(tmp_path):
 x = (0.25, 0.5, -1.0, 3.0)
 values, slopes = ask("value", *x), ask("grad", *x)
 assert slopes[:2] == values, (slopes, values)
-send("draws 5", *values, *slopes[2:], budget, float(facts["scale"]), int(facts["seed"]), len(told))
+send("draws 5", *values, *slopes[2:], budget, float(facts["scale"]), int(facts["seed"]),
+    len(first_line))
 time.sleep(0.01)
 send("done")
 """,
@@ -150,14 +151,16 @@ def test_a_mistake_gets_one_sentence(tmp_path, what):
     body, sentence = MISTAKES[what]
     waits = 0.5 if "sleep" in body else 20.0
     points = 20_000 if what == "reads no answer" else 100
-    status, said = outcome(program(tmp_path, body, waits), points)
+    status, message = outcome(program(tmp_path, body, waits), points)
     assert status is (Status.DIVERGED if "NaN" in what else Status.FAILED)
-    assert re.search(sentence, said) and "\n" not in said and "Misuse" not in said, said
+    assert re.search(sentence, message) and "\n" not in message and "Misuse" not in message, message
 
 
 def test_a_program_that_is_not_there(tmp_path):
-    status, said = outcome(from_program("mine", ["no-such-program"]), 100)
-    assert status is Status.FAILED and "mine cannot start 'no-such-program' (No such file" in said
+    status, message = outcome(from_program("mine", ["no-such-program"]), 100)
+    assert (
+        status is Status.FAILED and "mine cannot start 'no-such-program' (No such file" in message
+    )
     file = tmp_path / "text"
     file.write_text("not a program")
     assert "Permission denied" in outcome(from_program("mine", [str(file)]), 100)[1]

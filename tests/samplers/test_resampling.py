@@ -130,7 +130,7 @@ def test_zero_density():
 
 def test_segments_of_the_perfect_escort_do_not_vary():
     """Var(A_b - A_a) of every segment vanishes as dt^2, that of another escort stays."""
-    found = []
+    variances = []
     for steps in (16, 64):
         world = Gaussian(steps=steps)
         problem = resampled(world.problem(), eps=0.3, ratio=1.0, every=steps // 4)
@@ -139,8 +139,8 @@ def test_segments_of_the_perfect_escort_do_not_vary():
             path, _ = islands_of(problem, 500, 500, world.near(0.0))
             batch = scld.label(problem, world.near(0.0), path, 0.5, rng())
             values.append(float(scld.value(world.near(theta), problem.base, batch, rng())))
-        found.append(values)
-    (coarse, other), (fine, same) = found
+        variances.append(values)
+    (coarse, other), (fine, same) = variances
     assert 1.6 < math.log(coarse / fine) / math.log(4) < 2.4
     assert same > 30 * fine and same > 0.5 * other
 

@@ -38,9 +38,9 @@ def test_it_sees_its_points_enlarged(network):
 def test_its_derivatives_are_those_of_what_it_says():
     _, sharp = both(Mlp(width=8))
     x, t = torch.randn(5, 2, generator=rng(2)), torch.full((5,), 0.25)
-    _, found = sharp.stretched(x, t, torch.eye(2))
+    _, stretches = sharp.stretched(x, t, torch.eye(2))
     jacobian = torch.stack([torch.func.jacrev(lambda y: sharp.control(y, t[0]))(y) for y in x])
-    assert torch.allclose(found, jacobian.diagonal(dim1=-2, dim2=-1), atol=1e-4)
+    assert torch.allclose(stretches, jacobian.diagonal(dim1=-2, dim2=-1), atol=1e-4)
     plain, sharp = both(Potential(width=8))
     assert torch.allclose(sharp.potential(x, t), plain.potential(FACTOR * x, t), atol=1e-4)
     assert torch.allclose(sharp.control(x, t), FACTOR * plain.control(FACTOR * x, t), atol=1e-4)
@@ -55,5 +55,7 @@ def test_a_factor_that_is_none_is_refused(factor):
 def test_only_perceptrons_can_be_sharpened():
     with pytest.raises(ValueError, match="network is Corrected; it must be Mlp"):
         Sharpened(Corrected())
-    made = build_sampler(parse("log_variance[model=Sharpened[network=Guided[width=32],factor=2]]"))
-    assert made.model == Sharpened(Guided(width=32), 2.0)
+    sampler = build_sampler(
+        parse("log_variance[model=Sharpened[network=Guided[width=32],factor=2]]")
+    )
+    assert sampler.model == Sharpened(Guided(width=32), 2.0)

@@ -60,16 +60,16 @@ def islands(draws):
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("method", ALL, ids=names)
 def test_the_estimate_of_Z_is_unbiased_with_a_handful_of_particles(method, world):
-    made = WORLDS[world]()
-    draws = method.draw(made.problem(), None, 8_000, rng(5))
+    tilted = WORLDS[world]()
+    draws = method.draw(tilted.problem(), None, 8_000, rng(5))
     Z = islands(draws)
     assert len(Z) == (2_000 if isinstance(method, Population) else 8_000)
-    assert abs(z_score(Z, math.exp(made.log_Z))) < 3.5
-    assert abs(draws.log_Z.value - made.log_Z) < 3.5 * draws.log_Z.se
+    assert abs(z_score(Z, math.exp(tilted.log_Z))) < 3.5
+    assert abs(draws.log_Z.value - tilted.log_Z) < 3.5 * draws.log_Z.se
     # and so are weighted sums over the draws: E[exp(log_w) x_0] = Z E_p* x_0
-    mean = made.law.weight @ made.law.mean if world == "mixture" else 0.6 * torch.ones(1)
+    mean = tilted.law.weight @ tilted.law.mean if world == "mixture" else 0.6 * torch.ones(1)
     each = (draws.log_w.exp() * draws.x[:, 0]).reshape(len(Z), -1).mean(1)
-    assert abs(z_score(each, math.exp(made.log_Z) * float(mean[0]))) < 3.5
+    assert abs(z_score(each, math.exp(tilted.log_Z) * float(mean[0]))) < 3.5
 
 
 @pytest.mark.parametrize("method", POPULATIONS, ids=names)
@@ -79,8 +79,8 @@ def test_with_many_particles_weighted_draws_are_of_the_tilt(method):
     assert int(draws.group.max()) == 0
     mean = world.law.weight @ world.law.mean
     # the ancestors are few, of which the delta method knows nothing: twice its error
-    found, se, _ = expectation(draws.log_w, draws.x[:, 0])
-    assert abs(found - float(mean[0])) < 7 * se < 0.5
+    value, se, _ = expectation(draws.log_w, draws.x[:, 0])
+    assert abs(value - float(mean[0])) < 7 * se < 0.5
 
 
 def test_twisting_is_perfect_for_a_linear_reward_on_brownian_motion():
@@ -223,14 +223,14 @@ def test_bad_input_gets_a_sentence():
     for method in ALL:
         with pytest.raises(Unsupported, match="steering needs a base with a denoiser"):
             method.init(Problem(2, Plain(), lambda x: x[..., 0]), Cost(9, 9), rng())
-    for name, said in (
+    for name, sentence in (
         ("twisted_smc[particles=1]", "particles is 1; an island needs 2 or more"),
         ("feynman_kac_max[every=0]", "every is 0; it must be 1 or more"),
         ("feynman_kac_sum[least=2]", "least is 2.0; it must be from 0"),
         ("value_selection[candidates=0]", "candidates is 0; it must be 1 or more"),
         ("value_selection[temperature=0]", "temperature is 0.0; it must be positive"),
     ):
-        with pytest.raises(Exception, match=said.replace("(", r"\(")):
+        with pytest.raises(Exception, match=sentence.replace("(", r"\(")):
             build_sampler(parse(name))
 
 

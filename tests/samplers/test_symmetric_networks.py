@@ -60,7 +60,7 @@ dtypes = pytest.mark.parametrize(
 )
 
 
-def made(case, dtype=torch.float32):
+def awake_network(case, dtype=torch.float32):
     """A network away from its start, with controls of order 1."""
     network, base, dim = CASES[case]
     model = network.build(dim, base, rng())
@@ -70,7 +70,7 @@ def made(case, dtype=torch.float32):
     return model.to(dtype)
 
 
-def drawn(case, dtype=torch.float32, n=9):
+def inputs(case, dtype=torch.float32, n=9):
     """(x, t, hint)."""
     _, base, dim = CASES[case]
     x = base.normal((n, dim), rng(2), dtype) * base.spread
@@ -95,7 +95,7 @@ def agree(u, v, within):
 @pytest.mark.parametrize("seed", [0, 1], ids=["rotation", "reflection"])
 def test_particles_turned_shifted_and_renamed(case, dtype, within, seed):
     """u(R x + a) = R u(x), and the same for particles renamed, in every configuration anew."""
-    model, (x, t, hint) = made(case, dtype), drawn(case, dtype)
+    model, (x, t, hint) = awake_network(case, dtype), inputs(case, dtype)
     n, d = CASES[case][1].target.particles
     q = rotation(d, seed, dtype)
     order = torch.rand(len(x), n, generator=rng(5)).argsort(-1)[..., None].expand(-1, -1, d)
@@ -114,7 +114,7 @@ def test_particles_turned_shifted_and_renamed(case, dtype, within, seed):
 def test_molecules_turned_shifted_and_renamed(case, dtype, within):
     """As above under rotations and permutations of like atoms; other permutations, and reflections
     where the target tells mirror images apart, change the control."""
-    model, (x, t, hint) = made(case, dtype), drawn(case, dtype)
+    model, (x, t, hint) = awake_network(case, dtype), inputs(case, dtype)
     target = CASES[case][1].target
     n, d = target.particles
     order = torch.arange(n).repeat(len(x), 1)
@@ -145,7 +145,7 @@ def test_kinds_of_atoms():
 
 @pytest.mark.parametrize("case", list(CASES)[:6])
 def test_controls_leave_the_centre_of_mass_where_it_is(case):
-    model, (x, t, hint) = made(case), drawn(case)
+    model, (x, t, hint) = awake_network(case), inputs(case)
     n, d = CASES[case][1].target.particles
     hint = hint + 1.0  # a gradient with a mean force, too
     u = model.control(x, t, hint)
@@ -156,7 +156,7 @@ def test_controls_leave_the_centre_of_mass_where_it_is(case):
 @lattices
 @dtypes
 def test_fields_shifted_and_turned_over(case, dtype, within):
-    model, (x, t, hint) = made(case, dtype), drawn(case, dtype)
+    model, (x, t, hint) = awake_network(case, dtype), inputs(case, dtype)
     sides = CASES[case][1].lattice
     u = model.control(x, t, hint)
     for by in [(1,), (3,)] if len(sides) == 1 else [(1, 0), (0, 1), (3, 2)]:
@@ -185,13 +185,13 @@ def test_every_site_hears_of_every_other():
 @lattices
 def test_many_lattices_are_taken_in_parts(case):
     """Points with times of their own and one for all: each is what it is alone."""
-    model = made(case, torch.float64)
-    x, t, hint = drawn(case, torch.float64, 2 * PART + 3)
+    model = awake_network(case, torch.float64)
+    x, t, hint = inputs(case, torch.float64, 2 * PART + 3)
     for time in (t, t[0]):
         whole = model.control(x, time, hint if model.guided else None)
         for i in (0, PART - 1, PART, 2 * PART + 2):
-            own = time[i : i + 1] if time.dim() else time
-            one = model.control(x[i : i + 1], own, hint[i : i + 1] if model.guided else None)
+            time_alone = time[i : i + 1] if time.dim() else time
+            one = model.control(x[i : i + 1], time_alone, hint[i : i + 1] if model.guided else None)
             torch.testing.assert_close(whole[i : i + 1], one, rtol=1e-10, atol=1e-10)
 
 
@@ -211,11 +211,11 @@ def test_a_uniform_shift_is_told_from_its_mean():
 @cases
 def test_controls_start_at_zero_and_share_times(case):
     network, base, dim = CASES[case]
-    x, _, hint = drawn(case, n=5)
+    x, _, hint = inputs(case, n=5)
     t = torch.linspace(0, 1, STEPS)
     fresh = network.build(dim, base, rng())
     assert torch.equal(fresh.control(x, t[:5], hint), torch.zeros_like(x))
-    model = made(case)
+    model = awake_network(case)
     stepper = model.on_grid(t)
     k = torch.tensor([4, 0, 4, 2, 5])
     whole = model.control(x, t[k], hint)
@@ -231,7 +231,7 @@ def test_controls_start_at_zero_and_share_times(case):
 
 @cases
 def test_points_are_counted_and_state_is_whole(case):
-    model, (x, t, hint) = made(case), drawn(case)
+    model, (x, t, hint) = awake_network(case), inputs(case)
     with torch.no_grad():
         u = model.control(x, t, hint)
     assert (model.forward_points, model.backward_points) == (9, 0)
@@ -246,7 +246,7 @@ def test_points_are_counted_and_state_is_whole(case):
 
 @cases
 def test_gradients_reach_every_parameter_of_the_control(case):
-    model, (x, t, hint) = made(case), drawn(case)
+    model, (x, t, hint) = awake_network(case), inputs(case)
     model.control(x, t, hint).square().sum().backward()
     of_time = [id(p) for p in model.free_energy_parameters()]
     for name, p in model.named_parameters():
@@ -256,7 +256,7 @@ def test_gradients_reach_every_parameter_of_the_control(case):
 
 @pytest.mark.parametrize("case", ["4 in 2-D", "8 x 8"])
 def test_divergence_by_products_is_that_of_the_control(case):
-    model, (x, t, _) = made(case, torch.float64), drawn(case, torch.float64, n=1)
+    model, (x, t, _) = awake_network(case, torch.float64), inputs(case, torch.float64, n=1)
     dim = x.shape[-1]
     u, each = model.stretched(x, t, torch.eye(dim, dtype=torch.float64))
     jacobian = torch.autograd.functional.jacobian(lambda y: model.control(y, t), x)[0, :, 0]
@@ -265,10 +265,10 @@ def test_divergence_by_products_is_that_of_the_control(case):
 
 
 def test_controls_are_bounded_and_smooth_where_particles_meet():
-    model = made("4 in 2-D")
+    model = awake_network("4 in 2-D")
     with torch.no_grad():
         model.network.field.time[-1].weight.mul_(1e4)
-    x, t, _ = drawn("4 in 2-D")
+    x, t, _ = inputs("4 in 2-D")
     u = model.control(x, t).unflatten(-1, (4, 2))
     assert 0.5 * MOST < u.norm(dim=-1).max() < 2 * MOST
     x = torch.zeros(3, 8, requires_grad=True)

@@ -32,8 +32,8 @@ class Exact(Control):
 
 
 def test_lambda_grows_linearly_and_stays():
-    found = [growing(share, 0.2, 0.5) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    assert found == pytest.approx([0.2, 0.6, 1.0, 1.0, 1.0])
+    shares = [growing(share, 0.2, 0.5) for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert shares == pytest.approx([0.2, 0.6, 1.0, 1.0, 1.0])
     assert growing(0.0, 1.0, 0.5) == 1.0
 
 
@@ -66,14 +66,14 @@ def test_log_Z_of_draws_is_that_of_all_of_r():
     state = sampler.init(problem, MUCH, generator)
     for _ in range(150):
         state = sampler.step(problem, state, generator)
-    drawn = sampler.draw(problem, state, 2000, rng(2))
-    assert abs(z_score((drawn.log_w - world.log_Z).exp(), 1.0)) < 4
+    draws = sampler.draw(problem, state, 2000, rng(2))
+    assert abs(z_score((draws.log_w - world.log_Z).exp(), 1.0)) < 4
     whole = build_sampler(parse("adjoint_matching"))
-    assert torch.equal(whole.draw(problem, state, 2000, rng(2)).log_w, drawn.log_w)
+    assert torch.equal(whole.draw(problem, state, 2000, rng(2)).log_w, draws.log_w)
     mean = world.at(0.5).slope * world.base.spread**2
     for i in range(2):
-        assert abs(z_score(drawn.x[:, i], float(mean[i]))) < 5
-        assert abs(z_score(drawn.x[:, i], 2 * float(mean[i]))) > 5
+        assert abs(z_score(draws.x[:, i], float(mean[i]))) < 5
+        assert abs(z_score(draws.x[:, i], 2 * float(mean[i]))) > 5
 
 
 @pytest.mark.parametrize(
@@ -98,9 +98,9 @@ def test_a_kept_batch_is_taken_to_the_present_tilt(name):
         processes[tilt] = posed.base
         path = Points(batches[0.4]["x"]) if batches else None
         with torch.no_grad():
-            found = path.of(posed, model) if path else None
-            found = found or sampler.recipe.simulate(posed, model, 16, rng(3))
-        label = sampler.loss.label(posed, model, found, 0.5, rng())
+            points = path.of(posed, model) if path else None
+            points = points or sampler.recipe.simulate(posed, model, 16, rng(3))
+        label = sampler.loss.label(posed, model, points, 0.5, rng())
         batches[tilt] = marked(label, tilt)
     now = present(sampler.loss, processes[0.9], batches[0.4], 0.9)
     expected = log_weight(model, processes[0.9], batches[0.9])

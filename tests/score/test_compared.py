@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.tools.made_runs import write
+from tests.tools.fabricated_runs import write
 from tiltbench.cli.main import main
 from tiltbench.records.record import Status
 from tiltbench.score.folder import score

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tools.made_runs import (
-    MADE,
+from tests.tools.fabricated_runs import (
+    OUTCOMES,
     PLUGIN,
     TARGET,
     N,
@@ -45,7 +45,7 @@ def plugin(tmp_path, monkeypatch):
 
 
 def test_every_metric_has_a_number_or_a_reason(fabricated):
-    for sampler in MADE:
+    for sampler in OUTCOMES:
         for scores in scores_of(fabricated, sampler):
             assert set(METRICS.entries) <= set(scores)
             for found in scores.values():
@@ -94,11 +94,11 @@ def test_weights_repair_a_biased_set(tmp_path):
         kept = torch.rand(900, generator=g) < share / 3
         return Outcome(Draws(x[kept], -share[kept].log()), None, {})
 
-    MADE["tilted"] = stretched
+    OUTCOMES["tilted"] = stretched
     try:
         write(tmp_path / "runs", "tilted", 0)
     finally:
-        del MADE["tilted"]
+        del OUTCOMES["tilted"]
     score(tmp_path, jobs=1)
     (scores,) = scores_of(tmp_path, "tilted")
     assert scores["obs_z"]["value"] > 5
@@ -123,11 +123,11 @@ def test_nan_in_draws_or_weights_is_a_reason_not_a_number(tmp_path):
         x[3], w[5] = torch.nan, torch.nan
         return draws._replace(draws=Draws(x, w), log_w_reverse=torch.full((N,), torch.nan))
 
-    MADE["spoiled"] = spoiled
+    OUTCOMES["spoiled"] = spoiled
     try:
         write(tmp_path / "runs", "spoiled", 0)
     finally:
-        del MADE["spoiled"]
+        del OUTCOMES["spoiled"]
     score(tmp_path, jobs=1)
     (scores,) = scores_of(tmp_path, "spoiled")
     for name in METRICS.entries:
@@ -196,7 +196,7 @@ def test_scoring_again_does_nothing_until_something_changes(tmp_path, monkeypatc
     assert score(tmp_path, jobs=1) == 0
     assert score(tmp_path, force=True, jobs=1) == 1
     assert json.loads(path.read_text())["scores"] == first["scores"]
-    monkeypatch.setitem(MADE, "exact", biased)  # the run was repeated and came out otherwise
+    monkeypatch.setitem(OUTCOMES, "exact", biased)  # the run was repeated and came out otherwise
     write(tmp_path / "runs", "exact", 0)
     assert score(tmp_path, jobs=1) == 1
     assert json.loads(path.read_text())["scores"] != first["scores"]
@@ -282,7 +282,7 @@ def test_comparisons_use_at_most_two_thousand_draws_and_weights_all():
 
 def test_an_edited_plug_in_has_new_scores_and_floors(tmp_path, plugin, monkeypatch):
     path, target = plugin
-    monkeypatch.setitem(MADE, "plain", only)
+    monkeypatch.setitem(OUTCOMES, "plain", only)
     record = write(tmp_path / "runs", "plain", 0, of=target)
     assert score(tmp_path, jobs=1) == 1 and score(tmp_path, jobs=1) == 0
     before = read_scores(tmp_path / "runs", record.id)["scores"]["w2"]

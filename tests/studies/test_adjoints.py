@@ -91,8 +91,8 @@ def test_unweighted_csm_regresses_to_the_current_control():
     """E[CSM | X_t] = u_lambda, which is sigma grad log(q_t / p_t) and what steers paths there."""
     world = BIAS["bimodal base, quadratic r"]
     p, now, source = at(world, 0.5)
-    drawn = bias.means_of(p, p.ends(now, 20, source), world.tilting.slope)["CSM"]
-    far = ((drawn - p.now) * torch.sin(p.x)).sum(-1)  # E[(CSM - u) phi(X_t)] = 0
+    labels = bias.means_of(p, p.ends(now, 20, source), world.tilting.slope)["CSM"]
+    far = ((labels - p.now) * torch.sin(p.x)).sum(-1)  # E[(CSM - u) phi(X_t)] = 0
     z = far.mean(1) / (far.std(1) / math.sqrt(far.shape[1]))
     assert float(z.abs().max()) < 4
     with torch.no_grad():
@@ -111,9 +111,9 @@ def test_on_a_gaussian_base_novel_score_matching_is_adjoint_sampling_is_adjoint_
         assert torch.allclose(means["NSM"], means["AS"], rtol=1e-9, atol=1e-9)
         assert torch.allclose(means["AM"], means["AS"], rtol=1e-9, atol=1e-9)  # u_lambda / lambda
         x1 = p.ends(now, 3, source)
-        made = bias.targets(p.base, p.k, p.x, x1, world.tilting.slope(x1))["AS"]
+        labels = bias.targets(p.base, p.k, p.x, x1, world.tilting.slope(x1))["AS"]
         lean = continued(p, world.tilting, x1, source)
-        assert torch.allclose(lean, made, rtol=1e-9, atol=1e-9)  # path by path
+        assert torch.allclose(lean, labels, rtol=1e-9, atol=1e-9)  # path by path
 
 
 def test_a_linear_reward_on_a_gaussian_base_leaves_no_bias():
@@ -150,18 +150,18 @@ def test_twins_agree_with_the_closed_form_and_full_weights_are_unbiased(loss, go
     law = world.tilting.law(world.law, goal)
     twin = [bias.means_of(p, p.ends(law, 8, source), world.tilting.slope)[loss] for _ in range(2)]
     mean = closed(p, world.tilting, law, goal)[loss]
-    found = judged(("", "", 0.25, "", loss), p, (twin[0], twin[1]), mean, 5)
-    assert abs(found.z) < 4
+    result = judged(("", "", 0.25, "", loss), p, (twin[0], twin[1]), mean, 5)
+    assert abs(result.z) < 4
     if goal == 1.0:
-        assert found.left.value < 1e-9  # E[T | X_t] = u*
+        assert result.left.value < 1e-9  # E[T | X_t] = u*
     else:
-        assert found.left.value == pytest.approx(1) if loss == "CSM" else found.left.value > 1.5
+        assert result.left.value == pytest.approx(1) if loss == "CSM" else result.left.value > 1.5
 
 
 def test_the_share_left_is_a_ratio_with_its_error():
     source = rng(3)
     before = 1 + torch.rand(3, 4_000, generator=source, dtype=torch.float64)
     noise = torch.randn(3, 4_000, generator=source, dtype=torch.float64)
-    found = share(0.25 * before + 0.1 * noise, before)
-    assert abs(found.value - 0.25) < 4 * found.se
-    assert found.se == pytest.approx(0.1 / math.sqrt(12_000) / 1.5, rel=0.05)
+    left = share(0.25 * before + 0.1 * noise, before)
+    assert abs(left.value - 0.25) < 4 * left.se
+    assert left.se == pytest.approx(0.1 / math.sqrt(12_000) / 1.5, rel=0.05)

@@ -73,13 +73,13 @@ def test_the_band_is_the_test():
 def test_moments_are_those_of_the_weights():
     x = torch.randn(200, 3, generator=rng(0), dtype=torch.float64)
     log_w = x[:, 0] - x[:, 1] ** 2
-    made = inverse.moments(Draws(x, log_w))
+    moments = inverse.moments(Draws(x, log_w))
     for i in range(3):
         one = expectation(log_w, x[:, i])
         square = expectation(log_w, x[:, i] ** 2)
-        assert made.mean[i] == pytest.approx(one.value)
-        assert made.sd[i] ** 2 == pytest.approx(square.value - one.value**2)
-        assert made.se[i] == pytest.approx(one.se, rel=0.01)  # n for n - 1
+        assert moments.mean[i] == pytest.approx(one.value)
+        assert moments.sd[i] ** 2 == pytest.approx(square.value - one.value**2)
+        assert moments.se[i] == pytest.approx(one.se, rel=0.01)  # n for n - 1
     plain = inverse.moments(Draws(x))
     assert torch.allclose(plain.mean, x.mean(0))
     assert torch.allclose(plain.se, x.std(0) / math.sqrt(200), rtol=0.01)
@@ -93,10 +93,10 @@ def test_draws_are_picked_by_weight():
 
 
 def test_pairs_are_seen_with_the_noise_stated():
-    found = inverse.pairs(12, "cpu")
-    far = torch.stack([torch.tensor(p.seen.y) - pooled(p.x) for p in found]) / inverse.NOISE
+    pairs = inverse.pairs(12, "cpu")
+    far = torch.stack([torch.tensor(p.seen.y) - pooled(p.x) for p in pairs]) / inverse.NOISE
     assert float(far.square().sum()) == pytest.approx(far.numel(), abs=4 * math.sqrt(2 * 12 * 16))
-    seen, x = found[0].seen, found[0].x
+    seen, x = pairs[0].seen, pairs[0].x
     law = torch.distributions.Normal(pooled(x), inverse.NOISE)
     log_p = law.log_prob(torch.tensor(seen.y, dtype=torch.float64)).sum()
     assert seen.reward(x) == pytest.approx(float(log_p))
@@ -120,43 +120,54 @@ def test_an_enlarge_has_the_blocks_of_what_was_seen():
     assert (large.reshape(3, 8, 8)[:, 2, 4:6] == y[:, 6:7]).all()
 
 
-def line(method="a", width=1.0, mean=0.0, n=60):
+def method_result(method="a", width=1.0, mean=0.0, n=60):
     """Ranks of a method whose draws are `width` times as wide as they should be."""
     f = len(inverse.STATISTICS)
     z = torch.randn(n, 64 + f, generator=rng(8), dtype=torch.float64)
     u = torch.distributions.Normal(0, width).cdf(z)
     flat = torch.ones(n, 64, dtype=torch.float64)
-    return calibration.Line(
+    return calibration.MethodResult(
         method, u[:, :f], u[:, f:], flat[:, 0] * 100, mean * flat, flat, flat / 10, flat[:, None]
     )
 
 
 def test_verdicts_on_calibration():
     for width, due in ((1.0, "supported"), (0.5, "refuted"), (2.0, "refuted")):
-        made = [line(width=width)]
-        assert calibration.is_calibrated(made[0], calibration.told_of(made)).verdict == due
-    made = [line()._replace(ranks=line(width=0.5).ranks)]  # right intervals, wrong statistics
-    assert calibration.is_calibrated(made[0], calibration.told_of(made)).verdict == "refuted"
-    few = [line(n=6)]  # nothing is rejected, and nothing shown
-    assert calibration.is_calibrated(few[0], calibration.told_of(few)).verdict == "open"
+        results = [method_result(width=width)]
+        assert (
+            calibration.is_calibrated(results[0], calibration.uniformity_tests(results)).verdict
+            == due
+        )
+    # right intervals, wrong statistics
+    results = [method_result()._replace(ranks=method_result(width=0.5).ranks)]
+    assert (
+        calibration.is_calibrated(results[0], calibration.uniformity_tests(results)).verdict
+        == "refuted"
+    )
+    few = [method_result(n=6)]  # nothing is rejected, and nothing shown
+    assert calibration.is_calibrated(few[0], calibration.uniformity_tests(few)).verdict == "open"
 
 
 def test_coverage_is_the_part_of_ranks_within():
-    made = line(width=0.5, n=2_000)
-    assert made.coverage(0.9).value == pytest.approx(0.5892, abs=0.01)  # P(|Z| < 1.645 / 2)
-    assert made.coverage(0.9).se == pytest.approx(math.sqrt(0.242 / 64 / 2_000), rel=0.1)
+    result = method_result(width=0.5, n=2_000)
+    assert result.coverage(0.9).value == pytest.approx(0.5892, abs=0.01)  # P(|Z| < 1.645 / 2)
+    assert result.coverage(0.9).se == pytest.approx(math.sqrt(0.242 / 64 / 2_000), rel=0.1)
 
 
 def test_distances_are_in_posterior_sds():
-    exact = line()._replace(sd=2 * torch.ones(60, 64, dtype=torch.float64))
-    assert torch.allclose(line(mean=3.0).off(exact), torch.full((60,), 1.5, dtype=torch.float64))
-    assert torch.allclose(line().noise(exact), torch.full((60,), 0.05, dtype=torch.float64))
+    exact = method_result()._replace(sd=2 * torch.ones(60, 64, dtype=torch.float64))
+    assert torch.allclose(
+        method_result(mean=3.0).off(exact), torch.full((60,), 1.5, dtype=torch.float64)
+    )
+    assert torch.allclose(
+        method_result().noise(exact), torch.full((60,), 0.05, dtype=torch.float64)
+    )
 
 
 def test_verdicts_on_means():
     source = rng(7)
     truth = torch.randn(60, 64, generator=source, dtype=torch.float64)
-    exact = line("exact")  # N(0, 1) pixels: mean 0, sd 1
+    exact = method_result("exact")  # N(0, 1) pixels: mean 0, sd 1
     square, nearest = calibration.square_errors(exact, truth, {"off": truth * 0 + 0.5})
     assert square.verdict == "supported" and nearest.verdict == "supported"
     wide = exact._replace(sd=1.5 * exact.sd)
@@ -165,6 +176,6 @@ def test_verdicts_on_means():
     )
     assert square.verdict == "refuted" and nearest.verdict == "refuted"
     shaken = torch.rand(60, 1, generator=source, dtype=torch.float64)
-    plain = line("a")._replace(mean=0.5 + 0.1 * shaken.expand(60, 64))
-    assert calibration.repaired(plain, line("a, weighted"), exact).verdict == "supported"
-    assert calibration.repaired(line("a"), plain, exact).verdict == "refuted"
+    plain = method_result("a")._replace(mean=0.5 + 0.1 * shaken.expand(60, 64))
+    assert calibration.repaired(plain, method_result("a, weighted"), exact).verdict == "supported"
+    assert calibration.repaired(method_result("a"), plain, exact).verdict == "refuted"

@@ -36,7 +36,7 @@ from tiltbench.targets.bases.optimal import Optimal
 from tiltbench.targets.bases.process import Controlled
 from tiltbench.targets.bases.references import Brownian
 from tiltbench.targets.bases.schedules import Foellmer, RectifiedFlow, VariancePreserving
-from tiltbench.targets.densities._line import tabulate
+from tiltbench.targets.densities._tabulated import tabulate
 from tiltbench.targets.problem import Problem
 
 TIMES = (0.1, 0.5, 0.9)
@@ -69,10 +69,10 @@ def normal_world(schedule, tau2, s2, mean=1.2, steps=10):
     return World(problem, base, draw, score, None)
 
 
-def worst(found, expected):
+def worst(variances, expected):
     """The largest |z| of Estimates against numbers, or Estimates, of the same keys."""
     zs = []
-    for key, one in found.items():
+    for key, one in variances.items():
         other = expected[key]
         value, se = (other, 0.0) if isinstance(other, float) else (other.value, other.se)
         zs.append(abs(one.value - value) / math.hypot(one.se, se))
@@ -87,9 +87,9 @@ def exact(world, tau2, law):
 @pytest.mark.parametrize("s2", [1.0, 2.5])
 def test_variances_under_p_star_are_the_closed_forms(schedule, s2):
     world = normal_world(schedule, 0.3, s2)
-    found = under_optimum(world, TIMES, 20_000, rng(0))
-    assert worst(found, exact(world, 0.3, 0.3)) < 4
-    assert all(e.se < 0.02 * e.value for e in found.values())
+    variances = under_optimum(world, TIMES, 20_000, rng(0))
+    assert worst(variances, exact(world, 0.3, 0.3)) < 4
+    assert all(e.se < 0.02 * e.value for e in variances.values())
 
 
 def test_the_figures_of_math_md_11_come_out():
@@ -108,19 +108,19 @@ def test_the_figures_of_math_md_11_come_out():
 @schedules
 def test_twins_of_the_uncontrolled_chain_have_the_closed_forms_of_its_law(schedule):
     world = normal_world(schedule, 0.3, 1.5)
-    found = under_control(world, Idle(), TIMES, 20_000, rng(1))
-    assert worst(found, exact(world, 0.3, 1.5)) < 4
+    variances = under_control(world, Idle(), TIMES, 20_000, rng(1))
+    assert worst(variances, exact(world, 0.3, 1.5)) < 4
 
 
 def test_twins_under_a_linear_optimum_are_exact_at_any_step():
     """r linear on a Gaussian base: the controlled chain is P* itself at K = 10."""
     world = normal_world(RectifiedFlow(), 1.0, 1.0)
     optimal = Optimal(world.base, lambda x, a, b: world.noised_score(x, a[..., None], b[..., None]))
-    found = under_control(world, optimal, TIMES, 20_000, rng(2))
+    variances = under_control(world, optimal, TIMES, 20_000, rng(2))
     known = exact(world, 1.0, 1.0)
-    score_matching = {key: e for key, e in found.items() if key[0] in ("CSM", "TSM")}
+    score_matching = {key: e for key, e in variances.items() if key[0] in ("CSM", "TSM")}
     assert worst(score_matching, known) < 4
-    assert max(e.value for key, e in found.items() if key not in score_matching) < 1e-9
+    assert max(e.value for key, e in variances.items() if key not in score_matching) < 1e-9
 
 
 @pytest.mark.parametrize(
@@ -232,8 +232,8 @@ def test_claims_can_be_supported_refuted_and_left_open():
     assert claims.same(data).verdict is Verdict.REFUTED
     high = data.assign(variance=data.variance.where(data.loss != "NSM", 5.0))
     assert claims.between(high, {}).verdict is Verdict.REFUTED
-    for off, said in ((1, Verdict.SUPPORTED), (4.5, Verdict.OPEN), (6, Verdict.REFUTED)):
-        assert claims.closed(data.assign(exact=data.variance + off * data.se)).verdict is said
+    for off, verdict in ((1, Verdict.SUPPORTED), (4.5, Verdict.OPEN), (6, Verdict.REFUTED)):
+        assert claims.closed(data.assign(exact=data.variance + off * data.se)).verdict is verdict
     late = data.assign(variance=data.variance.where(data.loss != "CSM", 0.5))
     assert claims.ends(late).verdict is Verdict.REFUTED
 

@@ -38,9 +38,9 @@ def above(mean):
 @pytest.mark.parametrize("rho", [0.0, 0.5])
 def test_siblings_of_a_gaussian_have_closed_forms(rho):
     """r = x_1: Z(X_0) is log-normal; the optimum ends at the mean 1 - rho^2, the tilt at 1."""
-    made = family(rho)
-    found, r = memory(made), made.ends[..., 0]
-    assert found.linear == pytest.approx(rho, abs=0.03) == found.any
+    siblings_of_rho = family(rho)
+    correlation, r = memory(siblings_of_rho), siblings_of_rho.ends[..., 0]
+    assert correlation.linear == pytest.approx(rho, abs=0.03) == correlation.any
     ratio = coupling(r)
     assert abs(ratio.value - math.expm1(rho**2)) < 4 * ratio.se < 0.3
     positive = (r > 0)[..., None]
@@ -48,18 +48,20 @@ def test_siblings_of_a_gaussian_have_closed_forms(rho):
     assert float(both.optimum[0]) == pytest.approx(above(1 - rho**2), abs=0.02)
     assert float(both.tilt[0]) == pytest.approx(above(1.0), abs=0.02)
     assert abs(float(both.z[0])) < 4 if rho == 0 else float(both.z[0]) < -6
-    assert abs(z_score(tilted(made, r, 1_000, rng(3))[:, 0], 1.0)) < 4
+    assert abs(z_score(tilted(siblings_of_rho, r, 1_000, rng(3))[:, 0], 1.0)) < 4
 
 
 def test_an_estimate_that_says_nothing_does_not_agree():
     def row(control, z, se):
-        pool, found = Estimate(0.0, 0.0, 9), {"Crooks": Estimate(z * se, se, 9)}
-        return SimpleNamespace(target="t", control=control, pool=pool, found=found, z={"Crooks": z})
+        pool, estimates = Estimate(0.0, 0.0, 9), {"Crooks": Estimate(z * se, se, 9)}
+        return SimpleNamespace(
+            target="t", control=control, pool=pool, estimates=estimates, z={"Crooks": z}
+        )
 
     rows = [row("sure", 2.0, 0.1), row("vague", 4.0, 1.5)]
-    found = digits_log_Z.agreement("Agrees", "Crooks", rows)
-    assert str(found.verdict) == "supported" and "(t, sure: +0.200 nats)" in found.measured
-    assert "1 of 2 have an error above 1 nat" in found.measured
+    claim = digits_log_Z.agreement("Agrees", "Crooks", rows)
+    assert str(claim.verdict) == "supported" and "(t, sure: +0.200 nats)" in claim.measured
+    assert "1 of 2 have an error above 1 nat" in claim.measured
     assert str(digits_log_Z.agreement("Agrees", "Crooks", rows[1:]).verdict) == "open"
 
 
@@ -73,8 +75,8 @@ def test_starts_with_few_siblings_that_count_are_starved():
 
 def test_memory_that_no_line_sees():
     start = torch.randn(1_000, 2, generator=rng(4))
-    found = memory(Siblings(start, start.abs().expand(3, -1, -1)))
-    assert found.linear < 0.12 and found.any == pytest.approx(1, abs=1e-3)
+    correlation = memory(Siblings(start, start.abs().expand(3, -1, -1)))
+    assert correlation.linear < 0.12 and correlation.any == pytest.approx(1, abs=1e-3)
     assert math.isnan(memory(Siblings(start, start[None])).any)
 
 
@@ -124,15 +126,15 @@ def test_paths_of_the_tilted_chain_are_exact_and_noised_ones_are_not(monkeypatch
     (back,) = digits_log_Z.accepted([target], [0.0], "cpu")
     assert 10_000 < back.x.shape[1] <= 20_000
     free = simulate(target.base, Uncontrolled(), (100_000, 2), rng(7)).x[-1]
-    found = digits_log_Z.sides(pose(target, Brownian()), Swaying(), back, back.x[-1], "cpu")
+    sides = digits_log_Z.sides(pose(target, Brownian()), Swaying(), back, back.x[-1], "cpu")
     Z = target.reward(free).double().exp().mean()
-    assert abs(z_score(found.forward.exp() / Z, 1)) < 4
-    assert abs(z_score((-found.back).exp() * Z, 1)) < 4
-    ahead, behind = found.forward.sigmoid() / Z, (-found.back).sigmoid()  # Crooks, of the control
+    assert abs(z_score(sides.forward.exp() / Z, 1)) < 4
+    assert abs(z_score((-sides.back).exp() * Z, 1)) < 4
+    ahead, behind = sides.forward.sigmoid() / Z, (-sides.back).sigmoid()  # Crooks, of the control
     assert abs(float(ahead.mean() - behind.mean())) < 4 * math.hypot(
         float(ahead.std()) / len(ahead) ** 0.5, float(behind.std()) / len(behind) ** 0.5
     )
-    assert abs(z_score((-found.noised).exp() * Z, 1)) > 4
+    assert abs(z_score((-sides.noised).exp() * Z, 1)) > 4
 
 
 def test_steps_exact_for_a_known_end_keep_the_base_where_eulers_leave_it():

@@ -11,7 +11,7 @@ def lines(monkeypatch, mean, sd):
     monkeypatch.setattr(study, "DRAWS", 400)
     floor = Floor(mean, sd, 400)
     monkeypatch.setattr(study, "measure", lambda *_: {"energy_distance": floor})
-    return study._lines("gmm9", ((1.0, 12.0),), "cpu")
+    return study._grid_results("gmm9", ((1.0, 12.0),), "cpu")
 
 
 def test_the_optimum_on_a_grid(monkeypatch):

@@ -15,8 +15,7 @@ from tiltbench.run.meter import Meter
 from tiltbench.samplers.weights import Estimate
 from tiltbench.studies.common.trained import trained
 from tiltbench.studies.convergence import study as convergence
-from tiltbench.studies.estimators import claims as said
-from tiltbench.studies.estimators import measured
+from tiltbench.studies.estimators import claims, measured
 from tiltbench.studies.estimators import study as estimators
 from tiltbench.studies.estimators.repeated import (
     DIRECTIONS,
@@ -47,7 +46,7 @@ def pools():
 
 
 @pytest.fixture(scope="module")
-def found(pools):
+def repeated(pools):
     return {
         name: [repeat(d, *pools, d.paths(calls, (1, 1))) for calls in CALLS]
         for name, d in DIRECTIONS.items()
@@ -59,8 +58,8 @@ def z(estimate, aim):
 
 
 @pytest.mark.parametrize(("name", "sign"), [("forward", 1), ("reverse", -1)])
-def test_one_sided_estimates_have_the_bias_and_sd_of_theory(found, name, sign):
-    for n, each in zip(CALLS, found[name], strict=True):
+def test_one_sided_estimates_have_the_bias_and_sd_of_theory(repeated, name, sign):
+    for n, each in zip(CALLS, repeated[name], strict=True):
         first = -sign * RELATIVE / (2 * n)
         assert z(bias(each, LOG_Z), first) < 4
         # the sd of exp(v) is exact; the second orders are of relative size RELATIVE / n
@@ -73,18 +72,18 @@ def test_one_sided_estimates_have_the_bias_and_sd_of_theory(found, name, sign):
         )
 
 
-def test_bennett_has_the_sd_of_theory_and_no_bias(found):
+def test_bennett_has_the_sd_of_theory_and_no_bias(repeated):
     """I = n / 2 E_forward f (1 - f) + m / 2 ..., and both sides add the same."""
     share = quad(lambda a: norm.pdf(a, -(SPREAD**2) / 2, SPREAD) * expit(a) * expit(-a), -10, 10)[0]
-    for n, each in zip(CALLS, found["Bennett"], strict=True):
+    for n, each in zip(CALLS, repeated["Bennett"], strict=True):
         assert z(sd(each), math.sqrt((1 / share - 4) / n)) < 4
         assert z(bias(each, LOG_Z), 0) < 4
 
 
-def test_intervals_of_the_true_error_cover_95_percent(found):
-    for each in found.values():
+def test_intervals_of_the_true_error_cover_95_percent(repeated):
+    for each in repeated.values():
         assert z(coverage(each[-1], LOG_Z), 0.95) < 4
-    half = [coverage(e[-1]._replace(se=e[-1].se / 2), LOG_Z) for e in found.values()]
+    half = [coverage(e[-1]._replace(se=e[-1].se / 2), LOG_Z) for e in repeated.values()]
     assert all(z(c, 2 * norm.cdf(0.98) - 1) < 4 for c in half)
 
 
@@ -105,31 +104,31 @@ def test_the_limit_is_the_constant_of_the_fit():
     assert limit.value == pytest.approx(0.3) and 0 < limit.se < 0.01
 
 
-def result(found, direction, shrink=1.0, offset=0.0):
+def result(repeated, direction, shrink=1.0, offset=0.0):
     quality = 1 / (1 + RELATIVE)  # the ESS of Gaussian work
-    each = [Repeated(f.value + offset, f.se * shrink) for f in found[direction]]
+    each = [Repeated(f.value + offset, f.se * shrink) for f in repeated[direction]]
     limit = Estimate(LOG_Z + offset, 1e-3, 1)
     return measured.Result(
         "toy", "trained", "toy", direction, False, LOG_Z, limit, quality, list(CALLS), each
     )
 
 
-def test_claims_follow_the_data(found):
-    sound = [result(found, d) for d in DIRECTIONS]
-    assert said.jensen_bias(measured.jensens(sound)).verdict == Verdict.SUPPORTED
-    assert said.square_root_law(measured.scattered(sound)).verdict == Verdict.SUPPORTED
-    assert said.covers_truth(sound).verdict == Verdict.SUPPORTED
-    assert said.honest(sound, -1, "").verdict == Verdict.SUPPORTED
-    assert said.no_larger_rmse("", measured.bennett(sound)).verdict != Verdict.REFUTED
-    biased = [result(found, d, offset=0.5 * (d == "Bennett")) for d in DIRECTIONS]
-    assert said.no_larger_rmse("", measured.bennett(biased)).verdict == Verdict.REFUTED
-    timid = [result(found, d, shrink=0.5) for d in DIRECTIONS]
-    assert said.honest(timid, -1, "").verdict == Verdict.REFUTED
-    shifted = [result(found, d, offset=0.5) for d in DIRECTIONS]
-    assert said.honest(shifted, -1, "").verdict == Verdict.SUPPORTED
-    assert said.covers_truth(shifted).verdict == Verdict.REFUTED
+def test_claims_follow_the_data(repeated):
+    sound = [result(repeated, d) for d in DIRECTIONS]
+    assert claims.jensen_bias(measured.jensens(sound)).verdict == Verdict.SUPPORTED
+    assert claims.square_root_law(measured.scattered(sound)).verdict == Verdict.SUPPORTED
+    assert claims.covers_truth(sound).verdict == Verdict.SUPPORTED
+    assert claims.honest(sound, -1, "").verdict == Verdict.SUPPORTED
+    assert claims.no_larger_rmse("", measured.bennett(sound)).verdict != Verdict.REFUTED
+    biased = [result(repeated, d, offset=0.5 * (d == "Bennett")) for d in DIRECTIONS]
+    assert claims.no_larger_rmse("", measured.bennett(biased)).verdict == Verdict.REFUTED
+    timid = [result(repeated, d, shrink=0.5) for d in DIRECTIONS]
+    assert claims.honest(timid, -1, "").verdict == Verdict.REFUTED
+    shifted = [result(repeated, d, offset=0.5) for d in DIRECTIONS]
+    assert claims.honest(shifted, -1, "").verdict == Verdict.SUPPORTED
+    assert claims.covers_truth(shifted).verdict == Verdict.REFUTED
     boasting = [replace(r, quality=0.95) for r in sound]
-    assert said.jensen_bias(measured.jensens(boasting)).verdict == Verdict.REFUTED
+    assert claims.jensen_bias(measured.jensens(boasting)).verdict == Verdict.REFUTED
 
 
 @pytest.mark.parametrize("family", range(3))

@@ -13,8 +13,7 @@ from tiltbench.samplers.diffusion import Diffusion, Preset
 from tiltbench.samplers.loss import Loss
 from tiltbench.samplers.registry import SAMPLERS
 from tiltbench.studies.gradient_variance import cases as sources
-from tiltbench.studies.gradient_variance import found as looked_up
-from tiltbench.studies.gradient_variance import study
+from tiltbench.studies.gradient_variance import measurements, study
 from tiltbench.studies.gradient_variance.gradients import (
     against,
     gradients,
@@ -49,18 +48,18 @@ def z(values, truth):
 
 @pytest.mark.parametrize("mean", [0.0, 1.0])
 def test_the_split_is_unbiased(mean):
-    found = [split(gram(x)) for x in known(8, 300, 2.0, mean=mean)]
-    assert abs(z([one.noise for one in found], 2.0)) < 4
-    assert abs(z([one.signal for one in found], mean**2)) < 4
+    splits = [split(gram(x)) for x in known(8, 300, 2.0, mean=mean)]
+    assert abs(z([one.noise for one in splits], 2.0)) < 4
+    assert abs(z([one.signal for one in splits], mean**2)) < 4
     if mean == 0:
-        assert min(one.signal for one in found) < 0  # unbiased, so below zero as often as above
+        assert min(one.signal for one in splits) < 0  # unbiased, so below zero as often as above
 
 
 def test_bootstrap_draws_leave_out_pairs_of_copies():
     """With them |E g|^2 of the draws would be larger by E|g|^2 / M."""
-    found = [split(gram(x)) for x in known(16, 50, 4.0)]
-    assert abs(z([one.signals.mean() - one.signal for one in found], 0.0)) < 4
-    assert abs(z([one.noises.mean() - one.noise for one in found], 0.0)) < 4
+    splits = [split(gram(x)) for x in known(16, 50, 4.0)]
+    assert abs(z([one.signals.mean() - one.signal for one in splits], 0.0)) < 4
+    assert abs(z([one.noises.mean() - one.noise for one in splits], 0.0)) < 4
     one = split(gram(known(3, 1, 4.0)[0]))  # three copies of one batch tell nothing of |E g|^2
     assert not np.isnan(one.signals).any() and len(one.signals) > 500
 
@@ -76,8 +75,8 @@ def test_draws_of_tr_Cov_know_nothing_of_the_mean():
 @pytest.mark.parametrize("noise", [0.003, 0.3, 3.0])
 def test_coverage_of_the_interval(noise):
     """95 % of the intervals hold the truth, within the binomial error of 200 repetitions."""
-    found = [relative(split(gram(x))) for x in known(32, 200, noise, seed=3)]
-    covered = sum(one.low <= noise <= one.high for one in found)
+    intervals = [relative(split(gram(x))) for x in known(32, 200, noise, seed=3)]
+    covered = sum(one.low <= noise <= one.high for one in intervals)
     assert abs(covered - 190) <= 3 * math.sqrt(200 * 0.95 * 0.05)
 
 
@@ -96,32 +95,32 @@ def test_comparisons_of_known_gradients():
     paired = quotient(split(gram(2 * known(32, 1, 1.0, seed=5)[0])), one)
     assert paired.low == pytest.approx(4) and paired.high == pytest.approx(4)
     other = split(gram(known(32, 1, 4.0, seed=6)[0]))
-    found = against(one, other)
-    assert found.low < 0.25 < found.high < 1
+    interval = against(one, other)
+    assert interval.low < 0.25 < interval.high < 1
 
 
 def test_the_exponent_of_a_power_law():
     def cell(paths, noise):
         one = split(gram(known(32, 1, noise, seed=paths)[0]))
-        return looked_up.Cell("t", 2, "mid", paths, "loss", "family", paths, paths, one)
+        return measurements.Measurement("t", 2, "mid", paths, "loss", "family", paths, paths, one)
 
-    fit = looked_up.fitted([cell(n, 8.0 / n) for n in (64, 256, 1024)])
+    fit = measurements.fitted([cell(n, 8.0 / n) for n in (64, 256, 1024)])
     share = torch.logspace(0, -2, 20, dtype=torch.float64)  # of the eigenvalues in tr Cov
     each = math.sqrt(2 / 31 * share.square().sum()) / share.sum()  # sd of log tr Cov, Gaussian g
     expected = each / (math.sqrt(2) * math.log(4))
     assert abs(fit.slope + 1) < 3 * expected and 0.6 * expected < fit.se < 1.4 * expected
-    assert math.isnan(looked_up.fitted([cell(64, 1.0)]).slope)
+    assert math.isnan(measurements.fitted([cell(64, 1.0)]).slope)
 
 
 def test_every_trained_loss_of_the_registry_is_there():
-    made = [SAMPLERS.load(name) for name in SAMPLERS.entries]
-    losses = {m.name for m in made if isinstance(m, Loss)}
-    losses |= {m.sampler.loss.name for m in made if isinstance(m, Preset)}
+    methods = [SAMPLERS.load(name) for name in SAMPLERS.entries]
+    losses = {m.name for m in methods if isinstance(m, Loss)}
+    losses |= {m.sampler.loss.name for m in methods if isinstance(m, Preset)}
     assert {case.sampler.loss.name for case in CASES.values()} == losses
     twins = {"pis", "relative_trajectory_balance"}
     assert set(SAMPLERS.entries) - set(CASES) <= twins | {
         name
-        for name, m in zip(SAMPLERS.entries, made, strict=True)
+        for name, m in zip(SAMPLERS.entries, methods, strict=True)
         if not isinstance(m, Loss | Preset)
     }  # the same losses on the same base, under another name
     families = {name: case.family for name, case in CASES.items()}
@@ -152,7 +151,7 @@ def test_losses_are_compared_at_one_theta():
     """And the full adjoint is relative entropy's gradient, twice, on the same paths."""
     teacher = sources.halfway(CASES[sources.TEACHER], GAUSSIAN, 3, "cpu")
     weights = list(teacher.model.control_parameters())
-    made = {}
+    slopes = {}
     for name in ("relative_entropy", "adjoint_matching_full", "trajectory_balance"):
         case = CASES[name]
         state = sources.lent(case, GAUSSIAN, teacher, "cpu")
@@ -161,9 +160,9 @@ def test_losses_are_compared_at_one_theta():
         assert all(torch.equal(a, b) for a, b in zip(same, weights, strict=True))
         assert (float(state.model.log_Z.detach()) != 0) == case.sampler.loss.learns_log_Z
         problem = pose(GAUSSIAN, case.sampler.reference)
-        made[name] = gradients(case.sampler, problem, state.model, 0.5, 2, seed=7)
+        slopes[name] = gradients(case.sampler, problem, state.model, 0.5, 2, seed=7)
     assert torch.allclose(
-        2 * made["relative_entropy"], made["adjoint_matching_full"], rtol=1e-3, atol=1e-4
+        2 * slopes["relative_entropy"], slopes["adjoint_matching_full"], rtol=1e-3, atol=1e-4
     )
 
 
@@ -171,24 +170,24 @@ def test_equal_seeds_give_equal_gradients():
     case = CASES["conditional_score_matching_plain"]
     problem = pose(GAUSSIAN, case.sampler.reference)
 
-    def found(seed):
+    def from_seed(seed):
         torch.rand(1)  # the global generator plays no part
         state = sources.halfway(case, GAUSSIAN, 2, "cpu")
         return gradients(case.sampler, problem, state.model, 0.5, 3, seed)
 
-    assert torch.equal(found(4), found(4)) and not torch.equal(found(4), found(5))
-    assert torch.equal(found(5)[0], found(4)[1])  # batch i depends on seed + i alone
+    assert torch.equal(from_seed(4), from_seed(4)) and not torch.equal(from_seed(4), from_seed(5))
+    assert torch.equal(from_seed(5)[0], from_seed(4)[1])  # batch i depends on seed + i alone
     fine = CASES["importance_fine_tuning"]
     again = gradients(
         fine.sampler, problem, sources.halfway(case, GAUSSIAN, 2, "cpu").model, 0.5, 3, 4
     )
-    assert fine.sampler.paths == case.sampler.paths and torch.equal(again, found(4))
+    assert fine.sampler.paths == case.sampler.paths and torch.equal(again, from_seed(4))
 
 
 def test_what_is_shown_of_an_interval():
     split_of = split(gram(known(16, 1, 1.0)[0]))
-    assert "[" in looked_up.shown(relative(split_of))
+    assert "[" in measurements.shown(relative(split_of))
     lost = relative(split(gram(known(16, 1, 50.0, mean=0.0)[0])))
-    assert looked_up.shown(lost).startswith("> ")
-    assert study.fit_text(looked_up.Fit(math.nan, math.nan)) == "–"
+    assert measurements.shown(lost).startswith("> ")
+    assert study.fit_text(measurements.Fit(math.nan, math.nan)) == "–"
     assert isinstance(CASES["dds"].sampler, Diffusion)

@@ -9,8 +9,7 @@ import torch
 from tests.tools.worlds import rng
 from tiltbench.samplers.loss import reward_and_grad
 from tiltbench.studies.common.regression import optimum, sigmas, targets
-from tiltbench.studies.integrated_variance import claims as judged
-from tiltbench.studies.integrated_variance import measured
+from tiltbench.studies.integrated_variance import claims, measured
 from tiltbench.studies.integrated_variance.exact import eta, gaussian_variance, integral
 from tiltbench.studies.integrated_variance.integrated import (
     Value,
@@ -74,21 +73,21 @@ def test_the_pull_integrates_to_one_less_the_memory():
     ddpm = by_name["VariancePreserving(gamma_noise=20.0, gamma_data=0.1), s = 1"]
     assert ddpm / 2 == pytest.approx(0.499978, abs=5e-7)
     assert by_name["Brownian(steps=32, scale=2.0, ratio=5.0)"] == pytest.approx(4)
-    found = measured.identity(4_000)
-    assert max(abs(c.drawn.z(c.pull.expected)) for c in found) < 4
+    checks = measured.identity(4_000)
+    assert max(abs(c.sampled.z(c.pull.expected)) for c in checks) < 4
 
 
-@pytest.mark.parametrize("loss,told", [
+@pytest.mark.parametrize("loss,figures", [
     ("CSM", (0.0820, 1.846, 21.34)),
     ("TSM", (5978, 20.51, 0.0362)),
     ("NSM", (0.4356, 2.513, 0.0173)),
 ])  # fmt: skip
-def test_the_variances_of_the_design_note(loss, told):
+def test_the_variances_of_the_design_note(loss, figures):
     """math.md 11, rectified flow at t = .1, .5, .9, closed form and by pairs."""
     rule = trapezoid((0.1, 0.5, 0.9), 10.0)
     case = on_gaussian(NORMAL, RectifiedFlow(), 1.0, rule)
-    found = np.stack([by_pairs(case, 5_000, rng(i))[loss] for i in range(8)])
-    for t, stated, column in zip(rule.times, told, found.T, strict=True):
+    variances = np.stack([by_pairs(case, 5_000, rng(i))[loss] for i in range(8)])
+    for t, stated, column in zip(rule.times, figures, variances.T, strict=True):
         exact = gaussian_variance(loss, RectifiedFlow(), float(t), VAR, 1.0)
         assert exact == pytest.approx(stated, rel=3e-3)
         assert abs(value(column).z(exact)) < 4.5
@@ -103,10 +102,10 @@ def test_integrals_on_a_gaussian_are_the_closed_forms(schedule):
     paths = by_paths(walked, 12 * 300, rng(99)).reshape(-1, 12, 300).mean(-1).T
     for cut in CUTS:
         for loss in ("CSM", "TSM", "NSM", "AS"):
-            found = value(np.stack([r[loss] for r in runs]) @ rule.over(cut, 1 - cut))
-            assert abs(found.z(closed(loss, schedule, cut, 1 - cut))) < 4.5, (loss, cut)
-        found = value(paths @ line.over(cut, 1 - cut))
-        assert abs(found.z(closed("AM", schedule, cut, 1 - cut))) < 4.5, cut
+            mean = value(np.stack([r[loss] for r in runs]) @ rule.over(cut, 1 - cut))
+            assert abs(mean.z(closed(loss, schedule, cut, 1 - cut))) < 4.5, (loss, cut)
+        mean = value(paths @ line.over(cut, 1 - cut))
+        assert abs(mean.z(closed("AM", schedule, cut, 1 - cut))) < 4.5, cut
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, **NAMES)
@@ -137,8 +136,8 @@ def test_the_integral_of_the_pulled_gradient_is_the_bound_less_twice_kl():
         assert whole == pytest.approx(bound - 2 * kl, rel=1e-6)
     case = on_gaussian(NORMAL, RectifiedFlow(), 1.0, gauss(KNOTS, 2))
     ends = at_the_end(case, 2_000, 12, rng(3))
-    told = (1 / VAR, bound, bound - 2 * kl)
-    assert all(abs(value(v).z(e)) < 4.5 for v, e in zip(ends, told, strict=True))
+    expected = (1 / VAR, bound, bound - 2 * kl)
+    assert all(abs(value(v).z(e)) < 4.5 for v, e in zip(ends, expected, strict=True))
 
 
 @pytest.mark.parametrize("slopes", [halves, chain])
@@ -146,18 +145,18 @@ def test_the_lean_moment_of_a_gaussian_base(slopes):
     """E|a_t|^2 = c_t^2 E|grad r|^2: exact for a chain of Gaussian kernels, O(step^2) by halves."""
     normal = Gaussian(dim=2, mean=0.5, std=0.6)
     case = on_gaussian(normal, RectifiedFlow(), 1.0, trapezoid((0.1, 0.5, 0.999), 0.2))
-    found = lean_moment(case, 5.5, 48, slopes)
+    moment = lean_moment(case, 5.5, 48, slopes)
     power = 2 * (0.5**2 + 0.36 * (1 / 0.36 - 1) ** 2)
     t = np.array(case.base.times[1:-1])
     expected = (t / (t**2 + (1 - t) ** 2)) ** 2 * power
-    assert np.allclose(found, expected, rtol=2e-5 if slopes is chain else 0.02)
+    assert np.allclose(moment, expected, rtol=2e-5 if slopes is chain else 0.02)
 
 
 def test_the_exponential_of_a_symmetric_matrix():
     a, b, c = 0.3, -0.7, 1.1
     exact = torch.linalg.matrix_exp(torch.tensor([[a, b], [b, c]], dtype=torch.float64))
-    found = exponential(torch.tensor([a, b, c], dtype=torch.float64))
-    assert torch.allclose(found, torch.stack([exact[0, 0], exact[0, 1], exact[1, 1]]))
+    result = exponential(torch.tensor([a, b, c], dtype=torch.float64))
+    assert torch.allclose(result, torch.stack([exact[0, 0], exact[0, 1], exact[1, 1]]))
 
 
 def test_the_lean_moment_of_a_mixture_base_is_that_of_its_paths():
@@ -178,16 +177,16 @@ def test_the_mean_of_every_target_on_a_mixture_is_the_optimal_control():
     for k in (1, 2):
         x = case.base.renoise(x1, k, rng(k))
         u = optimum(case.base, case.noised_score, k, x)
-        found = targets(case.base, k, x, x1, reward_and_grad(case.problem, x1)[1])
+        labels = targets(case.base, k, x, x1, reward_and_grad(case.problem, x1)[1])
         for loss in ("CSM", "TSM", "NSM"):
-            product = ((found[loss] - u) * x).sum(-1).reshape(20, -1).mean(-1).numpy()
+            product = ((labels[loss] - u) * x).sum(-1).reshape(20, -1).mean(-1).numpy()
             assert abs(product.mean()) < 4.5 * product.std() / math.sqrt(20)
 
 
 def test_sigma_is_that_of_the_base():
     case = on_gaussian(NORMAL, Trigonometric(), 1.0, gauss(KNOTS, 2))
-    told = [math.sqrt(2 * eta(Trigonometric(), t)) for t in case.base.times[1:-1]]
-    assert sigmas(case.base)[1:-1] == pytest.approx(told, rel=1e-9)
+    expected = [math.sqrt(2 * eta(Trigonometric(), t)) for t in case.base.times[1:-1]]
+    assert sigmas(case.base)[1:-1] == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_verdict_can_come_out_either_way():
@@ -196,9 +195,9 @@ def test_a_verdict_can_come_out_either_way():
     class Named:
         label = "case"
 
-    for found, said in ((near, "supported"), (far, "refuted"), (between, "open")):
-        one = measured.Agreement([Named()], [found], [1.0])
-        assert judged.agreement("claim", one).verdict == Verdict(said)
+    for measured_value, verdict in ((near, "supported"), (far, "refuted"), (between, "open")):
+        one = measured.Agreement([Named()], [measured_value], [1.0])
+        assert claims.agreement("claim", one).verdict == Verdict(verdict)
 
 
 def test_values_read_as_they_should():

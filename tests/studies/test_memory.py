@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from tiltbench.studies.memory import study
-from tiltbench.studies.memory.study import CUT, LEAN, NO_TRAINING, NOISED, ON_PATHS, THROUGH, Line
+from tiltbench.studies.memory.study import (
+    CUT,
+    LEAN,
+    NO_TRAINING,
+    NOISED,
+    ON_PATHS,
+    THROUGH,
+    Footprint,
+)
 
 MB = 2**20 // 4  # float32
 
@@ -15,8 +23,8 @@ def test_the_peak_is_what_is_held_at_once():
     def work():
         first = torch.empty(4 * MB)
         del first
-        kept = torch.empty(MB)
-        return kept, torch.empty(2 * MB) + torch.empty(2 * MB)[:1]
+        held = torch.empty(MB)
+        return held, torch.empty(2 * MB) + torch.empty(2 * MB)[:1]
 
     assert study.peak(work) == pytest.approx(7, abs=0.01)
 
@@ -55,10 +63,10 @@ KINDS = {
 def test_verdicts(changed, slope, refuted):
     """Slopes in units of a path; `grows` takes four times as long on twice the steps."""
     k = study.STEPS
-    lines = []
+    footprints = []
     for name, kind in KINDS.items():
         mb = slope if name == changed and slope is not None else SLOPES[name]
         power = 2 if name == changed and slope is None else 1
-        lines.append(Line(name, kind, [mb * s for s in k], [s**power for s in k]))
-    said = [str(claim.verdict) for claim in study.claims(lines, 1.0)]
-    assert said == ["refuted" if i == refuted else "supported" for i in range(6)]
+        footprints.append(Footprint(name, kind, [mb * s for s in k], [s**power for s in k]))
+    verdicts = [str(claim.verdict) for claim in study.claims(footprints, 1.0)]
+    assert verdicts == ["refuted" if i == refuted else "supported" for i in range(6)]

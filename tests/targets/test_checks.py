@@ -29,17 +29,17 @@ def test_zero_density_and_its_gradient_pass():
 
 
 @pytest.mark.parametrize(
-    "what, said",
+    "what, message",
     [
         ("value", r"^log rho is nan at 1 of 3 points, first at x = \(3, 4\); return -inf, "),
         ("gradient", r"^the gradient of log rho is not finite at 1 of 3 points.*\(3, 4\)$"),
     ],
 )
-def test_what_is_not_finite_is_told_at_once_or_at_the_end(what, said):
-    with pytest.raises(Diverged, match=said):
+def test_what_is_not_finite_is_told_at_once_or_at_the_end(what, message):
+    with pytest.raises(Diverged, match=message):
         Checks().values("log rho", X, *bad(1, what))
     checks, reached = Checks(), []
-    with pytest.raises(Diverged, match=said), checks.together():
+    with pytest.raises(Diverged, match=message), checks.together():
         with checks.together():  # the inner end reads nothing
             checks.values("log rho", X, *bad(1, what))
         checks.values("later", X, *bad(2, what))  # the first is told
@@ -124,16 +124,16 @@ def test_a_problem_is_copied_as_it_was_before_it_had_checks():
 
 
 def test_a_thread_waits_for_its_own():
-    checks, found = Checks(), []
+    checks, errors = Checks(), []
 
     def other():
         try:
             checks.values("log rho", X, *bad(0, "value"))
         except Diverged as error:
-            found.append(error)
+            errors.append(error)
 
     with checks.together():
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
-    assert len(found) == 1
+    assert len(errors) == 1

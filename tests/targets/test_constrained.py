@@ -107,8 +107,8 @@ def test_a_table_moves_stretches_and_counts():
     assert torch.allclose(unconstrain(TABLE, theta), x)
 
     def all_free(v):
-        found = constrain(TABLE, v).theta
-        return torch.cat([found["mu"][None], found["sd"], found["share"][:2]])
+        theta = constrain(TABLE, v).theta
+        return torch.cat([theta["mu"][None], theta["sd"], theta["share"][:2]])
 
     jacobian = torch.func.vmap(torch.func.jacrev(all_free))(x)
     assert torch.allclose(slope, torch.linalg.slogdet(jacobian).logabsdet)
@@ -122,8 +122,8 @@ def test_beyond_its_reach_nothing_is_inside():
 
 
 def test_no_number_is_not_taken_for_a_point_of_no_density():
-    made = constrain(TABLE, torch.full((2, 5), math.nan).double())
-    assert made.inside.all() and made.log_jacobian.isnan().all()
+    constrained = constrain(TABLE, torch.full((2, 5), math.nan).double())
+    assert constrained.inside.all() and constrained.log_jacobian.isnan().all()
 
 
 def test_the_log_of_a_share_near_one_is_exact():
@@ -133,7 +133,7 @@ def test_the_log_of_a_share_near_one_is_exact():
 
 
 @pytest.mark.parametrize(
-    "make, said",
+    "make, message",
     [
         (lambda: Parameter("s", transforms.SIMPLEX, 1), "size 1, which leaves no free number"),
         (lambda: Parameter("b", size=2, centre=(1.0,)), "1 numbers as its centre; it must have 2"),
@@ -145,8 +145,8 @@ def test_the_log_of_a_share_near_one_is_exact():
         (lambda: Logit(1.0, 1.0), "upper is 1.0; it must be above lower, 1.0"),
     ],
 )
-def test_an_impossible_table_is_refused(make, said):
-    with pytest.raises(ValueError, match=said):
+def test_an_impossible_table_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
         make()
 
 

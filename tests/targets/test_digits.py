@@ -54,18 +54,18 @@ def test_the_base_draws_digits(kind):
     with torch.no_grad():
         noisy = simulate(base, Uncontrolled(), (300, DIM), rng(1)).x[-1]
     for x in (noisy, by_ode(base, Uncontrolled(), (300, DIM), rng(2)).x):
-        found = quality(x)
-        assert found.energy_distance < 0.015 * apart
-        assert found.confidence > real.confidence - 0.1
-        assert min(found.shares) > 0.04
-        assert found.nearest > 0.8 * real.nearest
+        measured = quality(x)
+        assert measured.energy_distance < 0.015 * apart
+        assert measured.confidence > real.confidence - 0.1
+        assert min(measured.shares) > 0.04
+        assert measured.nearest > 0.8 * real.nearest
 
 
 @kinds
 def test_doubt_is_that_of_the_network_on_images_held_out(kind):
     base, held_out = digits(kind.schedule), split(torch.empty(0))[1]
-    found = doubts(base.network, kind.reading, kind.schedule, held_out.x, rng(3), 10)
-    for (_, tau), (t, stored_tau) in zip(found, base.doubt[::10], strict=True):
+    pairs = doubts(base.network, kind.reading, kind.schedule, held_out.x, rng(3), 10)
+    for (_, tau), (t, stored_tau) in zip(pairs, base.doubt[::10], strict=True):
         assert tau == pytest.approx(stored_tau, rel=0.05), t
 
 
@@ -178,8 +178,8 @@ def test_the_command_trains_and_measures(tmp_path, capsys):
 
     for kind in ("flow", "ddpm", "classifier"):
         assert main(["base", "digits", "--kind", kind, "--steps", "5", "--out", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
-    assert "| images held out |" in said and "classified rightly" in said
+    output = capsys.readouterr().out
+    assert "| images held out |" in output and "classified rightly" in output
     assert len(list(tmp_path.glob("*.safetensors"))) == 3 and len(list(tmp_path.glob("*.png"))) == 2
     note = json.loads((tmp_path / "digits_ddpm.json").read_text())
     assert len(note["doubt"]) == 101 and "--kind ddpm" in note["command"]
@@ -190,11 +190,11 @@ def test_a_field_told_the_times_beforehand_says_the_same():
     base = digits(steps=4)
     network = copy.deepcopy(base.network).double()
     t, k = torch.tensor(base.times, dtype=torch.float64), torch.tensor([0, 3, 4, 3])
-    told = network.on_grid(t)
+    on_grid = network.on_grid(t)
     x = torch.randn(4, 64, generator=rng(3), dtype=torch.float64)
-    assert torch.allclose(told(x, k), network(x, t[k]), rtol=1e-12)
+    assert torch.allclose(on_grid(x, k), network(x, t[k]), rtol=1e-12)
     for i in range(5):
-        assert torch.allclose(told(x, i), network(x, t[i].expand(4)), rtol=1e-12)
+        assert torch.allclose(on_grid(x, i), network(x, t[i].expand(4)), rtol=1e-12)
 
 
 def test_an_adapter_of_the_digits_is_exactly_nothing_at_first():
@@ -210,7 +210,7 @@ def test_paths_of_the_pool_are_those_that_the_chain_took():
     """Their ends are the stored draws, and their steps have the noise of the base's own kernels,
     which paths traced back from the same ends by the noising do not."""
     rows = torch.tensor([1_203, 5, 77, *range(300, 497)])
-    x, base = digits_pool.made_again(rows), digits()
+    x, base = digits_pool.reproduce_paths(rows), digits()
     assert x.shape == (base.steps + 1, len(rows), DIM)
     assert (x[-1] - digits_pool.draws(x)[rows]).abs().max() < digits_pool.ROUNDED
 
@@ -228,13 +228,13 @@ def test_paths_of_the_pool_are_those_that_the_chain_took():
 def test_paths_that_cannot_be_made_again_are_refused(monkeypatch):
     monkeypatch.setattr(digits_pool, "SEED", 4)
     with pytest.raises(RuntimeError, match="cannot be made again"):
-        digits_pool.made_again(torch.tensor([5]))
+        digits_pool.reproduce_paths(torch.tensor([5]))
 
 
 def test_exact_draws_and_their_paths_are_chosen_alike(monkeypatch):
     pool = torch.randn(4_000, DIM, generator=rng(0))
     monkeypatch.setattr(digits_pool, "draws", lambda like: pool.to(like))
-    monkeypatch.setattr(digits_pool, "made_again", lambda rows: pool[rows][None])
+    monkeypatch.setattr(digits_pool, "reproduce_paths", lambda rows: pool[rows][None])
     monkeypatch.setattr(digits_pool, "STATISTICS", {})
     monkeypatch.setattr(digits_pool, "_seen", lambda: (pool[:, 0] > 0).long())
     truth = digits_pool.tilted(lambda x: -((x[:, 0] - 0.2) ** 2) / 2)

@@ -68,8 +68,8 @@ def test_packages_and_circles_beside_a_plug_in(tmp_path):
         "from . import sub\nfrom .sub import x as up\n"
     )
     (mine.parent / "lib" / "sub.py").write_text("from other import __name__ as n\nx = 3\nz = 4\n")
-    found = {path.name for path in with_neighbours(mine)}
-    assert found == {"mine.py", "__init__.py", "sub.py", "deep.py", "other.py"}
+    names = {path.name for path in with_neighbours(mine)}
+    assert names == {"mine.py", "__init__.py", "sub.py", "deep.py", "other.py"}
     assert load_file(mine).value[:5] == (3, 3, 3, 7, 4)
 
 

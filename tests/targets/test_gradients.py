@@ -25,8 +25,8 @@ from tiltbench.targets.tilts.tilt_linear import TiltLinear
 
 def stated(target):
     kind, name = (Density, "log_rho") if isinstance(target, Density) else (Tilt, "reward")
-    own, default = (getattr(c, f"{name}_and_grad") for c in (type(target), kind))
-    return own is not default
+    method, default = (getattr(c, f"{name}_and_grad") for c in (type(target), kind))
+    return method is not default
 
 
 def parts(target):
@@ -56,8 +56,8 @@ OTHERS = [
     ]
 ]
 ALL = [TARGETS.load(name)() for name in by_default()]
-OWN = [target for target in ALL if stated(target)]
-each = pytest.mark.parametrize("target", [*OWN, *OTHERS], ids=lambda t: f"{t.name}-{t.dim}")
+STATED = [target for target in ALL if stated(target)]
+each = pytest.mark.parametrize("target", [*STATED, *OTHERS], ids=lambda t: f"{t.name}-{t.dim}")
 
 
 def points(target, *shape, spread=1.0, dtype=torch.float64):
@@ -152,13 +152,13 @@ def test_single_precision_is_as_good_as_before(target, spread):
 def test_no_graph_no_writing_and_nothing_shared(target):
     _, both = parts(target)
     x = points(target, 5)
-    kept = x.clone()
+    before = x.clone()
     value, grad = both(x.requires_grad_())
     assert not value.requires_grad and not grad.requires_grad
-    assert torch.equal(x, kept)
+    assert torch.equal(x, before)
     again = grad.clone()
     value.zero_(), grad.zero_()
-    assert torch.equal(x, kept) and torch.equal(both(x)[1], again)
+    assert torch.equal(x, before) and torch.equal(both(x)[1], again)
 
 
 def test_a_mixture_of_students_far_out():

@@ -167,8 +167,8 @@ def test_normalising_constant_of_three_atoms_by_quadrature():
     q = torch.cartesian_prod(r, r, theta)
     z = (q - chart.origin) / chart.unit
     weights = (torch.cartesian_prod(of_r, of_r, of_theta) / chart.unit).log().sum(-1)
-    found = (chart.log_rho(gaussian(k), z) + weights).logsumexp(0)
-    assert float(found) == pytest.approx(3 * math.log(2 * math.pi / (3 * k)), abs=1e-9)
+    value = (chart.log_rho(gaussian(k), z) + weights).logsumexp(0)
+    assert float(value) == pytest.approx(3 * math.log(2 * math.pi / (3 * k)), abs=1e-9)
 
 
 def test_normalising_constant_of_six_atoms():
@@ -210,18 +210,18 @@ def test_normalising_constant_of_six_atoms():
 def test_the_law_is_the_same(target):
     """log rho of z less that of x is the log volume; the gradient is that of autograd, and of
     central differences."""
-    own = type(target)(target.forcefield, target.solvent, target.temperature, "internal")
+    inner = type(target)(target.forcefield, target.solvent, target.temperature, "internal")
     x = openmm(target)[0]
-    z = own.chart.from_cartesian(x)
-    value, slope = own.log_rho_and_grad(z)
-    expected = target.log_rho(x) + own.chart.log_volume(z)
+    z = inner.chart.from_cartesian(x)
+    value, slope = inner.log_rho_and_grad(z)
+    expected = target.log_rho(x) + inner.chart.log_volume(z)
     assert torch.allclose(value, expected, rtol=0, atol=1e-9)
-    assert torch.allclose(own.log_rho(z), value, rtol=0, atol=1e-11)
+    assert torch.allclose(inner.log_rho(z), value, rtol=0, atol=1e-11)
     y = z.clone().requires_grad_()
-    (by_autograd,) = torch.autograd.grad(own.log_rho(y).sum(), y)
+    (by_autograd,) = torch.autograd.grad(inner.log_rho(y).sum(), y)
     assert relative(slope, by_autograd) < 1e-12
     u = torch.cos(torch.arange(z.numel(), dtype=z.dtype)).reshape(z.shape)
-    ahead, behind = (own.log_rho(z + sign * 1e-5 * u) for sign in (1, -1))
+    ahead, behind = (inner.log_rho(z + sign * 1e-5 * u) for sign in (1, -1))
     assert torch.allclose((ahead - behind) / 2e-5, (slope * u).sum(-1), rtol=1e-6, atol=1e-5)
 
 
@@ -316,27 +316,27 @@ def test_what_the_target_states():
         Aldp(coordinates="polar")
 
 
-@pytest.mark.parametrize("made", [CARTESIAN, INTERNAL], ids=lambda t: t.coordinates)
+@pytest.mark.parametrize("stored_for", [CARTESIAN, INTERNAL], ids=lambda t: t.coordinates)
 @pytest.mark.parametrize("asked", [CARTESIAN, INTERNAL], ids=lambda t: t.coordinates)
-def test_one_reference_serves_both(made, asked, monkeypatch):
+def test_one_reference_serves_both(stored_for, asked, monkeypatch):
     x = CARTESIAN.project(openmm(CARTESIAN)[0][:12])
     params = {"forcefield": "ff96", "solvent": "obc1", "temperature": 300.0}
-    if made is INTERNAL:
+    if stored_for is INTERNAL:
         params["coordinates"] = "internal"
     known = {name: {"mean": 0.0, "sd": 1.0, "se": 0.1} for name in CARTESIAN.statistics()}
     facts = {
         **{"version": 1, "target": {"params": params}, "source": "made up", "log_Z": 7.0},
         **{"log_Z_se": 0.1, "statistics": known, "basins": [{"share": 1 / 3}] * 3},
     }
-    rows = made.chart.from_cartesian(x).float()
+    rows = stored_for.chart.from_cartesian(x).float()
     monkeypatch.setattr(reference, "read", lambda home, name: Stored(rows, facts))
     truth = asked.truth()
     assert truth.log_Z == 7.0 and truth.held == 12
     draws = truth.sample(12, torch.Generator().manual_seed(0))
     assert draws.shape == (12, asked.dim) and draws.dtype == torch.float64
     energies = CARTESIAN.statistics()["energy"](x)
-    found = truth.observables["energy"].f(draws)
-    assert torch.allclose(found.sort().values, energies.sort().values, atol=0.02)
+    value = truth.observables["energy"].f(draws)
+    assert torch.allclose(value.sort().values, energies.sort().values, atol=0.02)
     assert Aldp("ff14sb", coordinates=asked.coordinates).truth().unknown
 
 
@@ -352,11 +352,11 @@ def test_trees():
     assert {PHI, PSI, *OMEGAS} < leaders and len(leaders) == 7
     ring = branches([(0, 1), (1, 2), (2, 3), (3, 1)], 4)
     assert [(b.atom, b.parent, b.depth) for b in ring] == [(1, 0, 1), (2, 1, 2), (3, 1, 2)]
-    for bonds, atoms, said in (
+    for bonds, atoms, sentence in (
         ([(0, 1), (1, 2), (2, 0)], 3, "no atom has one bond only"),
         ([(0, 1), (2, 3)], 4, "bonds join 2 of 4 atoms"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=sentence):
             branches(bonds, atoms)
     line = torch.tensor([[0.0, 0, 0], [0.1, 0, 0], [0.2, 0, 0]])
     with pytest.raises(ValueError, match="three atoms that follow each other are on a line"):

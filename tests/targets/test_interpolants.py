@@ -96,20 +96,20 @@ def test_a_mixture_along_its_grid_is_the_noised_mixture(world, schedule):
     base = MixtureFlow(**world, schedule=schedule, steps=5)
     at = torch.arange(base.steps + 1)
     points = points_of(base)
-    found = [(base.denoise(x, k), base.score(x, k)) for k, x in enumerate(points)]
+    expected = [(base.denoise(x, k), base.score(x, k)) for k, x in enumerate(points)]
     for k, x in enumerate(points):
         levels = base.signals[k], base.noises[k] if k else base.noises[0] or 1.0
-        assert torch.allclose(found[k][0], base.law.denoise(x, *levels), rtol=1e-10, atol=1e-10)
-        assert torch.allclose(found[k][1], base.law.score(x, *levels), rtol=1e-10, atol=1e-10)
-        near = [*found[k], *base.current(x, k)]
-        away = [*found[k], base.velocity(x, k), found[k][1]]
+        assert torch.allclose(expected[k][0], base.law.denoise(x, *levels), rtol=1e-10, atol=1e-10)
+        assert torch.allclose(expected[k][1], base.law.score(x, *levels), rtol=1e-10, atol=1e-10)
+        near = [*expected[k], *base.current(x, k)]
+        away = [*expected[k], base.velocity(x, k), expected[k][1]]
         alike = base.denoise(x, at[k : k + 1].expand(len(x))), base.score(x, k), *base.current(x, k)
         for a, b, c in zip(near, away, alike, strict=True):
             assert torch.allclose(a, b, rtol=1e-10) and torch.allclose(a, c, rtol=1e-10)
         assert base.denoise(x.float(), k).dtype == torch.float32
     whole = base.denoise(points, at[:, None])  # a level for many points at once
-    assert torch.allclose(whole, torch.stack([end for end, _ in found]), rtol=1e-10)
-    assert torch.allclose(base.denoise(points[2][0], 2), found[2][0][0], rtol=1e-10)
+    assert torch.allclose(whole, torch.stack([end for end, _ in expected]), rtol=1e-10)
+    assert torch.allclose(base.denoise(points[2][0], 2), expected[2][0][0], rtol=1e-10)
 
 
 @pytest.mark.parametrize("m, d", [(2, 5), (5, 2), (5, 6), (20, 30)])
@@ -260,11 +260,11 @@ def test_posterior_has_the_moments_of_bayes(schedule):
     n = 40_000
     k = torch.tensor([1, 7, 14, 19]).repeat(n, 1)
     x = torch.tensor([0.1, -0.4, 0.2, -1.0], dtype=torch.float64).repeat(n, 1)
-    drawn = base.posterior(x[..., None], k, rng(3))[..., 0]
+    draws = base.posterior(x[..., None], k, rng(3))[..., 0]
     for i, step in enumerate((1, 7, 14, 19)):
         mean, var, _ = bayes(base, x[:1, i], step)
-        assert abs(z_score(drawn[:, i], float(mean))) < 4
-        assert abs(z_score((drawn[:, i] - mean).square(), float(var))) < 4
+        assert abs(z_score(draws[:, i], float(mean))) < 4
+        assert abs(z_score((draws[:, i] - mean).square(), float(var))) < 4
 
 
 @each
@@ -291,15 +291,15 @@ def test_rate_of_the_denoiser_by_differences(schedule):
         assert torch.allclose(base.denoise_rate(x, k), expected, rtol=1e-3, atol=1e-3)
     mixed = torch.tensor([0, 400, 2000, 3600, 4000])
     x[0] = 0  # where a point start is
-    found = base.denoise_rate(x, mixed)
+    rates = base.denoise_rate(x, mixed)
     for i, k in enumerate(mixed.tolist()):
-        assert torch.allclose(found[i], base.denoise_rate(x[i], k))
+        assert torch.allclose(rates[i], base.denoise_rate(x[i], k))
         # one-sided at the ends, to second order
         if k in (0, 4000):
             near = [base.denoise(x[i], abs(k - j)) for j in (0, 1, 2)]
             sign = 1 if k == 0 else -1
             expected = sign * (4 * near[1] - 3 * near[0] - near[2]) / (2 * h)
-            assert torch.allclose(found[i], expected, rtol=0.01, atol=0.01), k
+            assert torch.allclose(rates[i], expected, rtol=0.01, atol=0.01), k
 
 
 def cdf(base, x, k):
@@ -609,8 +609,8 @@ def test_the_change_of_density_without_the_density_is_of_first_order():
     """math.md 5.3: the mean error falls like dt."""
     errors = []
     for steps in (10, 20, 40, 80):
-        base, told, exact = escorted_change(steps)
-        errors.append(float((Noising.log_change(base, *told)[-1] - exact).mean()))
+        base, path_terms, exact = escorted_change(steps)
+        errors.append(float((Noising.log_change(base, *path_terms)[-1] - exact).mean()))
     orders = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
     assert max(abs(order - 1) for order in orders) < 0.3
 

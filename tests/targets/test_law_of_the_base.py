@@ -100,10 +100,10 @@ def test_a_gaussian_reference_leaves_out_nothing(base):
 
 
 def measured(sampler, target, n=N):
-    made = build_sampler(parse(sampler))
-    problem = pose(target, made.reference)
-    state = made.init(problem, Cost(10**6, 10**6), rng(0))
-    return made, problem, state
+    sampler = build_sampler(parse(sampler))
+    problem = pose(target, sampler.reference)
+    state = sampler.init(problem, Cost(10**6, 10**6), rng(0))
+    return sampler, problem, state
 
 
 @pytest.mark.parametrize("name", ["log_variance", "untrained", "cmcd_lv", "guidance"])
@@ -111,33 +111,33 @@ def test_samplers_weigh_against_the_law(name):
     """An untrained control, an escort and guidance, on a coarse grid."""
     target = build_target(parse("tilt_linear[steps=8]"))
     truth = target.truth()
-    made, problem, state = measured(name, target)
-    ahead = made.draw(problem, state, N, rng(1)).log_w - truth.log_Z
+    sampler, problem, state = measured(name, target)
+    ahead = sampler.draw(problem, state, N, rng(1)).log_w - truth.log_Z
     assert abs(z_score(ahead.exp(), 1)) < 4
     if name != "guidance":  # whose reverse weights have no variance
-        back = made.reverse(problem, state, truth.sample(N, rng(2)).float(), rng(3)).log_w
+        back = sampler.reverse(problem, state, truth.sample(N, rng(2)).float(), rng(3)).log_w
         assert abs(z_score((truth.log_Z - back).exp(), 1)) < 4
 
 
 def test_rewards_of_the_base_are_weighed_against_the_law():
     target = build_target(parse("tilt_quadratic[dim=10,steps=10]"))
-    made, problem, state = measured("importance_resampling", target)
+    sampler, problem, state = measured("importance_resampling", target)
     for _ in range(20):
-        state = made.step(problem, state, rng(len(state.x)))
-    own = made.draw(problem, state, 10, rng(1)).log_Z
-    assert abs(own.value - target.truth().log_Z) < 4 * own.se
+        state = sampler.step(problem, state, rng(len(state.x)))
+    estimate = sampler.draw(problem, state, 10, rng(1)).log_Z
+    assert abs(estimate.value - target.truth().log_Z) < 4 * estimate.se
     bare = torch.cat([problem.reward(x) for x in state.x])
-    assert abs(jarzynski(bare).value - target.truth().log_Z) > 4 * own.se
+    assert abs(jarzynski(bare).value - target.truth().log_Z) > 4 * estimate.se
 
 
 def test_weights_along_given_paths_are_those_of_paths_traced_back():
     target = build_target(parse("tilt_linear[steps=6]"))
     ends = target.truth().sample(300, rng(1)).float()
-    for made in (build_sampler(parse("adjoint_matching")), Guidance()):
-        problem = pose(target, made.reference)
-        state = made.init(problem, Cost(100, 100), rng(0))
-        back = made.reverse(problem, state, ends, rng(2))
-        again = made.along(problem, state, back.x, rng(3))
+    for sampler in (build_sampler(parse("adjoint_matching")), Guidance()):
+        problem = pose(target, sampler.reference)
+        state = sampler.init(problem, Cost(100, 100), rng(0))
+        back = sampler.reverse(problem, state, ends, rng(2))
+        again = sampler.along(problem, state, back.x, rng(3))
         torch.testing.assert_close(again.log_w, back.log_w)
         torch.testing.assert_close(again.u, back.u)
     escort = build_sampler(parse("cmcd_lv"))

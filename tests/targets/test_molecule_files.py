@@ -37,8 +37,8 @@ def folder(tmp_path, monkeypatch):
 
 def test_a_target_is_written_and_serves(folder, capsys):
     assert main(["molecule", "mine.xml", "mine.pdb", "--temperature", "350", "--out", "made"]) == 0
-    said = capsys.readouterr().out
-    assert "next: tiltbench check made/mine.py" in said
+    output = capsys.readouterr().out
+    assert "next: tiltbench check made/mine.py" in output
     target = build_target(parse("made/mine.py"))
     assert (target.name, target.temperature, target.particles) == ("mine", 350.0, (4, 3))
     parameters, _ = checked(GOOD, PLACES)
@@ -63,10 +63,10 @@ def test_a_target_is_written_and_serves(folder, capsys):
 def test_the_structure_of_alanine_dipeptide_is_the_one_written_down():
     for forcefield in ("ff96", "ff99sbildn", "ff14sb"):
         parameters = read(DATA / f"aldp_{forcefield}.npz")
-        found = structure(parameters, MASSES)
-        assert found.same == Aldp.same and found.trans == Aldp.trans
-        assert found.angles == {"phi": PHI, "psi": PSI}
-        assert len(found.centres) == 1 and found.centres[0][3] == 8
+        derived = structure(parameters, MASSES)
+        assert derived.same == Aldp.same and derived.trans == Aldp.trans
+        assert derived.angles == {"phi": PHI, "psi": PSI}
+        assert len(derived.centres) == 1 and derived.centres[0][3] == 8
 
 
 def test_the_cuts_are_those_of_the_conformation(folder):
@@ -78,23 +78,23 @@ def test_the_cuts_are_those_of_the_conformation(folder):
         ("left", x, x, mirrored),
         ("right", mirrored, mirrored, x),
     ):
-        made = type(parameters)(**{**vars(parameters), "positions": places[0].reshape(22, 3)})
-        write(name, made, structure(made, MASSES), 300.0, folder, "test")
+        moved = type(parameters)(**{**vars(parameters), "positions": places[0].reshape(22, 3)})
+        write(name, moved, structure(moved, MASSES), 300.0, folder, "test")
         target = build_target(parse(f"{name}.py"))
         assert (target.log_rho(inside) > -torch.inf).all()
         assert (target.log_rho(outside) == -torch.inf).all()
         if name == "left":
             value, slope = Aldp().log_rho_and_grad(x)
-            found = target.log_rho_and_grad(x)
-            assert torch.allclose(found[0], value) and relative(found[1], slope) < 1e-12
-        chart = internal(made.bonds, made.positions, target.same, target.trans)
+            both = target.log_rho_and_grad(x)
+            assert torch.allclose(both[0], value) and relative(both[1], slope) < 1e-12
+        chart = internal(moved.bonds, moved.positions, target.same, target.trans)
         assert torch.equal(
             build_target(parse(f"{name}.py[coordinates=internal]")).point, 0 * chart.origin
         )
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda x: x * 10, "the bond of atoms 0 and 1 is .* in nm .a PDB file in angstrom"),
         (lambda x: x * 0.1, "nm apart, on top of each other"),
@@ -104,18 +104,18 @@ def test_the_cuts_are_those_of_the_conformation(folder):
         (lambda x: torch.where(torch.arange(4)[:, None] == 2, torch.nan, x), "of atom 2 are not"),
     ],
 )
-def test_bad_coordinates_are_one_sentence(folder, capsys, change, said):
+def test_bad_coordinates_are_one_sentence(folder, capsys, change, message):
     np.save("bad.npy", change(PLACES).numpy())
     assert main(["molecule", "mine.xml", "bad.npy"]) == 2
-    found = capsys.readouterr().err
-    assert found.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1
 
-    assert re.search(said, found), found
+    assert re.search(message, output), output
     assert not list(folder.glob("*.py"))
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["no.xml", "mine.npy"], "no.xml cannot be read"),
         (["mine.xml", "no.npy"], "no.npy is no array of numpy"),
@@ -127,10 +127,10 @@ def test_bad_coordinates_are_one_sentence(folder, capsys, change, said):
         (["mine.xml", "mine.npy", "--name", "My Molecule"], "'My Molecule' is no name"),
     ],
 )
-def test_wrong_words_are_one_sentence(folder, capsys, words, said):
+def test_wrong_words_are_one_sentence(folder, capsys, words, message):
     assert main(["molecule", *words]) == 2
-    found = capsys.readouterr().err
-    assert said in found and found.count("\n") == 1
+    output = capsys.readouterr().err
+    assert message in output and output.count("\n") == 1
 
 
 def test_a_damaged_pdb_file_is_refused(folder, capsys):

@@ -45,8 +45,8 @@ def openmm(target):
     return x.flatten(1), energy, force.flatten(1)
 
 
-def relative(found, expected):
-    return float(((found.double() - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
+def relative(values, expected):
+    return float(((values.double() - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
 
 
 @each
@@ -277,7 +277,7 @@ def test_statistics_and_basins():
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         (
             {"forcefield": "ff03"},
@@ -288,8 +288,8 @@ def test_statistics_and_basins():
         ({"temperature": math.nan}, "temperature is nan; it must be positive, in kelvin"),
     ],
 )
-def test_fields_that_name_nothing(fields, said):
-    with pytest.raises(ValueError, match=said.replace("(", r"\(")):
+def test_fields_that_name_nothing(fields, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         Aldp(**fields)
 
 
@@ -313,7 +313,7 @@ def test_parameters_are_the_file_that_their_provenance_describes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"pair_values": torch.zeros(230, 3)}, "230 rows of pair_values are those of no molecule"),
         ({"bonds": torch.tensor([[0, 22]])}, "1 bonds have 21 rows of parameters"),
@@ -324,8 +324,8 @@ def test_parameters_are_the_file_that_their_provenance_describes(tmp_path):
         ({"positions": torch.zeros(21, 3)}, "positions has 21 rows for 22 atoms"),
     ],
 )
-def test_parameters_that_fit_no_molecule(change, said):
-    with pytest.raises(ValueError, match=said):
+def test_parameters_that_fit_no_molecule(change, message):
+    with pytest.raises(ValueError, match=message):
         replace(read(DATA / "aldp_ff14sb.npz"), **change)
 
 
@@ -381,19 +381,19 @@ def test_a_small_system_term_by_term():
         (q, s, e), (p, t, d) = atoms[i], atoms[j]
         six = ((s + t) / 2 / r(i, j)) ** 6
         energy += 4 * math.sqrt(e * d) * (six**2 - six) + 138.93545764438198 * q * p / r(i, j)
-    found = field.energy(PLACES[..., None])
-    assert float(found) == pytest.approx(energy, rel=1e-12)
+    value = field.energy(PLACES[..., None])
+    assert float(value) == pytest.approx(energy, rel=1e-12)
     assert float(field.energy_and_gradient(PLACES[..., None])[0]) == pytest.approx(energy)
 
 
 def test_a_solvent_without_surface():
     """Charges alone, far apart: every atom has nearly its own radius, every pair nearly its
     distance; B_i, summed by hand, to second order."""
-    found = converted(SYSTEM.replace("EXTRA", GB), PLACES)
-    assert found.solvent.tolist() == [0.8, 0.0, 2.909125, 1.0, 78.5, 0.0, 138.9]
-    field = force_field(found, torch.device("cpu"), torch.float64)
+    parameters = converted(SYSTEM.replace("EXTRA", GB), PLACES)
+    assert parameters.solvent.tolist() == [0.8, 0.0, 2.909125, 1.0, 78.5, 0.0, 138.9]
+    field = force_field(parameters, torch.device("cpu"), torch.float64)
     far = 50 * PLACES
-    alone = force_field(found.in_vacuum(), torch.device("cpu"), torch.float64)
+    alone = force_field(parameters.in_vacuum(), torch.device("cpu"), torch.float64)
     gained = field.energy(far[..., None]) - alone.energy(far[..., None])
     factor = 138.9 * (1 - 1 / 78.5)
     expected = -factor * 4 * 0.3**2 / (2 * 0.15)
@@ -410,10 +410,10 @@ def test_the_solvent_that_OpenMM_knows_by_itself():
         '<Force type="GBSAOBCForce" method="0" soluteDielectric="1" solventDielectric="78.5" '
         f'surfaceAreaEnergy="2">{atom * 4}</Force>'
     )
-    found = converted(SYSTEM.replace("EXTRA", force), PLACES)
-    assert found.born[0].tolist() == pytest.approx([0.3, 0.15, 0.12])
+    parameters = converted(SYSTEM.replace("EXTRA", force), PLACES)
+    assert parameters.born[0].tolist() == pytest.approx([0.3, 0.15, 0.12])
     due = [1.0, -0.8, 4.85, 1.0, 78.5, 8 * math.pi, 138.93545764438198]
-    assert found.solvent.tolist() == pytest.approx(due)
+    assert parameters.solvent.tolist() == pytest.approx(due)
 
 
 def test_no_number_has_no_gradient_of_zero():
@@ -425,7 +425,7 @@ def test_no_number_has_no_gradient_of_zero():
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("<?xml", "?xml", "the file is not XML"),
         ('<System type="System">', '<Integrator><System type="System">', "the file is not XML"),
@@ -450,9 +450,9 @@ def test_no_number_has_no_gradient_of_zero():
         ('<Particle mass="1"/>', '<Particle mass="0"><V/></Particle>', "virtual sites"),
     ],
 )
-def test_systems_that_cannot_be_converted(old, new, said):
+def test_systems_that_cannot_be_converted(old, new, message):
     assert SYSTEM.count(old) >= 1
-    with pytest.raises(Unconvertible, match=said) as caught:
+    with pytest.raises(Unconvertible, match=message) as caught:
         converted(SYSTEM.replace(old, new, 1), PLACES)
     assert "\n" not in str(caught.value)
 
@@ -467,10 +467,10 @@ def test_systems_made_by_openmm():
     x = openmm(target)[0]
     x = x + 0.003 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
     for name in FIELDS:
-        made = system(name)
-        energy, force = energies(made, x, "Reference")
-        parameters = converted(mm.XmlSerializer.serialize(made), x[0].reshape(22, 3))
+        peptide = system(name)
+        energy, force = energies(peptide, x, "Reference")
+        parameters = converted(mm.XmlSerializer.serialize(peptide), x[0].reshape(22, 3))
         field = force_field(parameters, torch.device("cpu"), torch.float64)
-        found, slope = field.energy_and_gradient(x.T.reshape(22, 3, -1))
-        assert (found - energy).abs().max() < 5e-5
+        value, slope = field.energy_and_gradient(x.T.reshape(22, 3, -1))
+        assert (value - energy).abs().max() < 5e-5
         assert relative(-slope.permute(2, 0, 1).flatten(1), force) < 1e-7

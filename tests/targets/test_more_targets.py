@@ -19,7 +19,7 @@ from tiltbench.targets.target import DATA, table
 EVIDENCE, EVIDENCE_SE = -55.2248, 0.0036  # Bennett from Laplace, 512 chains of HMC x 200 states
 
 
-def made(name):
+def load(name):
     return TARGETS.load(name)()
 
 
@@ -76,7 +76,7 @@ def test_means_of_gmm40_d50_are_far_apart():
 
 def test_rings_hold_tenths_and_log_Z_as_computed_elsewhere():
     """30-digit quadrature gives log Z 3.16228070772 and the first ring 0.0999966377."""
-    truth = made("rings").truth()
+    truth = load("rings").truth()
     assert truth.log_Z == pytest.approx(3.16228070772, abs=1e-10)
     assert truth.modes.weight[0] == pytest.approx(0.0999966376635, abs=1e-8)
     assert torch.allclose(truth.modes.weight, torch.arange(1, 5).double() / 10, atol=1e-5)
@@ -84,7 +84,7 @@ def test_rings_hold_tenths_and_log_Z_as_computed_elsewhere():
 
 def test_the_rings_gradient_at_the_cone():
     x = torch.zeros(3, 2, requires_grad=True)
-    (g,) = torch.autograd.grad(made("rings").log_rho(x).sum(), x)
+    (g,) = torch.autograd.grad(load("rings").log_rho(x).sum(), x)
     assert torch.equal(g, torch.zeros(3, 2))
 
 
@@ -92,7 +92,7 @@ def test_the_rings_gradient_at_the_cone():
 def test_student_tails(dtype):
     """p falls like |x|^-4 along each axis: x^4 y^4 p -> (6 sqrt 3 / pi)^2, far outside."""
     x = torch.tensor([[1e7, -1e7], [1e6, 1e6]], dtype=dtype, requires_grad=True)
-    log_p = made("student_mixture").log_rho(x)
+    log_p = load("student_mixture").log_rho(x)
     tail = log_p.detach().double() + 4 * x.detach().double().abs().log().sum(-1)
     expected = 2 * math.log(6 * math.sqrt(3) / math.pi)
     assert (tail - expected).abs().max() < (1e-4 if dtype == torch.float32 else 2e-5)
@@ -110,12 +110,12 @@ def test_laplace_is_exact_for_a_gaussian():
     def log_rho(x):
         return 0.7 - ((x - mean) @ root).square().sum(-1) / 2
 
-    found = laplace(log_rho, torch.zeros(5))
+    near = laplace(log_rho, torch.zeros(5))
     _, log_det = torch.linalg.slogdet(root)
-    assert torch.allclose(found.mode, mean)
-    assert found.log_Z == pytest.approx(0.7 + 2.5 * math.log(2 * math.pi) - float(log_det))
-    x = found.sample(20_000, rng(1))
-    assert torch.allclose(found.log_density(x) + found.log_Z, log_rho(x))
+    assert torch.allclose(near.mode, mean)
+    assert near.log_Z == pytest.approx(0.7 + 2.5 * math.log(2 * math.pi) - float(log_det))
+    x = near.sample(20_000, rng(1))
+    assert torch.allclose(near.log_density(x) + near.log_Z, log_rho(x))
     moved = (x - mean) @ root  # standard normal
     second = moved[:, :, None] * moved[:, None] - torch.eye(5)
     assert (second.mean(0) / (second.std(0) / math.sqrt(20_000))).abs().max() < 4
@@ -143,7 +143,7 @@ def chains(target, near, n, moves, generator, size=0.28, leaps=6):
     def height(q):
         return target.log_rho(near.mode + q @ back)
 
-    q, kept = 1.5 * torch.randn(n, target.dim, generator=generator, dtype=torch.float64), []
+    q, states = 1.5 * torch.randn(n, target.dim, generator=generator, dtype=torch.float64), []
     for move in range(moves):
         p = torch.randn(q.shape, generator=generator, dtype=torch.float64)
         step = size * (0.8 + 0.4 * torch.rand((), generator=generator, dtype=torch.float64))
@@ -155,13 +155,13 @@ def chains(target, near, n, moves, generator, size=0.28, leaps=6):
         coin = torch.rand(n, generator=generator, dtype=torch.float64)
         q = torch.where((coin.log() < rise)[:, None], new, q)
         if move >= 60 and move % 10 == 0:
-            kept.append(near.mode + q @ back)
-    return torch.stack(kept)
+            states.append(near.mode + q @ back)
+    return torch.stack(states)
 
 
 def test_evidence_by_bennett_from_laplace():
     """Both sides, against the figure of a long run and the stored reference where there is one."""
-    target, n = made("logistic_cancer"), 128
+    target, n = load("logistic_cancer"), 128
     near = laplace(target.log_rho, torch.zeros(target.dim))
     assert near.log_Z == pytest.approx(-55.63197, abs=1e-4)
     x = chains(target, near, n, 130, rng(2))
@@ -173,10 +173,10 @@ def test_evidence_by_bennett_from_laplace():
         bar(f.flatten(), r.flatten()).value
         for f, r in zip(forward.reshape(-1, n).chunk(8, 1), reverse.chunk(8, 1), strict=True)
     ]
-    found = torch.tensor(groups)
-    se = float(found.std()) / math.sqrt(8)
+    estimates = torch.tensor(groups)
+    se = float(estimates.std()) / math.sqrt(8)
     assert se < 0.05
-    assert abs(float(found.mean()) - EVIDENCE) < 4 * math.hypot(se, EVIDENCE_SE)
+    assert abs(float(estimates.mean()) - EVIDENCE) < 4 * math.hypot(se, EVIDENCE_SE)
     truth = target.truth()
     if truth.log_Z is not None:
         assert abs(truth.log_Z - EVIDENCE) < 4 * math.hypot(truth.log_Z_se, EVIDENCE_SE)
@@ -187,18 +187,18 @@ def test_evidence_by_bennett_from_laplace():
 @pytest.mark.slow
 def test_evidence_by_smc():
     """The second method: annealing from the prior-wide base knows nothing of Laplace's Gaussian."""
-    target, sampler, found = made("logistic_cancer"), SAMPLERS.load("smc")(), []
+    target, sampler, errors = load("logistic_cancer"), SAMPLERS.load("smc")(), []
     points = Cost(100_000, 100_000)
     for seed in range(10):
         problem, generator = pose(target, sampler.reference), rng(seed)
         state = sampler.init(problem, points, generator)
         while not sampler.done(state):
             state = sampler.step(problem, state, generator)
-        found.append(sampler.draw(problem, state, 500, rng(seed)).log_Z.value - EVIDENCE)
-    assert abs(z_score(torch.tensor(found).exp(), 1.0)) < 4
+        errors.append(sampler.draw(problem, state, 500, rng(seed)).log_Z.value - EVIDENCE)
+    assert abs(z_score(torch.tensor(errors).exp(), 1.0)) < 4
 
 
 def test_the_score_by_hand_is_that_of_autograd():
     x = torch.randn(20, 31, generator=rng(0), dtype=torch.float64, requires_grad=True)
-    (g,) = torch.autograd.grad(made("logistic_cancer").log_rho(x).sum(), x)
+    (g,) = torch.autograd.grad(load("logistic_cancer").log_rho(x).sum(), x)
     assert torch.allclose(g, score(x))

@@ -75,12 +75,12 @@ def tower(f, x):
     return value.detach(), g.detach(), h.detach(), third
 
 
-def error(found, expected):
+def error(values, expected):
     """Relative, of the worst point."""
-    if found.ndim == 1:
-        return float(((found - expected).abs() / expected.abs().clamp(min=1)).max())
+    if values.ndim == 1:
+        return float(((values - expected).abs() / expected.abs().clamp(min=1)).max())
     size = expected.flatten(1).norm(dim=-1)
-    return float(((found - expected).flatten(1).norm(dim=-1) / size).max())
+    return float(((values - expected).flatten(1).norm(dim=-1) / size).max())
 
 
 @each(TARGETS)
@@ -94,9 +94,9 @@ def test_values_at_the_test_point_pair_by_pair(target):
         centre = x.mean(0)
         energy = math.fsum(2 * (a**-12 - 2 * a**-6) for a in r)
         energy += float((x - centre).square().sum()) / 2
-    found = float(target.log_rho(point_of(target)))
-    assert found == pytest.approx(-energy, rel=1e-12)
-    assert found == pytest.approx(target.test_value, rel=1e-12, abs=1e-10)
+    value = float(target.log_rho(point_of(target)))
+    assert value == pytest.approx(-energy, rel=1e-12)
+    assert value == pytest.approx(target.test_value, rel=1e-12, abs=1e-10)
 
 
 @each([*TARGETS, *ODD])
@@ -106,8 +106,8 @@ def test_derivatives_are_those_of_the_textbook_formula(target, cache, monkeypatc
     monkeypatch.setattr(_particles, "CACHE", cache)
     x = points(target, 7)
     ours, theirs = (tower(f, x) for f in (target.log_rho, lambda y: textbook(target, y)))
-    for found, expected in zip(ours, theirs, strict=True):
-        assert error(found, expected) < 1e-10
+    for derivative, expected in zip(ours, theirs, strict=True):
+        assert error(derivative, expected) < 1e-10
     assert torch.allclose(target.log_rho(x), ours[0], rtol=1e-12, atol=1e-12)
 
 
@@ -325,8 +325,8 @@ def test_dw4_by_a_short_chain():
         if sweep >= 100:
             energies.append(-value)
             virials.append((x * slope).sum(-1))
-    for found, mean, known in ((energies, -22.54, 0.01), (virials, -target.rank, 0.0)):
-        chains = torch.stack(found).mean(0)
+    for series, mean, known in ((energies, -22.54, 0.01), (virials, -target.rank, 0.0)):
+        chains = torch.stack(series).mean(0)
         spread = math.hypot(float(chains.std()) / math.sqrt(512), known)
         assert abs(float(chains.mean()) - mean) < 4 * spread
 

@@ -56,26 +56,26 @@ def checkout(root, about=ABOUT, data=SCHOOLS, draws="some"):
     (folder / "posteriors" / f"{NAME}.json").write_text(json.dumps(about))
     zipped(folder / DATA / "eight_schools.json.zip", json.dumps(data))
     if draws is not None:
-        found = chains() if draws == "some" else draws
-        zipped(folder / DRAWS / f"{NAME}.json.zip", json.dumps(found))
+        stored_draws = chains() if draws == "some" else draws
+        zipped(folder / DRAWS / f"{NAME}.json.zip", json.dumps(stored_draws))
     return folder
 
 
 def test_a_posterior_of_a_checkout_is_the_model_with_its_data(tmp_path):
     folder = checkout(tmp_path)
-    made = build_target(parse(f'posterior[path="{folder}",name={NAME}]'))
-    assert made == FromDatabase(str(folder), NAME) and made.name == NAME and made.dim == 10
-    assert label(made).startswith("posterior[path=")
+    target = build_target(parse(f'posterior[path="{folder}",name={NAME}]'))
+    assert target == FromDatabase(str(folder), NAME) and target.name == NAME and target.dim == 10
+    assert label(target).startswith("posterior[path=")
     x = torch.randn(20, 10, generator=torch.Generator().manual_seed(1)).double()
-    theta, slope, _ = constrain(made.parameters, x)
+    theta, slope, _ = constrain(target.parameters, x)
     ours = TARGETS.load("eight_schools_noncentered")()
-    assert torch.allclose(made.log_rho(x), ours.log_joint(theta) + slope)
-    assert list(made.statistics()) == list(ours.statistics())
+    assert torch.allclose(target.log_rho(x), ours.log_joint(theta) + slope)
+    assert list(target.statistics()) == list(ours.statistics())
 
 
 def test_the_reference_draws_are_its_truth(tmp_path):
-    made, draws = FromDatabase(str(checkout(tmp_path)), NAME), chains()
-    truth = made.truth()
+    target, draws = FromDatabase(str(checkout(tmp_path)), NAME), chains()
+    truth = target.truth()
     assert truth.source == "reference draws of posteriordb, 4 chains of 50" and truth.held == 200
     x = truth.sample(200, torch.Generator().manual_seed(2))
     assert x.shape == (200, 10) and x.dtype == torch.float64
@@ -92,8 +92,8 @@ def test_the_reference_draws_are_its_truth(tmp_path):
 @pytest.mark.parametrize("reference", [None, "gone"])
 def test_without_draws_the_truth_is_unknown(tmp_path, reference):
     about = {**ABOUT, "reference_posterior_name": reference}
-    made = FromDatabase(str(checkout(tmp_path, about=about, draws=None)), NAME)
-    assert made.truth().unknown and made.log_rho(torch.zeros(10)).isfinite()
+    target = FromDatabase(str(checkout(tmp_path, about=about, draws=None)), NAME)
+    assert target.truth().unknown and target.log_rho(torch.zeros(10)).isfinite()
 
 
 def test_a_name_and_a_folder_must_be_given():
@@ -148,10 +148,10 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("change, said", WRONG.values(), ids=WRONG)
-def test_what_is_wrong_gets_one_sentence(tmp_path, change, said):
+@pytest.mark.parametrize("change, message", WRONG.values(), ids=WRONG)
+def test_what_is_wrong_gets_one_sentence(tmp_path, change, message):
     folder = checkout(tmp_path, **change)
-    with pytest.raises(ValueError, match=said) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         FromDatabase(str(folder), NAME)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
@@ -182,11 +182,11 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("make, said", HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_archive_is_refused(tmp_path, make, said):
+@pytest.mark.parametrize("make, message", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_archive_is_refused(tmp_path, make, message):
     folder = checkout(tmp_path)
     make(folder / DATA / "eight_schools.json.zip")
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(Refused, match=message):
         FromDatabase(str(folder), NAME)
     assert not list(tmp_path.rglob("evil*"))
 
@@ -234,7 +234,7 @@ def test_columns_of_a_regression_are_those_of_its_model():
 
 
 @pytest.mark.parametrize(
-    "model, data, said",
+    "model, data, message",
     [
         ("arK", {"T": 3, "K": 5, "y": [1.0, 2.0, 3.0]}, "K in .* above 1 and below T"),
         (
@@ -246,7 +246,7 @@ def test_columns_of_a_regression_are_those_of_its_model():
         ("diamonds", {"N": 2, "K": 1, "X": [[1], [1]], "Y": [1, 2]}, "K in .* above 2"),
     ],
 )
-def test_a_regression_of_too_few_rows_is_refused(tmp_path, model, data, said):
+def test_a_regression_of_too_few_rows_is_refused(tmp_path, model, data, message):
     about = {**ABOUT, "model_name": model}
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(Refused, match=message):
         FromDatabase(str(checkout(tmp_path, about, data, None)), NAME)

@@ -5,7 +5,7 @@ import torch
 
 from tiltbench.targets import precision
 from tiltbench.targets.precision import FULL, TF32, allowed, read, write
-from tiltbench.targets.settings import kept, standard
+from tiltbench.targets.settings import preserved, standard
 
 
 def operations(word):
@@ -20,7 +20,7 @@ def against(flag, word):
     torch.backends.cudnn.conv.fp32_precision = torch.backends.cudnn.rnn.fp32_precision = word
 
 
-SAID = {
+WAYS = {
     "nothing": lambda: None,
     "cuDNN off": lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
     "cuDNN on": lambda: setattr(torch.backends.cudnn, "allow_tf32", True),
@@ -37,14 +37,14 @@ SAID = {
 @pytest.fixture
 def restored():
     words = torch.backends.fp32_precision
-    with kept():
+    with preserved():
         yield
     torch.backends.fp32_precision = words
 
 
-@pytest.mark.parametrize("said", SAID)
-def test_no_run_is_rounded_and_the_session_is_as_before(said, restored):
-    SAID[said]()
+@pytest.mark.parametrize("way", WAYS)
+def test_no_run_is_rounded_and_the_session_is_as_before(way, restored):
+    WAYS[way]()
     before = read()
     with standard():
         assert read() == FULL and not allowed()
@@ -66,7 +66,7 @@ def test_what_a_CPU_may_do_is_no_matter_of_a_GPU(restored):
 
 def test_a_fresh_process_rounds_convolutions_and_recurrences():
     """What makes this file needed: cuDNN may use TF32 unless it is told not to."""
-    with kept():
+    with preserved():
         torch.backends.cudnn.allow_tf32 = True
         assert allowed()
         torch.backends.cudnn.allow_tf32 = False
@@ -82,7 +82,7 @@ def test_a_fresh_process_rounds_convolutions_and_recurrences():
 def test_before_the_words_there_were_flags(monkeypatch):
     """PyTorch up to 2.8."""
     monkeypatch.setattr(precision, "_PLACES", [])
-    with kept():
+    with preserved():
         torch.backends.cudnn.allow_tf32 = True
         assert allowed()
         write(FULL._replace(words=()))

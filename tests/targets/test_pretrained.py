@@ -67,12 +67,12 @@ class Exact(nn.Module):
         a, b, da, db = torch.tensor(rows, dtype=x.dtype).T[..., None]
         x = x.reshape(-1, shape[-1])
         noise = -b * self.law.score(x, a, b)
-        said = {
+        output = {
             epsilon: noise,
             score: -noise / b,
             velocity: da * self.law.denoise(x, a, b) + db * noise,
         }[self.reading]
-        return said.reshape(shape)
+        return output.reshape(shape)
 
 
 def twins(reading, schedule, steps=8, world=PLANE, **more):
@@ -127,19 +127,19 @@ def labelled(base, n=9):
 def test_a_network_is_asked_once_a_step_where_its_graphs_fit(stepping, monkeypatch):
     doubt = [(0.0, 1.0), (1.0, 0.3)]
     base = Pretrained(Counted(), velocity, 1.0, doubt, steps=4, stepping=stepping)
-    kept = labelled(base)
+    labels = labelled(base)
     assert base.network.calls == base.steps
-    monkeypatch.setattr(pretrained, "KEPT", 8)
+    monkeypatch.setattr(pretrained, "GRAPH_BYTES", 8)
     again = labelled(base)
     assert base.network.calls == base.steps + 2 * base.steps - 1  # a_0 is asked for by nobody
-    assert torch.equal(kept, again)
+    assert torch.equal(labels, again)
 
 
 def test_graphs_are_held_where_those_of_all_steps_fit(monkeypatch):
     base, x = random_base(), torch.randn(9, 2, generator=rng(3))
     _, size = pretrained._sized(lambda y: base.mixed(y, 0, base.mixes[0]), x.requires_grad_())
     for room, held in ((base.steps * size, 1), (base.steps * size - 1, 0)):
-        monkeypatch.setattr(pretrained, "KEPT", room)
+        monkeypatch.setattr(pretrained, "GRAPH_BYTES", room)
         memory = base.remembering()
         memory.base(x, 0)
         assert len(memory._memory.held) == held
@@ -173,8 +173,8 @@ def test_a_linear_reading_is_its_two_coefficients(reading, stepping):
     doubt, schedule = [(0.0, 1.0), (1.0, 0.3)], VariancePreserving()
     base = Pretrained(Net(), reading, 1.0, doubt, schedule, stepping, 4)
 
-    def plain(said, x, at):
-        return reading(said, x, at)
+    def plain(output, x, at):
+        return reading(output, x, at)
 
     other = Pretrained(Net(), plain, 1.0, doubt, schedule, stepping, 4)
     x, at = torch.randn(3, 2, generator=rng(5)), torch.arange(5)
@@ -259,8 +259,8 @@ def test_weights_are_exact_for_the_chain_of_any_network():
 def test_doubts_are_the_uncertainty_of_a_perfect_network():
     exact, base = twins(velocity, RectifiedFlow())
     x1 = exact.law.sample(10_000, rng(2))
-    found = doubts(base.network, velocity, base.schedule, x1, rng(3), base.steps)
-    for (_, tau), closed in zip(found[:-1], exact.uncertainty, strict=True):
+    pairs = doubts(base.network, velocity, base.schedule, x1, rng(3), base.steps)
+    for (_, tau), closed in zip(pairs[:-1], exact.uncertainty, strict=True):
         assert tau == pytest.approx(closed, rel=0.03)
 
 
@@ -290,11 +290,11 @@ def test_a_base_is_in_evaluation_mode():
     network = nn.Sequential(Net(), nn.Dropout())
     network.forward = lambda x, t: network[1](network[0](x, t))
     x = torch.randn(5, 2, generator=rng(1))
-    own, whole = (
-        doubts(made.train(), velocity, RectifiedFlow(), x, rng(2), 20)
-        for made in (network, network[0])
+    alone, whole = (
+        doubts(one.train(), velocity, RectifiedFlow(), x, rng(2), 20)
+        for one in (network, network[0])
     )
-    assert own == whole
+    assert alone == whole
     base = Pretrained(network.train(), velocity, 1.0, [(0.0, 1.0), (1.0, 0.3)], steps=4)
     assert torch.equal(base.denoise(x, 2), base.denoise(x, 2))
     assert torch.equal(base.denoise(x, 2), replace(base, network=network[0]).denoise(x, 2))
@@ -345,8 +345,8 @@ def test_ode_and_sde_end_in_one_law(reading, schedule):
         end = by_ode(base, best, (50, 1), rng(4), torch.float64)
         assert end.log_w is None
         slope = float((end.x - end.x.mean()).norm() / (start - start.mean()).norm())
-        kept = slope * base.signals[0] * 1.2  # X_0 has mean 0 in the place of alpha_0 1.2
-        means.append(abs(float(end.x.mean() - slope * start.mean()) + kept - 1.2))
+        remainder = slope * base.signals[0] * 1.2  # X_0 has mean 0 in the place of alpha_0 1.2
+        means.append(abs(float(end.x.mean() - slope * start.mean()) + remainder - 1.2))
         variances.append(abs((slope * base.start_std) ** 2 - 0.25))
     assert order(counts, variances) == pytest.approx(-1, abs=0.15)
     assert max(means) < 1e-4
@@ -368,10 +368,10 @@ def test_the_optimum_under_another_noise_ends_in_the_target():
     """Constant noise is not memoryless: no training with it could get there, redrawing does."""
     world = Tilted(steps=100)
     mean = world.law.weight @ world.law.mean
-    drawn = by_noise(world.problem(), world.optimal, Constant(), 2_000, rng(8))
+    draws = by_noise(world.problem(), world.optimal, Constant(), 2_000, rng(8))
     for i in range(2):
-        assert abs(z_score(drawn.x[:, i].double(), float(mean[i]))) < 4
-    assert abs(float(drawn.log_w.exp().mean().log()) - world.log_Z) < 0.1
+        assert abs(z_score(draws.x[:, i].double(), float(mean[i]))) < 4
+    assert abs(float(draws.log_w.exp().mean().log()) - world.log_Z) < 0.1
     with pytest.raises(Unsupported, match="along an interpolant"):
         by_noise(Problem(2, Stationary(), lambda x: x[..., 0]), world.optimal, Constant(), 5, rng())
 
@@ -384,8 +384,8 @@ def test_an_adapter_starts_at_nothing_and_leaves_the_base_alone():
     before = copy.deepcopy(base.network.state_dict())
     problem = Problem(2, base, lambda x: 0.8 * x[..., 0] - 0.5 * x[..., 1])
     sampler = Diffusion(adjoint_matching, model=Adapter(), paths=64)
-    allowance = Cost(64 * 5, 64 * 5)
-    state = sampler.init(problem, allowance, rng(9))
+    budget = Cost(64 * 5, 64 * 5)
+    state = sampler.init(problem, budget, rng(9))
     x, t = torch.randn(6, 2, generator=rng(1)), torch.tensor([0.0, 0.25, 0.5, 0.75, 0.5, 0.0])
     assert not state.model.control(x, t).any()
     first = sampler.draw(problem, state, 500, rng(10)).log_w.mean()

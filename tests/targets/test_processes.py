@@ -88,8 +88,8 @@ def test_bridge_has_the_law_of_the_base_given_both_ends(base):
         here = torch.full((100_000,), k)
         between = base.bridge(x[0], x[-1], here, rng(7 + k))
         for other in (x[0], x[-1], between):
-            real, drawn = (x[k] * (x[k] if other is between else other), between * other)
-            gap = (real - drawn).squeeze(-1)
+            real, bridged = (x[k] * (x[k] if other is between else other), between * other)
+            gap = (real - bridged).squeeze(-1)
             assert gap.abs().max() < 1e-9 or abs(z_score(gap, 0.0)) < 4
 
 
@@ -150,16 +150,16 @@ def test_what_a_control_is_regressed_on_is_the_lean_adjoint_in_its_units(base):
     g = torch.randn(5, 3, generator=rng(15), dtype=torch.float64)
     for k, a in enumerate(base.adjoints(path.x, g)):
         unit = float(path.std[k]) / math.sqrt(base.times[k + 1] - base.times[k])
-        found = base.pull(torch.full((5,), k), g)
-        torch.testing.assert_close(found, unit * a, rtol=1e-9, atol=1e-12)
+        pull = base.pull(torch.full((5,), k), g)
+        torch.testing.assert_close(pull, unit * a, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("base", BASES, ids=ids)
 def test_the_lean_adjoint_is_pulled_back_from_step_to_step(base):
     path = simulate(base, Random(), (5, 3), rng(14), dtype=torch.float64)
     a = torch.randn(5, 3, generator=rng(15), dtype=torch.float64)
-    for found, k in zip(base.adjoints(path.x, a).flip(0), reversed(range(STEPS)), strict=True):
-        assert torch.allclose(found, a, rtol=1e-12)
+    for adjoint, k in zip(base.adjoints(path.x, a).flip(0), reversed(range(STEPS)), strict=True):
+        assert torch.allclose(adjoint, a, rtol=1e-12)
         a = Process.pull_back(base, path.x[k], k, a)
 
 
@@ -246,7 +246,7 @@ def test_a_density_of_the_wrong_shape_is_named():
 
 
 @pytest.mark.parametrize(
-    "found, said",
+    "stated, message",
     [
         (
             lambda x: (x.sum(-1), x[:1]),
@@ -264,9 +264,9 @@ def test_a_density_of_the_wrong_shape_is_named():
         (lambda x: (None, x), "odd with its gradient must be two tensors"),
     ],
 )
-def test_a_stated_gradient_that_cannot_be_one_is_named(found, said):
-    with pytest.raises(ValueError, match=said):
-        of_points(found, lambda x: x.sum(-1), "odd", 2)(torch.zeros(3, 2))
+def test_a_stated_gradient_that_cannot_be_one_is_named(stated, message):
+    with pytest.raises(ValueError, match=message):
+        of_points(stated, lambda x: x.sum(-1), "odd", 2)(torch.zeros(3, 2))
 
 
 class _Overwriting(_Steps):

@@ -16,7 +16,7 @@ import torch
 
 from tests.tools.registered import by_default
 from tiltbench.check.truth import log_integrand
-from tiltbench.targets.densities._ising import log_Z_and_slope, rows, swendsen_wang
+from tiltbench.targets.densities._ising import log_Z_and_slope, row_transfer, swendsen_wang
 from tiltbench.targets.densities._mixture import Mixture
 from tiltbench.targets.registry import TARGETS, Registry, UnknownName
 from tiltbench.targets.target import DATA, Density, table, test_point
@@ -155,8 +155,8 @@ def test_the_plane_by_quadrature(target):
         assert math.sqrt(second - first**2) == pytest.approx(sd, rel=3e-4, abs=1e-4), name
     if truth.modes:
         weight, assign = truth.modes
-        found = torch.zeros_like(weight).index_add(0, by_parts(assign, x), mass)
-        assert (found - weight).abs().max() < 1e-4
+        shares = torch.zeros_like(weight).index_add(0, by_parts(assign, x), mass)
+        assert (shares - weight).abs().max() < 1e-4
 
 
 def test_masses_of_unequal_cells():
@@ -165,8 +165,8 @@ def test_masses_of_unequal_cells():
     x = torch.linspace(-3, 4, 200_001, dtype=torch.float64)[:, None]
     weight, assign = target.truth().modes
     mass = torch.exp(target.log_rho(x)) * float(x[1] - x[0])
-    found = torch.zeros_like(weight).index_add(0, assign(x), mass)
-    assert (found - weight).abs().max() < 1e-8
+    shares = torch.zeros_like(weight).index_add(0, assign(x), mass)
+    assert (shares - weight).abs().max() < 1e-8
 
 
 @each(KNOWN)
@@ -289,7 +289,7 @@ def test_ising_by_enumeration(side, beta):
     value, slope = log_Z_and_slope(side, beta)
     assert value == pytest.approx(log_Z, abs=1e-10)
     assert slope == pytest.approx(p @ bonds, abs=1e-9)
-    exact = rows(side, beta)
+    exact = row_transfer(side, beta)
     law = np.bincount(((s.sum(1) + side**2) / 2).astype(int), weights=p)
     assert np.allclose(exact.magnetisation().numpy(), law, atol=1e-12)
     pair = (s * s[:, :1] * p[:, None]).sum(0).reshape(side, side)
@@ -338,7 +338,7 @@ def test_kaufman_by_transfer_matrix(beta):
 
 def test_spins_of_the_transfer_matrix_have_the_law_of_the_states():
     n = 40_000
-    s = rows(3, 0.2).sample(n, torch.Generator().manual_seed(0)).flatten(1)
+    s = row_transfer(3, 0.2).sample(n, torch.Generator().manual_seed(0)).flatten(1)
     code = ((s > 0) * 2 ** torch.arange(9)).sum(1)
     _, bonds = states(3)
     p = torch.softmax(torch.tensor(0.2 * bonds), 0)
@@ -392,10 +392,10 @@ def test_the_noised_score_of_the_funnel_is_finite_far_out():
     target = TARGETS.load("funnel")()
     x = torch.ones(2, target.dim, dtype=torch.float64)
     x[:, 0] = torch.tensor([1e3, 1e5])
-    found = target.truth().noised_score(x, 0.5, 0.5)
+    score = target.truth().noised_score(x, 0.5, 0.5)
     lean, total = 9 * 0.5 / 2.5, 2.5
     due = -(x[:, 0] + lean * total * (target.dim - 1) / 2) / total
-    assert torch.allclose(found[:, 0], due) and found[:, 1:].abs().max() < 1e-100
+    assert torch.allclose(score[:, 0], due) and score[:, 1:].abs().max() < 1e-100
 
 
 @each([t for t in SCORED if t.dim == 2])
@@ -406,8 +406,8 @@ def test_noised_score_by_quadrature(target):
     kernel = -(y[:, None] - signal * x).square().sum(-1) / (2 * noise**2)
     noised = (log_rho + log_area + kernel).logsumexp(-1)
     expected = torch.autograd.grad(noised.sum(), y)[0]
-    found = target.truth().noised_score(y.detach(), signal, noise)
-    assert torch.allclose(found, expected, rtol=1e-6, atol=1e-8)
+    score = target.truth().noised_score(y.detach(), signal, noise)
+    assert torch.allclose(score, expected, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize(("signal", "noise"), [(1.0, 0.05), (0.7, 0.5), (0.3, 8.0), (0.0, 2.0)])
@@ -422,8 +422,8 @@ def test_noised_score_of_the_funnel_by_a_wide_quadrature(signal, noise):
     near = (y[:, :1] - signal * u).square() / noise**2
     noised = ((u / 3).square() + near + inner / v + 9 * v.log()).div(-2).logsumexp(-1)
     expected = torch.autograd.grad(noised.sum(), y)[0]
-    found = target.truth().noised_score(y.detach(), signal, noise)
-    assert torch.allclose(found, expected, rtol=1e-8, atol=1e-9)
+    score = target.truth().noised_score(y.detach(), signal, noise)
+    assert torch.allclose(score, expected, rtol=1e-8, atol=1e-9)
 
 
 # the contract
@@ -431,8 +431,8 @@ def test_noised_score_of_the_funnel_by_a_wide_quadrature(signal, noise):
 
 @each([t for t in ALL if t.test_value is not None])
 def test_value_at_the_test_point(target):
-    found = value(target, test_point(target))  # up to 1e15 nats where particles nearly coincide
-    assert found == pytest.approx(target.test_value, rel=1e-12, abs=1e-10)
+    computed = value(target, test_point(target))  # up to 1e15 nats where particles nearly coincide
+    assert computed == pytest.approx(target.test_value, rel=1e-12, abs=1e-10)
 
 
 def test_every_target_states_its_test_value():
@@ -552,9 +552,9 @@ def test_a_plug_in_is_one_file(tmp_path):
     (tmp_path / "mine.py").write_text(PLUG_IN)
     folder = Registry("target", ((tmp_path, "nowhere"),))
     assert folder.entries["mine"].summary == "One line."
-    made = TARGETS.load(str(tmp_path / "mine.py"))()
-    assert made.log_rho(torch.ones(2, 3)).tolist() == [-3, -3]
-    assert TARGETS.load(f"{tmp_path / 'mine.py'}:mine")() == made
+    target = TARGETS.load(str(tmp_path / "mine.py"))()
+    assert target.log_rho(torch.ones(2, 3)).tolist() == [-3, -3]
+    assert TARGETS.load(f"{tmp_path / 'mine.py'}:mine")() == target
 
 
 def test_two_files_of_one_name_are_an_error(tmp_path):

@@ -38,8 +38,8 @@ def test_rates_of_a_schedule(schedule):
 
 def test_steps_of_a_tabulated_schedule_are_its_table():
     schedule = Tabulated((0.9, 0.6, 0.3, 0.05))
-    kept = [schedule.signal(1 - (i + 1) / 4) ** 2 for i in range(4)]
-    assert kept == pytest.approx(schedule.kept, rel=1e-12)
+    powers = [schedule.signal(1 - (i + 1) / 4) ** 2 for i in range(4)]
+    assert powers == pytest.approx(schedule.cumulative, rel=1e-12)
 
 
 NEED = "needs diffusers, transformers and peft: pip install -e '.[finetune]'"
@@ -226,8 +226,8 @@ def the_noisy_step(first, base):
     first.scheduler.set_timesteps(5)
     x = torch.randn(2, DIM, generator=rng(2))
     for k, step in enumerate(first.scheduler.timesteps[:4]):
-        said = base.network(x, torch.full((2,), base.times[k]))
-        mean = first.scheduler.step(said, step, x, eta=1.0, variance_noise=0 * x).prev_sample
+        output = base.network(x, torch.full((2,), base.times[k]))
+        mean = first.scheduler.step(output, step, x, eta=1.0, variance_noise=0 * x).prev_sample
         assert torch.allclose(base.base(x, k).mean, mean, atol=1e-4)
         fresh = base.stepping.parts(base, k)[2]
         previous = int(step) - 200
@@ -241,7 +241,7 @@ def test_low_rank_training_shares_the_weights(case):
     pytest.importorskip("peft", reason=NEED)
     _, base = case
     base = replace(base, trainable=low_rank(2))
-    kept = {key: v.clone() for key, v in base.network.state_dict().items()}
+    before = {key: v.clone() for key, v in base.network.state_dict().items()}
     model = Adapter().build(DIM, base, rng(3))
     x, t = torch.randn(2, DIM, generator=rng(4)), torch.tensor([0.2, 0.6])
     assert not model.control(x, t).any()
@@ -251,17 +251,17 @@ def test_low_rank_training_shares_the_weights(case):
     state = sampler.step(problem, state, rng(5))
     assert state.model.control(x, t).any()
     learnt = [p for p in state.model.network.tuned.parameters() if p.requires_grad]
-    assert 0 < sum(p.numel() for p in learnt) < sum(v.numel() for v in kept.values()) / 4
+    assert 0 < sum(p.numel() for p in learnt) < sum(v.numel() for v in before.values()) / 4
     shared = {id(p) for p in base.network.parameters()}
     assert {id(p) for p in state.model.network.tuned.parameters() if not p.requires_grad} == shared
-    assert all(torch.equal(kept[key], v) for key, v in base.network.state_dict().items())
+    assert all(torch.equal(before[key], v) for key, v in base.network.state_dict().items())
 
 
 @pytest.mark.pipelines
 def test_uncertainty_is_learnt_and_latents_become_pictures(case):
     pipeline, base = case
-    own = models.learnt(base, 4, rng(6), times=5)
-    assert own.doubt != base.doubt and min(own.uncertainty) > 0
+    learnt = models.learnt(base, 4, rng(6), times=5)
+    assert learnt.doubt != base.doubt and min(learnt.uncertainty) > 0
     x = torch.randn(2, DIM, generator=rng(7), requires_grad=True)
     seen = models.images(pipeline, x)
     assert seen.shape == (2, 3, 8, 8) and 0 <= float(seen.min()) and float(seen.max()) <= 1
@@ -292,9 +292,9 @@ def tuned(tmp_path, capsys, request):
         assert "step 1: loss" in capsys.readouterr().out
         parts = {"text_encoder_3": None, "tokenizer_3": None} if name == "third" else {}
         pipeline = models.load(str(folder), torch.float32, **parts)
-        before = drawn(pipeline)
+        before = picture_of(pipeline)
         pipeline.load_lora_weights(str(folder / "out"))
-        return not torch.allclose(before, drawn(pipeline), atol=1e-5)
+        return not torch.allclose(before, picture_of(pipeline), atol=1e-5)
 
     return run
 
@@ -326,7 +326,7 @@ def test_the_example_refuses_what_one_prompt_alone_can_learn(tuned):
         tuned("first", "trajectory_balance")
 
 
-def drawn(pipeline):
+def picture_of(pipeline):
     pipeline.set_progress_bar_config(disable=True)
-    found = pipeline("a cat", generator=rng(1), num_inference_steps=2, output_type="latent")
-    return found.images
+    output = pipeline("a cat", generator=rng(1), num_inference_steps=2, output_type="latent")
+    return output.images

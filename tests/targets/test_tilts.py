@@ -24,13 +24,13 @@ PLANE = [LINEAR[0], QUADRATIC[0], *SHAPES]
 each = pytest.mark.parametrize("text", ALL)
 
 
-def made(text) -> Tilt:
+def build(text) -> Tilt:
     return build_target(parse(text))
 
 
 def test_figures_of_the_linear_tilt():
     """math.md 11."""
-    target = made("tilt_linear")
+    target = build("tilt_linear")
     truth = target.truth()
     assert truth.log_Z == pytest.approx(0.606237, abs=5e-7)
     means = [truth.observables[f"mean_{i}"].mean for i in range(2)]
@@ -42,7 +42,7 @@ def test_figures_of_the_linear_tilt():
 
 @pytest.mark.parametrize("name", ["tilt_linear", "tilt_quadratic"])
 def test_more_dimensions_keep_the_first_two(name):
-    small, large = made(name), made(f"{name}[dim=50]")
+    small, large = build(name), build(f"{name}[dim=50]")
     for a, b in zip(small.base.means, large.base.means, strict=True):
         assert b[:2] == a
         assert len(b) == 50
@@ -57,7 +57,7 @@ def test_more_dimensions_keep_the_first_two(name):
 @pytest.mark.parametrize("text", [*LINEAR, *QUADRATIC])
 def test_the_first_two_coordinates_do_not_decide_the_mode(text):
     """Both modes hold mass in every dimension."""
-    assert 0.05 < float(made(text).truth().modes.weight.min())
+    assert 0.05 < float(build(text).truth().modes.weight.min())
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_the_first_two_coordinates_do_not_decide_the_mode(text):
 )
 def test_stated_ess_of_the_base(text, shown):
     """Z^2 / E exp 2r, closed form and over draws."""
-    target = made(text)
+    target = build(text)
     truth = target.truth()
     ess = math.exp(2 * truth.log_Z - truth.log_Z_along(1.0, 0.0, 2.0))
     assert ess == pytest.approx(shown, abs=0.006)
@@ -87,7 +87,7 @@ def test_stated_ess_of_the_base(text, shown):
 @each
 def test_base_is_exact_and_weighs_to_Z(text):
     """Draws of the base weighted by exp r have the moments of p*, and the mean Z."""
-    target = made(text)
+    target = build(text)
     truth = target.truth()
     assert isinstance(target.base, MixtureFlow)
     x = target.base.end((60_000, target.dim), rng(3), torch.float64)
@@ -99,7 +99,7 @@ def test_base_is_exact_and_weighs_to_Z(text):
 
 @each
 def test_problem_brings_its_own_base(text):
-    target = made(text)
+    target = build(text)
     problem = pose(target, Brownian())
     assert problem.base is target.base and problem.dim == target.dim
     x = target.truth().sample(5, rng(4))
@@ -111,7 +111,7 @@ def test_problem_brings_its_own_base(text):
 
 @each
 def test_log_Z_along_ends(text):
-    truth = made(text).truth()
+    truth = build(text).truth()
     assert truth.log_Z_along(1.0, 0.0, 1.0) == pytest.approx(truth.log_Z, abs=1e-10)
     for levels in ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0)):
         assert truth.log_Z_along(*levels, 0.0) == pytest.approx(0, abs=1e-12)
@@ -123,7 +123,7 @@ def test_log_Z_along_ends(text):
 @each
 def test_log_Z_along_against_noised_draws(text, levels):
     signal, noise, strength = levels
-    target = made(text)
+    target = build(text)
     n = 40_000 if target.dim == 2 else 10_000
     x1 = target.base.end((n, target.dim), rng(5), torch.float64)
     x = signal * x1 + noise * torch.randn(x1.shape, generator=rng(6), dtype=x1.dtype)
@@ -146,10 +146,10 @@ def test_pictures_of_the_shapes():
     }
     centres = torch.tensor([-4.0, -2.0, 0.0, 2.0, 4.0], dtype=torch.float64)
     for name, wanted in inside.items():
-        target = made(f"tilt_shapes[shape={name}]")
+        target = build(f"tilt_shapes[shape={name}]")
         r = target.reward(torch.cartesian_prod(centres, centres)).reshape(5, 5)
-        found = {(i, j) for i in range(5) for j in range(5) if r[i, j] > -0.01}
-        assert found == wanted, name
+        cells = {(i, j) for i in range(5) for j in range(5) if r[i, j] > -0.01}
+        assert cells == wanted, name
         off = r[r < -0.01]
         assert torch.allclose(off, torch.tensor(1e-3).double().log(), atol=0.05), name
         share = len(wanted) / 25
@@ -159,7 +159,7 @@ def test_pictures_of_the_shapes():
 
 def test_a_wrong_shape_is_refused_with_the_names():
     with pytest.raises(BadSpec, match="'star'; it must be one of " + ", ".join(NAMES)):
-        made("tilt_shapes[shape=star]")
+        build("tilt_shapes[shape=star]")
 
 
 # the optimum
@@ -168,7 +168,7 @@ def test_a_wrong_shape_is_refused_with_the_names():
 @pytest.mark.parametrize("text", PLANE)
 def test_optimal_control_by_quadrature(text):
     """u*_k / lift_k = (beta^2 / alpha) grad log E_base[exp r(X_1) | X_t = x] (math.md 2)."""
-    target = made(text)
+    target = build(text)
     base, control = target.base, Optimal(target.base, target.truth().noised_score)
     step = 0.1
     axis = torch.arange(-8, 8, step, dtype=torch.float64)
@@ -181,5 +181,5 @@ def test_optimal_control_by_quadrature(text):
         near = log_p - (x[:, None] - alpha * nodes).square().sum(-1) / (2 * beta**2)
         log_h = (near + r).logsumexp(-1) - near.logsumexp(-1)
         expected = beta**2 / alpha * torch.autograd.grad(log_h.sum(), x)[0] * base.lifts[k]
-        found = control.control(x.detach(), torch.tensor(base.times[k]))
-        assert torch.allclose(found, expected, atol=1e-6 * float(expected.abs().max()))
+        u = control.control(x.detach(), torch.tensor(base.times[k]))
+        assert torch.allclose(u, expected, atol=1e-6 * float(expected.abs().max()))

@@ -36,7 +36,7 @@ class Browser:
         os.close(down)
         os.close(up)
         self._count, self._rest, self._session = 0, b"", None
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.fetched: list[str] = []
         pages = self.ask("Target.getTargets")["targetInfos"]
         page = next(p["targetId"] for p in pages if p["type"] == "page")
@@ -76,15 +76,15 @@ class Browser:
     def _note(self, method: str, params) -> None:
         if method == "Runtime.exceptionThrown":
             details = params["exceptionDetails"]
-            self.said.append(details.get("exception", {}).get("description", details["text"]))
+            self.messages.append(details.get("exception", {}).get("description", details["text"]))
         elif method == "Runtime.consoleAPICalled":
-            self.said.append(" ".join(str(a.get("value")) for a in params["args"]))
+            self.messages.append(" ".join(str(a.get("value")) for a in params["args"]))
         elif method == "Log.entryAdded":
-            self.said.append(params["entry"]["text"])
+            self.messages.append(params["entry"]["text"])
         elif method == "Network.requestWillBeSent":
             self.fetched.append(params["request"]["url"])
         elif method == "Page.javascriptDialogOpening":
-            self.said.append(f"dialog: {params['message']}")
+            self.messages.append(f"dialog: {params['message']}")
 
     def open(self, path: Path, view: str = "") -> None:
         """Loads a file, then shows one of its views."""

@@ -15,7 +15,7 @@ from tiltbench.targets.problem import pose
 def outcome(kind, points, n=10_000, seed=1, target=None, share=None):
     """(the meter, the draws), or (the status, the sentence) where it fails.
 
-    `share(values spent)` is what the run says of its allowance."""
+    `share(values spent)` is what the run says of its budget."""
     target, sampler = target or Gaussian(), kind()
     g, meter = torch.Generator().manual_seed(seed), Meter(Cost(points, points))
     problem = pose(target, sampler.reference, meter.watch)

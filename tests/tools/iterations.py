@@ -27,13 +27,13 @@ HUGE = Cost(10**12, 10**12)
 @cache
 def iteration(target: str, sampler: str) -> Callable[[], None]:
     """One step of training, warm."""
-    made, law = build_sampler(parse(sampler)), build_target(parse(target))
-    problem = pose(law, made.reference, Meter(HUGE).watch)
+    method, law = build_sampler(parse(sampler)), build_target(parse(target))
+    problem = pose(law, method.reference, Meter(HUGE).watch)
     generator = torch.Generator().manual_seed(0)
-    state = made.init(problem, HUGE, generator)
+    state = method.init(problem, HUGE, generator)
 
     def step() -> None:
-        made.step(problem, state, generator)
+        method.step(problem, state, generator)
 
     for _ in range(3):
         step()
@@ -42,12 +42,12 @@ def iteration(target: str, sampler: str) -> Callable[[], None]:
 
 def times(f: Callable[[], None], seconds: float) -> list[float]:
     """At least one."""
-    found: list[float] = []
-    while not found or sum(found) < seconds:
+    seconds_taken: list[float] = []
+    while not seconds_taken or sum(seconds_taken) < seconds:
         start = time.process_time()
         f()
-        found.append(time.process_time() - start)
-    return found
+        seconds_taken.append(time.process_time() - start)
+    return seconds_taken
 
 
 if __name__ == "__main__":

@@ -243,7 +243,7 @@ MUTANTS = [
     Mutant(
         "law of the base: the chain's own steps stay in",
         "targets/bases/mixture_flow.py",
-        "            found = found - log_normal(path.x[k + 1], path.mean[k], ahead, d)\n",
+        "            log_ratio = log_ratio - log_normal(path.x[k + 1], path.mean[k], ahead, d)\n",
         "",
         "targets/test_law_of_the_base.py",
     ),
@@ -495,8 +495,8 @@ MUTANTS = [
     Mutant(
         "a buffer of rewards at the tilt of their time",
         "samplers/diffusion.py",
-        "return made, (path.x[-1], r)",
-        "return made, (path.x[-1], self.tilt(share) * r)",
+        "return batch, (path.x[-1], r)",
+        "return batch, (path.x[-1], self.tilt(share) * r)",
         "samplers/test_tempering.py",
     ),
     Mutant(
@@ -1013,7 +1013,7 @@ MUTANTS = [
     Mutant(
         "a replay that ignores what its search has found",
         "samplers/behaviour/replay.py",
-        "buffer = store.found if store.found is not None and store.found.written else store.seen",
+        "buffer = visited if visited is not None and visited.written else store.seen",
         "buffer = store.seen",
         "samplers/test_behaviour.py::test_a_search_starts_from_what_is_chosen_and_ends_are_what_it_found",
     ),

@@ -19,27 +19,29 @@ FIELDS = {
 
 
 def system(name):
-    made = app.Topology()
-    chain = made.addChain()
+    topology = app.Topology()
+    chain = topology.addChain()
     for residue, atoms in RESIDUES.items():
-        place = made.addResidue(residue, chain)
+        place = topology.addResidue(residue, chain)
         for atom in atoms.split():
-            made.addAtom(atom, app.element.Element.getBySymbol(atom[0]), place)
-    made.createStandardBonds()
+            topology.addAtom(atom, app.element.Element.getBySymbol(atom[0]), place)
+    topology.createStandardBonds()
     return app.ForceField(*FIELDS[name]).createSystem(
-        made, nonbondedMethod=app.NoCutoff, constraints=None
+        topology, nonbondedMethod=app.NoCutoff, constraints=None
     )
 
 
-def context(made, platform):
+def context(system, platform):
     properties = {"Threads": "1"} if platform == "CPU" else {}
     integrator = openmm.VerletIntegrator(0.001)
-    return openmm.Context(made, integrator, openmm.Platform.getPlatformByName(platform), properties)
+    return openmm.Context(
+        system, integrator, openmm.Platform.getPlatformByName(platform), properties
+    )
 
 
-def energies(made, x, platform):
+def energies(system, x, platform):
     """(n,) kJ/mol and (n, 66) forces, kJ/mol/nm, one conformation after the other."""
-    here = context(made, platform)
+    here = context(system, platform)
     energy, force = [], []
     for row in x.reshape(len(x), -1, 3).numpy():
         here.setPositions(row)

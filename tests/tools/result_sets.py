@@ -32,7 +32,7 @@ def put(
 ):
     """One run of `folder`: its record, 40 draws with weights and, where it finished, `scores`: a
     number, (number, floor), or a sentence in its place."""
-    runs, made = folder / "runs", build_target(of)
+    runs, problem = folder / "runs", build_target(of)
     record = Record(
         {
             "target": of,
@@ -58,15 +58,15 @@ def put(
     )
     if status.finished:
         g = torch.Generator().manual_seed(seed)
-        x = 2 * torch.randn(40, made.dim, generator=g, dtype=torch.float64)
+        x = 2 * torch.randn(40, problem.dim, generator=g, dtype=torch.float64)
         log_w = torch.randn(40, generator=g, dtype=torch.float64)
         write_outcome(runs, record.id, Outcome(Draws(x, log_w), log_w + 1, {}))
         curve = {"spend": [100, 1000], "seconds": [0.1, 1.0], "n": 40, "metric": "energy_distance",
                  "log_Z_err": [1.0, 0.5], "log_Z_se": [0.1, 0.1], "distance": [2.0, 0.7],
                  "floor": FLOOR}  # fmt: skip
-        found = {"run": record.id, "code": "c", "draws": 40, "curve": curve}
-        found["scores"] = {name: _score(value) for name, value in scores.items()}
-        write_json(runs / f"{record.id}.scores.json", found)
+        result = {"run": record.id, "code": "c", "draws": 40, "curve": curve}
+        result["scores"] = {name: _score(value) for name, value in scores.items()}
+        write_json(runs / f"{record.id}.scores.json", result)
     write_record(runs, record)
     return record
 

@@ -208,10 +208,10 @@ def run(folder: Path, device: str) -> Answer:
         "optimum in closed form, or a network with a random last layer. Pictures: the optimum, "
         "bands of 5 to 95 %, medians and (thin) maxima over paths."
     )
-    return Answer(DataFrame([_row(r) for r in runs]), words, _claims(runs))
+    return Answer(DataFrame([_table_row(r) for r in runs]), words, _claims(runs))
 
 
-def _row(r: Run) -> dict[str, object]:
+def _table_row(r: Run) -> dict[str, object]:
     at = {t: max(round(t * STEPS), 1) - 1 for t in SHOWN}
     lean, full = (r.beyond(norms, r.world.m) for norms in (r.lean, r.full))
     ratio, se = _ratio(r)
@@ -328,8 +328,8 @@ def _draw(path: Path, runs: list[Run]) -> None:
                 axes.fill_between(t, low, high, color=colour, alpha=0.25, lw=0)
                 axes.plot(t, middle, color=colour, lw=1.4, label=name)
                 axes.plot(t, norms.amax(1), color=colour, lw=0.6)
-            drawn = "bound" if r.world.concave else "bound of a mode alone"
-            axes.plot(t, bound(r.base, r.world.m), color="black", ls="--", lw=1, label=drawn)
+            label = "bound" if r.world.concave else "bound of a mode alone"
+            axes.plot(t, bound(r.base, r.world.m), color="black", ls="--", lw=1, label=label)
             if not r.world.concave:
                 wide = bound(r.base, softest(r.world.law))
                 axes.plot(t, wide, color=GREY, ls=":", lw=1.2, label="bound, true m < 0")

@@ -30,7 +30,7 @@ VISIBLE = 1e-6  # of E|u_lambda - u*|^2: a bias that rounding does not explain
 LITTLE = 0.5  # of the error: a regression that leaves more has little signal
 
 
-def row(same: list[Bias], strengths: tuple[float, ...]) -> dict[str, object]:
+def table_row(same: list[Bias], strengths: tuple[float, ...]) -> dict[str, object]:
     """One loss in one setting, at every lambda."""
     first = same[0]
     gaussian = "bimodal" not in first.world
@@ -50,12 +50,12 @@ def row(same: list[Bias], strengths: tuple[float, ...]) -> dict[str, object]:
     }
 
 
-def claims(found: list[Bias], apart: dict[float, list[Bias]]) -> tuple[Claim, ...]:
+def claims(biases: list[Bias], apart: dict[float, list[Bias]]) -> tuple[Claim, ...]:
     lone = [b for few in apart.values() for b in few if b.loss == "CSM"]
     return (
-        _no_signal(twins_of([*some(found, "CSM", "unweighted"), *lone])),
+        _no_signal(twins_of([*some(biases, "CSM", "unweighted"), *lone])),
         *(
-            _contracts(name, contraction(some(found, loss, "unweighted")))
+            _contracts(name, contraction(some(biases, loss, "unweighted")))
             for loss, name in (
                 ("TSM", "TSM"),
                 ("NSM", "NSM"),
@@ -63,12 +63,12 @@ def claims(found: list[Bias], apart: dict[float, list[Bias]]) -> tuple[Claim, ..
                 ("AM", "AM, on any base"),
             )
         ),
-        _own_share(lean(found)),
-        _further(weighted(found)),
-        _unbiased(twins_of([b for b in found if b.ends == "full"])),
-        _straight(flatness(found)),
+        _scaled_control(lean(biases)),
+        _further(weighted(biases)),
+        _unbiased(twins_of([b for b in biases if b.ends == "full"])),
+        _straight(flatness(biases)),
         _misweighted(lopsided(apart)),
-        _agree(twins_of(found)),
+        _agree(twins_of(biases)),
     )
 
 
@@ -81,34 +81,34 @@ def _no_signal(csm: Scores) -> Claim:
     )
 
 
-def _contracts(name: str, found: Contraction) -> Claim:
-    words = f"left {_range(found.left)} over {len(found.left)} settings and λ"
-    late = f" ({'; '.join(found.where)}); over t > 1/2 {_range(found.late)}."
+def _contracts(name: str, shares: Contraction) -> Claim:
+    words = f"left {_range(shares.left)} over {len(shares.left)} settings and λ"
+    late = f" ({'; '.join(shares.where)}); over t > 1/2 {_range(shares.late)}."
     return Claim(
         f"{name}, unweighted, contracts towards u* (our question)",
-        verdict(len(found.below) == len(found.left), bool(found.above)),
-        f"{words}: less than 1 in {len(found.below)}, more in {len(found.above)}"
-        + (late if found.above else "."),
+        verdict(len(shares.below) == len(shares.left), bool(shares.above)),
+        f"{words}: less than 1 in {len(shares.below)}, more in {len(shares.above)}"
+        + (late if shares.above else "."),
     )
 
 
-def _own_share(found: Lean) -> Claim:
+def _scaled_control(twins: Lean) -> Claim:
     return Claim(
         "Adjoint matching on paths of u_λ regresses to u_λ/λ, on any base (derived here)",
-        TWINS.judge(found.telling.worst),
-        f"twins against the closed form, in the {len(found.telling)} of {found.settings} settings "
+        TWINS.judge(twins.telling.worst),
+        f"twins against the closed form, in the {len(twins.telling)} of {twins.settings} settings "
         f"whose twins are precise enough to tell it from u_λ by {TELLING:g} standard errors: "
-        f"largest |z| {abs(found.telling.worst):.2f}, rms {found.telling.rms:.2f}.",
+        f"largest |z| {abs(twins.telling.worst):.2f}, rms {twins.telling.rms:.2f}.",
     )
 
 
-def _further(found: Weighted) -> Claim:
+def _further(comparison: Weighted) -> Claim:
     return Claim(
         "With end points weighted to a stated ESS (infinitely many of them) every loss of "
         "score matching contracts further",
-        verdict(all(found.better), any(found.worse)),
-        f"{sum(found.better)} of {len(found.better)} settings have less left than without weights; "
-        f"CSM at λ = 0: {_range(found.csm)}, NSM: {_range(found.nsm)}.",
+        verdict(all(comparison.better), any(comparison.worse)),
+        f"{sum(comparison.better)} of {len(comparison.better)} settings have less left than "
+        f"without weights; CSM at λ = 0: {_range(comparison.csm)}, NSM: {_range(comparison.nsm)}.",
     )
 
 
@@ -130,8 +130,8 @@ def _straight(flat: float) -> Claim:
     )
 
 
-def _misweighted(found: Lopsided) -> Claim:
-    near, far = found.near, found.far
+def _misweighted(modes: Lopsided) -> Claim:
+    near, far = modes.near, modes.far
     return Claim(
         "Misweighted modes that are far apart give adjoint sampling (NSM, AM) little signal",
         verdict(
@@ -139,7 +139,7 @@ def _misweighted(found: Lopsided) -> Claim:
             far.value + SURE * far.se < LITTLE,
         ),
         f"unweighted, from weights .8/.2 to .5/.5: left {near} with modes at "
-        f"±{found.halves[0]:g} sd, {far} at ±{found.halves[1]:g} sd. Within a mode grad r knows "
+        f"±{modes.halves[0]:g} sd, {far} at ±{modes.halves[1]:g} sd. Within a mode grad r knows "
         "nothing of its weight.",
     )
 

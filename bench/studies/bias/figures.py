@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 TINTS = {"CSM": "#777777", "TSM": "#ddaa33", "NSM": "#117733", "AM": "#332288"}
 
 
-def draw(path: Path, times: tuple[float, ...], found: list[Bias]) -> None:
+def draw(path: Path, times: tuple[float, ...], biases: list[Bias]) -> None:
     """Closed forms as lines, twins as points: unweighted, and NSM with tempered weights."""
-    found = [b for b in found if b.loss in TINTS and (b.loss, b.ends) in SHOWN]
-    names = list(dict.fromkeys(b.world for b in found))
-    strengths = sorted({b.strength for b in found})
+    biases = [b for b in biases if b.loss in TINTS and (b.loss, b.ends) in SHOWN]
+    names = list(dict.fromkeys(b.world for b in biases))
+    strengths = sorted({b.strength for b in biases})
     shown = strengths[0], strengths[len(strengths) // 2]
     with picture(path, len(names), 3, (3.4, 2.3)) as (_, grid):
         for line, name in zip(grid, names, strict=True):
-            here = [b for b in found if b.world == name]
+            here = [b for b in biases if b.world == name]
             for axes, strength in zip(line, shown, strict=False):
                 now = [b for b in here if b.strength == strength]
                 for b in now:

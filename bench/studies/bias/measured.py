@@ -13,8 +13,8 @@ SURE = 3.0  # standard errors between a share and what it is said to be below or
 TELLING = 5.0  # standard errors by which twins tell the closed form from the control itself
 
 
-def some(found: Sequence[Bias], loss: str, ends: str) -> list[Bias]:
-    return [b for b in found if (b.loss, b.ends) == (loss, ends)]
+def some(biases: Sequence[Bias], loss: str, ends: str) -> list[Bias]:
+    return [b for b in biases if (b.loss, b.ends) == (loss, ends)]
 
 
 def below(one: Share, other: Share) -> bool:
@@ -27,9 +27,9 @@ def span(shares: Sequence[Share]) -> tuple[Share, Share]:
     return ranked[0], ranked[-1]
 
 
-def twins_of(found: Sequence[Bias]) -> Scores:
+def twins_of(biases: Sequence[Bias]) -> Scores:
     """Twins against the closed form, where there is one."""
-    return scores(b.z for b in found if not math.isnan(b.z))
+    return scores(b.z for b in biases if not math.isnan(b.z))
 
 
 class Contraction(NamedTuple):
@@ -46,12 +46,12 @@ class Contraction(NamedTuple):
         return list(dict.fromkeys(b.world for b in self.above))
 
 
-def contraction(found: Sequence[Bias]) -> Contraction:
+def contraction(biases: Sequence[Bias]) -> Contraction:
     return Contraction(
-        [b.left for b in found],
-        [b.late for b in found],
-        [b for b in found if b.left.value + SURE * b.left.se < 1],
-        [b for b in found if b.left.value - SURE * b.left.se > 1],
+        [b.left for b in biases],
+        [b.late for b in biases],
+        [b for b in biases if b.left.value + SURE * b.left.se < 1],
+        [b for b in biases if b.left.value - SURE * b.left.se > 1],
     )
 
 
@@ -62,8 +62,8 @@ class Lean(NamedTuple):
     settings: int
 
 
-def lean(found: Sequence[Bias]) -> Lean:
-    here = [b for b in found if b.loss == "AM"]
+def lean(biases: Sequence[Bias]) -> Lean:
+    here = [b for b in biases if b.loss == "AM"]
     return Lean(scores(b.z for b in here if b.apart > TELLING), len(here))
 
 
@@ -76,15 +76,17 @@ class Weighted(NamedTuple):
     nsm: tuple[Share, Share]
 
 
-def weighted(found: Sequence[Bias]) -> Weighted:
+def weighted(biases: Sequence[Bias]) -> Weighted:
     pairs = [
         (b.left, t.left)
         for loss in ("CSM", "TSM", "NSM")
-        for b, t in zip(some(found, loss, "unweighted"), some(found, loss, "tempered"), strict=True)
+        for b, t in zip(
+            some(biases, loss, "unweighted"), some(biases, loss, "tempered"), strict=True
+        )
     ]
 
     def untrained(loss: str) -> tuple[Share, Share]:
-        return span([b.left for b in some(found, loss, "tempered") if not b.strength])
+        return span([b.left for b in some(biases, loss, "tempered") if not b.strength])
 
     return Weighted(
         [below(after, before) or before.value < ROUNDING for before, after in pairs],
@@ -94,10 +96,12 @@ def weighted(found: Sequence[Bias]) -> Weighted:
     )
 
 
-def flatness(found: Sequence[Bias]) -> float:
+def flatness(biases: Sequence[Bias]) -> float:
     """The largest bias of NSM and AS by twins, over the largest E|u_lambda - u*|^2, where the
     reward is linear on a Gaussian base."""
-    straight = [b for b in found if b.world == "Gaussian base, linear r" and b.ends == "unweighted"]
+    straight = [
+        b for b in biases if b.world == "Gaussian base, linear r" and b.ends == "unweighted"
+    ]
     here = [b for b in straight if b.loss in ("NSM", "AS")]
     return max(float(b.square.abs().max() / b.before.max()) for b in here)
 

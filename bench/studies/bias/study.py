@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from tiltbench.samplers.losses._matching import LEAST_ESS
 from tiltbench.samplers.weights import temper
-from tiltbench.studies.bias.claims import claims, row
+from tiltbench.studies.bias.claims import claims, table_row
 from tiltbench.studies.bias.figures import draw, draw_apart
 from tiltbench.studies.bias.regressed import Bias, Points, closed, continued, judged, points
 from tiltbench.studies.common.regression import targets
@@ -68,15 +68,15 @@ def stage(world: World, schedule: str, strength: float, seed: int) -> list[Bias]
     p = points(base, now, best, TIMES, POINTS, source)
     log_w = (1 - strength) * world.tilting.reward(now.sample(10_000, source))
     reached = strength + float(temper(log_w, LEAST_ESS)) * (1 - strength)
-    found = []
+    biases = []
     for ends, goal in (("unweighted", strength), ("tempered", reached), ("full", 1.0)):
         law = world.tilting.law(world.law, goal)
         means = closed(p, world.tilting, law, goal)
         pair = [means_of(p, p.ends(law, DRAWS, source), world.tilting.slope) for _ in range(2)]
-        own = ends == "unweighted" and world.gaussian
-        for loss in ("CSM", "TSM", "NSM", "AS")[: 4 if own else 3]:
+        with_adjoints = ends == "unweighted" and world.gaussian
+        for loss in ("CSM", "TSM", "NSM", "AS")[: 4 if with_adjoints else 3]:
             head = (world.name, schedule, strength, ends, loss)
-            found.append(judged(head, p, (pair[0][loss], pair[1][loss]), means[loss], LATE))
+            biases.append(judged(head, p, (pair[0][loss], pair[1][loss]), means[loss], LATE))
     few = p.first(CONTINUED)
     twins = [
         continued(few, world.tilting, few.ends(now, DRAWS, source), source).mean(0)
@@ -84,12 +84,12 @@ def stage(world: World, schedule: str, strength: float, seed: int) -> list[Bias]
     ]
     mean = closed(p, world.tilting, now, strength)["AM"]
     head = (world.name, schedule, strength, "unweighted", "AM")
-    return [*found, judged(head, p, (twins[0], twins[1]), mean, LATE)]
+    return [*biases, judged(head, p, (twins[0], twins[1]), mean, LATE)]
 
 
 def means_of(p: Points, x1: Tensor, slope: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-    made = targets(p.base, p.k, p.x, x1, slope(x1))
-    return {loss: y.mean(0) for loss, y in made.items()}
+    labels = targets(p.base, p.k, p.x, x1, slope(x1))
+    return {loss: y.mean(0) for loss, y in labels.items()}
 
 
 def lopsided(half: float) -> list[Bias]:
@@ -106,12 +106,12 @@ def lopsided(half: float) -> list[Bias]:
 
     twins = [means_of(p, p.ends(now, DRAWS, source), slope) for _ in range(2)]
     name = f"modes at ±{half:g} sd, weights .8/.2"
-    found = []
+    biases = []
     for loss in ("CSM", "TSM", "NSM"):
         head = (name, "rectified flow", math.nan, "unweighted", loss)
         mean = p.now if loss == "CSM" else None
-        found.append(judged(head, p, (twins[0][loss], twins[1][loss]), mean, LATE))
-    return found
+        biases.append(judged(head, p, (twins[0][loss], twins[1][loss]), mean, LATE))
+    return biases
 
 
 def run(folder: Path, device: str) -> Answer:
@@ -119,17 +119,17 @@ def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
     cases = [(w, s, v) for w in worlds() for s in SCHEDULES for v in STRENGTHS]
-    found = [b for i, case in enumerate(cases) for b in stage(*case, seed=2 * i + 10)]
+    biases = [b for i, case in enumerate(cases) for b in stage(*case, seed=2 * i + 10)]
     apart = {half: lopsided(half) for half in APART}
-    draw(folder / "bias.png", TIMES, [b for b in found if b.schedule == next(iter(SCHEDULES))])
+    draw(folder / "bias.png", TIMES, [b for b in biases if b.schedule == next(iter(SCHEDULES))])
     draw_apart(folder / "bias_2.png", apart)
     one = {w.name for w in worlds() if w.gaussian}  # where NSM, AS and AM are one target
     keys = dict.fromkeys(
-        b.key for b in found
+        b.key for b in biases
         if b.ends != "full" and b.loss != "AS" and (b.loss, b.world in one) != ("AM", True)
     )  # fmt: skip
-    rows = [row([b for b in found if b.key == key], STRENGTHS) for key in keys]
-    rows += [row([b], STRENGTHS) for some in apart.values() for b in some if b.loss != "CSM"]
+    rows = [table_row([b for b in biases if b.key == key], STRENGTHS) for key in keys]
+    rows += [table_row([b], STRENGTHS) for some in apart.values() for b in some if b.loss != "CSM"]
     words = (
         "What one exact regression leaves of the squared error of the control: `left` = "
         "∫ E|E[T | X_t] − u*|² dt / ∫ E|u_λ − u*|² dt, the midpoint rule at "
@@ -146,7 +146,7 @@ def run(folder: Path, device: str) -> Answer:
         "bound as α → 0: its `left` is set by the first times. NSM's share w of it is right for a "
         "Gaussian of the base's own width; within a narrow mode it is too much."
     )
-    return Answer(DataFrame(rows), words, claims(found, apart))
+    return Answer(DataFrame(rows), words, claims(biases, apart))
 
 
 bias = Study("bias", "The field a loss regresses to when end points are its own", run)

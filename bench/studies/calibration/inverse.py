@@ -62,7 +62,7 @@ def posteriors(seen: Seen, pool: Float[Tensor, "n 64"], seed: int) -> dict[str, 
     """By method, what it draws of the posterior; `pool` are draws of the base."""
     source = Generator(pool.device).manual_seed(seed)
     few = pool[torch.randperm(len(pool), generator=source, device=pool.device)[:POINTS]]
-    found = {
+    by_method = {
         "exact": Draws(pool, seen.reward(pool)),
         TWICE: Draws(pool, 2 * seen.reward(pool)),
         HALF: Draws(pool, replace(seen, noise=seen.noise / 2).reward(pool)),
@@ -72,11 +72,11 @@ def posteriors(seen: Seen, pool: Float[Tensor, "n 64"], seed: int) -> dict[str, 
     for name, text in {"guidance": GUIDED, "adjoint matching": LEARNT}.items():
         sampler = build_sampler(parse(text))
         state = trained(seen, sampler, POINTS, str(pool.device), seed)
-        drawn = sampler.draw(pose(seen, sampler.reference), state, PATHS, source)
-        assert drawn.log_w is not None
-        found[name] = Draws(drawn.x.double())
-        found[f"{name}, weighted"] = Draws(drawn.x.double(), drawn.log_w)
-    return found
+        sampled = sampler.draw(pose(seen, sampler.reference), state, PATHS, source)
+        assert sampled.log_w is not None
+        by_method[name] = Draws(sampled.x.double())
+        by_method[f"{name}, weighted"] = Draws(sampled.x.double(), sampled.log_w)
+    return by_method
 
 
 PART = 2_048  # draws of which moments are taken at once

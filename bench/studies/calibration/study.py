@@ -21,7 +21,12 @@ from tiltbench.studies.calibration.inverse import (
     posteriors,
 )
 from tiltbench.studies.calibration.ranks import LEVEL, ranks
-from tiltbench.studies.calibration.told import Line, Told, mean_of, told_of
+from tiltbench.studies.calibration.results import (
+    MethodResult,
+    UniformityTests,
+    mean_of,
+    uniformity_tests,
+)
 from tiltbench.study import Answer, Claim, Study, verdict
 from tiltbench.targets.digits.pool import draws as stored
 
@@ -31,15 +36,15 @@ LEAST = 400  # draws that the pool is worth: replicates with fewer are counted
 MARGIN = 0.05  # of coverage
 
 
-def lines(found: list[Pair], device: str) -> list[Line]:
+def method_results(replicates: list[Pair], device: str) -> list[MethodResult]:
     pool = stored(torch.empty(0, device=device, dtype=torch.float64))
     by: dict[str, list[tuple[Tensor, ...]]] = {}
-    for seed, pair in enumerate(found):
+    for seed, pair in enumerate(replicates):
         source = Generator(device).manual_seed(1_000 + seed)
         for method, draws in posteriors(pair.seen, pool, seed).items():
             by.setdefault(method, []).append(_one(pair, draws, source))
     return [
-        Line(method, *(torch.stack(column).cpu() for column in zip(*ones, strict=True)))
+        MethodResult(method, *(torch.stack(column).cpu() for column in zip(*ones, strict=True)))
         for method, ones in by.items()
     ]
 
@@ -63,18 +68,18 @@ def _one(pair: Pair, draws: Draws, source: Generator) -> tuple[Tensor, ...]:
 def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
-    found = pairs(REPLICATES, device)
-    made = lines(found, device)
-    truth = torch.stack([pair.x for pair in found]).cpu()
-    seen = torch.tensor([pair.seen.y for pair in found], dtype=torch.float64)
+    replicates = pairs(REPLICATES, device)
+    results = method_results(replicates, device)
+    truth = torch.stack([pair.x for pair in replicates]).cpu()
+    seen = torch.tensor([pair.seen.y for pair in replicates], dtype=torch.float64)
     naive = {
         "y, enlarged": enlarge(seen),
-        "mean of the base": _line(made, "base").mean.mean(0),
+        "mean of the base": _of_method(results, "base").mean.mean(0),
     }
-    told = told_of(made)
-    draw_ranks(folder / "calibration.png", made, told)
-    draw_posteriors(folder / "posteriors.png", truth, naive["y, enlarged"], made)
-    pool = _line(made, "exact").ess
+    tests = uniformity_tests(results)
+    draw_ranks(folder / "calibration.png", results, tests)
+    draw_posteriors(folder / "posteriors.png", truth, naive["y, enlarged"], results)
+    pool = _of_method(results, "exact").ess
     words = (
         f"The digits flow as prior, y = A x + noise xi, A the means of 2 x 2 blocks, noise "
         f"{inverse.NOISE}; {REPLICATES} pairs of an image x, drawn afresh from the flow's chain, "
@@ -85,7 +90,7 @@ def run(folder: Path, device: str) -> Answer:
         f"matching is trained anew for every y, `{inverse.LEARNT}`, {inverse.POINTS:,} calls; it "
         f"and guidance draw {inverse.PATHS:,}. *weighted*: by path weights. The six columns after "
         f"ESS: p value (Kolmogorov and Smirnov) that the ranks of f(x) among {RANKED} draws are "
-        f"uniform, a star where Holm's correction over all {len(told.all)} lets a rejection at "
+        f"uniform, a star where Holm's correction over all {len(tests.all)} lets a rejection at "
         f"{LEVEL:.0%} stand. *contrast*: two pixels of one block, of which y knows nothing but "
         "through the prior; *3 or 8*: log-odds by the classifier; *r*: the log-likelihood of y. "
         "*50 %, 90 %*: part of the true pixels in these central intervals. *mean off*: rms "
@@ -93,12 +98,14 @@ def run(folder: Path, device: str) -> Answer:
         "median; in brackets the standard error of the method's own mean. *MSE*: of the posterior "
         "mean to x."
     )
-    table = DataFrame([_row(line, _line(made, "exact"), told, truth) for line in made])
-    return Answer(table, words, _claims(made, told, truth, naive))
+    table = DataFrame(
+        [_table_row(result, _of_method(results, "exact"), tests, truth) for result in results]
+    )
+    return Answer(table, words, _claims(results, tests, truth, naive))
 
 
-def _line(made: list[Line], method: str) -> Line:
-    return next(line for line in made if line.method == method)
+def _of_method(results: list[MethodResult], method: str) -> MethodResult:
+    return next(result for result in results if result.method == method)
 
 
 def enlarge(y: Float[Tensor, "l 16"]) -> Float[Tensor, "l 64"]:
@@ -110,15 +117,17 @@ def _errors(mean: Float[Tensor, "*l 64"], truth: Float[Tensor, "l 64"]) -> Float
     return (mean - truth).square().mean(1)
 
 
-def _row(line: Line, exact: Line, told: Told, truth: Tensor) -> dict[str, object]:
-    error = mean_of(_errors(line.mean, truth))
-    stars = told.of(line.method)
+def _table_row(
+    result: MethodResult, exact: MethodResult, tests: UniformityTests, truth: Tensor
+) -> dict[str, object]:
+    error = mean_of(_errors(result.mean, truth))
+    stars = tests.of(result.method)
     return {
-        "method": line.method,
-        "ESS, draws": f"{line.ess.median():,.0f}",
-        **{f: f"{p:.2g}" + "*" * (f in stars) for f, p in line.p.items()},
-        **{f"{level * 100:.0f} %": _shown(line.coverage(level)) for level in (0.5, 0.9)},
-        "mean off": f"{line.off(exact).median():.2f} ({line.noise(exact).median():.2f})",
+        "method": result.method,
+        "ESS, draws": f"{result.ess.median():,.0f}",
+        **{f: f"{p:.2g}" + "*" * (f in stars) for f, p in result.p.items()},
+        **{f"{level * 100:.0f} %": _shown(result.coverage(level)) for level in (0.5, 0.9)},
+        "mean off": f"{result.off(exact).median():.2f} ({result.noise(exact).median():.2f})",
         "MSE": _shown(error),
     }
 
@@ -128,56 +137,60 @@ def _shown(e: Estimate) -> str:
 
 
 def _claims(
-    made: list[Line], told: Told, truth: Tensor, naive: dict[str, Tensor]
+    results: list[MethodResult], tests: UniformityTests, truth: Tensor, naive: dict[str, Tensor]
 ) -> tuple[Claim, ...]:
-    exact, twice, half, _, *others = made
+    exact, twice, half, _, *others = results
     blind = [f for f in STATISTICS if f != "r"]
-    p = told.all
+    p = tests.all
     worst = min(blind, key=lambda f: p["base", f])
-    tilted = [line for line in others if line.method.endswith("weighted")]
+    tilted = [result for result in others if result.method.endswith("weighted")]
     return (
-        is_calibrated(exact, told),
+        is_calibrated(exact, tests),
         *(
             Claim(
-                f"{REPLICATES} replicates are enough to see a posterior too narrow: {line.method}",
-                verdict(bool(told.of(line.method)), min(line.p.values()) > LEVEL),
-                _ranked(line, told),
+                f"{REPLICATES} replicates are enough to see a posterior too narrow: "
+                f"{result.method}",
+                verdict(bool(tests.of(result.method)), min(result.p.values()) > LEVEL),
+                _ranked(result, tests),
             )
-            for line in (twice, half)
+            for result in (twice, half)
         ),
         Claim(
             "Functions of x alone cannot tell the prior from a posterior, the log-likelihood of y "
             "can (arXiv 2211.02383)",
-            verdict(told.of("base") == ["r"], "r" not in told.of("base")),
+            verdict(tests.of("base") == ["r"], "r" not in tests.of("base")),
             f"p = {p['base', 'r']:.2g} for r, at least {p['base', worst]:.2g} ({worst}) for the "
             "others.",
         ),
-        *(is_calibrated(line, told) for line in others),
-        *(repaired(_line(made, line.method.split(",")[0]), line, exact) for line in tilted),
-        *square_errors(exact, truth, naive | {line.method: line.mean for line in others}),
+        *(is_calibrated(result, tests) for result in others),
+        *(
+            repaired(_of_method(results, result.method.split(",")[0]), result, exact)
+            for result in tilted
+        ),
+        *square_errors(exact, truth, naive | {result.method: result.mean for result in others}),
     )
 
 
-def is_calibrated(line: Line, told: Told) -> Claim:
-    half, most = line.coverage(0.5), line.coverage(0.9)
+def is_calibrated(result: MethodResult, tests: UniformityTests) -> Claim:
+    half, most = result.coverage(0.5), result.coverage(0.9)
     away = [(abs(e.value - level), e.se) for e, level in ((half, 0.5), (most, 0.9))]
     inside = all(d + 2 * se < MARGIN for d, se in away)
     outside = any(d - 3 * se > 0 for d, se in away)
-    rejected = bool(told.of(line.method))
+    rejected = bool(tests.of(result.method))
     return Claim(
-        f"Calibrated: {line.method}",
+        f"Calibrated: {result.method}",
         verdict(inside and not rejected, outside or rejected),
-        f"{_ranked(line, told)} Intervals of 50 % and 90 % cover {_shown(half)} and "
+        f"{_ranked(result, tests)} Intervals of 50 % and 90 % cover {_shown(half)} and "
         f"{_shown(most)}.",
     )
 
 
-def _ranked(line: Line, told: Told) -> str:
-    stars, (f, p) = told.of(line.method), min(line.p.items(), key=lambda item: item[1])
+def _ranked(result: MethodResult, tests: UniformityTests) -> str:
+    stars, (f, p) = tests.of(result.method), min(result.p.items(), key=lambda item: item[1])
     return f"Ranks not uniform: {', '.join(stars) or 'none'}; smallest p {p:.2g} ({f})."
 
 
-def repaired(plain: Line, weighted: Line, exact: Line) -> Claim:
+def repaired(plain: MethodResult, weighted: MethodResult, exact: MethodResult) -> Claim:
     gain = mean_of(plain.off(exact) - weighted.off(exact))
     return Claim(
         f"Path weights bring the posterior mean of {plain.method} nearer to the exact one",
@@ -188,7 +201,9 @@ def repaired(plain: Line, weighted: Line, exact: Line) -> Claim:
     )
 
 
-def square_errors(exact: Line, truth: Tensor, means: dict[str, Tensor]) -> tuple[Claim, ...]:
+def square_errors(
+    exact: MethodResult, truth: Tensor, means: dict[str, Tensor]
+) -> tuple[Claim, ...]:
     least = _errors(exact.mean, truth)
     due = mean_of(least - exact.sd.square().mean(1))
     more = {name: mean_of(_errors(mean, truth) - least) for name, mean in means.items()}

@@ -28,7 +28,7 @@ def under_optimum(world: World, times: tuple[float, ...], n: int, source: Genera
     n paths end in exact draws of p* and are drawn backward with the base's noising kernels, which
     is P* on the grid.  The law of (X_t, X_1), so CSM, TSM, NSM and AS, is exact at any number of
     steps K; the lean adjoint of a base that is not Gaussian is O(1/K) from its limit."""
-    base, found = world.base, {}
+    base, variances = world.base, {}
     marks = _marks(base.steps, times)
     end = world.sample(n, source)
     slope = reward_and_grad(world.problem, end)[1]
@@ -40,8 +40,8 @@ def under_optimum(world: World, times: tuple[float, ...], n: int, source: Genera
         if k in marks:
             best = optimum(base, world.noised_score, k, x)
             for loss, aim in _aims(world, k, x, end, slope, a).items():
-                found[loss, marks[k]] = average((aim - best).square().sum(-1).cpu())
-    return found
+                variances[loss, marks[k]] = average((aim - best).square().sum(-1).cpu())
+    return variances
 
 
 @torch.no_grad()
@@ -54,7 +54,7 @@ def under_control(
     X_t and the first continuation are one simulated path; the second forks off at every time.
     Adjoint matching is trained on these pairs (X_t, X_1).  The other losses re-noise X_1 with the
     base's kernel: that is this law at u* only."""
-    base, found = world.base, {}
+    base, variances = world.base, {}
     start = base.start((n, world.problem.dim), source, torch.float32)
     steer = model.on_grid(base.grid(start)[:-1])
     path = _onward(world, steer, start, 0, source)
@@ -66,8 +66,8 @@ def under_control(
         second = path[k], fork[-1], other[-1], other[0]
         one, two = (_aims(world, k, *(v.double() for v in each)) for each in (first, second))
         for loss in one:
-            found[loss, t] = average((one[loss] - two[loss]).square().sum(-1).cpu() / 2)
-    return found
+            variances[loss, t] = average((one[loss] - two[loss]).square().sum(-1).cpu() / 2)
+    return variances
 
 
 def closed_forms(world: World, t: float, tau2: float, law: float) -> dict[str, float]:
@@ -111,7 +111,7 @@ def _onward(world: World, steer: Stepper, x: Tensor, k: int, source: Generator) 
 
 def _adjoints(world: World, xs: list[Tensor], k: int) -> list[Tensor]:
     """a_k, ..., a_K = grad r along xs = X_k, ..., X_K."""
-    found = [reward_and_grad(world.problem, xs[-1])[1]]
+    adjoints = [reward_and_grad(world.problem, xs[-1])[1]]
     for j in reversed(range(k, world.base.steps)):
-        found.append(world.base.pull_back(xs[j - k], j, found[-1]))
-    return found[::-1]
+        adjoints.append(world.base.pull_back(xs[j - k], j, adjoints[-1]))
+    return adjoints[::-1]

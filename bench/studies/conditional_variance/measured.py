@@ -56,7 +56,7 @@ def likeness(data: DataFrame) -> Likeness:
     return Likeness(gap, len(beside))
 
 
-class Ends(NamedTuple):
+class Extremes(NamedTuple):
     """TSM at the first time and CSM at the last beside every other loss."""
 
     first: float
@@ -66,7 +66,7 @@ class Ends(NamedTuple):
     z: list[Series]  # differences in standard errors, one series a comparison
 
 
-def at_the_ends(data: DataFrame) -> Ends:
+def at_the_ends(data: DataFrame) -> Extremes:
     star = optimum(data)
     value, se = wide(star, "variance"), wide(star, "se")
     least, z = math.inf, []
@@ -76,7 +76,7 @@ def at_the_ends(data: DataFrame) -> Ends:
             gap = (mine[loss] - mine[other]).dropna()
             z.append(gap / np.hypot(bars[loss], bars[other]).loc[gap.index])
             least = min(least, float((mine[loss] / mine[other]).min()))
-    return Ends(star.t.min(), star.t.max(), value.groupby(level=[0, 1]).ngroups, least, z)
+    return Extremes(star.t.min(), star.t.max(), value.groupby(level=[0, 1]).ngroups, least, z)
 
 
 class Between(NamedTuple):
@@ -169,15 +169,15 @@ def distances(data: DataFrame, coarse: int) -> DataFrame:
     rows = data[data.loss.isin(STEADY)]
     key = ["target", "schedule", "loss", "t"]
     star = rows[rows.law == f"P*, {coarse} steps"].set_index(key)
-    made = []
+    frames = []
     for law in [law for law in rows.law.unique() if not law.startswith("P*")]:
         here = rows[rows.law == law].set_index(key)
         log = np.log(here.variance / star.variance).abs().groupby(level=[0, 1], sort=False).mean()
         error = np.hypot(here.se / here.variance, star.se / star.variance)
         bar = error.groupby(level=[0, 1], sort=False).mean()
         factor = np.exp(log)
-        made.append(pandas.DataFrame({"law": law, "factor": factor, "se": factor * bar}))
-    return pandas.concat(made).reset_index().pivot(index=key[:2], columns="law")
+        frames.append(pandas.DataFrame({"law": law, "factor": factor, "se": factor * bar}))
+    return pandas.concat(frames).reset_index().pivot(index=key[:2], columns="law")
 
 
 class Approach(NamedTuple):
@@ -189,13 +189,13 @@ class Approach(NamedTuple):
 
 
 def approached(data: DataFrame, coarse: int) -> Approach:
-    found = distances(data, coarse)
-    factor, se = found["factor"], found["se"]
+    distance = distances(data, coarse)
+    factor, se = distance["factor"], distance["se"]
     z = (factor["init"] - factor["trained"]) / np.hypot(se["init"], se["trained"])
     return Approach(factor, se, z)
 
 
-class OwnPaths(NamedTuple):
+class TrainedPaths(NamedTuple):
     """The trained control's own paths beside those of P*."""
 
     factor: Series  # in the mean, by (target, schedule)
@@ -203,10 +203,10 @@ class OwnPaths(NamedTuple):
     off: Series  # by (target, schedule, loss, t)
 
 
-def along_own_paths(data: DataFrame, coarse: int) -> OwnPaths:
-    found = distances(data, coarse)
+def along_trained_paths(data: DataFrame, coarse: int) -> TrainedPaths:
+    distance = distances(data, coarse)
     key = ["target", "schedule", "loss", "t"]
     steady = data[data.loss.isin(STEADY)]
     here = steady[steady.law == "trained"].set_index(key).variance
     off = here / steady[steady.law == f"P*, {coarse} steps"].set_index(key).variance
-    return OwnPaths(found["factor"]["trained"], found["se"]["trained"], off)
+    return TrainedPaths(distance["factor"]["trained"], distance["se"]["trained"], off)

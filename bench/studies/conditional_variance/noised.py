@@ -16,7 +16,7 @@ from tiltbench.samplers.loss import reward_and_grad
 from tiltbench.studies.common.regression import interpolated, posed
 from tiltbench.targets.bases.mixture_flow import MixtureFlow
 from tiltbench.targets.bases.schedules import Schedule
-from tiltbench.targets.densities._line import Line, tabulate
+from tiltbench.targets.densities._tabulated import TabulatedDensity, tabulate
 from tiltbench.targets.densities.gaussian import Gaussian
 from tiltbench.targets.densities.gmm9 import Gmm9
 from tiltbench.targets.densities.many_well_mdelta import ManyWellMDelta
@@ -79,7 +79,7 @@ def _world(problem: Problem, truth: Truth) -> World:
     return World(problem, problem.base, truth.sample, truth.noised_score, truth.modes)
 
 
-def product_score(line: Line, points: int = 2001) -> Score:
+def product_score(line: TabulatedDensity, points: int = 2001) -> Score:
     """The noised score where the coordinates of p* are independent draws of `line`.
 
     (alpha E[X | alpha X + beta xi = y] - y) / beta^2 in every coordinate, the mean by the
@@ -94,8 +94,8 @@ def product_score(line: Line, points: int = 2001) -> Score:
         mean = (torch.softmax(near, -1) @ nodes).to(x)
         place = (x + edge) * ((points - 1) / (2 * edge))
         i = place.long().clamp(0, points - 2)
-        found = mean[i] + (place - i) * (mean[i + 1] - mean[i])
-        return (signal * found - x) / noise**2
+        posterior_mean = mean[i] + (place - i) * (mean[i + 1] - mean[i])
+        return (signal * posterior_mean - x) / noise**2
 
     return score
 

@@ -57,7 +57,7 @@ SHOWN = (0.1, 0.5, 0.9)  # times of the table
 TAU2 = 0.3  # of `gaussian`
 
 
-class Row(NamedTuple):
+class VarianceRow(NamedTuple):
     """A measured variance; `law` is "P*", "P*, 40 steps" or a stage of training."""
 
     target: str
@@ -85,15 +85,15 @@ Key = tuple[str, str, str]  # target, schedule, law
 def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
-    rows: list[Row] = []
+    rows: list[VarianceRow] = []
     reached: dict[Key, Reached] = {}
     for name, build in {**TRAINED, **ONLY_OPTIMUM}.items():
         for schedule in SCHEDULES:
             world = build(schedule, STEPS)
             world = world if world.linear else build(schedule, FINE)
             source = Generator(device).manual_seed(1)
-            found = under_optimum(world, TIMES, DRAWS, source)
-            rows += _rows(name, world, "P*", found, TAU2)
+            variances = under_optimum(world, TIMES, DRAWS, source)
+            rows += _variance_rows(name, world, "P*", variances, TAU2)
             if name in TRAINED:
                 _train(name, build(schedule, COARSE), source, rows, reached)
     data = DataFrame(rows)
@@ -104,45 +104,49 @@ def run(folder: Path, device: str) -> Answer:
     draw_optimum(folder / "mixture_base.png", data, list(ONLY_OPTIMUM), curves)
     for schedule in SCHEDULES:
         draw_stages(folder / f"stages_{schedule.name}.png", data, schedule.name, COARSE, curves)
-    made = (
+    conclusions = (
         claims.closed(data),
         claims.same(data),
         claims.ends(data),
         claims.between(data, narrow),
         claims.mixture(data, COARSE, FINE),
         claims.approach(data, COARSE),
-        claims.own_paths(data, COARSE, reached),
+        claims.trained_paths(data, COARSE, reached),
     )
-    return Answer(_table(data, reached), _words(), made)
+    return Answer(_table(data, reached), _explanation(), conclusions)
 
 
 def _train(
-    name: str, world: World, source: Generator, rows: list[Row], reached: dict[Key, Reached]
+    name: str, world: World, source: Generator, rows: list[VarianceRow], reached: dict[Key, Reached]
 ) -> None:
     """Adds P* on the grid of training, and the law of the control at every stage."""
     coarse = f"P*, {COARSE} steps"
-    rows += _rows(name, world, coarse, under_optimum(world, STAGE_TIMES, DRAWS, source), TAU2)
+    rows += _variance_rows(
+        name, world, coarse, under_optimum(world, STAGE_TIMES, DRAWS, source), TAU2
+    )
     sampler: Any = build_sampler(parse(METHOD))
     state = sampler.init(world.problem, Cost(), source)
     for stage, iterations in STAGES.items():
         while state.iteration < iterations:
             state = sampler.step(world.problem, state, source)
-        found = under_control(world, state.model, STAGE_TIMES, PAIRS, source)
-        rows += _rows(name, world, stage, found, 1.0 if stage == "init" else math.nan)
-        drawn = sampler.draw(world.problem, state, PAIRS, source)
-        ess = ess_model(drawn.log_w.cpu())
+        variances = under_control(world, state.model, STAGE_TIMES, PAIRS, source)
+        rows += _variance_rows(name, world, stage, variances, 1.0 if stage == "init" else math.nan)
+        draws = sampler.draw(world.problem, state, PAIRS, source)
+        ess = ess_model(draws.log_w.cpu())
         key = (name, world.base.schedule.name, stage)
-        reached[key] = Reached(ess, *_misplaced(world, drawn.x.double()))
+        reached[key] = Reached(ess, *_misplaced(world, draws.x.double()))
 
 
-def _rows(name: str, world: World, law: str, found: Variances, end: float) -> list[Row]:
+def _variance_rows(
+    name: str, world: World, law: str, variances: Variances, end: float
+) -> list[VarianceRow]:
     """`end`: the variance of X_1 under the law, for the closed forms of the Gaussian target."""
     known = name == "gaussian" and not math.isnan(end)
     rows = []
-    for (loss, t), estimate in found.items():
+    for (loss, t), estimate in variances.items():
         exact = closed_forms(world, t, TAU2, end)[loss] if known else math.nan
         schedule = world.base.schedule.name
-        rows.append(Row(name, schedule, law, loss, t, estimate.value, estimate.se, exact))
+        rows.append(VarianceRow(name, schedule, law, loss, t, estimate.value, estimate.se, exact))
     return rows
 
 
@@ -215,7 +219,7 @@ def brief(value: float, se: float) -> str:
     return f"{head}({round(se * 10.0 ** (places - int(ten)))})e{int(ten)}"
 
 
-def _words() -> str:
+def _explanation() -> str:
     times = " / ".join(f"{t:g}" for t in SHOWN)
     return (
         "E tr Cov(T_t | X_t) of the regression targets T in control units, sigma = sqrt(2 eta), "

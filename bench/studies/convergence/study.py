@@ -37,7 +37,7 @@ class Case(NamedTuple):
     sampler: str
     exact: bool  # whether it claims no bias at any K
     shake: float  # size of a random last layer; 0: the control is trained instead
-    told: bool = False  # whether weights are told of the law of the base (math.md 5.1)
+    corrected: bool = False  # whether weights are told of the law of the base (math.md 5.1)
 
 
 CASES = (
@@ -64,7 +64,7 @@ CASES = (
 SIDES = {"forward": ("#332288", "o"), "backward": ("#cc6677", "s")}
 
 
-class Line(NamedTuple):
+class ErrorSeries(NamedTuple):
     """log Z estimate - log Z at each of STEPS."""
 
     case: Case
@@ -79,8 +79,8 @@ class Line(NamedTuple):
 def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
-    lines = [line for case in CASES for line in _lines(case, device)]
-    _draw(folder / "convergence.png", lines)
+    series = [one for case in CASES for one in _error_series(case, device)]
+    _draw(folder / "convergence.png", series)
     words = (
         f"Bias of log Z with {PATHS:,} paths against the number of steps K, forward from the "
         "model's own paths and backward from exact target draws. The forms that claim to be exact "
@@ -92,23 +92,23 @@ def run(folder: Path, device: str) -> Answer:
         f"narrower: `{WIDE}`.) *Order* is p of a fit a K^p to all K, where three biases or more "
         "are above three errors. *Limit* is c of a fit c + a/K + b/K^2 to all K."
     )
-    return Answer(DataFrame([_row(line) for line in lines]), words, _claims(lines))
+    return Answer(DataFrame([_table_row(one) for one in series]), words, _claims(series))
 
 
-def _row(line: Line) -> dict[str, str | float]:
+def _table_row(one: ErrorSeries) -> dict[str, str | float]:
     return {
-        "estimator": line.name,
-        **{f"K = {k}": _text(e) for k, e in zip(STEPS, line.errors, strict=True)},
-        "claims": "exact at any K" if line.case.exact else "O(1/K)",
-        f"z at K = {STEPS[0]}": line.errors[0].value / line.errors[0].se,
-        "order": "–" if line.case.exact else _order(*slope_of(line.errors)),
-        "limit": _text(limit_of(line.errors)),
+        "estimator": one.name,
+        **{f"K = {k}": _text(e) for k, e in zip(STEPS, one.errors, strict=True)},
+        "claims": "exact at any K" if one.case.exact else "O(1/K)",
+        f"z at K = {STEPS[0]}": one.errors[0].value / one.errors[0].se,
+        "order": "–" if one.case.exact else _order(*slope_of(one.errors)),
+        "limit": _text(limit_of(one.errors)),
     }
 
 
-def _claims(lines: list[Line]) -> tuple[Claim, ...]:
-    exact = {line.name: line.errors for line in lines if line.case.exact}
-    biased = {line.name: line.errors for line in lines if not line.case.exact}
+def _claims(series: list[ErrorSeries]) -> tuple[Claim, ...]:
+    exact = {one.name: one.errors for one in series if one.case.exact}
+    biased = {one.name: one.errors for one in series if not one.case.exact}
     first = max(abs(e[0].value / e[0].se) for e in exact.values())
     worst = max(abs(e.value / e.se) for errors in exact.values() for e in errors)
     fitted = {name: slope_of(errors) for name, errors in biased.items()}
@@ -142,11 +142,11 @@ def _claims(lines: list[Line]) -> tuple[Claim, ...]:
     )
 
 
-def _lines(case: Case, device: str) -> list[Line]:
+def _error_series(case: Case, device: str) -> list[ErrorSeries]:
     taught = None
     if not case.shake:
         taught = trained(*_built(case, LEARNED), POINTS, device)
-    found: dict[str, list[Estimate]] = {side: [] for side in SIDES}
+    errors_of: dict[str, list[Estimate]] = {side: [] for side in SIDES}
     for steps in STEPS:
         target, sampler = _built(case, steps)
         state = taught or shaken(trained(target, sampler, 0, device), case.shake)
@@ -159,18 +159,18 @@ def _lines(case: Case, device: str) -> list[Line]:
             with torch.no_grad():
                 forth = sampler.recipe.simulate(problem, state.model, CHUNK, source)
                 behind = sampler.recipe.retrace(problem, state.model, ends, source)
-                for path, found_by in ((forth, ahead), (behind, back)):
+                for path, weights in ((forth, ahead), (behind, back)):
                     whole = sampler.recipe.weighed(problem, state.model, path)
-                    found_by.append(_weight(case, problem, whole).cpu())
+                    weights.append(_weight(case, problem, whole).cpu())
         both = jarzynski(torch.cat(ahead)), reverse(torch.cat(back))
-        for side, estimate in zip(found, both, strict=True):
-            found[side].append(estimate._replace(value=estimate.value - truth.log_Z))
-    return [Line(case, side, errors) for side, errors in found.items()]
+        for side, estimate in zip(errors_of, both, strict=True):
+            errors_of[side].append(estimate._replace(value=estimate.value - truth.log_Z))
+    return [ErrorSeries(case, side, errors) for side, errors in errors_of.items()]
 
 
 def _weight(case: Case, problem: Problem, path: Steps) -> Tensor:
     chain = problem.reward(path.x[-1]).double() - problem.base.log_ratio(path)
-    return chain + problem.base.log_law_over_chain(path) if case.told else chain
+    return chain + problem.base.log_law_over_chain(path) if case.corrected else chain
 
 
 def _built(case: Case, steps: int) -> tuple[Any, Any]:
@@ -213,16 +213,16 @@ def _text(error: Estimate) -> str:
     return f"{error.value:+.4f} ± {error.se:.4f}"
 
 
-def _draw(path: Path, lines: list[Line]) -> None:
+def _draw(path: Path, series: list[ErrorSeries]) -> None:
     """Signed biases where none is claimed, sizes on logarithmic axes elsewhere, the negative ones
     hollow."""
-    cases = list(dict.fromkeys(line.case for line in lines))
+    cases = list(dict.fromkeys(one.case for one in series))
     with picture(path, -(-len(cases) // 3), 3, (3.3, 2.6)) as (figure, grid):
         for axes, case in zip(grid.flat, sorted(cases, key=lambda c: not c.exact), strict=False):
-            shown = [line for line in lines if line.case is case]
-            for i, line in enumerate(shown):
+            shown = [one for one in series if one.case is case]
+            for i, one in enumerate(shown):
                 at = [k * 1.06 ** (2 * i - 1) for k in STEPS]
-                _points(axes, at, line)
+                _points(axes, at, one)
             axes.set_title(f"{case.panel}, {case.name}")
             axes.set_xscale("log", base=2)
             axes.set_xticks(STEPS, [str(k) for k in STEPS])
@@ -231,7 +231,7 @@ def _draw(path: Path, lines: list[Line]) -> None:
                 axes.axhline(0, color=GREY, lw=0.7)
                 axes.set_ylabel("bias of log Z (nats)")
                 continue
-            size = max(abs(e.value) for line in shown for e in line.errors)
+            size = max(abs(e.value) for one in shown for e in one.errors)
             axes.plot(STEPS, [size * STEPS[0] / k for k in STEPS], color=GREY, ls=":", lw=1)
             axes.set_yscale("log")
             axes.set_ylim(3e-4, 3 * size)
@@ -241,13 +241,13 @@ def _draw(path: Path, lines: list[Line]) -> None:
         figure.suptitle("hollow: below log Z; dotted: 1/K; bars: 1 standard error", fontsize=9)
 
 
-def _points(axes: Any, at: list[float], line: Line) -> None:
-    tint, marker = SIDES[line.side]
-    values = [e.value if line.case.exact else abs(e.value) for e in line.errors]
-    axes.errorbar(at, values, [e.se for e in line.errors], color=tint, lw=1, elinewidth=0.8)
-    axes.plot([], [], color=tint, marker=marker, ms=4, lw=1, label=line.side)
-    for x, y, e in zip(at, values, line.errors, strict=True):
-        fill = tint if e.value > 0 or line.case.exact else "white"
+def _points(axes: Any, at: list[float], one: ErrorSeries) -> None:
+    tint, marker = SIDES[one.side]
+    values = [e.value if one.case.exact else abs(e.value) for e in one.errors]
+    axes.errorbar(at, values, [e.se for e in one.errors], color=tint, lw=1, elinewidth=0.8)
+    axes.plot([], [], color=tint, marker=marker, ms=4, lw=1, label=one.side)
+    for x, y, e in zip(at, values, one.errors, strict=True):
+        fill = tint if e.value > 0 or one.case.exact else "white"
         axes.plot(x, y, color=tint, marker=marker, ms=4, mfc=fill)
 
 

@@ -43,18 +43,18 @@ class Sides(NamedTuple):
 
     forward: Tensor  # of its own
     back: Tensor  # of whole paths of the base chain, accepted by exp r
-    noised: Tensor  # traced back from exact ends by the noising kernels, as `Sampler.reverse` does
+    noised: Tensor  # in reverse from exact ends by the noising kernels, as `Sampler.reverse` does
 
 
 @dataclass(frozen=True)
-class Row:
+class ControlResult:
     target: str
     control: str
     pool: Estimate
     sides: Sides
 
     @cached_property
-    def found(self) -> dict[str, Estimate]:
+    def estimates(self) -> dict[str, Estimate]:
         """log Z, each by PATHS paths: the two sides give Bennett half of theirs."""
         forward, back, noised = self.sides
         return {
@@ -70,7 +70,7 @@ class Row:
         """Standard errors off the pool."""
         return {
             name: (e.value - self.pool.value) / math.hypot(e.se, self.pool.se)
-            for name, e in self.found.items()
+            for name, e in self.estimates.items()
         }
 
 
@@ -87,15 +87,15 @@ def accepted(targets: Sequence[Tilt], most: Sequence[float], device: str) -> lis
     """PATHS paths of each tilted chain, or as many as MOST of the base give, which all targets
     share: a path is kept with probability exp(r - most), and is exact with all its steps."""
     base, source = targets[0].base, Generator(device).manual_seed(6)
-    kept: list[list[Path]] = [[] for _ in targets]
+    accepted_paths: list[list[Path]] = [[] for _ in targets]
     for _ in range(0, MOST, CHUNK):
         path = simulate(base, Uncontrolled(), (CHUNK, targets[0].dim), source)
-        for target, top, paths in zip(targets, most, kept, strict=True):
+        for target, top, paths in zip(targets, most, accepted_paths, strict=True):
             luck = torch.rand(CHUNK, generator=source, device=device)
             paths.append(chosen(path, luck.log() < target.reward(path.x[-1]) - top))
-        if all(sum(p.x.shape[1] for p in paths) >= PATHS for paths in kept):
+        if all(sum(p.x.shape[1] for p in paths) >= PATHS for paths in accepted_paths):
             break
-    return [joined(paths) for paths in kept]
+    return [joined(paths) for paths in accepted_paths]
 
 
 @torch.no_grad()
@@ -132,7 +132,7 @@ def sides(problem: Problem, model: Controlled, back: Path, ends: Tensor, device:
     )
 
 
-def rows(device: str) -> Iterator[Row]:
+def control_results(device: str) -> Iterator[ControlResult]:
     targets = [build_target(parse(name)) for name in TARGETS]
     paths = accepted(targets, [largest(target) for target in targets], device)
     for name, target, back in zip(TARGETS, targets, paths, strict=True):
@@ -141,18 +141,18 @@ def rows(device: str) -> Iterator[Row]:
         pool = Estimate(truth.log_Z, truth.log_Z_se, len(draws(torch.empty(0))))
         ends = truth.sample(PATHS, Generator().manual_seed(3)).to(back.x)
         for control, model in controls(target, problem, device):
-            yield Row(name, control, pool, sides(problem, model, back, ends, device))
+            yield ControlResult(name, control, pool, sides(problem, model, back, ends, device))
 
 
 def run(folder: File, device: str) -> Answer:
     from pandas import DataFrame
 
-    found = list(rows(device))
-    _draw(folder / "digits_log_Z.png", found)
-    fewest = min(len(row.sides.back) for row in found)
+    results = list(control_results(device))
+    _draw(folder / "digits_log_Z.png", results)
+    fewest = min(len(row.sides.back) for row in results)
     words = (
         "log Z of four tilts of the flow on 8 x 8 digits. *Pool*: importance sampling from "
-        f"{found[0].pool.n:,} stored draws of the base chain. Each other number is of {PATHS:,} "
+        f"{results[0].pool.n:,} stored draws of the base chain. Each other number is of {PATHS:,} "
         "paths. *Jarzynski*: the mean of exp log_w of forward paths; without a control it is "
         "importance sampling from fresh draws. *Crooks*: of exp -log_w of paths of the tilted base "
         "chain, whole paths accepted by exp r, at which the identity is exact at any number of "
@@ -162,37 +162,39 @@ def run(folder: File, device: str) -> Answer:
         "is exact and K large. In brackets, standard errors off the pool, whose own error is "
         f"counted. *Guidance*: by the denoised estimate, strength 1. *Trained*: `{METHOD}`."
     )
-    return Answer(DataFrame([_shown(row) for row in found]), words, _claims(found))
+    return Answer(DataFrame([_shown(row) for row in results]), words, _claims(results))
 
 
-def _shown(row: Row) -> dict[str, object]:
-    said = {
-        name: f"{e.value:.3f} ± {e.se:.3f} ({row.z[name]:+.1f})" for name, e in row.found.items()
+def _shown(row: ControlResult) -> dict[str, object]:
+    estimates = {
+        name: f"{e.value:.3f} ± {e.se:.3f} ({row.z[name]:+.1f})"
+        for name, e in row.estimates.items()
     }
     return {
         "target": row.target,
         "control": row.control,
         "pool": f"{row.pool.value:.3f} ± {row.pool.se:.3f}",
-        **said,
+        **estimates,
         "ess_model": ess_model(row.sides.forward).value,
         "ess_target": ess_target(row.sides.back).value,
         "overlap": overlap(row.sides.forward, row.sides.back).value,
     }
 
 
-def _claims(found: list[Row]) -> tuple[Claim, ...]:
-    steered = [row for row in found if row.control != "none"]
-    last = [row for row in found if row.control == found[-1].control]
+def _claims(results: list[ControlResult]) -> tuple[Claim, ...]:
+    steered = [row for row in results if row.control != "none"]
+    last = [row for row in results if row.control == results[-1].control]
     errors = [
-        tuple(row.found[name].se for name in ("Bennett", "Jarzynski", "Crooks")) for row in found
+        tuple(row.estimates[name].se for name in ("Bennett", "Jarzynski", "Crooks"))
+        for row in results
     ]
     least = sum(bennett <= min(one, other) for bennett, one, other in errors)
-    first = {row.target: row.found["Jarzynski"].se for row in found if row.control == "none"}
-    gains = [first[row.target] / row.found["Bennett"].se for row in last]
+    first = {row.target: row.estimates["Jarzynski"].se for row in results if row.control == "none"}
+    gains = [first[row.target] / row.estimates["Bennett"].se for row in last]
     return (
-        agreement("Jarzynski agrees with importance sampling from the base", "Jarzynski", found),
-        agreement("So does Bennett", "Bennett", found),
-        agreement("So does Crooks, whatever the control", "Crooks", found),
+        agreement("Jarzynski agrees with importance sampling from the base", "Jarzynski", results),
+        agreement("So does Bennett", "Bennett", results),
+        agreement("So does Crooks, whatever the control", "Crooks", results),
         agreement(f"and at least when trained for {POINTS[-1]:,} calls", "Crooks", last),
         Claim(
             "Bennett's error is the smallest at equal paths",
@@ -216,15 +218,15 @@ def _claims(found: list[Row]) -> tuple[Claim, ...]:
     )
 
 
-def agreement(text: str, name: str, among: list[Row]) -> Claim:
+def agreement(text: str, name: str, among: list[ControlResult]) -> Claim:
     """Supported below 3.5 standard errors, refuted above 5: of 16 comparisons of a right estimate
     one in a hundred is beyond 3.5.  One with an error above VAGUE agrees with anything."""
-    sure = [row for row in among if row.found[name].se <= VAGUE]
+    sure = [row for row in among if row.estimates[name].se <= VAGUE]
     vague = f"{len(among) - len(sure)} of {len(among)} have an error above {VAGUE:g} nat"
     if not sure:
         return Claim(text, Verdict.OPEN, f"{vague}.")
     worst = max(sure, key=lambda row: abs(row.z[name]))
-    z, off = worst.z[name], worst.found[name].value - worst.pool.value
+    z, off = worst.z[name], worst.estimates[name].value - worst.pool.value
     return Claim(
         text,
         verdict(abs(z) < 3.5, abs(z) > 5),
@@ -233,17 +235,17 @@ def agreement(text: str, name: str, among: list[Row]) -> Claim:
     )
 
 
-def _draw(path: File, found: list[Row]) -> None:
+def _draw(path: File, results: list[ControlResult]) -> None:
     """Every estimate less the pool's, with two standard errors."""
-    names = list(found[0].found)
+    names = list(results[0].estimates)
     with picture(path, 1, len(TARGETS), (3.2, 3.0)) as (_, grid):
         for axes, target in zip(grid[0], TARGETS, strict=True):
-            here = [row for row in found if row.target == target]
+            here = [row for row in results if row.target == target]
             axes.axhline(0, color=INK, lw=0.7)
             for i, (name, colour) in enumerate(zip(names, COLOURS, strict=False)):
                 at = [j + 0.13 * (i - 2) for j in range(len(here))]
-                off = [row.found[name].value - row.pool.value for row in here]
-                bars = [min(2 * row.found[name].se, 9.0) for row in here]
+                off = [row.estimates[name].value - row.pool.value for row in here]
+                bars = [min(2 * row.estimates[name].se, 9.0) for row in here]
                 axes.errorbar(at, off, bars, fmt="o", ms=3, lw=1, color=colour, label=name)
             axes.set_xticks(
                 range(len(here)), [row.control for row in here], rotation=20, ha="right"

@@ -36,7 +36,7 @@ NEAR = 5  # times the floor's edge
 DRAWS = 2_000
 
 
-class Line(NamedTuple):
+class GridResult(NamedTuple):
     target: str
     scale: float
     ratio: float
@@ -49,8 +49,10 @@ class Line(NamedTuple):
 def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
-    lines = [line for name, bases in BASES.items() for line in _lines(name, bases, device)]
-    _draw(folder / "discretisation.png", lines)
+    results = [
+        result for name, bases in BASES.items() for result in _grid_results(name, bases, device)
+    ]
+    _draw(folder / "discretisation.png", results)
     words = (
         "Paths that follow u*, in closed form or by quadrature, from a Brownian base whose noise "
         f"falls by *ratio* and whose spread is *scale* of the target's; {DRAWS:,} draws. *Gap*: "
@@ -59,24 +61,26 @@ def run(folder: Path, device: str) -> Answer:
     )
     rows = [
         {
-            "target": f"`{line.target}`",
-            "scale": line.scale,
-            "ratio": line.ratio,
-            "steps": line.steps,
-            "ess_model": f"{line.ess.value:.3f} ± {line.ess.se:.3f}",
-            "gap": f"{line.gap.value:.3f} ± {line.gap.se:.3f}",
-            "distance": f"{line.distance:.2g}",
+            "target": f"`{result.target}`",
+            "scale": result.scale,
+            "ratio": result.ratio,
+            "steps": result.steps,
+            "ess_model": f"{result.ess.value:.3f} ± {result.ess.se:.3f}",
+            "gap": f"{result.gap.value:.3f} ± {result.gap.se:.3f}",
+            "distance": f"{result.distance:.2g}",
         }
-        for line in lines
+        for result in results
     ]
-    return Answer(DataFrame(rows), words, _claims(lines))
+    return Answer(DataFrame(rows), words, _claims(results))
 
 
-def _lines(name: str, bases: tuple[tuple[float, float], ...], device: str) -> list[Line]:
+def _grid_results(
+    name: str, bases: tuple[tuple[float, float], ...], device: str
+) -> list[GridResult]:
     target, metric = build_target(parse(name)), METRICS.load("energy_distance")
     truth, floor = target.truth(), measure(target, {metric.name: metric}, DRAWS)[metric.name]
     assert truth.noised_score is not None and truth.log_Z is not None and floor is not None
-    lines = []
+    results = []
     for scale, ratio in bases:
         for steps in STEPS:
             posed = pose(target, Brownian(steps=steps, scale=scale, ratio=ratio))
@@ -87,31 +91,37 @@ def _lines(name: str, bases: tuple[tuple[float, float], ...], device: str) -> li
                 log_w = log_weight(posed, path).cpu()
             value, se, n = elbo(log_w)
             outcome = Outcome(Draws(path.x[-1].double().cpu()), None, {})
-            found = metric.fn(target, truth, outcome, Generator().manual_seed(3)).value
+            distance = metric.fn(target, truth, outcome, Generator().manual_seed(3)).value
             gap = Estimate(truth.log_Z - value, se, n)
-            off = found / (floor.mean + 2 * floor.sd)
-            lines.append(Line(name, scale, ratio, steps, ess_model(log_w), gap, off))
-    return lines
+            off = distance / (floor.mean + 2 * floor.sd)
+            results.append(GridResult(name, scale, ratio, steps, ess_model(log_w), gap, off))
+    return results
 
 
-def _claims(lines: list[Line]) -> tuple[Claim, ...]:
-    mixture = [line for line in lines if line.target == "gmm40"]
-    funnel = [line for line in lines if line.target == "funnel"]
+def _claims(results: list[GridResult]) -> tuple[Claim, ...]:
+    mixture = [result for result in results if result.target == "gmm40"]
+    funnel = [result for result in results if result.target == "funnel"]
     even, falling = (
-        [line for line in mixture if line.ratio == pick(each.ratio for each in mixture)]
+        [result for result in mixture if result.ratio == pick(each.ratio for each in mixture)]
         for pick in (min, max)
     )
     apart = [
         (b.ess.value - a.ess.value) / (a.ess.se**2 + b.ess.se**2) ** 0.5
         for a, b in zip(even, falling, strict=True)
     ]
-    finest = max(line.steps for line in lines)
+    finest = max(result.steps for result in results)
     narrow, wide = (
-        [line for line in funnel if line.steps == finest and (line.scale == NARROW) == is_narrow]
+        [
+            result
+            for result in funnel
+            if result.steps == finest and (result.scale == NARROW) == is_narrow
+        ]
         for is_narrow in (True, False)
     )
-    least, best = min(line.distance for line in narrow), min(line.distance for line in wide)
-    halved = min(line.distance for line in funnel if NARROW < line.scale and line.steps < finest)
+    least, best = min(result.distance for result in narrow), min(result.distance for result in wide)
+    halved = min(
+        result.distance for result in funnel if NARROW < result.scale and result.steps < finest
+    )
     return (
         Claim(
             "On the mixture, noise that falls far raises what the optimum reaches at every "
@@ -139,16 +149,16 @@ def _claims(lines: list[Line]) -> tuple[Claim, ...]:
     )
 
 
-def _draw(path: Path, lines: list[Line]) -> None:
+def _draw(path: Path, results: list[GridResult]) -> None:
     targets = list(BASES)
     with picture(path, 1, len(targets), (3.4, 2.6)) as (_, grid):
         for axes, name in zip(grid[0], targets, strict=True):
             for colour, (scale, ratio) in zip(COLOURS, BASES[name], strict=False):
-                here = [line for line in lines if line[:3] == (name, scale, ratio)]
+                here = [result for result in results if result[:3] == (name, scale, ratio)]
                 axes.errorbar(
-                    [line.steps for line in here],
-                    [line.ess.value for line in here],
-                    [line.ess.se for line in here],
+                    [result.steps for result in here],
+                    [result.ess.value for result in here],
+                    [result.ess.se for result in here],
                     color=colour,
                     marker="o",
                     ms=3,

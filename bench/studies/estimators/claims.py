@@ -66,10 +66,12 @@ def claims(results: Sequence[Result]) -> tuple[Claim, ...]:
     )
 
 
-def no_larger_rmse(text: str, found: list[Beside]) -> Claim:
-    mean = pooled(b.rmse for b in found)
-    above = max((b.rmse.value - 1) / b.rmse.se for b in found)
-    said = "; ".join(f"{b.where} {_pm(b.rmse)} (sd {_pm(b.sd)}, law {b.law:.2f})" for b in found)
+def no_larger_rmse(text: str, comparisons: list[Beside]) -> Claim:
+    mean = pooled(b.rmse for b in comparisons)
+    above = max((b.rmse.value - 1) / b.rmse.se for b in comparisons)
+    listed = "; ".join(
+        f"{b.where} {_pm(b.rmse)} (sd {_pm(b.sd)}, law {b.law:.2f})" for b in comparisons
+    )
     return Claim(
         text,
         verdict(
@@ -78,50 +80,50 @@ def no_larger_rmse(text: str, found: list[Beside]) -> Claim:
         ),
         "Bennett's rmse over that of the better side, averaged over the numbers of calls (*law*: "
         "sqrt[4 (1/overlap - 1) / (1/ESS - 1)] of the pools, the ratio of the sds with many "
-        f"paths): {said}; mean {_pm(mean)}.",
+        f"paths): {listed}; mean {_pm(mean)}.",
     )
 
 
-def jensen_bias(found: Jensen) -> Claim:
-    off = max(score(found.slope, -1), score(found.ratio, 1))
+def jensen_bias(jensen: Jensen) -> Claim:
+    off = max(score(jensen.slope, -1), score(jensen.ratio, 1))
     return Claim(
         "With a trained control forward estimates are biased low and reverse ones high (Jensen), "
         "by -+(1/ESS - 1) / 2n to first order.",
         verdict(
-            off < LAW.agrees and found.wrong < LAW.agrees,
-            off > LAW.apart or found.wrong > LAW.apart,
+            off < LAW.agrees and jensen.wrong < LAW.agrees,
+            off > LAW.apart or jensen.wrong > LAW.apart,
         ),
-        f"Over {found.estimates} one-sided estimates the bias that the logarithm adds falls with "
-        f"the order {_pm(found.slope)} in n, and is {_pm(found.ratio)} of the first-order value at "
-        f"the most calls; at the fewest calls no bias has the wrong sign by more than "
-        f"{max(found.wrong, 0):.1f} standard errors.",
+        f"Over {jensen.estimates} one-sided estimates the bias that the logarithm adds falls with "
+        f"the order {_pm(jensen.slope)} in n, and is {_pm(jensen.ratio)} of the first-order value "
+        f"at the most calls; at the fewest calls no bias has the wrong sign by more than "
+        f"{max(jensen.wrong, 0):.1f} standard errors.",
     )
 
 
-def square_root_law(found: Scatter) -> Claim:
-    off, mean = score(found.worst, -0.5), score(found.mean, -0.5)
+def square_root_law(scatter: Scatter) -> Claim:
+    off, mean = score(scatter.worst, -0.5), score(scatter.mean, -0.5)
     return Claim(
         "With a trained control the standard deviation falls like n^(-1/2).",
         verdict(
             off < ONE_OF_MANY.agrees and mean < LAW.agrees,
             off > ONE_OF_MANY.apart or mean > LAW.apart,
         ),
-        f"Fitted orders of {found.estimates} estimators: {_pm(found.mean)} on average, the "
-        f"furthest from -1/2 {_pm(found.worst)} of {found.name}.",
+        f"Fitted orders of {scatter.estimates} estimators: {_pm(scatter.mean)} on average, the "
+        f"furthest from -1/2 {_pm(scatter.worst)} of {scatter.name}.",
     )
 
 
-def heavy_tails(found: list[Heavy]) -> Claim:
-    said = "; ".join(
+def heavy_tails(tails: list[Heavy]) -> Claim:
+    listed = "; ".join(
         f"{h.name}: bias {_pm(h.few[1])} with {h.few[0]} paths, {_pm(h.many[1])} with {h.many[0]}; "
         f"orders {_pm(h.bias)} of the bias, {_pm(h.sd)} of the sd"
-        for h in found
+        for h in tails
     )
-    off = [h.off for h in found]
+    off = [h.off for h in tails]
     return Claim(
         "The same laws, 1/n and n^(-1/2), hold for the reverse estimate with an untrained control.",
         verdict(max(off) < BROKEN.agrees, min(off) > BROKEN.apart),
-        f"{said}.",
+        f"{listed}.",
     )
 
 
@@ -131,7 +133,7 @@ def honest(results: list[Result], at: int, when: str) -> Claim:
     low = max((LOW - c.value) / c.se for c in shares)
     high = max((c.value - HIGH) / c.se for c in shares)
     short = sorted((c for c in held if c.share.value < LOW), key=lambda c: c.share.value)[:LISTED]
-    said = ", ".join(f"{c.result.name} {_pm(c.share)} with {c.paths} paths" for c in short)
+    listed = ", ".join(f"{c.result.name} {_pm(c.share)} with {c.paths} paths" for c in short)
     return Claim(
         f"With a trained control and {when} calls the reported error is honest about the "
         "scatter: 95 % intervals cover the limit of the chain in 90 to 98 % of repetitions.",
@@ -139,14 +141,14 @@ def honest(results: list[Result], at: int, when: str) -> Claim:
         f"Coverage {min(c.value for c in shares):.3f} to {max(c.value for c in shares):.3f} over "
         f"{len(held)} estimators (each ± {max(c.se for c in shares):.3f} or less), "
         f"{float(np.mean([c.value for c in shares])):.3f} on average."
-        + (f" Below {LOW:.2f}: {said}." if said else ""),
+        + (f" Below {LOW:.2f}: {listed}." if listed else ""),
     )
 
 
 def covers_truth(results: list[Result]) -> Claim:
     held = covered_truth(results)
     short = [c for c in held if c.share.value + SURE * c.share.se < LOW]
-    said = ", ".join(
+    listed = ", ".join(
         f"{c.result.name} {_pm(c.share)} (the chain is off by "
         f"{c.result.limit.value - c.result.log_Z:+.4f} ± {c.result.limit.se:.4f})"
         for c in short
@@ -154,39 +156,40 @@ def covers_truth(results: list[Result]) -> Claim:
     return Claim(
         "With a trained control the intervals cover log Z itself as often.",
         verdict(all(c.share.value + HONEST.agrees * c.share.se > LOW for c in held), bool(short)),
-        f"At the most calls {len(short)} of {len(held)} fall short: {said or 'none'}. "
+        f"At the most calls {len(short)} of {len(held)} fall short: {listed or 'none'}. "
         "An error bar knows nothing of the step size.",
     )
 
 
-def few_paths(found: Weight) -> Claim:
-    (few, error), (many, _) = (mean_coverage(group) for group in (found.few, found.many))
-    worst = min(found.few, key=lambda c: c.share.value, default=None)
-    lowest = found.bennett
+def few_paths(groups: Weight) -> Claim:
+    (few, error), (many, _) = (mean_coverage(group) for group in (groups.few, groups.many))
+    worst = min(groups.few, key=lambda c: c.share.value, default=None)
+    lowest = groups.bennett
     return Claim(
         "With an untrained control the reported error of a one-sided estimate is too small where "
         f"few paths carry the weight (n ESS below {FEW:g}).",
         verdict(few + SURE * error < LOW and many > LOW, few - SURE * error > LOW),
-        f"Mean coverage of {len(found.few)} cases below that: {few:.3f}, of "
-        f"{len(found.many)} above: {many:.3f}."
+        f"Mean coverage of {len(groups.few)} cases below that: {few:.3f}, of "
+        f"{len(groups.many)} above: {many:.3f}."
         + (f" Worst: {worst.result.name}, {_pm(worst.share)}." if worst else "")
         + f" Bennett with the least overlap ({lowest.quality:.2f}, {lowest.where}) still covers "
-        + ", ".join(f"{c.value:.3f}" for c in found.held)
+        + ", ".join(f"{c.value:.3f}" for c in groups.held)
         + ".",
     )
 
 
-def cheaper(found: list[Price]) -> Claim:
-    said = "; ".join(
-        f"{p.result.target}, {p.result.control}, {p.result.direction} {_pm(p.ratio)}" for p in found
+def cheaper(prices: list[Price]) -> Claim:
+    listed = "; ".join(
+        f"{p.result.target}, {p.result.control}, {p.result.direction} {_pm(p.ratio)}"
+        for p in prices
     )
     return Claim(
         "At equal calls, training and drawing, path weights have a smaller rmse than escorts.",
         verdict(
-            min((1 - p.ratio.value) / p.ratio.se for p in found) > SMALLER.agrees,
-            max((p.ratio.value - 1) / p.ratio.se for p in found) > SMALLER.apart,
+            min((1 - p.ratio.value) / p.ratio.se for p in prices) > SMALLER.agrees,
+            max((p.ratio.value - 1) / p.ratio.se for p in prices) > SMALLER.apart,
         ),
-        f"rmse of path weights over that of the better escort, at the most calls: {said}.",
+        f"rmse of path weights over that of the better escort, at the most calls: {listed}.",
     )
 
 

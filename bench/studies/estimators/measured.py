@@ -26,7 +26,7 @@ class Result:
     limit: Estimate  # from the whole pool: where the chain of K steps leads
     quality: float  # ess of the pool's weights on its own side; Bennett: the overlap
     paths: list[int]
-    found: list[Repeated]
+    repeated: list[Repeated]
 
     @property
     def aim(self) -> float:
@@ -74,10 +74,10 @@ class Beside(NamedTuple):
 
 
 def bennett(results: list[Result]) -> list[Beside]:
-    made = []
+    comparisons = []
     for both in (r for r in results if r.direction == "Bennett"):
         sides = [r for r in results if r.where == both.where and r is not both]
-        rows = list(zip(*(r.found for r in (both, *sides)), strict=True))
+        rows = list(zip(*(r.repeated for r in (both, *sides)), strict=True))
         whole, part = (
             pooled(_ratio(each[0], min(each[1:], key=lambda e: e.value)) for each in every)
             for every in (
@@ -87,8 +87,8 @@ def bennett(results: list[Result]) -> list[Beside]:
         )
         quality = max(r.quality for r in sides)
         law = math.sqrt(4 * (1 / both.quality - 1) / (1 / quality - 1))
-        made.append(Beside(both.where, whole, part, law))
-    return made
+        comparisons.append(Beside(both.where, whole, part, law))
+    return comparisons
 
 
 class Jensen(NamedTuple):
@@ -105,11 +105,11 @@ def jensens(results: list[Result]) -> Jensen:
     slopes, ratios, wrong = [], [], []
     for r in one_sided:
         sign = 1 if r.direction == "forward" else -1
-        gaps = [jensen(found.value, sign) for found in r.found]
+        gaps = [jensen(repeated.value, sign) for repeated in r.repeated]
         slopes.append(order(np.array(r.paths), gaps))
         first = -sign * (1 / r.quality - 1) / (2 * r.paths[-1])
         ratios.append(Estimate(gaps[-1].value / first, gaps[-1].se / abs(first), 1))
-        offset = bias(r.found[0], r.aim)
+        offset = bias(r.repeated[0], r.aim)
         wrong.append(sign * offset.value / offset.se)
     return Jensen(len(one_sided), pooled(slopes), pooled(ratios), max(wrong))
 
@@ -124,7 +124,9 @@ class Scatter(NamedTuple):
 
 
 def scattered(results: list[Result]) -> Scatter:
-    slopes = {r: order(np.array(r.paths), [sd(found) for found in r.found]) for r in results}
+    slopes = {
+        r: order(np.array(r.paths), [sd(repeated) for repeated in r.repeated]) for r in results
+    }
     worst = max(slopes, key=lambda r: score(slopes[r], -0.5))
     return Scatter(len(slopes), pooled(slopes.values()), slopes[worst], worst.name)
 
@@ -145,13 +147,13 @@ class Heavy(NamedTuple):
 
 
 def heavy(results: list[Result]) -> list[Heavy]:
-    made = []
+    tails = []
     for r in results:
         n = np.array(r.paths)
-        offsets = [bias(found, r.log_Z) for found in r.found]
-        orders = order(n, offsets), order(n, [sd(found) for found in r.found])
-        made.append(Heavy(r.name, (n[0], offsets[0]), (n[-1], offsets[-1]), *orders))
-    return made
+        offsets = [bias(repeated, r.log_Z) for repeated in r.repeated]
+        orders = order(n, offsets), order(n, [sd(repeated) for repeated in r.repeated])
+        tails.append(Heavy(r.name, (n[0], offsets[0]), (n[-1], offsets[-1]), *orders))
+    return tails
 
 
 class Coverage(NamedTuple):
@@ -164,12 +166,12 @@ class Coverage(NamedTuple):
 
 def covered(results: Sequence[Result], at: int) -> list[Coverage]:
     """The aim, at the number of calls with index `at`."""
-    return [Coverage(r, r.paths[at], coverage(r.found[at], r.aim)) for r in results]
+    return [Coverage(r, r.paths[at], coverage(r.repeated[at], r.aim)) for r in results]
 
 
 def covered_truth(results: Sequence[Result]) -> list[Coverage]:
     """log Z itself, at the most calls."""
-    return [Coverage(r, r.paths[-1], coverage(r.found[-1], r.log_Z)) for r in results]
+    return [Coverage(r, r.paths[-1], coverage(r.repeated[-1], r.log_Z)) for r in results]
 
 
 class Weight(NamedTuple):
@@ -185,11 +187,11 @@ def by_weight(results: list[Result], few: float) -> Weight:
     """`few`: effective paths, n ESS, that separate the two."""
     groups: tuple[list[Coverage], list[Coverage]] = ([], [])
     for r in (r for r in results if r.direction != "Bennett"):
-        for n, found in zip(r.paths, r.found, strict=True):
-            groups[n * r.quality >= few].append(Coverage(r, n, coverage(found, r.aim)))
+        for n, repeated in zip(r.paths, r.repeated, strict=True):
+            groups[n * r.quality >= few].append(Coverage(r, n, coverage(repeated, r.aim)))
     bennett = [r for r in results if r.direction == "Bennett"]
     lowest = min(bennett, key=lambda r: r.quality)
-    return Weight(*groups, lowest, [coverage(found, lowest.aim) for found in lowest.found])
+    return Weight(*groups, lowest, [coverage(repeated, lowest.aim) for repeated in lowest.repeated])
 
 
 def mean_coverage(group: list[Coverage]) -> tuple[float, float]:
@@ -206,7 +208,7 @@ class Price(NamedTuple):
 
 
 def prices(results: Sequence[Result]) -> list[Price]:
-    made = []
+    pairs = []
     for path in (r for r in results if r.family == "path weights" and r.direction != "reverse"):
         rivals = [
             r for r in results
@@ -214,9 +216,9 @@ def prices(results: Sequence[Result]) -> list[Price]:
             and r.family != "path weights"
         ]  # fmt: skip
         best = min((_rmse(r) for r in rivals), key=lambda e: e.value)
-        made.append(Price(path, _ratio(_rmse(path), best)))
-    return made
+        pairs.append(Price(path, _ratio(_rmse(path), best)))
+    return pairs
 
 
 def _rmse(r: Result) -> Estimate:
-    return rmse(r.found[-1], r.log_Z)
+    return rmse(r.repeated[-1], r.log_Z)

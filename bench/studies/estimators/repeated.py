@@ -55,22 +55,24 @@ def repeat(
     """The estimate from the first `counts` paths of every row of two pools (R, n)."""
     n, m = counts
     rows = zip(forward[:, :n], backward[:, :m], strict=True)
-    found = [direction.estimate(f, b) for f, b in rows]
-    return Repeated(np.array([e.value for e in found]), np.array([e.se for e in found]))
+    estimates = [direction.estimate(f, b) for f, b in rows]
+    return Repeated(np.array([e.value for e in estimates]), np.array([e.se for e in estimates]))
 
 
-def bias(found: Repeated, aim: float) -> Estimate:
-    n = len(found.value)
-    return Estimate(float(found.value.mean()) - aim, float(found.value.std(ddof=1)) / n**0.5, n)
+def bias(repeated: Repeated, aim: float) -> Estimate:
+    n = len(repeated.value)
+    return Estimate(
+        float(repeated.value.mean()) - aim, float(repeated.value.std(ddof=1)) / n**0.5, n
+    )
 
 
-def sd(found: Repeated) -> Estimate:
+def sd(repeated: Repeated) -> Estimate:
     """With the delta method's error, which knows heavy tails: sd(v^2) / (2 sd sqrt R)."""
-    return _root(np.square(found.value - found.value.mean()))
+    return _root(np.square(repeated.value - repeated.value.mean()))
 
 
-def rmse(found: Repeated, aim: float) -> Estimate:
-    return _root(np.square(found.value - aim))
+def rmse(repeated: Repeated, aim: float) -> Estimate:
+    return _root(np.square(repeated.value - aim))
 
 
 def _root(squares: ndarray) -> Estimate:
@@ -78,12 +80,12 @@ def _root(squares: ndarray) -> Estimate:
     return Estimate(root, float(squares.std(ddof=1)) / n**0.5 / (2 * root), n)
 
 
-def coverage(found: Repeated, aim: float) -> Estimate:
+def coverage(repeated: Repeated, aim: float) -> Estimate:
     """Part of the intervals value +- 1.96 se that hold the aim.  The error is that of (k + 2) in
     (R + 4), which does not vanish where all or none do (Agresti and Coull, 1998).  An interval
     without an end holds nothing: it says nothing."""
-    inside = np.abs(found.value - aim) <= 1.96 * found.se
-    held, n = int((inside & np.isfinite(found.se)).sum()), len(inside)
+    inside = np.abs(repeated.value - aim) <= 1.96 * repeated.se
+    held, n = int((inside & np.isfinite(repeated.se)).sum()), len(inside)
     middle = (held + 2) / (n + 4)
     return Estimate(held / n, math.sqrt(middle * (1 - middle) / (n + 4)), n)
 

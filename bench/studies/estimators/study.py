@@ -86,8 +86,8 @@ def run(folder: Path, device: str) -> Answer:
                 results += _results(setting, control, family, target, sides)
     _draw(folder / "estimators.png", results)
     return Answer(
-        DataFrame([_row(r) for r in results]),
-        _words(prices) + _missed(rarest, results),
+        DataFrame([_table_row(r) for r in results]),
+        _explanation(prices) + _missed(rarest, results),
         claims(results),
     )
 
@@ -149,8 +149,8 @@ def _results(
     return results
 
 
-def _row(r: Result) -> dict[str, str | float]:
-    last = r.found[-1]
+def _table_row(r: Result) -> dict[str, str | float]:
+    last = r.repeated[-1]
     return {
         "setting": r.setting.split("[")[0],
         "control": r.control,
@@ -163,8 +163,8 @@ def _row(r: Result) -> dict[str, str | float]:
         "mean reported se": float(last.se.mean()),
         "rmse": float(rmse(last, r.log_Z).value),
         **{
-            f"log Z covered, {calls} calls": _pm(coverage(found, r.log_Z))
-            for calls, found in zip((CALLS[0], CALLS[-1]), (r.found[0], last), strict=True)
+            f"log Z covered, {calls} calls": _pm(coverage(repeated, r.log_Z))
+            for calls, repeated in zip((CALLS[0], CALLS[-1]), (r.repeated[0], last), strict=True)
         },
         "own limit covered": _pm(coverage(last, r.aim)),
     }
@@ -179,7 +179,7 @@ def _pm(e: Estimate) -> str:
     return f"{e.value:.{digits}f} ± {e.se:.{digits}f}"
 
 
-def _words(prices: dict[str, Cost]) -> str:
+def _explanation(prices: dict[str, Cost]) -> str:
     paid = "; ".join(f"{name} {p.values} and {p.grads}" for name, p in prices.items())
     return (
         f"log Z from {', '.join(map(str, CALLS))} calls, {REPETITIONS} independent times "
@@ -203,17 +203,17 @@ def _words(prices: dict[str, Cost]) -> str:
 
 def _missed(rarest: dict[str, float], results: list[Result]) -> str:
     """How often a few exact draws leave out the smallest mode."""
-    said = ""
+    sentences = ""
     for name, weight in rarest.items():
         n = min(
             r.paths[0] for r in results if r.setting.startswith(name) and r.direction != "Bennett"
         )
-        said += (
+        sentences += (
             f" With {n} paths reverse intervals on `{name}` cannot cover: {(1 - weight) ** n:.2f} "
             f"of the repetitions have no exact draw from its smaller mode (mass {weight:.3f}), "
             "where the weights differ most, and their scatter does not tell."
         )
-    return said
+    return sentences
 
 
 def _draw(path: Path, results: list[Result]) -> None:
@@ -222,7 +222,7 @@ def _draw(path: Path, results: list[Result]) -> None:
         for row, (setting, control) in zip(grid, panels, strict=True):
             shown = [r for r in results if (r.setting, r.control) == (setting, control)]
             for i, r in enumerate(shown):
-                _lines(row, r, 1.05 ** (i - len(shown) / 2))
+                _plot(row, r, 1.05 ** (i - len(shown) / 2))
             row[0].set_yscale("log")
             row[1].axhline(0, color=GREY, lw=0.7)
             row[1].set_yscale("symlog", linthresh=0.01)
@@ -243,14 +243,14 @@ def _draw(path: Path, results: list[Result]) -> None:
         figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
 
 
-def _lines(row: Any, r: Result, shift: float) -> None:
+def _plot(row: Any, r: Result, shift: float) -> None:
     line, marker = LINES[r.direction]
-    kept = [
-        [rmse(found, r.log_Z) for found in r.found],
-        [bias(found, r.log_Z) for found in r.found],
-        [coverage(found, r.log_Z) for found in r.found],
+    panels = [
+        [rmse(repeated, r.log_Z) for repeated in r.repeated],
+        [bias(repeated, r.log_Z) for repeated in r.repeated],
+        [coverage(repeated, r.log_Z) for repeated in r.repeated],
     ]
-    for axes, values in zip(row, kept, strict=True):
+    for axes, values in zip(row, panels, strict=True):
         axes.errorbar(
             [calls * shift for calls in CALLS], [e.value for e in values], [e.se for e in values],
             color=COLOURS[r.family], ls=line, marker=marker, ms=3.5, lw=1, elinewidth=0.7,

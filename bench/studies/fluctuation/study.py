@@ -39,7 +39,7 @@ def run(folder: Path, device: str) -> Answer:
         cases[f"{target}, untrained"] = _weights(target, method, 0, device)
         cases[f"{target}, {points:,} points"] = _weights(target, method, points, device)
     _draw(folder / "fluctuation.png", cases)
-    table = DataFrame([_row(name, sides) for name, sides in cases.items()])
+    table = DataFrame([_table_row(name, sides) for name, sides in cases.items()])
     worst = (table["Bennett error"].abs() / table["± se"]).max()
     words = (
         f"Log-weights of {PATHS:,} forward and {PATHS:,} backward paths of `cmcd_lv`. Crooks: "
@@ -65,7 +65,7 @@ def _weights(name: str, method: str, points: int, device: str) -> Sides:
     return Sides(draws.log_w.cpu(), traced.log_w.cpu(), truth.log_Z)
 
 
-def _row(name: str, sides: Sides) -> dict[str, str | float]:
+def _table_row(name: str, sides: Sides) -> dict[str, str | float]:
     forward, backward, log_Z = sides
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NoOverlap)
@@ -86,8 +86,8 @@ def _row(name: str, sides: Sides) -> dict[str, str | float]:
     }
 
 
-def _with_error(found: Estimate) -> str:
-    return f"{found.value:.3f} ± {found.se:.3f}"
+def _with_error(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} ± {estimate.se:.3f}"
 
 
 def crossing_of(sides: Sides) -> tuple[float, float]:
@@ -99,12 +99,12 @@ def crossing_of(sides: Sides) -> tuple[float, float]:
         return math.nan, math.nan
     edges = np.linspace(low, high, 31)
     f, b = (np.histogram(side, edges)[0] for side in (forward, backward))
-    kept = (f >= 50) & (b >= 50)
-    if kept.sum() < 3:
+    populated = (f >= 50) & (b >= 50)
+    if populated.sum() < 3:
         return math.nan, math.nan
-    middle = (edges[1:] + edges[:-1])[kept] / 2
-    ratio = np.log(b[kept] / len(backward)) - np.log(f[kept] / len(forward))
-    slope, at = np.polyfit(middle, ratio, 1, w=1 / np.sqrt(1 / f[kept] + 1 / b[kept]))
+    middle = (edges[1:] + edges[:-1])[populated] / 2
+    ratio = np.log(b[populated] / len(backward)) - np.log(f[populated] / len(forward))
+    slope, at = np.polyfit(middle, ratio, 1, w=1 / np.sqrt(1 / f[populated] + 1 / b[populated]))
     return float(slope), float(-at / slope)
 
 

@@ -66,11 +66,11 @@ def cases(steps: int) -> Iterator[Case]:
     that is a loss under another name is left out."""
     seen: list[Diffusion] = []
     for name in NAMES:
-        made = SAMPLERS.load(name)
-        if isinstance(made, Loss):
-            sampler = Diffusion(made)
-        elif isinstance(made, Preset):
-            sampler = made.sampler
+        method = SAMPLERS.load(name)
+        if isinstance(method, Loss):
+            sampler = Diffusion(method)
+        elif isinstance(method, Preset):
+            sampler = method.sampler
         else:
             continue
         if sampler in seen:
@@ -111,8 +111,8 @@ def serves(case: Case, target: Target) -> bool:
 
 def apart(case: Case) -> bool:
     """Whether the method cannot be compared at the theta of the others."""
-    own_base = case.family != ESCORT and not isinstance(case.sampler.reference, Brownian)
-    return own_base or case.sampler.model != NET or case.sampler.loss.staged
+    another_base = case.family != ESCORT and not isinstance(case.sampler.reference, Brownian)
+    return another_base or case.sampler.model != NET or case.sampler.loss.staged
 
 
 def teacher(case: Case) -> str:

@@ -3,7 +3,6 @@ judge them, and the sentences."""
 
 from __future__ import annotations
 
-from tiltbench.studies.gradient_variance.found import FINISHED, HALFWAY, RANDOM, Found
 from tiltbench.studies.gradient_variance.gradients import against, quotient
 from tiltbench.studies.gradient_variance.measured import (
     Duel,
@@ -16,6 +15,7 @@ from tiltbench.studies.gradient_variance.measured import (
     jump,
     noisiest,
 )
+from tiltbench.studies.gradient_variance.measurements import FINISHED, HALFWAY, RANDOM, Measurements
 from tiltbench.study import Claim, verdict
 
 SLACK = 0.1  # of an exponent: "in proportion" is not meant to the last digit
@@ -28,20 +28,20 @@ BALANCE = ("trajectory_balance",), ("log_variance",)
 
 
 def claims(
-    found: Found, tilt: str, density: str, dims: tuple[int, ...], after: int
+    data: Measurements, tilt: str, density: str, dims: tuple[int, ...], after: int
 ) -> tuple[Claim, ...]:
     score = ("conditional_score_matching", "target_score_matching")
     adjoint = ("adjoint_matching", "adjoint_sampling")
     mid = [(HALFWAY, dim) for dim in dims]
     both = [(RANDOM, dims[0]), *mid]
     return (
-        _in_proportion(in_batch(found, density)),
+        _in_proportion(in_batch(data, density)),
         *(
             _quieter(
                 "Adjoint losses have a smaller relative gradient variance tr Cov / |E g|² than "
                 f"{other.replace('_', ' ')} at equal calls (arXiv 2605.00229): Gaussian base, "
                 f"`{density}`.",
-                duels_of(found, density, adjoint, (other,), mid, against),
+                duels_of(data, density, adjoint, (other,), mid, against),
             )
             for other in score
         ),
@@ -51,9 +51,9 @@ def claims(
                     "Adjoint matching has a smaller relative gradient variance than "
                     f"{other.replace('_', ' ')} also on a base that is not log-concave, where "
                     f"nothing bounds the lean adjoint (math.md 4, 7): `{tilt}`.",
-                    duels_of(found, tilt, adjoint[:1], (other,), mid, against),
+                    duels_of(data, tilt, adjoint[:1], (other,), mid, against),
                 ),
-                found,
+                data,
                 tilt,
                 dims,
             )
@@ -63,33 +63,33 @@ def claims(
             "The lean adjoint makes a quieter gradient than the full one (arXiv 2409.08861): "
             "tr Cov / |E g|² at one theta, tr Cov alone where trained.",
             [
-                *duels_of(found, density, *LEAN, both, against),
-                *duels_of(found, density, *LEAN, [(FINISHED, dims[0])], quotient),
-                *duels_of(found, tilt, *LEAN, both, against),
+                *duels_of(data, density, *LEAN, both, against),
+                *duels_of(data, density, *LEAN, [(FINISHED, dims[0])], quotient),
+                *duels_of(data, tilt, *LEAN, both, against),
             ],
         ),
         _quieter(
             "Near the optimum log-variance has the smaller gradient variance than relative "
             "entropy, whose gradient is half of it in the mean (arXiv 2307.01198).",
-            duels_of(found, density, *LOG_VARIANCE, [(FINISHED, dims[0])], by_scale),
+            duels_of(data, density, *LOG_VARIANCE, [(FINISHED, dims[0])], by_scale),
         ),
         _quieter(
             "Away from the optimum too log-variance has the smaller gradient variance of the two.",
             [
-                *duels_of(found, density, *LOG_VARIANCE, both, by_scale),
-                *duels_of(found, tilt, *LOG_VARIANCE, both, by_scale),
+                *duels_of(data, density, *LOG_VARIANCE, both, by_scale),
+                *duels_of(data, tilt, *LOG_VARIANCE, both, by_scale),
             ],
         ),
         _alike(
             [
-                *duels_of(found, tilt, *BALANCE, both, quotient),
-                *duels_of(found, density, *BALANCE, both, quotient),
+                *duels_of(data, tilt, *BALANCE, both, quotient),
+                *duels_of(data, density, *BALANCE, both, quotient),
             ]
         ),
-        _in_dimension(*in_dimension(found, (tilt, density), dims)),
+        _in_dimension(*in_dimension(data, (tilt, density), dims)),
         _jump(
-            jump(found, tilt, "nets_pinn", dims, after),
-            jump(found, tilt, "cmcd_lv", dims, after),
+            jump(data, tilt, "nets_pinn", dims, after),
+            jump(data, tilt, "cmcd_lv", dims, after),
             after,
         ),
     )
@@ -109,10 +109,10 @@ def _quieter(text: str, duels: list[Duel]) -> Claim:
     return Claim(text, verdict(holds, fails), measured)
 
 
-def _tailed(claim: Claim, found: Found, target: str, dims: tuple[int, ...]) -> Claim:
+def _tailed(claim: Claim, data: Measurements, target: str, dims: tuple[int, ...]) -> Claim:
     """With the share of the noisiest batch, which tells a heavy tail from many small errors."""
     adjoint, score = (
-        ", ".join(f"{share:.0%}" for share in noisiest(found, target, loss, dims))
+        ", ".join(f"{share:.0%}" for share in noisiest(data, target, loss, dims))
         for loss in ("adjoint_matching", "conditional_score_matching")
     )
     more = (
@@ -122,18 +122,18 @@ def _tailed(claim: Claim, found: Found, target: str, dims: tuple[int, ...]) -> C
     return claim._replace(measured=claim.measured + more)
 
 
-def _in_proportion(found: Exponents) -> Claim:
-    off = found.off(-1, APART)
-    worst = max(abs(found.z(name, -1)) for name in found.fits)
+def _in_proportion(exponents: Exponents) -> Claim:
+    off = exponents.off(-1, APART)
+    worst = max(abs(exponents.z(name, -1)) for name in exponents.fits)
     named = "; ".join(f"{name} {fit.slope:.2f} ± {fit.se:.2f}" for name, fit in off.items())
     return Claim(
         "tr Cov(g) falls as 1/batch for every loss.",
-        verdict(not off and abs(found.mean + 1) < SLACK, bool(found.off(-1, SURE))),
-        f"{len(found.fits) - len(off)} of {len(found.fits)} exponents lie within three errors of "
-        f"-1, the worst at {worst:.1f}; the errors are {min(found.errors):.2f} to "
-        f"{max(found.errors):.2f}, the weighted mean of the exponents {found.mean:.2f}; not: "
-        f"{named or 'none'}. (NETS draws the times of a batch once for all its paths, a part of "
-        "the noise that no number of paths removes; it is not seen at these batches.)",
+        verdict(not off and abs(exponents.mean + 1) < SLACK, bool(exponents.off(-1, SURE))),
+        f"{len(exponents.fits) - len(off)} of {len(exponents.fits)} exponents lie within three "
+        f"errors of -1, the worst at {worst:.1f}; the errors are {min(exponents.errors):.2f} to "
+        f"{max(exponents.errors):.2f}, the weighted mean of the exponents {exponents.mean:.2f}; "
+        f"not: {named or 'none'}. (NETS draws the times of a batch once for all its paths, a part "
+        "of the noise that no number of paths removes; it is not seen at these batches.)",
     )
 
 

@@ -8,27 +8,32 @@ from typing import Any
 
 from tiltbench.report.pictures.style import COLOURS, GREY, INK, picture
 from tiltbench.studies.gradient_variance.cases import FAMILIES
-from tiltbench.studies.gradient_variance.found import HALFWAY, RANDOM, Cell, Found
 from tiltbench.studies.gradient_variance.gradients import relative, spread_of_log
+from tiltbench.studies.gradient_variance.measurements import (
+    HALFWAY,
+    RANDOM,
+    Measurement,
+    Measurements,
+)
 
 VARIANTS = {"_plain": "--", "_unweighted": ":", "_rejection": "--", "_kl": ":", "_full": "--"}
 
 
-def draw(folder: Path, found: Found, dims: tuple[int, ...]) -> None:
-    targets = list(dict.fromkeys(cell.target for cell in found.cells))
-    _over_dims(folder / "gradient_variance.png", found, targets, dims)
-    _sorted(folder / "gradient_variance_sorted.png", found, targets, dims[0])
-    _over_batches(folder / "gradient_variance_batch.png", found)
+def draw(folder: Path, data: Measurements, dims: tuple[int, ...]) -> None:
+    targets = list(dict.fromkeys(measurement.target for measurement in data.measurements))
+    _over_dims(folder / "gradient_variance.png", data, targets, dims)
+    _sorted(folder / "gradient_variance_sorted.png", data, targets, dims[0])
+    _over_batches(folder / "gradient_variance_batch.png", data)
 
 
-def _over_dims(path: Path, found: Found, targets: list[str], dims: tuple[int, ...]) -> None:
+def _over_dims(path: Path, data: Measurements, targets: list[str], dims: tuple[int, ...]) -> None:
     with picture(path, len(targets), len(FAMILIES), (3.1, 4.0)) as (_, grid):
         for row, target in zip(grid, targets, strict=True):
             for axes, family in zip(row, FAMILIES, strict=True):
-                styles = _styles(found, family)
+                styles = _styles(data, family)
                 for i, (loss, (colour, line)) in enumerate(styles.items()):
-                    cells = found.over_dims(target, loss, dims, HALFWAY, found.calls)
-                    _ratios(axes, cells, 1.025 ** (i - len(styles) / 2), loss, colour, line)
+                    measurements = data.over_dims(target, loss, dims, HALFWAY, data.calls)
+                    _ratios(axes, measurements, 1.025 ** (i - len(styles) / 2), loss, colour, line)
                 guide = [0.05 * d / dims[0] for d in dims]
                 axes.plot(dims, guide, color=GREY, ls=(0, (1, 2)), lw=1, label="slope 1")
                 axes.set_xscale("log")
@@ -46,12 +51,14 @@ def _over_dims(path: Path, found: Found, targets: list[str], dims: tuple[int, ..
                 axes.set_ylim(low, high)
 
 
-def _ratios(axes: Any, cells: list[Cell], nudge: float, loss: str, colour: str, line: str) -> None:
+def _ratios(
+    axes: Any, measurements: list[Measurement], nudge: float, loss: str, colour: str, line: str
+) -> None:
     """Points with intervals; an arrow up from the lower end where the upper one is unknown."""
-    found = [(cell.dim * nudge, relative(cell.split)) for cell in cells]
-    good = [(d, r) for d, r in found if r.resolved]
-    open_ = [(d, r) for d, r in found if not r.resolved and math.isfinite(r.low)]
-    if not found:
+    ratios = [(one.dim * nudge, relative(one.split)) for one in measurements]
+    good = [(d, r) for d, r in ratios if r.resolved]
+    open_ = [(d, r) for d, r in ratios if not r.resolved and math.isfinite(r.low)]
+    if not ratios:
         return
     axes.errorbar(
         [d for d, _ in good],
@@ -66,16 +73,18 @@ def _ratios(axes: Any, cells: list[Cell], nudge: float, loss: str, colour: str, 
     )  # fmt: skip
 
 
-def _sorted(path: Path, found: Found, targets: list[str], dim: int) -> None:
+def _sorted(path: Path, data: Measurements, targets: list[str], dim: int) -> None:
     tint = dict(zip(FAMILIES, COLOURS, strict=False))
     with picture(path, 1, len(targets), (5.6, 5.2)) as (_, grid):
         for axes, target in zip(grid[0], targets, strict=True):
             rows = []
-            for loss, family in found.losses(target).items():
-                if not found.get(target, loss, dim, HALFWAY, found.calls):
+            for loss, family in data.losses(target).items():
+                if not data.get(target, loss, dim, HALFWAY, data.calls):
                     continue
-                cells = (found.at(target, loss, dim, s, found.calls) for s in (HALFWAY, RANDOM))
-                mid, random = (relative(cell.split) for cell in cells)
+                measurements = (
+                    data.at(target, loss, dim, s, data.calls) for s in (HALFWAY, RANDOM)
+                )
+                mid, random = (relative(measurement.split) for measurement in measurements)
                 order = mid.value if mid.resolved else mid.low * 1e3
                 rows.append((order, loss, family, mid, random))
             for y, (_, _, family, mid, random) in enumerate(sorted(rows, key=lambda r: r[0])):
@@ -104,18 +113,20 @@ def _sorted(path: Path, found: Found, targets: list[str], dim: int) -> None:
             axes.legend(fontsize=7, loc="lower right")
 
 
-def _over_batches(path: Path, found: Found) -> None:
-    target = next(c.target for c in found.cells if c.stage == HALFWAY and c.calls != found.calls)
+def _over_batches(path: Path, data: Measurements) -> None:
+    target = next(
+        c.target for c in data.measurements if c.stage == HALFWAY and c.calls != data.calls
+    )
     with picture(path, 1, len(FAMILIES), (3.1, 5.2)) as (_, grid):
         for axes, family in zip(grid[0], FAMILIES, strict=True):
-            for loss, (colour, line) in _styles(found, family).items():
-                if not found.has(target, loss):
+            for loss, (colour, line) in _styles(data, family).items():
+                if not data.has(target, loss):
                     continue
-                cells = found.over_calls(target, loss, HALFWAY)
+                measurements = data.over_calls(target, loss, HALFWAY)
                 axes.errorbar(
-                    [c.paths for c in cells],
-                    [c.split.noise for c in cells],
-                    [2 * c.split.noise * spread_of_log(c.split) for c in cells],
+                    [c.paths for c in measurements],
+                    [c.split.noise for c in measurements],
+                    [2 * c.split.noise * spread_of_log(c.split) for c in measurements],
                     color=colour, ls=line, lw=1, marker="o", ms=2.5, elinewidth=0.6, label=loss,
                 )  # fmt: skip
             axes.set_xscale("log", base=2)
@@ -135,9 +146,9 @@ def _legend(axes: Any) -> None:
     axes.legend(fontsize=6.5, loc="upper center", bbox_to_anchor=(0.5, -0.19), borderaxespad=0.0)
 
 
-def _styles(found: Found, family: str) -> dict[str, tuple[str, str]]:
+def _styles(data: Measurements, family: str) -> dict[str, tuple[str, str]]:
     """Loss -> colour and line: a variant shares the colour of what it varies."""
-    losses = dict.fromkeys(c.loss for c in found.cells if c.family == family)
+    losses = dict.fromkeys(c.loss for c in data.measurements if c.family == family)
     styles: dict[str, tuple[str, str]] = {}
     tint: dict[str, str] = {}
     for loss in losses:

@@ -57,8 +57,8 @@ def split(gram: Tensor, seed: int = 11) -> Split:
 
     It is brought to the CPU, where the dice are: the same draws whatever made the gradients."""
     gram = gram.cpu()
-    own, m = gram.diagonal(), len(gram)
-    signal = float((gram.sum() - own.sum()) / (m * (m - 1)))
+    squares, m = gram.diagonal(), len(gram)
+    signal = float((gram.sum() - squares.sum()) / (m * (m - 1)))
     dice = Generator().manual_seed(seed)
     picks = torch.randint(m, (RESAMPLES, m), generator=dice)
     count = torch.zeros(RESAMPLES, m, dtype=torch.float64)
@@ -74,7 +74,7 @@ def split(gram: Tensor, seed: int = 11) -> Split:
     away = gram - level[:, None] - level + level.mean()
     noises = count @ away.diagonal() / m - _apart(away, count, copies) / pairs
     worst = float(away.diagonal().max() / away.trace())
-    return Split(float(own.mean()) - signal, signal, noises.numpy(), signals.numpy(), worst)
+    return Split(float(squares.mean()) - signal, signal, noises.numpy(), signals.numpy(), worst)
 
 
 def _apart(gram: Tensor, count: Tensor, copies: Tensor) -> Tensor:

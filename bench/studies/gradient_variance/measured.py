@@ -7,12 +7,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tiltbench.studies.gradient_variance.found import HALFWAY, Fit, Found, fitted, growth
 from tiltbench.studies.gradient_variance.gradients import (
     Interval,
     Split,
     against,
     quotient,
+)
+from tiltbench.studies.gradient_variance.measurements import (
+    HALFWAY,
+    Fit,
+    Measurements,
+    fitted,
+    growth,
 )
 
 Measure = Callable[[Split, Split], Interval]
@@ -40,10 +46,10 @@ class Duel(NamedTuple):
         return self.interval.low > 1 and self.second.worst < HEAVY
 
     def __str__(self) -> str:
-        found = self.interval
-        if found.value == np.inf or found.value <= 0 or np.isnan(found.value):
-            return f"{self.where} [{found.low:.2g}, {found.high:.2g}]"
-        return f"{self.where} {found.value:.2g} [{found.low:.2g}, {found.high:.2g}]"
+        interval = self.interval
+        if interval.value == np.inf or interval.value <= 0 or np.isnan(interval.value):
+            return f"{self.where} [{interval.low:.2g}, {interval.high:.2g}]"
+        return f"{self.where} {interval.value:.2g} [{interval.low:.2g}, {interval.high:.2g}]"
 
 
 def by_scale(one: Split, half: Split) -> Interval:
@@ -52,7 +58,7 @@ def by_scale(one: Split, half: Split) -> Interval:
 
 
 def duels_of(
-    found: Found,
+    data: Measurements,
     target: str,
     ours: Iterable[str],
     theirs: Iterable[str],
@@ -63,8 +69,8 @@ def duels_of(
     for one in ours:
         for other in theirs:
             for stage, dim in places:
-                first = found.at(target, one, dim, stage, found.calls)
-                second = found.at(target, other, dim, stage, found.calls)
+                first = data.at(target, one, dim, stage, data.calls)
+                second = data.at(target, other, dim, stage, data.calls)
                 named = f"{_short(one)}/{_short(other)} {target} D = {dim} {stage}"
                 a, b = first.split, second.split
                 duels.append(Duel(named, measure(a, b), a, b))
@@ -97,30 +103,30 @@ class Exponents(NamedTuple):
         return [fit.se for fit in self.fits.values()]
 
 
-def in_batch(found: Found, density: str) -> Exponents:
+def in_batch(data: Measurements, density: str) -> Exponents:
     """Of the number of paths a batch, in tr Cov."""
-    losses = found.losses(density)
-    return Exponents({loss: fitted(found.over_calls(density, loss, HALFWAY)) for loss in losses})
+    losses = data.losses(density)
+    return Exponents({loss: fitted(data.over_calls(density, loss, HALFWAY)) for loss in losses})
 
 
 def in_dimension(
-    found: Found, targets: tuple[str, ...], dims: tuple[int, ...]
+    data: Measurements, targets: tuple[str, ...], dims: tuple[int, ...]
 ) -> tuple[Exponents, list[str]]:
     """Of D, in the relative variance; and the names whose fit is not resolved."""
     fits = {}
     for target in targets:
-        for loss in found.losses(target):
-            cells = found.over_dims(target, loss, dims, HALFWAY, found.calls)
-            if len(cells) == len(dims):
-                fits[f"{loss} ({target})"] = growth(cells)
+        for loss in data.losses(target):
+            measurements = data.over_dims(target, loss, dims, HALFWAY, data.calls)
+            if len(measurements) == len(dims):
+                fits[f"{loss} ({target})"] = growth(measurements)
     known = {name: fit for name, fit in fits.items() if not np.isnan(fit.slope)}
     return Exponents(known), [name for name in fits if name not in known]
 
 
-def noisiest(found: Found, target: str, loss: str, dims: tuple[int, ...]) -> list[float]:
+def noisiest(data: Measurements, target: str, loss: str, dims: tuple[int, ...]) -> list[float]:
     """The share of the noisiest batch in the noise, by dimension."""
-    cells = found.over_dims(target, loss, dims, HALFWAY, found.calls)
-    return [cell.split.worst for cell in cells]
+    measurements = data.over_dims(target, loss, dims, HALFWAY, data.calls)
+    return [measurement.split.worst for measurement in measurements]
 
 
 class Jump(NamedTuple):
@@ -131,10 +137,10 @@ class Jump(NamedTuple):
     ratio: Interval  # the same of tr Cov / |E g|^2
 
 
-def jump(found: Found, target: str, loss: str, dims: tuple[int, ...], after: int) -> Jump:
+def jump(data: Measurements, target: str, loss: str, dims: tuple[int, ...], after: int) -> Jump:
     """From the last dimension below `after`."""
     before = max((dim for dim in dims if dim < after), default=dims[0])
-    here, there = (found.at(target, loss, d, HALFWAY, found.calls).split for d in (before, after))
+    here, there = (data.at(target, loss, d, HALFWAY, data.calls).split for d in (before, after))
     return Jump(before, quotient(there, here), against(there, here))
 
 

@@ -15,19 +15,19 @@ from tiltbench.studies.gradient_variance import cases as sources
 from tiltbench.studies.gradient_variance.cases import Case
 from tiltbench.studies.gradient_variance.claims import claims
 from tiltbench.studies.gradient_variance.figures import draw
-from tiltbench.studies.gradient_variance.found import (
+from tiltbench.studies.gradient_variance.gradients import Split, gradients, relative, split
+from tiltbench.studies.gradient_variance.measured import HEAVY
+from tiltbench.studies.gradient_variance.measurements import (
     FINISHED,
     HALFWAY,
     RANDOM,
-    Cell,
     Fit,
-    Found,
+    Measurement,
+    Measurements,
     fitted,
     growth,
     shown,
 )
-from tiltbench.studies.gradient_variance.gradients import Split, gradients, relative, split
-from tiltbench.studies.gradient_variance.measured import HEAVY
 from tiltbench.studies.gradient_variance.tail import tail
 from tiltbench.study import Answer, Study
 from tiltbench.targets.problem import pose
@@ -67,56 +67,56 @@ def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
     every = list(sources.cases(STEPS))
-    found = Found(list(_measured(every, device)))
+    data = Measurements(list(_measured(every, device)))
     rows = [
-        _row(case, name, found)
+        _table_row(case, name, data)
         for name in SPECS
         for case in sorted(every, key=lambda c: sources.FAMILIES.index(c.family))
-        if found.has(name, case.name)
+        if data.has(name, case.name)
     ]
-    draw(folder, found, DIMS)
-    words = f"{_words(found)}\n\n{_why(every, device)}"
-    return Answer(DataFrame(rows), words, claims(found, TILT, DENSITY, DIMS, NEXT))
+    draw(folder, data, DIMS)
+    words = f"{_explanation(data)}\n\n{_why(every, device)}"
+    return Answer(DataFrame(rows), words, claims(data, TILT, DENSITY, DIMS, NEXT))
 
 
-def _measured(every: list[Case], device: str) -> Iterator[Cell]:
+def _measured(every: list[Case], device: str) -> Iterator[Measurement]:
     first = DIMS[0]
     for name in SPECS:
         for dim in DIMS:
             place = Place(name, dim, device)
             stages = (RANDOM, HALFWAY) if dim == first else (HALFWAY,)
             some = [c for c in every if dim == first or name == TILT or _needed(c, device)]
-            yield from _cells(place, some, stages, (CALLS,))
+            yield from _measurements(place, some, stages, (CALLS,))
     escorts = [case for case in every if case.family == sources.ESCORT]
-    yield from _cells(Place(TILT, NEXT, device), escorts, (HALFWAY,), (CALLS,))
-    yield from _cells(Place(DENSITY, first, device), every, (HALFWAY,), OTHER_CALLS)
-    yield from _cells(Place(DENSITY, first, device), every, (FINISHED,), (CALLS,))
+    yield from _measurements(Place(TILT, NEXT, device), escorts, (HALFWAY,), (CALLS,))
+    yield from _measurements(Place(DENSITY, first, device), every, (HALFWAY,), OTHER_CALLS)
+    yield from _measurements(Place(DENSITY, first, device), every, (FINISHED,), (CALLS,))
 
 
 def _needed(case: Case, device: str) -> bool:
     return case.name in COMPARED or not sources.serves(case, Place(TILT, DIMS[0], device).target)
 
 
-def _cells(
+def _measurements(
     place: Place, every: list[Case], stages: tuple[str, ...], budgets: tuple[int, ...]
-) -> Iterator[Cell]:
+) -> Iterator[Measurement]:
     target, device = place.target, place.device
     by_name = {case.name: case for case in every}
     for stage in stages:
-        made = {RANDOM: _random, HALFWAY: _half, FINISHED: _whole}[stage]
+        trained_state = {RANDOM: _random, HALFWAY: _half, FINISHED: _whole}[stage]
         taught: dict[str, Any] = {}
         for case in every:
             if not sources.serves(case, target):
                 continue
             teacher = sources.teacher(case)
             if teacher not in taught:
-                taught[teacher] = made(by_name[teacher], target, device)
+                taught[teacher] = trained_state(by_name[teacher], target, device)
             state = taught[teacher]
             if teacher != case.name:
                 state = sources.lent(case, target, state, device)
             state = sources.settled(case, target, state, device)
             for calls in budgets:
-                yield _cell(place, case, stage, state, calls)
+                yield _measurement(place, case, stage, state, calls)
 
 
 def _random(case: Case, target: Any, device: str) -> Any:
@@ -131,7 +131,7 @@ def _whole(case: Case, target: Any, device: str) -> Any:
     return sources.finished(case, target, LONG, device)
 
 
-def _cell(place: Place, case: Case, stage: str, state: Any, calls: int) -> Cell:
+def _measurement(place: Place, case: Case, stage: str, state: Any, calls: int) -> Measurement:
     paths = sources.paths_for(case, calls)
     sampler = replace(case.sampler, paths=paths)
     meter = Meter(sources.PLENTY)
@@ -142,14 +142,14 @@ def _cell(place: Place, case: Case, stage: str, state: Any, calls: int) -> Cell:
         meter.spent = sources.FREE
     g = gradients(sampler, problem, state.model, share, BATCHES, seed=1_000)
     paid = meter.spent.calls / BATCHES
-    return Cell(
+    return Measurement(
         place.name, place.dim, stage, calls, case.name, case.family, paths, paid, split(g @ g.T)
     )
 
 
-def _row(case: Case, name: str, found: Found) -> dict[str, Any]:
-    first = found.at(name, case.name, DIMS[0], HALFWAY, CALLS)
-    random = found.at(name, case.name, DIMS[0], RANDOM, CALLS)
+def _table_row(case: Case, name: str, data: Measurements) -> dict[str, Any]:
+    first = data.at(name, case.name, DIMS[0], HALFWAY, CALLS)
+    random = data.at(name, case.name, DIMS[0], RANDOM, CALLS)
     row: dict[str, Any] = {
         "target": name,
         "family": case.family,
@@ -161,17 +161,17 @@ def _row(case: Case, name: str, found: Found) -> dict[str, Any]:
         f"|E g|², D = {DIMS[0]}, mid": first.split.signal,
     }
     for dim in DIMS:
-        cell = found.get(name, case.name, dim, HALFWAY, CALLS)
-        row[f"ratio, D = {dim}, mid"] = shown(relative(cell.split)) if cell else "–"
-    row["power of D"] = fit_text(growth(found.over_dims(name, case.name, DIMS, HALFWAY, CALLS)))
-    batches = found.over_calls(name, case.name, HALFWAY)
+        measurement = data.get(name, case.name, dim, HALFWAY, CALLS)
+        row[f"ratio, D = {dim}, mid"] = shown(relative(measurement.split)) if measurement else "–"
+    row["power of D"] = fit_text(growth(data.over_dims(name, case.name, DIMS, HALFWAY, CALLS)))
+    batches = data.over_calls(name, case.name, HALFWAY)
     row["power of the batch"] = fit_text(fitted(batches)) if len(batches) > 2 else "–"
-    row["tr Cov trained / |E g|² random"] = _left(found, name, case.name, random.split)
+    row["tr Cov trained / |E g|² random"] = _left(data, name, case.name, random.split)
     return row
 
 
-def _left(found: Found, name: str, loss: str, random: Split) -> float:
-    trained = found.get(name, loss, DIMS[0], FINISHED, CALLS)
+def _left(data: Measurements, name: str, loss: str, random: Split) -> float:
+    trained = data.get(name, loss, DIMS[0], FINISHED, CALLS)
     return trained.split.noise / random.signal if trained else float("nan")
 
 
@@ -182,10 +182,10 @@ def fit_text(fit: Fit) -> str:
 def _why(every: list[Case], device: str) -> str:
     parts = []
     for dim in (DIMS[0], DIMS[-1]):
-        found = tail(every, Place(TILT, dim, device).target, CALLS, UPDATES, device)
+        heavy = tail(every, Place(TILT, dim, device).target, CALLS, UPDATES, device)
         parts.append(
-            f"at D = {dim} it grows up to {found.growth:.0f}-fold going backward, and the one "
-            f"largest path of {CALLS} makes {found.share:.0%} of the sum of squared targets of the "
+            f"at D = {dim} it grows up to {heavy.growth:.0f}-fold going backward, and the one "
+            f"largest path of {CALLS} makes {heavy.share:.0%} of the sum of squared targets of the "
             "median batch"
         )
     return (
@@ -197,8 +197,8 @@ def _why(every: list[Case], device: str) -> str:
     )
 
 
-def _words(found: Found) -> str:
-    unresolved = [c for c in found.cells if not relative(c.split).resolved]
+def _explanation(data: Measurements) -> str:
+    unresolved = [c for c in data.measurements if not relative(c.split).resolved]
     return (
         f"Gradients over {BATCHES} mini-batches at fixed theta, each of as many paths as {CALLS} "
         "energy calls pay for (metered; a gradient comes with its value; on the linear tilt "
@@ -206,9 +206,9 @@ def _words(found: Found) -> str:
         "tr Cov(g) and |E g|² are the unbiased split of the Gram matrix; brackets are 95 % "
         "bootstrap intervals over batches, pairs of copies of one batch left out. Where "
         "|E g|² ≤ 0 in more than 2.5 % of the draws there is no upper end and the lower one "
-        f"is given (> …): so for {len(unresolved)} of {len(found.cells)} estimates. What only F(t) "
-        "depends on (log Z of trajectory balance, F of NETS) is left out of g, and fitted at the "
-        "same theta beforehand. `mid`: half-way through a training of "
+        f"is given (> …): so for {len(unresolved)} of {len(data.measurements)} estimates. What "
+        "only F(t) depends on (log Z of trajectory balance, F of NETS) is left out of g, and "
+        "fitted at the same theta beforehand. `mid`: half-way through a training of "
         f"{2 * UPDATES} updates, network Mlp({sources.NET.width}, {sources.NET.layers}), "
         f"{STEPS} steps. All losses for a control stand at one theta, taught by "
         f"{sources.TEACHER}; cmcd and nets_pinn at one taught by {sources.ESCORT_TEACHER}; "

@@ -6,7 +6,7 @@ from pandas import DataFrame
 
 from tiltbench.report.tables.grid import frame_grid
 from tiltbench.studies.common.rules import Same
-from tiltbench.studies.integrated_variance.integrated import Found, slope, value
+from tiltbench.studies.integrated_variance.integrated import Integrals, slope, value
 from tiltbench.studies.integrated_variance.measured import (
     EXPONENT,
     HALF,
@@ -39,24 +39,24 @@ STATED = {"AM": 6.9, "CSM": 0.9, "NSM": 1.8}  # math.md 7's example
 NEAR = 0.1  # of a stated figure
 
 
-def words(found: list[Found], pulls: list[Checked]) -> str:
-    cuts, fitted = found[0].cuts, found[0].fitted
+def explanation(integrals: list[Integrals], pulls: list[Checked]) -> str:
+    cuts, fitted = integrals[0].cuts, integrals[0].fitted
     table = DataFrame(
         [
             {
                 "process": c.pull.name,
                 "s² (1 − α₀² s² / D₀)": f"{c.pull.expected:.8f}",
                 "quadrature − expected": f"{c.quadrature - c.pull.expected:.1e}",
-                "Monte Carlo": str(c.drawn),
-                "z": c.drawn.z(c.pull.expected),
+                "Monte Carlo": str(c.sampled),
+                "z": c.sampled.z(c.pull.expected),
             }
             for c in pulls
         ]
     )
-    known = [z for f in found if f.dim == 1 for z in against_exact(f)]
-    slow = next(f for f in found if f.schedule.name == "VariancePreserving")
+    known = [z for f in integrals if f.dim == 1 for z in against_exact(f)]
+    slow = next(f for f in integrals if f.schedule.name == "VariancePreserving")
     local = slope(slow.upper[:, -fitted - 2 : -fitted], cuts[-fitted - 2 : -fitted])
-    lean = [_path_mean(f) for f in found if f.profile]
+    lean = [_path_mean(f) for f in integrals if f.profile]
     return "\n\n".join(
         [
             "∫ E tr Cov(T|X) dt from δ to 1 − δ under P*, control units, mean ± standard error of "
@@ -90,7 +90,7 @@ def words(found: list[Found], pulls: list[Checked]) -> str:
     )
 
 
-def _path_mean(f: Found) -> str:
+def _path_mean(f: Integrals) -> str:
     assert f.profile is not None
     at = asked(f)
     mean, exact = value(f.whole["AM"][:, at]), float(f.exact["AM"][at])
@@ -101,53 +101,54 @@ def _path_mean(f: Found) -> str:
     )
 
 
-def claims(found: list[Found], pulls: list[Checked]) -> tuple[Claim, ...]:
-    gaussian = [f for f in found if f.profile is None]
-    mixtures = [f for f in found if f.profile and f.schedule.name == "RectifiedFlow"]
+def claims(integrals: list[Integrals], pulls: list[Checked]) -> tuple[Claim, ...]:
+    gaussian = [f for f in integrals if f.profile is None]
+    mixtures = [f for f in integrals if f.profile and f.schedule.name == "RectifiedFlow"]
     return (
         agreement(
             "CSM's integral grows as 2 q d log(1/δ) near t = 1, whatever the target (q = 1 for "
             "rectified flow and trigonometric, 1/2 for VP and Foellmer).",
-            logarithm(found),
+            logarithm(integrals),
         ),
         agreement(
             "TSM's integral grows near t = 0 as δ⁻² (rectified flow, trigonometric) and δ⁻¹ "
             "(Foellmer).",
-            power([f for f in found if EXPONENT[f.schedule.name]]),
+            power([f for f in integrals if EXPONENT[f.schedule.name]]),
         ),
-        _size(found),
-        _saturation([f for f in found if not EXPONENT[f.schedule.name]]),
-        _finite(found),
+        _size(integrals),
+        _saturation([f for f in integrals if not EXPONENT[f.schedule.name]]),
+        _finite(integrals),
         _bound(gaussian),
         _settled(gaussian),
-        _same(found),
+        _same(integrals),
         _identity(pulls),
         *(_excess(f) for f in mixtures),
         *(_example(f) for f in mixtures if f.target == "tilt_quadratic"),
     )
 
 
-def _listed(found: Agreement) -> str:
+def _listed(comparison: Agreement) -> str:
     return "; ".join(
-        f"{f.label}: {v.mean:.4g} ± {v.se:.1g} for {e:g}" for f, v, e in zip(*found, strict=True)
+        f"{f.label}: {v.mean:.4g} ± {v.se:.1g} for {e:g}"
+        for f, v, e in zip(*comparison, strict=True)
     )
 
 
-def agreement(text: str, found: Agreement) -> Claim:
-    worst = max(found.z)
-    measured = f"{_listed(found)}. Worst: {worst:.1f} standard errors."
+def agreement(text: str, comparison: Agreement) -> Claim:
+    worst = max(comparison.z)
+    measured = f"{_listed(comparison)}. Worst: {worst:.1f} standard errors."
     return Claim(text, EQUAL.judge(worst), measured)
 
 
-def _size(found: list[Found]) -> Claim:
-    stated, mended = by_signal(found), by_noise_and_signal(found)
+def _size(integrals: list[Integrals]) -> Claim:
+    stated, mended = by_signal(integrals), by_noise_and_signal(integrals)
     off = [
         f"{f.label}: {v.mean:.3g}"
-        for f, v, z in zip(found, stated.values, stated.z, strict=True)
+        for f, v, z in zip(integrals, stated.values, stated.z, strict=True)
         if z > EQUAL.apart
     ]
     measured = (
-        f"Ratio of the two at δ = {found[0].cuts[-1]:g}: "
+        f"Ratio of the two at δ = {integrals[0].cuts[-1]:g}: "
         + _listed(stated)
         + (f". It fails on {', '.join(off)}: " if off else ". ")
         + "where β does not start at 1 the law is I β²/α², the ratio to which is within "
@@ -158,9 +159,9 @@ def _size(found: list[Found]) -> Claim:
     return Claim(text, EQUAL.judge(max(stated.z)), measured)
 
 
-def _saturation(found: list[Found]) -> Claim:
-    ratio, growth = saturated(found), grown(found)
-    worst, first = max(ratio.z), found[0]
+def _saturation(integrals: list[Integrals]) -> Claim:
+    ratio, growth = saturated(integrals), grown(integrals)
+    worst, first = max(ratio.z), integrals[0]
     still = max(g.mean + EQUAL.agrees * g.se for g in growth) < 2 * SMALL
     measured = (
         "Integral over I/α₀²: "
@@ -175,8 +176,8 @@ def _saturation(found: list[Found]) -> Claim:
     )
 
 
-def _finite(found: list[Found]) -> Claim:
-    shares, first = beyond(found), found[0]
+def _finite(integrals: list[Integrals]) -> Claim:
+    shares, first = beyond(integrals), integrals[0]
     worst = max(shares, key=lambda key: shares[key].mean)
     high, v = max(b.mean + EQUAL.agrees * b.se for b in shares.values()), shares[worst]
     return Claim(
@@ -187,9 +188,9 @@ def _finite(found: list[Found]) -> Claim:
     )
 
 
-def _bound(found: list[Found]) -> Claim:
+def _bound(integrals: list[Integrals]) -> Claim:
     """int NSM <= s^2 E|grad r|^2."""
-    part = used(found)
+    part = used(integrals)
     low, high = min(part, key=lambda k: part[k].mean), max(part, key=lambda k: part[k].mean)
     return Claim(
         "On a Gaussian base the integrals of NSM, AM and AS are at most s² E|∇r|².",
@@ -202,9 +203,9 @@ def _bound(found: list[Found]) -> Claim:
     )
 
 
-def _settled(found: list[Found]) -> Claim:
+def _settled(integrals: list[Integrals]) -> Claim:
     """int NSM = s^2 E|grad r|^2 - 2 KL."""
-    z = settled(found)
+    z = settled(integrals)
     worst = max(z, key=lambda k: abs(z[k]))
     return Claim(
         "They are exactly s² E|∇r|² − 2 KL(p*|p_base), the bound less ∫E|u*|² dt (on a memoryless "
@@ -212,14 +213,14 @@ def _settled(found: list[Found]) -> Claim:
         EQUAL.judge(z[worst]),
         "; ".join(
             f"{f.label}: {value(f.ends.settled)} expected, NSM {value(f.whole['NSM'][:, -1])}"
-            for f in found
+            for f in integrals
         )
         + f". Worst: {abs(z[worst]):.1f} standard errors ({worst[1]}, {worst[0]}).",
     )
 
 
-def _same(found: list[Found]) -> Claim:
-    pairs = schedules(found)
+def _same(integrals: list[Integrals]) -> Claim:
+    pairs = schedules(integrals)
     worst = max(pairs, key=lambda pair: pair.z)
     return Claim(
         "The integral of NSM is the same on every schedule that starts at α₀ ≈ 0 (derived here).",
@@ -231,7 +232,7 @@ def _same(found: list[Found]) -> Claim:
 
 def _identity(pulls: list[Checked]) -> Claim:
     gap = max(abs(c.quadrature - c.pull.expected) for c in pulls)
-    z = max(abs(c.drawn.z(c.pull.expected)) for c in pulls)
+    z = max(abs(c.sampled.z(c.pull.expected)) for c in pulls)
     return Claim(
         "∫σ² c² dt = s² (1 − α₀² s²/D₀) for every schedule and reference.",
         verdict(gap < IDENTICAL and z < EQUAL.agrees, gap > WRONG or z > EQUAL.apart),
@@ -240,32 +241,32 @@ def _identity(pulls: list[Checked]) -> Claim:
     )
 
 
-def _excess(f: Found) -> Claim:
-    found, n = excess(f), asked(f)
+def _excess(f: Integrals) -> Claim:
+    excesses, n = excess(f), asked(f)
     lines = [
         f"over {e.loss}: {e.worst} times at t = {e.time:.2f}, integrated {e.whole[0]:.2f} "
         f"times at δ = {f.cuts[0]:g} and {e.whole[1]:.2f} at δ = {f.cuts[n]:g}"
-        for e in found
+        for e in excesses
     ]
     return Claim(
         f"On a mixture base AM can be more than twice CSM and NSM, at its worst time ({f.target}).",
         verdict(
-            all(e.worst.mean - EQUAL.agrees * e.worst.se > TWICE for e in found),
-            any(e.worst.mean + EQUAL.agrees * e.worst.se < 1 for e in found),
+            all(e.worst.mean - EQUAL.agrees * e.worst.se > TWICE for e in excesses),
+            any(e.worst.mean + EQUAL.agrees * e.worst.se < 1 for e in excesses),
         ),
         "AM (K → ∞) " + "; ".join(lines) + ".",
     )
 
 
-def _example(f: Found) -> Claim:
+def _example(f: Integrals) -> Claim:
     """math.md 7 states no constants beside these figures, so that a difference refutes nothing."""
-    found = example(f)
-    means = found.means()
-    close = all(abs(means[name] / told - 1) < NEAR for name, told in STATED.items())
+    constants = example(f)
+    means = constants.means()
+    close = all(abs(means[name] / stated - 1) < NEAR for name, stated in STATED.items())
     return Claim(
         f"Mixture base, quadratic tilt, t = {MARK:g}: AM {STATED['AM']} against CSM "
         f"{STATED['CSM']} and NSM {STATED['NSM']}.",
         verdict(close, False),
-        f"On {f.label}: AM {found.lean:.1f} (K → ∞), CSM {found.squares['CSM']}, NSM "
-        f"{found.squares['NSM']}; the constants of the example are not stated.",
+        f"On {f.label}: AM {constants.lean:.1f} (K → ∞), CSM {constants.squares['CSM']}, NSM "
+        f"{constants.squares['NSM']}; the constants of the example are not stated.",
     )

@@ -79,9 +79,9 @@ def gauss(knots: tuple[float, ...], order: int) -> Rule:
     n = len(knots) - 1
     weights, times = np.zeros((n, n * order)), np.zeros(n * order)
     for i in range(n):
-        half, own = (ends[i + 1] - ends[i]) / 2, slice(i * order, (i + 1) * order)
+        half, piece = (ends[i + 1] - ends[i]) / 2, slice(i * order, (i + 1) * order)
         t = at_log_odds(ends[i] + half * (1 + x))
-        times[own], weights[i, own] = t, half * w * t * (1 - t)
+        times[piece], weights[i, piece] = t, half * w * t * (1 - t)
     return Rule(knots, times, weights)
 
 
@@ -97,8 +97,8 @@ def trapezoid(knots: tuple[float, ...], step: float) -> Rule:
     for i, (p, n) in enumerate(zip(places, counts, strict=True)):
         w = np.full(n + 1, p[1] - p[0])
         w[[0, -1]] /= 2
-        own = slice(start, start + n + 1)
-        weights[i, own] = w * times[own] * (1 - times[own])
+        piece = slice(start, start + n + 1)
+        weights[i, piece] = w * times[piece] * (1 - times[piece])
         start += n
     return Rule(knots, times, weights)
 
@@ -143,8 +143,8 @@ def by_pairs(case: Case, n: int, generator: Generator) -> dict[str, Float[Array,
     _, slope = reward_and_grad(case.problem, x1)
     x = case.base.renoise(x1, k, generator)
     u = optimum(case.base, case.noised_score, k, x)
-    found = {name: y - u for name, y in targets(case.base, k, x, x1, slope).items()}
-    return {name: _square(y).mean(-1).cpu().numpy() for name, y in {**found, "u*": u}.items()}
+    gaps = {name: y - u for name, y in targets(case.base, k, x, x1, slope).items()}
+    return {name: _square(y).mean(-1).cpu().numpy() for name, y in {**gaps, "u*": u}.items()}
 
 
 @torch.no_grad()
@@ -170,7 +170,7 @@ def _square(x: Float[Tensor, "*b d"]) -> Float[Tensor, " *b"]:
     return x.square().sum(-1)
 
 
-class Ends(NamedTuple):
+class TerminalMeans(NamedTuple):
     """Means over exact draws of p*, one a replicate."""
 
     information: Array  # I = E |grad log p*|^2
@@ -178,7 +178,7 @@ class Ends(NamedTuple):
     settled: Array  # s^2 E |grad r|^2 - 2 KL(p* | p_base), KL = E r - log Z
 
 
-def at_the_end(case: Case, n: int, replicates: int, generator: Generator) -> Ends:
+def at_the_end(case: Case, n: int, replicates: int, generator: Generator) -> TerminalMeans:
     """On a Gaussian base int sigma^2 c^2 dt = s^2 and int E |u*|^2 dt = 2 KL, so that the integral
     of NSM, AM and AS is `settled`, up to the memory of the base."""
     assert case.truth.sample is not None and case.truth.log_Z is not None
@@ -189,7 +189,7 @@ def at_the_end(case: Case, n: int, replicates: int, generator: Generator) -> End
         _square(v).reshape(replicates, n).mean(-1) for v in (score, case.base.spread * slope)
     )
     gain = (r - case.truth.log_Z).reshape(replicates, n).mean(-1)
-    return Ends(info.cpu().numpy(), bound.cpu().numpy(), (bound - 2 * gain).cpu().numpy())
+    return TerminalMeans(info.cpu().numpy(), bound.cpu().numpy(), (bound - 2 * gain).cpu().numpy())
 
 
 class Profile(NamedTuple):
@@ -204,7 +204,7 @@ class Profile(NamedTuple):
     steps: int  # of the paths that measured AM
 
 
-class Found(NamedTuple):
+class Integrals(NamedTuple):
     """What was measured of a target on a schedule, at cut-offs `cuts`."""
 
     target: str
@@ -215,7 +215,7 @@ class Found(NamedTuple):
     whole: dict[str, Float[Array, "r c"]]  # int_delta^{1-delta}, a loss
     upper: Float[Array, "r c"]  # CSM, int_{1/2}^{1-delta}
     lower: Float[Array, "r c"]  # TSM, int_delta^{1/2}
-    ends: Ends
+    ends: TerminalMeans
     exact: dict[str, Float[Array, " c"]]  # of `whole`, where known; nan where not
     profile: Profile | None  # of mixture bases
 

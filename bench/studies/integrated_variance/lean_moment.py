@@ -38,13 +38,13 @@ def lean_moment(
     r, slope = reward_and_grad(case.problem, place)
     density = (base.log_end(place) + r - case.truth.log_Z).exp()
     n = density * torch.stack([slope[..., 0] ** 2, slope.prod(-1), slope[..., 1] ** 2])
-    found = np.zeros(base.steps - 1)
+    moments = np.zeros(base.steps - 1)
     for k in range(base.steps - 1, 0, -1):
         before, after = slopes(case, k, place)
         kernel = _kernel(case, k, axis)
         n = _pulled(kernel @ _pulled(n, before) @ kernel.T, after)
-        found[k - 1] = float((n[0] + n[2]).sum()) * (2 * reach / points) ** 2
-    return found
+        moments[k - 1] = float((n[0] + n[2]).sum()) * (2 * reach / points) ** 2
+    return moments
 
 
 def halves(case: Case, k: int, x: Float[Tensor, "*b 2"]) -> Slopes:
@@ -81,10 +81,10 @@ def _drift_slope(case: Case, k: int, x: Float[Tensor, "*b 2"]) -> Tensor:
         (second,) = torch.autograd.grad(score[..., 1].sum(), x)
     (rate, power), alpha, beta = case.base.rates[k], case.base.signals[k], case.base.noises[k]
     kappa = rate / alpha
-    own = torch.stack([first[..., 0], first[..., 1], second[..., 1]])
-    return (2 * kappa * beta**2 - power) * own + kappa * torch.tensor([1.0, 0.0, 1.0]).to(own)[
-        :, None, None
-    ]
+    hessian = torch.stack([first[..., 0], first[..., 1], second[..., 1]])
+    return (2 * kappa * beta**2 - power) * hessian + kappa * torch.tensor([1.0, 0.0, 1.0]).to(
+        hessian
+    )[:, None, None]
 
 
 def exponential(m: Tensor) -> Tensor:

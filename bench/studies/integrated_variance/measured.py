@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tiltbench.studies.integrated_variance.exact import Pull, integral, of_reference, of_schedule
-from tiltbench.studies.integrated_variance.integrated import Found, Value, slope, value
+from tiltbench.studies.integrated_variance.integrated import Integrals, Value, slope, value
 from tiltbench.targets.bases.references import Brownian, Stationary
 from tiltbench.targets.bases.schedules import (
     Foellmer,
@@ -35,7 +35,7 @@ PULLS = (
 class Checked(NamedTuple):
     pull: Pull
     quadrature: float
-    drawn: Value
+    sampled: Value
 
 
 def identity(draws: int) -> list[Checked]:
@@ -50,7 +50,7 @@ def identity(draws: int) -> list[Checked]:
 class Agreement(NamedTuple):
     """What was found beside what is expected, case by case."""
 
-    found: list[Found]
+    integrals: list[Integrals]
     values: list[Value]
     expected: list[float]
 
@@ -60,12 +60,12 @@ class Agreement(NamedTuple):
         return [abs(v.z(e)) for v, e in zip(self.values, self.expected, strict=True)]
 
 
-def asked(f: Found) -> int:
+def asked(f: Integrals) -> int:
     """The index of the smallest cut-off that was asked for; the finer ones serve the fits."""
     return len(f.cuts) - f.fitted - 1
 
 
-def against_exact(f: Found) -> list[float]:
+def against_exact(f: Integrals) -> list[float]:
     """Integrals against their closed forms, in standard errors."""
     return [
         abs(value(column).z(float(e)))
@@ -75,78 +75,78 @@ def against_exact(f: Found) -> list[float]:
     ]
 
 
-def logarithm(found: list[Found]) -> Agreement:
+def logarithm(integrals: list[Integrals]) -> Agreement:
     """The slope of CSM's integral in log 1/delta near t = 1."""
-    values = [slope(f.upper[:, -f.fitted :], f.cuts[-f.fitted :]) for f in found]
-    return Agreement(found, values, [2 * HALF[f.schedule.name] * f.dim for f in found])
+    values = [slope(f.upper[:, -f.fitted :], f.cuts[-f.fitted :]) for f in integrals]
+    return Agreement(integrals, values, [2 * HALF[f.schedule.name] * f.dim for f in integrals])
 
 
-def power(found: list[Found]) -> Agreement:
+def power(integrals: list[Integrals]) -> Agreement:
     """The power of 1/delta in TSM's integral near t = 0."""
-    values = [slope(np.log(f.lower[:, -f.fitted :]), f.cuts[-f.fitted :]) for f in found]
-    return Agreement(found, values, [EXPONENT[f.schedule.name] for f in found])
+    values = [slope(np.log(f.lower[:, -f.fitted :]), f.cuts[-f.fitted :]) for f in integrals]
+    return Agreement(integrals, values, [EXPONENT[f.schedule.name] for f in integrals])
 
 
-def over_information(found: list[Found], to: Sequence[float]) -> Agreement:
+def over_information(integrals: list[Integrals], to: Sequence[float]) -> Agreement:
     """TSM's integral at the smallest cut-off over I times `to`, which is to be 1."""
     values = [
         value(f.whole["TSM"][:, -1] / (f.ends.information.mean() * size))
-        for f, size in zip(found, to, strict=True)
+        for f, size in zip(integrals, to, strict=True)
     ]
-    return Agreement(found, values, [1.0] * len(found))
+    return Agreement(integrals, values, [1.0] * len(integrals))
 
 
-def by_signal(found: list[Found]) -> Agreement:
+def by_signal(integrals: list[Integrals]) -> Agreement:
     """Over I / alpha^2, as stated."""
-    end = found[0].cuts[-1]
-    return over_information(found, [1 / f.schedule.signal(end) ** 2 for f in found])
+    end = integrals[0].cuts[-1]
+    return over_information(integrals, [1 / f.schedule.signal(end) ** 2 for f in integrals])
 
 
-def by_noise_and_signal(found: list[Found]) -> Agreement:
+def by_noise_and_signal(integrals: list[Integrals]) -> Agreement:
     """Over I beta^2 / alpha^2."""
-    end = found[0].cuts[-1]
-    sizes = [f.schedule.noise_power(end) / f.schedule.signal(end) ** 2 for f in found]
-    return over_information(found, sizes)
+    end = integrals[0].cuts[-1]
+    sizes = [f.schedule.noise_power(end) / f.schedule.signal(end) ** 2 for f in integrals]
+    return over_information(integrals, sizes)
 
 
-def saturated(found: list[Found]) -> Agreement:
+def saturated(integrals: list[Integrals]) -> Agreement:
     """Over I / alpha_0^2."""
-    return over_information(found, [1 / f.schedule.signal(0.0) ** 2 for f in found])
+    return over_information(integrals, [1 / f.schedule.signal(0.0) ** 2 for f in integrals])
 
 
-def grown(found: list[Found]) -> list[Value]:
+def grown(integrals: list[Integrals]) -> list[Value]:
     """By which share TSM's integral grows beyond the smallest asked cut-off."""
-    at = asked(found[0])
-    return [value(f.whole["TSM"][:, -1] / f.whole["TSM"][:, at] - 1) for f in found]
+    at = asked(integrals[0])
+    return [value(f.whole["TSM"][:, -1] / f.whole["TSM"][:, at] - 1) for f in integrals]
 
 
 Labelled = dict[tuple[str, str], Value]  # by (case, loss)
 
 
-def beyond(found: list[Found]) -> Labelled:
+def beyond(integrals: list[Integrals]) -> Labelled:
     """The share of an integral between the smallest asked cut-off and a hundredth of it."""
-    at = asked(found[0])
+    at = asked(integrals[0])
     return {
         (f.label, loss): value(1 - rows[:, at] / rows[:, -1])
-        for f in found
+        for f in integrals
         for loss, rows in f.whole.items()
         if loss in QUIET
     }
 
 
-def used(found: list[Found]) -> Labelled:
+def used(integrals: list[Integrals]) -> Labelled:
     """Integrals over the bound s^2 E|grad r|^2."""
     return {
         (f.label, loss): value(f.whole[loss][:, -1] / f.ends.bound.mean())
-        for f in found
+        for f in integrals
         for loss in QUIET
     }
 
 
-def settled(found: list[Found]) -> dict[tuple[str, str], float]:
+def settled(integrals: list[Integrals]) -> dict[tuple[str, str], float]:
     """Integrals less s^2 E|grad r|^2 - 2 KL, in standard errors, by (case, loss)."""
     z = {}
-    for f in found:
+    for f in integrals:
         goal = value(f.ends.settled)
         for loss in QUIET:
             v = value(f.whole[loss][:, -1])
@@ -158,17 +158,17 @@ class Two(NamedTuple):
     """NSM's integral on two schedules of one target."""
 
     z: float
-    first: Found
-    second: Found
+    first: Integrals
+    second: Integrals
     one: Value
     other: Value
 
 
-def schedules(found: list[Found]) -> list[Two]:
+def schedules(integrals: list[Integrals]) -> list[Two]:
     """Every pair."""
     rows = []
-    for i, f in enumerate(found):
-        for g in found[i + 1 :]:
+    for i, f in enumerate(integrals):
+        for g in integrals[i + 1 :]:
             if g.target == f.target:
                 a, b = (value(h.whole["NSM"][:, -1]) for h in (f, g))
                 rows.append(Two(abs(a.mean - b.mean) / math.hypot(a.se, b.se), f, g, a, b))
@@ -184,17 +184,17 @@ class Excess(NamedTuple):
     whole: tuple[float, float]  # at the largest and at the smallest asked cut-off
 
 
-def excess(f: Found) -> list[Excess]:
+def excess(f: Integrals) -> list[Excess]:
     assert f.profile is not None
-    made = []
+    excesses = []
     inside = (f.profile.times > f.cuts[0]) & (f.profile.times < 1 - f.cuts[0])
     for loss, rows in f.profile.squares.items():
         ratio = np.where(inside, f.profile.lean / rows.mean(0), 0.0)
         at = int(ratio.argmax())
         whole = [f.profile.limit[i] / f.whole[loss][:, i].mean() for i in (0, asked(f))]
         worst = value(f.profile.lean[at] / rows[:, at])
-        made.append(Excess(loss, f.profile.times[at], worst, (whole[0], whole[1])))
-    return made
+        excesses.append(Excess(loss, f.profile.times[at], worst, (whole[0], whole[1])))
+    return excesses
 
 
 class Example(NamedTuple):
@@ -207,7 +207,7 @@ class Example(NamedTuple):
         return {"AM": self.lean, **{name: v.mean for name, v in self.squares.items()}}
 
 
-def example(f: Found) -> Example:
+def example(f: Integrals) -> Example:
     assert f.profile is not None
     at = int(np.argmin(np.abs(f.profile.times - MARK)))
     squares = {name: value(rows[:, at]) for name, rows in f.profile.squares.items()}

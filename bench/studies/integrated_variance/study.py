@@ -11,12 +11,12 @@ from torch import Generator
 
 from tiltbench.report.pictures.style import COLOURS, INK, picture
 from tiltbench.studies.common.regression import sigmas
-from tiltbench.studies.integrated_variance.claims import claims, words
+from tiltbench.studies.integrated_variance.claims import claims, explanation
 from tiltbench.studies.integrated_variance.exact import gaussian_variance, integral
 from tiltbench.studies.integrated_variance.integrated import (
     Array,
     Case,
-    Found,
+    Integrals,
     Profile,
     at_the_end,
     by_pairs,
@@ -70,14 +70,14 @@ ASIDE = {"NSM": 1.1, "AS": 0.9}  # of the cut-off: NSM, AM and AS may coincide
 def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
-    found = [
+    integrals = [
         measure(target, schedule, Generator(device).manual_seed(seed))
         for seed, (target, schedule) in enumerate(PROBLEMS)
     ]
     pulls = identity(IDENTITY_DRAWS)
-    _draw(folder / "integrated_variance.png", found)
-    table = DataFrame([_row(f, loss) for f in found for loss in TINT if loss in f.whole])
-    return Answer(table, words(found, pulls), claims(found, pulls))
+    _draw(folder / "integrated_variance.png", integrals)
+    table = DataFrame([_table_row(f, loss) for f in integrals for loss in TINT if loss in f.whole])
+    return Answer(table, explanation(integrals, pulls), claims(integrals, pulls))
 
 
 def _knots(cuts: tuple[float, ...]) -> tuple[float, ...]:
@@ -91,7 +91,7 @@ def _pose(target: Density | Tilt, schedule: Schedule, rule: Any) -> Case:
     return on_gaussian(target, schedule, 1.0 if target == _NORMAL else target.scale, rule)
 
 
-def measure(target: Density | Tilt, schedule: Schedule, source: Generator) -> Found:
+def measure(target: Density | Tilt, schedule: Schedule, source: Generator) -> Integrals:
     cuts = (*CUTS, *FINE)
     rule, line = gauss(_knots(cuts), ORDER), trapezoid(_knots(cuts), PATH_STEP)
     case, walked = _pose(target, schedule, rule), _pose(target, schedule, line)
@@ -112,7 +112,7 @@ def measure(target: Density | Tilt, schedule: Schedule, source: Generator) -> Fo
         exact["AM"] = np.stack([line.over(c, 1 - c) for c in cuts]) @ held - drift
         carried = line.over(CUTS[-1], 1 - CUTS[-1]) @ paths.reshape(len(line.times), -1)
         profile = _profile(target, carried, drift[: len(CUTS)], source)
-    return Found(
+    return Integrals(
         target.name, schedule, case.problem.dim, cuts, len(FINE), whole,
         pairs["CSM"] @ np.stack([rule.over(0.5, 1 - c) for c in cuts]).T,
         pairs["TSM"] @ np.stack([rule.over(c, 0.5) for c in cuts]).T,
@@ -156,7 +156,7 @@ def sigma_square(case: Case) -> Array:
     return np.array(sigmas(case.base))[1:-1] ** 2
 
 
-def _row(f: Found, loss: str) -> dict[str, Any]:
+def _table_row(f: Integrals, loss: str) -> dict[str, Any]:
     means = [value(column) for column in f.whole[loss].T]
     n, tail = len(CUTS), f.cuts[-f.fitted :]
     if loss == "CSM":
@@ -183,21 +183,21 @@ def _row(f: Found, loss: str) -> dict[str, Any]:
     }
 
 
-def _draw(path: Path, found: list[Found]) -> None:
-    shown = [f for f in found if f.profile and f.schedule.name == "RectifiedFlow"]
+def _draw(path: Path, integrals: list[Integrals]) -> None:
+    shown = [f for f in integrals if f.profile and f.schedule.name == "RectifiedFlow"]
     columns = 4
-    rows = math.ceil((len(found) + len(shown)) / columns)
+    rows = math.ceil((len(integrals) + len(shown)) / columns)
     with picture(path, rows, columns, (3.1, 2.8)) as (_, grid):
-        for axes, f in zip(grid.flat, found, strict=False):
+        for axes, f in zip(grid.flat, integrals, strict=False):
             _integrals(axes, f)
-        for axes, f in zip(list(grid.flat)[len(found) :], shown, strict=False):
+        for axes, f in zip(list(grid.flat)[len(integrals) :], shown, strict=False):
             _times(axes, f)
-        for axes in list(grid.flat)[len(found) + len(shown) :]:
+        for axes in list(grid.flat)[len(integrals) + len(shown) :]:
             axes.set_visible(False)
         grid[0, 0].legend(fontsize=7)
 
 
-def _integrals(axes: Any, f: Found) -> None:
+def _integrals(axes: Any, f: Integrals) -> None:
     n = len(CUTS)
     for loss in TINT:
         if loss not in f.whole:
@@ -224,7 +224,7 @@ def _integrals(axes: Any, f: Found) -> None:
     axes.set_ylabel("∫ E tr Cov(T|X) dt")
 
 
-def _times(axes: Any, f: Found) -> None:
+def _times(axes: Any, f: Integrals) -> None:
     assert f.profile is not None
     for loss, rows in f.profile.squares.items():
         axes.plot(f.profile.times, rows.mean(0), color=TINT[loss], lw=1, label=loss)

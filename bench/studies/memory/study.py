@@ -65,7 +65,7 @@ TENSORS = 12  # of a path's size: x, mean, u and targets, in float32, and while 
 MEGABYTE = 2**20
 
 
-class Line(NamedTuple):
+class Footprint(NamedTuple):
     method: str
     kind: str
     peaks: list[float]  # MB, at STEPS
@@ -134,18 +134,18 @@ def stated(method: str, kind: str) -> str:
     return f"{method[:-1]},{one}]" if method.endswith("]") else f"{method}[{one}]"
 
 
-def line_of(method: str, kind: str, device: str) -> Line:
-    found = [one_step(stated(method, kind), steps, device) for steps in STEPS]
-    return Line(method, kind, [each.peak for each in found], [each.seconds for each in found])
+def measure_footprint(method: str, kind: str, device: str) -> Footprint:
+    runs = [one_step(stated(method, kind), steps, device) for steps in STEPS]
+    return Footprint(method, kind, [each.peak for each in runs], [each.seconds for each in runs])
 
 
 def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
-    lines = [line_of(method, kind, device) for method, kind in METHODS.items()]
+    footprints = [measure_footprint(method, kind, device) for method, kind in METHODS.items()]
     whole = at_once(AT_ONCE, 2, torch.device(device))
     path = TENSORS * PATHS * 2 * 4 / MEGABYTE
-    _draw(folder / "memory.png", lines)
+    _draw(folder / "memory.png", footprints)
     words = (
         f"Largest memory held by tensors, and seconds of the processor, of one training step: "
         f"{PATHS:,} paths on `tilt_linear` (D = 2, the network's default size) and one step of the "
@@ -157,34 +157,40 @@ def run(folder: Path, device: str) -> Answer:
         "in the backward pass. `relative_trajectory_balance` is `trajectory_balance`; the losses "
         "whose presets repeat steps of the optimiser pay the backward pass as many times."
     )
-    return Answer(DataFrame([_row(line) for line in lines]), words, claims(lines, path))
+    return Answer(
+        DataFrame([_table_row(footprint) for footprint in footprints]),
+        words,
+        claims(footprints, path),
+    )
 
 
-def _row(line: Line) -> dict[str, object]:
-    at = {f"MB, K = {k}": f"{m:.1f}" for k, m in zip(STEPS, line.peaks, strict=True)}
-    times = {f"s, K = {k}": f"{s:.3f}" for k, s in zip(STEPS, line.seconds, strict=True)}
+def _table_row(footprint: Footprint) -> dict[str, object]:
+    at = {f"MB, K = {k}": f"{m:.1f}" for k, m in zip(STEPS, footprint.peaks, strict=True)}
+    times = {f"s, K = {k}": f"{s:.3f}" for k, s in zip(STEPS, footprint.seconds, strict=True)}
     return {
-        "method": line.method,
-        "what it is": line.kind,
+        "method": footprint.method,
+        "what it is": footprint.kind,
         **at,
-        "slope, MB a step": line.slope,
+        "slope, MB a step": footprint.slope,
         **times,
-        "time grows as K to the": f"{line.growth:.2f}",
+        "time grows as K to the": f"{footprint.growth:.2f}",
     }
 
 
-def claims(lines: list[Line], path: float) -> tuple[Claim, ...]:
+def claims(footprints: list[Footprint], path: float) -> tuple[Claim, ...]:
     """`path`: MB of TENSORS tensors of a path's size, for one time step."""
 
     def slopes(kind: str) -> dict[str, float]:
-        return {line.method: line.slope for line in lines if line.kind == kind}
+        return {
+            footprint.method: footprint.slope for footprint in footprints if footprint.kind == kind
+        }
 
     adjoint, held = slopes(LEAN), slopes(ON_PATHS)
     light = {**slopes(NOISED), **slopes(NO_TRAINING)}
     through = slopes(THROUGH)
     cut, most = through.pop(CUT), max(light, key=light.__getitem__)
     whole, least = max(through.values()), min(held, key=held.__getitem__)
-    growth = [line.growth for line in lines]
+    growth = [footprint.growth for footprint in footprints]
     return (
         Claim(
             "Adjoint matching's peak memory does not grow with the number of steps beyond storing "
@@ -222,15 +228,15 @@ def claims(lines: list[Line], path: float) -> tuple[Claim, ...]:
     )
 
 
-def _draw(path: Path, lines: list[Line]) -> None:
+def _draw(path: Path, footprints: list[Footprint]) -> None:
     with picture(path, 1, 2, (4.6, 4.2)) as (figure, grid):
         memory, times = grid[0]
-        for method, look in looks(line.method for line in lines).items():
-            line = next(line for line in lines if line.method == method)
+        for method, look in looks(footprint.method for footprint in footprints).items():
+            footprint = next(footprint for footprint in footprints if footprint.method == method)
             style = {"color": look.colour, "marker": look.marker, "ls": look.line}
             style |= {"ms": 3, "lw": 1.2}
-            memory.plot(STEPS, line.peaks, label=method, **style)
-            times.plot(STEPS, line.seconds, **style)
+            memory.plot(STEPS, footprint.peaks, label=method, **style)
+            times.plot(STEPS, footprint.seconds, **style)
         for axes in (memory, times):
             axes.set_xlabel("time steps K")
             axes.set_xscale("log")

@@ -154,27 +154,27 @@ class Bell(Tilt):
         return Truth("closed form", log_Z=0.0, sample=sample)
 
 
-class Ends(NamedTuple):
+class TerminalLaw(NamedTuple):
     """A Gaussian terminal law, in each coordinate."""
 
     mean: float
     variance: float
 
 
-def remembered(memory: float) -> Ends:
+def remembered(memory: float) -> TerminalLaw:
     """Of the optimum on a base with corr(X_0, X_1) = memory (math.md 2)."""
     left = 1 - memory**2
     sharp = 1 / left + 1 / POWER - 1
-    return Ends(MEAN / (POWER * sharp), 1 / sharp + (memory / (left * sharp)) ** 2)
+    return TerminalLaw(MEAN / (POWER * sharp), 1 / sharp + (memory / (left * sharp)) ** 2)
 
 
-def steered(gain: float = 1.0) -> Ends:
+def steered(gain: float = 1.0) -> TerminalLaw:
     """Of the optimum without noise on a rectified flow, whose map is the identity here: to end at y
     instead of X_0 = x costs (y - x)^2 / 2G, G = gain^2 int dt / (t^2 + (1 - t)^2) = gain^2 pi / 2,
     and the optimum ends at the y of the largest r(y) less that."""
     push = 2 / (math.pi * gain**2)
     stiff = push + 1 / POWER - 1
-    return Ends(MEAN / (POWER * stiff), (push / stiff) ** 2)
+    return TerminalLaw(MEAN / (POWER * stiff), (push / stiff) ** 2)
 
 
 class Siblings(NamedTuple):

@@ -19,9 +19,9 @@ from tiltbench.score.floor import Floor, measure
 from tiltbench.studies.common.trained import trained
 from tiltbench.studies.memoryless.noise import (
     Bell,
-    Ends,
     Rebased,
     Silent,
+    TerminalLaw,
     optimum,
     remembered,
     siblings,
@@ -49,7 +49,7 @@ LEARNT = ("gaussian", "tilt_linear", "cross", "ring")  # where a control is trai
 PICTURED = ("cross", "ring")
 
 
-class Row(NamedTuple):
+class NoiseResult(NamedTuple):
     world: str
     noise: str
     memory: float  # corr(X_0, X_1)
@@ -59,7 +59,7 @@ class Row(NamedTuple):
     trained: Tensor | None  # draws after training
     trained_distance: float
     log_Z_err: Estimate | None  # by the weights of the trained control
-    predicted: Ends | None  # the optimum's law in closed form
+    predicted: TerminalLaw | None  # the optimum's law in closed form
 
     @property
     def sds(self) -> float:
@@ -74,7 +74,7 @@ def tilt(world: str, stepping: Stepping) -> Tilt:
     return replace(plain, stepping=stepping, steps=STEPS)
 
 
-def rows(world: str, device: str) -> list[Row]:
+def noise_results(world: str, device: str) -> list[NoiseResult]:
     metric = METRICS.load("energy_distance")
     plain = tilt(world, Ancestral())
     truth = plain.truth()
@@ -87,7 +87,7 @@ def rows(world: str, device: str) -> list[Row]:
         outcome = Outcome(Draws(x.double().cpu()), None, {})
         return float(metric.fn(plain, truth, outcome, Generator().manual_seed(3)).value)
 
-    found = []
+    results = []
     for noise, stepping in [*NOISES.items(), (ODE, SILENT_LIKE)]:
         target = tilt(world, stepping)
         if noise == ODE:
@@ -105,11 +105,11 @@ def rows(world: str, device: str) -> list[Row]:
         predicted = None
         if world == "gaussian":
             predicted = steered() if noise == ODE else remembered(memory)
-        found.append(
-            Row(world, noise, memory, floor, best, distance(best), x, distance(x), weighed,
+        results.append(
+            NoiseResult(world, noise, memory, floor, best, distance(best), x, distance(x), weighed,
                 predicted)
         )  # fmt: skip
-    return found
+    return results
 
 
 def _learnt(target: Tilt, device: str) -> tuple[Tensor, Tensor]:
@@ -124,8 +124,8 @@ def _learnt(target: Tilt, device: str) -> tuple[Tensor, Tensor]:
 def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
-    found = [row for world in WORLDS for row in rows(world, device)]
-    _draw(folder / "memoryless.png", found)
+    results = [row for world in WORLDS for row in noise_results(world, device)]
+    _draw(folder / "memoryless.png", results)
     words = (
         "Energy distance to exact draws of the tilt, with the noise of the base varied; all of "
         "them share the marginals of the base. *Optimum*: draws of the control problem's own "
@@ -136,10 +136,10 @@ def run(folder: Path, device: str) -> Answer:
         "N(0, I) tilted to N(1.2, .3 I), the optimum is closed form: *predicted* is its mean and "
         "variance in each coordinate, in continuous time."
     )
-    return Answer(DataFrame([_shown(row) for row in found]), words, _claims(found))
+    return Answer(DataFrame([_shown(row) for row in results]), words, _claims(results))
 
 
-def _shown(row: Row) -> dict[str, object]:
+def _shown(row: NoiseResult) -> dict[str, object]:
     x, weighed = row.trained, row.log_Z_err
     return {
         "target": row.world,
@@ -158,15 +158,15 @@ def _shown(row: Row) -> dict[str, object]:
     }
 
 
-def _claims(found: list[Row]) -> tuple[Claim, ...]:
-    def of(noise: str) -> list[Row]:
-        return [row for row in found if row.noise == noise]
+def _claims(results: list[NoiseResult]) -> tuple[Claim, ...]:
+    def of(noise: str) -> list[NoiseResult]:
+        return [row for row in results if row.noise == noise]
 
     quiet = of("memoryless") + of("regularised")
     loud, ode = of("sigma = 1"), [row for row in of(ODE) if row.trained is not None]
     worst = max(quiet, key=lambda row: row.sds)
     least, most = (choose(loud, key=lambda row: row.sds) for choose in (min, max))
-    bell = [row for row in found if row.predicted is not None]
+    bell = [row for row in results if row.predicted is not None]
     shares = {row.noise: _share(row) for row in bell if row.noise in ("sigma = 1", ODE)}
     off = [row for row in loud if row.log_Z_err is not None]
     z = max((_z(row.log_Z_err) for row in off), key=abs)
@@ -216,7 +216,7 @@ def _claims(found: list[Row]) -> tuple[Claim, ...]:
     )
 
 
-def _share(row: Row) -> float:
+def _share(row: NoiseResult) -> float:
     assert row.predicted is not None and row.trained is not None
     mean, variance = float(row.trained.mean()), float(row.trained.var(0).mean())
     away = math.hypot(mean - row.predicted.mean, variance - row.predicted.variance)
@@ -231,11 +231,11 @@ def _z(estimate: Estimate | None) -> float:
     return estimate.value / estimate.se
 
 
-def _draw(path: Path, found: list[Row]) -> None:
+def _draw(path: Path, results: list[NoiseResult]) -> None:
     """Exact draws, the two optima, and draws trained with sigma = 1 and without noise."""
     with picture(path, len(PICTURED), 5, (2.0, 2.1)) as (_, grid):
         for line, world in zip(grid, PICTURED, strict=True):
-            by = {row.noise: row for row in found if row.world == world}
+            by = {row.noise: row for row in results if row.world == world}
             exact = tilt(world, Ancestral()).truth().sample
             assert exact is not None
             panels = {

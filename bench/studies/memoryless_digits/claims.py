@@ -6,8 +6,8 @@ from tiltbench.samplers.weights import Estimate
 from tiltbench.studies.common.rules import Same
 from tiltbench.studies.memoryless_digits.measured import (
     Digit,
+    DigitsResult,
     Noises,
-    Row,
     by_noise,
     further,
     furthest,
@@ -26,31 +26,31 @@ SURE = 3.0  # standard errors by which one noise ends further away
 WEIGHTS = Same(agrees=3.0, apart=5.0)  # standard errors of log Z
 
 
-def claims(found: list[Row]) -> tuple[Claim, ...]:
-    noises = by_noise(found)
+def claims(results: list[DigitsResult]) -> tuple[Claim, ...]:
+    noises = by_noise(results)
     return (
         _memory(noises),
         _ends_in_the_tilt(noises.quiet),
         _coupled(noises.loud),
-        _seen(noises.loud, found[0].floor.n),
+        _seen(noises.loud, results[0].floor.n),
         _digits(furthest(noises.loud), furthest(noises.quiet)),
         _trained(noises),
-        _weights(log_Z_scores(found)),
+        _weights(log_Z_scores(results)),
     )
 
 
 def _memory(noises: Noises) -> Claim:
     loud, quiet = noises.loud[0], noises.quiet[0]
-    told, calm = loud.memory.any, quiet.memory.any
+    remembered, calm = loud.memory.any, quiet.memory.any
     return Claim(
         "With sigma = 1 the images remember X_0, with memoryless noise they do not",
-        verdict(told > REMEMBERS and calm < FORGETS, told < FAINT or calm > FAINT),
-        f"corr(X_0, X_1) with any function: sigma = 1 {told:.3f}, memoryless {calm:.3f}; "
+        verdict(remembered > REMEMBERS and calm < FORGETS, remembered < FAINT or calm > FAINT),
+        f"corr(X_0, X_1) with any function: sigma = 1 {remembered:.3f}, memoryless {calm:.3f}; "
         f"a Gaussian's: {loud.gaussian:.3f} and {quiet.gaussian:.3f}.",
     )
 
 
-def _ends_in_the_tilt(quiet: list[Row]) -> Claim:
+def _ends_in_the_tilt(quiet: list[DigitsResult]) -> Claim:
     far = max(quiet, key=lambda row: row.sds)
     worst = max(quiet, key=lambda row: abs(row.pull))
     return Claim(
@@ -62,7 +62,7 @@ def _ends_in_the_tilt(quiet: list[Row]) -> Claim:
     )
 
 
-def _coupled(loud: list[Row]) -> Claim:
+def _coupled(loud: list[DigitsResult]) -> Claim:
     least = min(row.pull for row in loud)
     return Claim(
         "With sigma = 1 how good an end X_0 can hope for depends on X_0, so that the optimum "
@@ -72,7 +72,7 @@ def _coupled(loud: list[Row]) -> Claim:
     )
 
 
-def _seen(loud: list[Row], draws: int) -> Claim:
+def _seen(loud: list[DigitsResult], draws: int) -> Claim:
     fed = [row for row in loud if row.starved < STARVED]
     return Claim(
         f"and {draws:,} draws show it in the energy distance",

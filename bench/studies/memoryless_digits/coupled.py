@@ -85,10 +85,10 @@ def shares(r: Float[Tensor, "each starts"], of: Float[Tensor, "each starts class
     jackknifed over these, which takes its bias from O(1 / each) to O(1 / each^2)."""
     w = (r.double() - r.max()).exp()[..., None]
     m, z, hit = len(w), w.sum(0), w * of
-    found = hit.sum(0)
-    without = ((found - hit) / (z - w)).mean(0)
-    best, tilt = m * found / z - (m - 1) * without, found.sum(0) / z.sum()
-    bend = (found - tilt * z) / z.mean()  # the first-order change of `tilt` by each start
+    hits = hit.sum(0)
+    without = ((hits - hit) / (z - w)).mean(0)
+    best, tilt = m * hits / z - (m - 1) * without, hits.sum(0) / z.sum()
+    bend = (hits - tilt * z) / z.mean()  # the first-order change of `tilt` by each start
     se = (best - bend).std(0) / math.sqrt(len(best))
     return Shares(best.mean(0), tilt, se)
 

@@ -21,7 +21,7 @@ class Seen(NamedTuple):
     diversity: Estimate
 
 
-class Row(NamedTuple):
+class DigitsResult(NamedTuple):
     target: str
     noise: str
     memory: Memory
@@ -70,15 +70,15 @@ def minus(a: Estimate, b: Estimate) -> Estimate:
 class Noises(NamedTuple):
     """The rows by their noise."""
 
-    memoryless: list[Row]
-    quiet: list[Row]  # memoryless and regularised
-    loud: list[Row]  # sigma = 1
-    ode: list[Row]  # without noise
+    memoryless: list[DigitsResult]
+    quiet: list[DigitsResult]  # memoryless and regularised
+    loud: list[DigitsResult]  # sigma = 1
+    ode: list[DigitsResult]  # without noise
 
 
-def by_noise(found: list[Row]) -> Noises:
-    def of(noise: str) -> list[Row]:
-        return [row for row in found if row.noise == noise]
+def by_noise(results: list[DigitsResult]) -> Noises:
+    def of(noise: str) -> list[DigitsResult]:
+        return [row for row in results if row.noise == noise]
 
     memoryless = of("memoryless")
     return Noises(memoryless, memoryless + of("regularised"), of("sigma = 1"), of(ODE))
@@ -93,7 +93,7 @@ class Digit(NamedTuple):
     z: float
 
 
-def furthest(rows: list[Row]) -> Digit:
+def furthest(rows: list[DigitsResult]) -> Digit:
     """The even digit whose share at the optimum is most errors off, on digits_even."""
     row = next(row for row in rows if row.target == "digits_even")
     assert row.shares is not None
@@ -114,6 +114,6 @@ def further(noises: Noises) -> list[float]:
     ]
 
 
-def log_Z_scores(found: list[Row]) -> list[float]:
+def log_Z_scores(results: list[DigitsResult]) -> list[float]:
     """Errors of log Z in standard errors, where there are weights."""
-    return [score(row.log_Z_err) for row in found if row.log_Z_err is not None]
+    return [score(row.log_Z_err) for row in results if row.log_Z_err is not None]

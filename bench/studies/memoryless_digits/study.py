@@ -37,7 +37,7 @@ from tiltbench.studies.memoryless_digits.coupled import (
     starved,
     tilted,
 )
-from tiltbench.studies.memoryless_digits.measured import Row, Seen, minus
+from tiltbench.studies.memoryless_digits.measured import DigitsResult, Seen, minus
 from tiltbench.study import Answer, Study
 from tiltbench.targets.bases.interpolant import Ancestral, Constant, Regularised, Stepping
 from tiltbench.targets.bases.process import Process
@@ -80,7 +80,7 @@ class Base(NamedTuple):
     ends: Estimate  # energy distance to the ends of the memoryless chain
 
 
-def rows(device: str) -> Iterator[Row]:
+def digits_results(device: str) -> Iterator[DigitsResult]:
     quiet: Tensor | None = None
     for noise, stepping in [*NOISES.items(), (ODE, SILENT_LIKE)]:
         flow = digits(stepping=stepping, steps=STEPS)
@@ -92,19 +92,19 @@ def rows(device: str) -> Iterator[Row]:
         gaussian = 1.0 if noise == ODE else flow.memory
         base = Base(noise, process, family, gaussian, energy(family.ends[-1, -DRAWS:], quiet))
         for name in TARGETS:
-            yield _row(name, base, device)
+            yield _result(name, base, device)
 
 
 def euler(device: str) -> Estimate:
     """Energy distance to the memoryless chain's ends of those with sigma = 1 by Euler's steps."""
-    made = [
+    chains = [
         siblings(digits(stepping=stepping, steps=STEPS), DIM, DRAWS, each, device).ends[-1]
         for stepping, each in ((Constant(), 1), (Ancestral(), 2))  # other noise
     ]
-    return energy(*made)
+    return energy(*chains)
 
 
-def _row(name: str, base: Base, device: str) -> Row:
+def _result(name: str, base: Base, device: str) -> DigitsResult:
     family, noisy = base.family, base.noise != ODE
     target = Rebased(build_target(parse(name)), base.process)
     source = Generator(device).manual_seed(5)
@@ -117,7 +117,7 @@ def _row(name: str, base: Base, device: str) -> Row:
     x, log_w = _learnt(target, noisy, device)
     start = torch.arange(r.shape[1], device=r.device).expand(r.shape)
     err = minus(jarzynski(log_w), jarzynski(r.flatten(), start.flatten())) if noisy else None
-    return Row(
+    return DigitsResult(
         name,
         base.noise,
         memory(family),
@@ -165,8 +165,8 @@ def _learnt(target: Tilt, noisy: bool, device: str) -> tuple[Tensor, Tensor]:
 def run(folder: Path, device: str) -> Answer:
     from pandas import DataFrame
 
-    found, stiff = list(rows(device)), euler(device)
-    _draw(folder / "memoryless_digits.png", found)
+    results, stiff = list(digits_results(device)), euler(device)
+    _draw(folder / "memoryless_digits.png", results)
     words = (
         "The flow on 8 x 8 digits, with the noise of the base varied; K = "
         f"{STEPS}. *corr(X_0, X_1)*: by linear regression, and with any function of X_0, measured "
@@ -186,10 +186,10 @@ def run(folder: Path, device: str) -> Answer:
         "*No noise*: X' = v + u along the probability flow, "
         f"which has no weights and no optimum to draw; its tilt is that of {ALONE * DRAWS:,} ends."
     )
-    return Answer(DataFrame([_shown(row) for row in found]), words, claims(found))
+    return Answer(DataFrame([_shown(row) for row in results]), words, claims(results))
 
 
-def _shown(row: Row) -> dict[str, object]:
+def _shown(row: DigitsResult) -> dict[str, object]:
     return {
         "target": row.target,
         "noise": row.noise,
@@ -209,16 +209,16 @@ def _shown(row: Row) -> dict[str, object]:
     }
 
 
-def beside(found: Estimate, tilt: Estimate, digits: int) -> str:
-    return f"{pm(found, digits)} ({pm(tilt, digits)})"
+def beside(trained: Estimate, tilt: Estimate, digits: int) -> str:
+    return f"{pm(trained, digits)} ({pm(tilt, digits)})"
 
 
-def _draw(path: Path, found: list[Row]) -> None:
+def _draw(path: Path, results: list[DigitsResult]) -> None:
     """Draws of the tilt, and trained draws for every noise."""
     noises = [*NOISES, ODE]
     with picture(path, len(TARGETS), len(noises) + 1, (1.5, 2.0)) as (_, grid):
         for line, target in zip(grid, TARGETS, strict=True):
-            by = {row.noise: row for row in found if row.target == target}
+            by = {row.noise: row for row in results if row.target == target}
             panels = {"the tilt": by["memoryless"].exact, **{n: by[n].x for n in noises}}
             for axes, (name, x) in zip(line, panels.items(), strict=True):
                 axes.imshow(-_tiled(x), cmap="gray", vmin=-1, vmax=1)

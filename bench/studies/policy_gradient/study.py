@@ -17,7 +17,6 @@ from tiltbench.report.pictures.style import COLOURS, GREY, picture
 from tiltbench.samplers.diffusion import Diffusion
 from tiltbench.studies.gradient_variance import cases as sources
 from tiltbench.studies.gradient_variance.cases import Case
-from tiltbench.studies.gradient_variance.found import FINISHED, HALFWAY, RANDOM, shown
 from tiltbench.studies.gradient_variance.gradients import (
     Split,
     against,
@@ -25,6 +24,7 @@ from tiltbench.studies.gradient_variance.gradients import (
     relative,
     split,
 )
+from tiltbench.studies.gradient_variance.measurements import FINISHED, HALFWAY, RANDOM, shown
 from tiltbench.studies.policy_gradient.closed_forms import (
     forward_ratio,
     free_gradients,

@@ -25,7 +25,7 @@ PATHS = 128
 POINTS, DRAWS = 20_000, 1_000
 
 
-class Line(NamedTuple):
+class TruncationResult(NamedTuple):
     last: int
     gap: Estimate  # log Z less the ELBO, nats
     ess: float
@@ -40,7 +40,7 @@ def run(folder: Path, device: str) -> Answer:
     truth, metric = target.truth(), METRICS.load("energy_distance")
     floor = measure(target, {metric.name: metric}, DRAWS)[metric.name]
     assert floor is not None and truth.log_Z is not None
-    lines = []
+    results = []
     for last in LAST:
         text = f"relative_entropy[paths={PATHS},lr=0.01,recipe=Truncated[last={last}]]"
         sampler = build_sampler(parse(text))
@@ -52,11 +52,11 @@ def run(folder: Path, device: str) -> Answer:
         x, log_w = draws.x.double().cpu(), draws.log_w.cpu()
         value, se, n = elbo(log_w)
         outcome = Outcome(Draws(x), None, {})
-        found = metric.fn(target, truth, outcome, Generator().manual_seed(3)).value
+        distance = metric.fn(target, truth, outcome, Generator().manual_seed(3)).value
         held = peak(lambda: sampler.step(free, state, source))  # noqa: B023  # called at once
         gap = Estimate(truth.log_Z - value, se, n)
-        lines.append(Line(last, gap, ess_model(log_w).value, found, held))
-    _draw(folder / "truncation.png", lines)
+        results.append(TruncationResult(last, gap, ess_model(log_w).value, distance, held))
+    _draw(folder / "truncation.png", results)
     words = (
         f"`tilt_linear` (D = 2), {STEPS} steps, {PATHS} paths, {POINTS:,} calls, {DRAWS:,} draws. "
         f"*Gap*: log Z less the mean log-weight, 0 at the optimum. Exact draws score "
@@ -64,19 +64,19 @@ def run(folder: Path, device: str) -> Answer:
     )
     rows = [
         {
-            "last steps": line.last,
-            "gap": f"{line.gap.value:.3f} ± {line.gap.se:.3f}",
-            "ess_model": line.ess,
-            "energy distance": line.distance,
-            "MB": line.megabytes,
+            "last steps": result.last,
+            "gap": f"{result.gap.value:.3f} ± {result.gap.se:.3f}",
+            "ess_model": result.ess,
+            "energy distance": result.distance,
+            "MB": result.megabytes,
         }
-        for line in lines
+        for result in results
     ]
-    return Answer(DataFrame(rows), words, _claims(lines))
+    return Answer(DataFrame(rows), words, _claims(results))
 
 
-def _claims(lines: list[Line]) -> tuple[Claim, ...]:
-    first, whole = lines[0], lines[-1]
+def _claims(results: list[TruncationResult]) -> tuple[Claim, ...]:
+    first, whole = results[0], results[-1]
     apart = first.gap.value - whole.gap.value
     se = (first.gap.se**2 + whole.gap.se**2) ** 0.5
     return (
@@ -90,14 +90,14 @@ def _claims(lines: list[Line]) -> tuple[Claim, ...]:
     )
 
 
-def _draw(path: Path, lines: list[Line]) -> None:
+def _draw(path: Path, results: list[TruncationResult]) -> None:
     with picture(path, 1, 2, (3.2, 2.6)) as (_, grid):
         gaps, held = grid[0]
-        last = [line.last for line in lines]
+        last = [result.last for result in results]
         gaps.errorbar(
             last,
-            [line.gap.value for line in lines],
-            [line.gap.se for line in lines],
+            [result.gap.value for result in results],
+            [result.gap.se for result in results],
             color=COLOURS[0],
             marker="o",
             ms=3,
@@ -105,7 +105,9 @@ def _draw(path: Path, lines: list[Line]) -> None:
         )
         gaps.axhline(0, color=GREY, lw=0.6)
         gaps.set_ylabel("log Z less the ELBO  (nats)")
-        held.plot(last, [line.megabytes for line in lines], color=COLOURS[1], marker="o", ms=3)
+        held.plot(
+            last, [result.megabytes for result in results], color=COLOURS[1], marker="o", ms=3
+        )
         held.set_ylabel("memory of a training step  (MB)")
         held.set_ylim(bottom=0)
         for axes in (gaps, held):

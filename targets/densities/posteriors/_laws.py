@@ -72,10 +72,10 @@ def powers(y: Tensor) -> Tensor:
 def recursion(first: Tensor, pushes: Tensor, share: Tensor) -> Tensor:
     """s_0 = first, s_t = pushes_t + share s_(t-1): (*b, n + 1) of a number, pushes (*b, n) and
     share (*b)."""
-    found = [first.expand(share.shape)]
+    states = [first.expand(share.shape)]
     for push in pushes.unbind(-1):
-        found.append(push + share * found[-1])
-    return torch.stack(found, -1)
+        states.append(push + share * states[-1])
+    return torch.stack(states, -1)
 
 
 def lagged(y: Tensor, lags: int) -> Tensor:

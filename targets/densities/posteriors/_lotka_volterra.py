@@ -27,7 +27,7 @@ def years(rates: Tensor, first: Tensor, count: int) -> tuple[Tensor, Tensor]:
         return torch.addcmul(rise, pull, z.flip(0).clamp(max=HIGH + 3).exp())
 
     z, h = first.movedim(-1, 0), 1 / SUBSTEPS
-    found, inside = [z], torch.ones_like(grow, dtype=torch.bool)
+    states, inside = [z], torch.ones_like(grow, dtype=torch.bool)
     for _ in range(count):
         for _ in range(SUBSTEPS):
             a = slope(z)
@@ -37,5 +37,5 @@ def years(rates: Tensor, first: Tensor, count: int) -> tuple[Tensor, Tensor]:
             z = z + h / 6 * (a + 2 * (b + c) + d)
             z = z.clamp(LOW, HIGH)
         inside = inside & ~((z <= LOW) | (z >= HIGH)).any(0)  # NaN stays NaN
-        found.append(z)
-    return torch.stack(found, 0).movedim(0, -1).movedim(0, -1), inside
+        states.append(z)
+    return torch.stack(states, 0).movedim(0, -1).movedim(0, -1), inside

@@ -78,15 +78,15 @@ def placed(table: Table, centre: Sequence[float], width: Sequence[float]) -> Tab
     """The table with the centre and width of each free number in turn; where there are none it
     stays as it is."""
     start = 0
-    found: list[Parameter] = []
+    parameters: list[Parameter] = []
     for parameter in table:
         here = slice(start, start + parameter.free)
         start += parameter.free
         if centre and width:
             new = replace(parameter, centre=tuple(centre[here]), width=tuple(width[here]))
             parameter = new
-        found.append(parameter)
-    return tuple(found)
+        parameters.append(parameter)
+    return tuple(parameters)
 
 
 @lru_cache(maxsize=64)

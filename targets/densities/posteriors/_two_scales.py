@@ -24,12 +24,12 @@ def over_scales(y: Tensor, seen: Tensor) -> Tensor:
     after the steps `seen` (n), both logarithms are N(0, 2)."""
     shares, axes = torch.linalg.eigh(torch.minimum(seen[:, None], seen).double())
     square = (y @ axes).square()
-    found = (normal(LOGS, 0, 2)[:, None] + normal(LOGS, 0, 2)).clone()
+    log_p = (normal(LOGS, 0, 2)[:, None] + normal(LOGS, 0, 2)).clone()
     noise = (2 * LOGS).exp()[:, None]
-    for row, innovation in zip(found, (2 * LOGS).exp(), strict=True):
+    for row, innovation in zip(log_p, (2 * LOGS).exp(), strict=True):
         variance = innovation * shares + noise
         row -= (square / variance + variance.log()).sum(-1) / 2 + len(y) * HALF_LOG_TWO_PI
-    return found
+    return log_p
 
 
 def draws(
@@ -79,8 +79,8 @@ def _truth(target: TwoScales) -> Truth:
     log_Z = float(law.flatten().logsumexp(0)) + 2 * math.log(STEP)
     how = "quadrature over both scales, the path in closed form"
     known = {"innovation": law.logsumexp(1).softmax(0), "noise": law.logsumexp(0).softmax(0)}
-    found = {name: _observable(target, name, mass) for name, mass in known.items()}
-    return Truth(how, log_Z, sample=sample, observables=found)
+    observables = {name: _observable(target, name, mass) for name, mass in known.items()}
+    return Truth(how, log_Z, sample=sample, observables=observables)
 
 
 def _observable(target: TwoScales, name: str, mass: Tensor) -> Observable:

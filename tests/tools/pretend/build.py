@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("guard.cpp")
-KEPT = Path(__file__).parents[3] / ".pytest_cache" / "pretended"
+CACHE = Path(__file__).parents[3] / ".pytest_cache" / "pretended"
 
 
 class Unavailable(Exception):
@@ -31,15 +31,16 @@ def library() -> Path:
     if compiler is None:
         raise Unavailable("the pretended GPU needs a C++ compiler: install g++, or name one in CXX")
     key = hashlib.sha256(SOURCE.read_bytes() + version["__version__"].encode()).hexdigest()[:16]
-    made = KEPT / f"guard-{key}.so"
-    if not made.exists():
-        KEPT.mkdir(parents=True, exist_ok=True)
-        half = made.with_suffix(f".{os.getpid()}")  # another process may build it at this moment
+    compiled = CACHE / f"guard-{key}.so"
+    if not compiled.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        # another process may build it at this moment
+        half = compiled.with_suffix(f".{os.getpid()}")
         options = ["-std=c++20", "-shared", "-fPIC", f"-I{torch / 'include'}"]
         done = subprocess.run(
             [compiler, *options, str(SOURCE), "-o", str(half)], capture_output=True, text=True
         )
         if done.returncode:
             raise Unavailable(f"{compiler} does not compile the guard: {done.stderr[-500:]}")
-        half.replace(made)
-    return made
+        half.replace(compiled)
+    return compiled

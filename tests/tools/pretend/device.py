@@ -80,13 +80,13 @@ class Generator(torch._C.Generator):
     """A CPU generator that says where it was asked to be: `Generator("cuda")` names no index."""
 
     ours: dict[int, torch.device] = {}  # by identity of the C++ object: operations see that alone
-    kept: list["Generator"] = []  # so that no identity is given twice
+    generators: list["Generator"] = []  # so that no identity is given twice
 
     def __new__(cls, device: Any = "cpu") -> "Generator":
-        made = super().__new__(cls, "cpu")
-        cls.ours[made._cdata] = torch.device(device)
-        cls.kept.append(made)
-        return made
+        generator = super().__new__(cls, "cpu")
+        cls.ours[generator._cdata] = torch.device(device)
+        cls.generators.append(generator)
+        return generator
 
     @property
     def device(self) -> torch.device:
@@ -115,7 +115,7 @@ class Pretended(torch.Tensor):
 
     @staticmethod
     def __new__(cls, inner: torch.Tensor) -> "Pretended":
-        made = torch.Tensor._make_wrapper_subclass(
+        wrapper = torch.Tensor._make_wrapper_subclass(
             cls,
             inner.size(),
             strides=inner.stride(),
@@ -123,8 +123,8 @@ class Pretended(torch.Tensor):
             dtype=inner.dtype,
             device=CUDA,
         )
-        made.inner = inner
-        return made
+        wrapper.inner = inner
+        return wrapper
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
@@ -233,14 +233,14 @@ NUMBERS_PASS = {  # beside what torch calls pointwise
 
 def lines(most: int = 3) -> list[str]:
     """The innermost frames of the project, as file:line."""
-    found, frame = [], sys._getframe(2)
-    while frame is not None and len(found) < most:
+    frames, frame = [], sys._getframe(2)
+    while frame is not None and len(frames) < most:
         name = frame.f_code.co_filename
         if name.startswith(PROJECT) and name != __file__ and ".venv" not in name:
             name = name.removeprefix(PROJECT).removeprefix("src/tiltbench/")
-            found.append(f"{name}:{frame.f_lineno}")
+            frames.append(f"{name}:{frame.f_lineno}")
         frame = frame.f_back
-    return found
+    return frames
 
 
 class Operation(NamedTuple):

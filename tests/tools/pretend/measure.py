@@ -25,12 +25,12 @@ class Iteration(NamedTuple):
 
 
 def iterations(
-    gpu: Gpu, target: str, sampler: str, n: int = 3, warm: int = 2, allowance: Cost = AMPLE
+    gpu: Gpu, target: str, sampler: str, n: int = 3, warm: int = 2, budget: Cost = AMPLE
 ) -> list[Iteration]:
     """Those of n steps in a row after `warm` others, which copy constants and fill rings."""
     problem, method = _posed(target, sampler)
-    source, found = generator(0, "train", "cuda"), []
-    state = method.init(problem, allowance, source)
+    source, measured = generator(0, "train", "cuda"), []
+    state = method.init(problem, budget, source)
     for i in range(warm + n):
         if method.done(state):
             break
@@ -40,9 +40,11 @@ def iterations(
         if i >= warm:
             calls = [call for call in gpu.calls if SELDOM not in call]
             syncs = Counter({at: k for at, k in gpu.syncs.items() if not at.startswith(SELDOM)})
-            found.append(Iteration(gpu.launches - len(gpu.calls) + len(calls), syncs, calls, state))
+            measured.append(
+                Iteration(gpu.launches - len(gpu.calls) + len(calls), syncs, calls, state)
+            )
     gpu.calls = None
-    return found
+    return measured
 
 
 def simulated(gpu: Gpu, target: str, sampler: str) -> int:

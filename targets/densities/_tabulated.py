@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 
-class Line(NamedTuple):
+class TabulatedDensity(NamedTuple):
     """A normalised density p on an even grid that covers its mass; float64 on the CPU."""
 
     x: Tensor  # (points,)
@@ -35,7 +35,9 @@ class Line(NamedTuple):
         return x[i - 1] + part.clamp(0, 1) * (x[i] - x[i - 1])
 
 
-def tabulate(log_density: Callable[[Tensor], Tensor], reach: float, points: int = 20_001) -> Line:
+def tabulate(
+    log_density: Callable[[Tensor], Tensor], reach: float, points: int = 20_001
+) -> TabulatedDensity:
     """The density exp(log_density) on [-reach, reach], outside of which it must be negligible.
 
     The trapezoidal rule converges faster than any power of the step for smooth densities that
@@ -47,4 +49,4 @@ def tabulate(log_density: Callable[[Tensor], Tensor], reach: float, points: int 
     mass = torch.trapezoid(p, x)
     p = p / mass
     cdf = torch.cat([p.new_zeros(1), torch.cumulative_trapezoid(p, x)])
-    return Line(x, p, cdf / cdf[-1], float(top + mass.log()))
+    return TabulatedDensity(x, p, cdf / cdf[-1], float(top + mass.log()))

@@ -59,11 +59,11 @@ def chains(truth, g):
 def zero(truth, g):
     """Every weight is zero; the method has an estimate of its own."""
     x = truth.sample(N, g)
-    own = Estimate(truth.log_Z + 0.1, 0.02, 4)
-    return Outcome(Draws(x, torch.full((N,), -torch.inf), None, own), None, {})
+    log_Z = Estimate(truth.log_Z + 0.1, 0.02, 4)
+    return Outcome(Draws(x, torch.full((N,), -torch.inf), None, log_Z), None, {})
 
 
-MADE = {"exact": exact, "one_mode": one_mode, "biased": biased, "chains": chains, "zero": zero}
+OUTCOMES = {"exact": exact, "one_mode": one_mode, "biased": biased, "chains": chains, "zero": zero}
 
 
 TARGET = spec(build_target({"name": "gmm9", "params": {}}))
@@ -103,7 +103,7 @@ def write(
         code={"version": "0", "commit": "abc", "dirty": False, "hash": "1"},
     )
     if status.finished:
-        outcome = MADE[sampler](truth, source(seed))
+        outcome = OUTCOMES[sampler](truth, source(seed))
         write_outcome(runs, record.id, outcome)
         x = torch.stack([outcome.draws.x[:50] * s for s in (0.3, 0.8, 1.0)]).float()
         log_w = torch.full((3, 50), torch.nan)
@@ -184,7 +184,7 @@ def cost_rows(table, head="draws |"):
 
 def fabricated(folder):
     """Five seeds of every sampler above, five that diverged, one that does not apply; scored."""
-    for sampler in MADE:
+    for sampler in OUTCOMES:
         for seed in range(5):
             write(folder / "runs", sampler, seed)
     for seed in range(5):

@@ -18,7 +18,7 @@ from tiltbench.studies.gradient_variance.gradients import (
 RANDOM, HALFWAY, FINISHED = "random", "mid", "trained"
 
 
-class Cell(NamedTuple):
+class Measurement(NamedTuple):
     target: str
     dim: int
     stage: str
@@ -37,63 +37,76 @@ class Fit(NamedTuple):
     se: float
 
 
-class Found(NamedTuple):
-    cells: list[Cell]
+class Measurements(NamedTuple):
+    measurements: list[Measurement]
 
-    def get(self, target: str, loss: str, dim: int, stage: str, calls: int) -> Cell | None:
+    def get(self, target: str, loss: str, dim: int, stage: str, calls: int) -> Measurement | None:
         wanted = (target, dim, stage, calls, loss)
-        return next((cell for cell in self.cells if cell[:5] == wanted), None)
+        return next(
+            (measurement for measurement in self.measurements if measurement[:5] == wanted), None
+        )
 
-    def at(self, target: str, loss: str, dim: int, stage: str, calls: int) -> Cell:
-        cell = self.get(target, loss, dim, stage, calls)
-        assert cell is not None, f"{loss} was not measured on {target} at D = {dim}, {stage}"
-        return cell
+    def at(self, target: str, loss: str, dim: int, stage: str, calls: int) -> Measurement:
+        measurement = self.get(target, loss, dim, stage, calls)
+        assert measurement is not None, f"{loss} was not measured on {target} at D = {dim}, {stage}"
+        return measurement
 
     def has(self, target: str, loss: str) -> bool:
-        return any(cell.target == target and cell.loss == loss for cell in self.cells)
+        return any(
+            measurement.target == target and measurement.loss == loss
+            for measurement in self.measurements
+        )
 
     def losses(self, target: str) -> dict[str, str]:
         """Loss -> family, in the order measured."""
-        return {cell.loss: cell.family for cell in self.cells if cell.target == target}
+        return {
+            measurement.loss: measurement.family
+            for measurement in self.measurements
+            if measurement.target == target
+        }
 
     @property
     def calls(self) -> int:
         """Those of the main comparison."""
-        return self.cells[0].calls
+        return self.measurements[0].calls
 
     def over_dims(
         self, target: str, loss: str, dims: tuple[int, ...], stage: str, calls: int
-    ) -> list[Cell]:
-        cells = (self.get(target, loss, dim, stage, calls) for dim in dims)
-        return [cell for cell in cells if cell is not None]
+    ) -> list[Measurement]:
+        measurements = (self.get(target, loss, dim, stage, calls) for dim in dims)
+        return [measurement for measurement in measurements if measurement is not None]
 
-    def over_calls(self, target: str, loss: str, stage: str) -> list[Cell]:
+    def over_calls(self, target: str, loss: str, stage: str) -> list[Measurement]:
         """At the lowest D, by the size of the batch."""
-        some = [c for c in self.cells if (c.target, c.loss, c.stage) == (target, loss, stage)]
-        lowest = min(cell.dim for cell in some)
-        return sorted((c for c in some if c.dim == lowest), key=lambda cell: cell.paths)
+        some = [
+            c for c in self.measurements if (c.target, c.loss, c.stage) == (target, loss, stage)
+        ]
+        lowest = min(measurement.dim for measurement in some)
+        return sorted(
+            (c for c in some if c.dim == lowest), key=lambda measurement: measurement.paths
+        )
 
 
-def growth(cells: list[Cell]) -> Fit:
+def growth(measurements: list[Measurement]) -> Fit:
     """log(tr Cov / |E g|^2) against log D."""
-    sound = [c for c in cells if relative(c.split).resolved]
-    return _line(
+    sound = [c for c in measurements if relative(c.split).resolved]
+    return _power_law(
         [c.dim for c in sound],
         [relative(c.split).value for c in sound],
         [spread_of_log_ratio(c.split) for c in sound],
     )
 
 
-def fitted(cells: list[Cell]) -> Fit:
+def fitted(measurements: list[Measurement]) -> Fit:
     """log tr Cov against log paths."""
-    return _line(
-        [c.paths for c in cells],
-        [c.split.noise for c in cells],
-        [spread_of_log(c.split) for c in cells],
+    return _power_law(
+        [c.paths for c in measurements],
+        [c.split.noise for c in measurements],
+        [spread_of_log(c.split) for c in measurements],
     )
 
 
-def _line(x: list[int], y: list[float], se: list[float]) -> Fit:
+def _power_law(x: list[int], y: list[float], se: list[float]) -> Fit:
     """The slope in logarithms; its error is widened where the points do not lie on a line."""
     known = [row for row in zip(x, y, se, strict=True) if row[2] < math.inf]
     if len(known) < 3:

@@ -15,7 +15,7 @@ from tiltbench.studies.calibration.inverse import (
 from tiltbench.studies.calibration.ranks import uniformity
 
 
-class Line(NamedTuple):
+class MethodResult(NamedTuple):
     """A method over the replicates."""
 
     method: str
@@ -38,11 +38,11 @@ class Line(NamedTuple):
         depend on each other, the replicates do not."""
         return mean_of(((self.pixels - 0.5).abs() < level / 2).double().mean(1))
 
-    def off(self, exact: Line) -> Float[Tensor, " l"]:
+    def off(self, exact: MethodResult) -> Float[Tensor, " l"]:
         """Distance of the posterior mean from the exact one, in posterior sd, rms over pixels."""
         return rms(self.mean - exact.mean) / rms(exact.sd)
 
-    def noise(self, exact: Line) -> Float[Tensor, " l"]:
+    def noise(self, exact: MethodResult) -> Float[Tensor, " l"]:
         """The standard error of the method's own mean, in the same units."""
         return rms(self.se) / rms(exact.sd)
 
@@ -55,7 +55,7 @@ def mean_of(values: Float[Tensor, " l"]) -> Estimate:
     return Estimate(float(values.mean()), float(values.std()) / len(values) ** 0.5, len(values))
 
 
-class Told(NamedTuple):
+class UniformityTests(NamedTuple):
     """The tests of uniformity of all methods and statistics, by (method, statistic)."""
 
     all: dict[tuple[str, str], float]
@@ -65,7 +65,9 @@ class Told(NamedTuple):
         return [f for f in STATISTICS if (method, f) in self.rejected]
 
 
-def told_of(made: list[Line]) -> Told:
-    p = {(line.method, f): value for line in made for f, value in line.p.items()}
+def uniformity_tests(results: list[MethodResult]) -> UniformityTests:
+    p = {(result.method, f): value for result in results for f, value in result.p.items()}
     names = {"\t".join(key): key for key in p}
-    return Told(p, {names[name] for name in holm({n: p[key] for n, key in names.items()})})
+    return UniformityTests(
+        p, {names[name] for name in holm({n: p[key] for n, key in names.items()})}
+    )
