@@ -431,7 +431,7 @@ COSTLY_LOSSES = (
     *("adjoint_matching_full", "importance_fine_tuning", "dds", "relative_entropy"),
     *("local_score_matching", "target_score_matching", "trust_region_log_variance"),
     *("adjoint_schroedinger_bridge", "trajectory_balance", "conditional_score_matching"),
-    *("cmcd_kl", "nets_pinn", "tilt_matching", "adjoint_sampling", "resample_move_matching"),
+    *("cmcd_kl", "nets_pinn", "tilt_matching", "adjoint_sampling"),
 )
 
 

@@ -31,7 +31,6 @@ from tiltbench.samplers.losses.conditional_score_matching import (
 )
 from tiltbench.samplers.losses.local_score_matching import NARROW, local
 from tiltbench.samplers.losses.novel_score_matching import novel, novel_score_matching
-from tiltbench.samplers.losses.resample_move_matching import Moves
 from tiltbench.samplers.losses.target_score_matching import from_target
 from tiltbench.samplers.networks.control import Control
 from tiltbench.samplers.networks.model import Earlier, Model, Network
@@ -152,24 +151,6 @@ def test_local_score_matching_has_no_variance_within_a_well(base):
     want = lift * (mean - base.denoise(x, k))
     known = a.squeeze(-1) > 0 if base.start_var == 0 else torch.ones(450, dtype=torch.bool)
     assert torch.allclose(y[known], want[known])
-
-
-def test_the_moves_carry_end_points_of_another_law_to_the_target():
-    """p* = N(m, 1), |m| = 3.6, from paths of the base N(0, 1): weights of an ESS of a half stop
-    short of it.  The gradient is that of log p* at the point that was moved to."""
-    world = Shifted(Stationary(steps=4), slope=(3.0, -2.0))
-    problem, m = world.problem(), torch.tensor([3.0, -2.0], dtype=torch.float64)
-    model = Mlp(width=4).build(2, world.base, rng())
-    with torch.no_grad():
-        path = simulate(world.base, model, (2000, 2), rng(1))
-    batch = Moves(moves=150).label(problem, model, path, 0.0, rng(2))
-    x1 = batch["x1"].double()
-    for i in range(2):
-        assert abs(z_score(x1[:, i], m[i])) < 4
-        assert abs(z_score((x1[:, i] - m[i]).square(), 1.0)) < 4
-    assert torch.allclose(batch["g"].double(), m - x1, atol=1e-4)
-    few = Moves(moves=1).label(problem, model, path, 0.0, rng(2))["x1"].double()
-    assert abs(z_score(few[:, 0], 3.0)) > 20
 
 
 def _var(a, b, tau2):
