@@ -52,7 +52,7 @@ def silent():
 def test_readings_tell_data_and_noise(reading):
     x1, xi = torch.randn(2, 5, generator=rng(1)).double()
     schedule, read = tabulated(DDIMScheduler(prediction_type=reading.__name__))
-    assert read is reading and schedule.kept == pytest.approx(KEPT.tolist())
+    assert read is reading and schedule.cumulative == pytest.approx(KEPT.tolist())
     at = levels(schedule, 0.25)  # of step 2
     assert at.signal**2 == pytest.approx(0.3)
     said = {epsilon: xi, v_prediction: at.signal * xi - at.noise * x1, sample: x1}[reading]
@@ -175,7 +175,7 @@ def test_data_is_predicted_as_the_library_s_own_step_does(name, betas, kind):
     schedule, reading = tabulated(scheduler)
     scheduler.set_timesteps(5)
     x, said = torch.randn(2, 2, 1, 4, 4, generator=rng(2)).unbind(0)
-    n = len(schedule.kept)
+    n = len(schedule.cumulative)
     for k, step in enumerate(scheduler.timesteps):
         at = levels(schedule, k / 5)
         assert round(n * (1 - k / 5)) - 1 == int(step)  # where the base puts the question

@@ -11,7 +11,7 @@ from tests.tools.fabricated_runs import (
     rank_rows,
     write,
 )
-from tiltbench.records.record import Status
+from tiltbench.records.record import UNPAID, Status
 from tiltbench.report.board import boards
 from tiltbench.report.frame import collect
 from tiltbench.report.tables.legend import number, precise
@@ -108,19 +108,13 @@ def test_work_done_in_drawing_is_shown_and_marked(tmp_path):
 
 
 def test_notes_of_runs_are_printed_and_no_training_is_no_rank(tmp_path):
-    import inspect
-
-    from tiltbench.report.frame import UNTRAINED
-    from tiltbench.run import training
-
-    assert UNTRAINED in inspect.getsource(training)
-    write(tmp_path / "runs", "exact", 0, notes=[UNTRAINED])
+    write(tmp_path / "runs", "exact", 0, notes=[UNPAID])
     write(tmp_path / "runs", "exact", 1)
     write(tmp_path / "runs", "biased", 0, notes=["no probes: oh"])
     write(tmp_path / "runs", "chains", 0, notes=["no probes: oh"])
     score(tmp_path, jobs=1)
     table = text_of(tmp_path)
-    assert f"- {UNTRAINED}: `exact` (seed 0)\n" in table
+    assert f"- {UNPAID}: `exact` (seed 0)\n" in table
     assert table.count("no probes: oh") == 1 and "- no probes: oh: `biased`, `chains`" in table
     rows = rank_rows(table)
     assert rows["exact"]["rank"] == "–" and rows["biased"]["rank"].startswith(("1", "2"))
