@@ -32,16 +32,15 @@ def _sentences(stands: Sequence[Stand], tests: Sequence[PairedTest]) -> Iterator
             f"there, {factors[best[1]]:.1f} times."
         )
 
-    def with_members(family: str | None) -> str:
-        members = dict.fromkeys(s.method for s in known if s.family == family)
-        return f"{family} ({', '.join(f'`{m}`' for m in members)})"
-
     significant = [t for t in tests if t.nearer and CLASSICAL not in (t.a, t.b)]
-    nearer = ", ".join(
-        f"{with_members(t.nearer)} nearer than "
-        f"{with_members(t.b if t.nearer == t.a else t.a)} by a factor of "
-        f"{2 ** abs(t.pair.mean):.1f} (p = {t.p:.2g})"
-        for t in significant
+    farther: dict[str, list[str]] = {}
+    for test in significant:
+        last = test.b if test.nearer == test.a else test.a
+        ahead = f"{test.nearer} by a factor of {2 ** abs(test.pair.mean):.1f} (p = {test.p:.2g})"
+        farther.setdefault(last, []).append(ahead)
+    nearer = "; ".join(
+        f"nearer than {family} ({_members(known, family)}) are {', '.join(ahead)}"
+        for family, ahead in farther.items()
     )
     yield "Of the learned families, at equal compute: " + (
         f"{nearer}; no other two differ significantly."
@@ -62,6 +61,12 @@ def _sentences(stands: Sequence[Stand], tests: Sequence[PairedTest]) -> Iterator
     yield (
         f"On {len(solved)} of {targets} targets{named} some learned method is as good as "
         f"exact draws in every score ({_seeds(known)})."
+    )
+
+
+def _members(stands: Sequence[Stand], family: str) -> str:
+    return ", ".join(
+        f"`{m}`" for m in dict.fromkeys(s.method for s in stands if s.family == family)
     )
 
 
