@@ -85,7 +85,7 @@ def _contracts(name: str, shares: Contraction) -> Claim:
     words = f"left {_range(shares.left)} over {len(shares.left)} settings and λ"
     late = f" ({'; '.join(shares.where)}); over t > 1/2 {_range(shares.late)}."
     return Claim(
-        f"{name}, unweighted, contracts towards u* (our question)",
+        f"{name}, unweighted, contracts towards u*",
         verdict(len(shares.below) == len(shares.left), bool(shares.above)),
         f"{words}: less than 1 in {len(shares.below)}, more in {len(shares.above)}"
         + (late if shares.above else "."),

@@ -37,7 +37,7 @@ class Case(NamedTuple):
     sampler: str
     exact: bool  # whether it claims no bias at any K
     shake: float  # size of a random last layer; 0: the control is trained instead
-    corrected: bool = False  # whether weights are told of the law of the base (math.md 5.1)
+    corrected: bool = False  # weights of the law of the base, not of its chain (math.md 5.1)
 
 
 CASES = (
@@ -53,12 +53,12 @@ CASES = (
          f"cmcd_lv[{SMALL}]", False, 0.0),
     Case("Jarzynski", "pretrained base", "tilt_linear[steps={K}]",
          f"nets_pinn[{SMALL}]", False, 0.5),
-    Case("path weights", "ancestral chain, told of the law", "tilt_linear[steps={K}]",
+    Case("path weights", "ancestral chain, corrected to its law", "tilt_linear[steps={K}]",
          f"log_variance[{SMALL}]", True, 0.0, True),
-    Case("path weights", "Euler chain, told of the law",
+    Case("path weights", "Euler chain, corrected to its law",
          "tilt_linear[steps={K},stepping=Constant[level=1]]",
          f"log_variance[{SMALL}]", True, 0.0, True),
-    Case("Crooks", "pretrained base, told of the law", "tilt_linear[steps={K}]",
+    Case("Crooks", "pretrained base, corrected to its law", "tilt_linear[steps={K}]",
          f"cmcd_lv[{SMALL}]", True, 0.0, True),
 )  # fmt: skip
 SIDES = {"forward": ("#332288", "o"), "backward": ("#cc6677", "s")}
@@ -84,7 +84,7 @@ def run(folder: Path, device: str) -> Answer:
     words = (
         f"Bias of log Z with {PATHS:,} paths against the number of steps K, forward from the "
         "model's own paths and backward from exact target draws. The forms that claim to be exact "
-        "at any K without being told of the law (math.md 5.1) have a random control that has "
+        "at any K without the law of the base (math.md 5.1) have a random control that has "
         "nothing to do with the problem, and so has Jarzynski; the others one that was trained "
         f"with {POINTS:,} calls at K = {LEARNED} and is the same at every K, so that the paths' "
         "scatter does not hide the bias. (Backward weights of a random control have an infinite "

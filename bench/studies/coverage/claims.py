@@ -31,19 +31,21 @@ def claims(tilts: list[MeasuredControl], densities: list[MeasuredControl]) -> tu
     )
     return (
         Claim(
-            "Weighed against the chain, with reverse paths by the noising, Bennett's intervals "
+            "With weights against the chain and reverse paths by the noising, Bennett's intervals "
             f"cover log Z in {LOW:.0%} to {HIGH:.0%} of repetitions on tilts.",
             within(before),
             summary(before),
         ),
         Claim(
-            "Weighed against the law of the base, or along paths of its own chain, they do.",
+            "With weights against the law of the base, or along paths of the base's own chain, "
+            f"Bennett's intervals cover log Z in {LOW:.0%} to {HIGH:.0%} of repetitions on tilts.",
             within(cases(tilts, "Bennett")),
             summary(cases(tilts, "Bennett")),
         ),
         *(
             Claim(
-                f"So do the {side} intervals that are stated there.",
+                f"The {side} intervals that are stated on tilts cover log Z in {LOW:.0%} to "
+                f"{HIGH:.0%} of repetitions too.",
                 within(cases(tilts, side)),
                 summary(cases(tilts, side)),
             )
@@ -63,7 +65,8 @@ def claims(tilts: list[MeasuredControl], densities: list[MeasuredControl]) -> tu
             summary(one_sided),
         ),
         Claim(
-            "k_hat of a method's own weights alone would be mark enough.",
+            "If k_hat alone decided which one-sided intervals are stated, they would cover log Z "
+            f"in {LEAST:.0%} of cases or more.",
             verdict(
                 all(e.value >= LEAST for _, e in unmarked),
                 any(e.value + FAR * e.se < LEAST for _, e in unmarked),

@@ -157,7 +157,7 @@ def run(folder: File, device: str) -> Answer:
         "importance sampling from fresh draws. *Crooks*: of exp -log_w of paths of the tilted base "
         "chain, whole paths accepted by exp r, at which the identity is exact at any number of "
         f"steps ({fewest:,} or more, the same for every control). *Bennett*: {PATHS // 2:,} of "
-        "each side. *Noised*: reverse paths traced back by the noising kernels from exact draws of "
+        "each side. *Noised*: reverse paths by the noising kernels from exact draws of "
         "the tilt (`Sampler.reverse`), which are those of the base chain only where the denoiser "
         "is exact and K large. In brackets, standard errors off the pool, whose own error is "
         f"counted. *Guidance*: by the denoised estimate, strength 1. *Trained*: `{METHOD}`."
@@ -193,9 +193,17 @@ def _claims(results: list[ControlResult]) -> tuple[Claim, ...]:
     gains = [first[row.target] / row.estimates["Bennett"].se for row in last]
     return (
         agreement("Jarzynski agrees with importance sampling from the base", "Jarzynski", results),
-        agreement("So does Bennett", "Bennett", results),
-        agreement("So does Crooks, whatever the control", "Crooks", results),
-        agreement(f"and at least when trained for {POINTS[-1]:,} calls", "Crooks", last),
+        agreement("Bennett agrees with importance sampling from the base", "Bennett", results),
+        agreement(
+            "Crooks agrees with importance sampling from the base, whatever the control",
+            "Crooks",
+            results,
+        ),
+        agreement(
+            f"Crooks agrees with it where the control was trained for {POINTS[-1]:,} calls",
+            "Crooks",
+            last,
+        ),
         Claim(
             "Bennett's error is the smallest at equal paths",
             verdict(least == len(errors), least <= len(errors) / 2),

@@ -52,7 +52,8 @@ def claims(results: Sequence[Result]) -> tuple[Claim, ...]:
             bennett([r for r in results if r.exact]),
         ),
         no_larger_rmse(
-            "The same where the chain is exact only as K grows.",
+            "Where the chain is exact only as K grows, Bennett's estimate has at equal calls no "
+            "larger an rmse than the better single side.",
             bennett([r for r in results if not r.exact]),
         ),
         jensen_bias(jensens(trained)),
@@ -135,7 +136,7 @@ def honest(results: list[Result], at: int, when: str) -> Claim:
     short = sorted((c for c in held if c.share.value < LOW), key=lambda c: c.share.value)[:LISTED]
     listed = ", ".join(f"{c.result.name} {_pm(c.share)} with {c.paths} paths" for c in short)
     return Claim(
-        f"With a trained control and {when} calls the reported error is honest about the "
+        f"With a trained control and {when} calls the reported error covers the "
         "scatter: 95 % intervals cover the limit of the chain in 90 to 98 % of repetitions.",
         verdict(max(low, high) < HONEST.agrees, max(low, high) > HONEST.apart),
         f"Coverage {min(c.value for c in shares):.3f} to {max(c.value for c in shares):.3f} over "

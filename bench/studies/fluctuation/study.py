@@ -44,8 +44,8 @@ def run(folder: Path, device: str) -> Answer:
     words = (
         f"Log-weights of {PATHS:,} forward and {PATHS:,} backward paths of `cmcd_lv`. Crooks: "
         "p_fwd(a) exp(a) = Z p_bwd(a), so the histograms cross at log Z, trained or not. On the "
-        "tilt, told of the law of its base (math.md 5.1), as on the density exactly at any number "
-        "of steps. *Slope* is that of log p_bwd/p_fwd against "
+        "tilt, with weights against the law of its base (math.md 5.1), they do so exactly at any "
+        "number of steps, as on the density. *Slope* is that of log p_bwd/p_fwd against "
         f"a where both sides have paths: 1 by the identity. Bennett errs by at most {worst:.1f} "
         "standard errors."
     )

@@ -50,7 +50,7 @@ def claims(
                 _quieter(
                     "Adjoint matching has a smaller relative gradient variance than "
                     f"{other.replace('_', ' ')} also on a base that is not log-concave, where "
-                    f"nothing bounds the lean adjoint (math.md 4, 7): `{tilt}`.",
+                    f"nothing bounds the lean adjoint: `{tilt}`.",
                     duels_of(data, tilt, adjoint[:1], (other,), mid, against),
                 ),
                 data,
@@ -60,7 +60,7 @@ def claims(
             for other in score
         ),
         _quieter(
-            "The lean adjoint makes a quieter gradient than the full one (arXiv 2409.08861): "
+            "The lean adjoint makes a less noisy gradient than the full one (arXiv 2409.08861): "
             "tr Cov / |E g|² at one theta, tr Cov alone where trained.",
             [
                 *duels_of(data, density, *LEAN, both, against),

@@ -193,7 +193,7 @@ def _why(every: list[Case], device: str) -> str:
         "mixture, and the lean adjoint of a path that passes between the modes grows: "
         f"{'; '.join(parts)}. Intervals of such a loss rest on a few paths and are too narrow: a "
         "loss whose noise one batch makes up by more than "
-        f"{HEAVY:.0%} is never called the quieter."
+        f"{HEAVY:.0%} is never called the less noisy."
     )
 
 

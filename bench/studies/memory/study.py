@@ -200,17 +200,18 @@ def claims(footprints: list[Footprint], path: float) -> tuple[Claim, ...]:
             f"are {path:.3f}.",
         ),
         Claim(
-            "Relative entropy's grows with the graph of the whole path",
+            "Relative entropy's peak memory grows with the graph of the whole path",
             verdict(whole > 10 * path, whole < 2 * path),
             f"{whole:.3f} MB a step, {whole / path:.0f} times that.",
         ),
         Claim(
-            "Truncated to the last steps it does not",
+            "Relative entropy truncated to the last steps only stores the path",
             verdict(cut < 2 * path, cut > 10 * path),
             f"{cut:.3f} MB a step.",
         ),
         Claim(
-            "So does that of every loss of whole paths, policy gradients among them",
+            "The peak memory of every loss of whole paths, policy gradients among them, grows with "
+            "the graph of the whole path",
             verdict(held[least] > 10 * path, held[least] < 2 * path),
             f"the least of {len(held)} is `{least}`, {held[least]:.3f} MB a step, the largest "
             f"{max(held.values()):.3f}.",

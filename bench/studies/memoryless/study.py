@@ -188,7 +188,7 @@ def _claims(results: list[NoiseResult]) -> tuple[Claim, ...]:
             f"({most.world}).",
         ),
         Claim(
-            "and does so on every target",
+            "With sigma = 1 the optimum ends elsewhere on every target",
             verdict(least.sds > 6, least.sds < 2),
             f"the nearest is {least.sds:+.1f} sd from exact draws ({least.world}); energy "
             "distances " + ", ".join(f"{row.world} {row.best_distance:.3f}" for row in loud) + ".",

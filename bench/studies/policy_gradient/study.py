@@ -177,8 +177,8 @@ def _claims(measured: list[GradientNoise]) -> Iterator[Claim]:
         "Adjoint matching has a smaller relative gradient variance than policy gradients at equal "
         "calls.",
         verdict(noisier > len(pairs) / 2 and quieter == 0, quieter > 0),
-        f"of {len(pairs)} comparisons (losses, targets, random and mid) it is quieter in {noisier} "
-        f"and noisier in {quieter}; the largest quotient that is resolved is {most:.0f}.",
+        f"of {len(pairs)} comparisons (losses, targets, random and mid) it is less noisy in "
+        f"{noisier} and noisier in {quieter}; the largest quotient that is resolved is {most:.0f}.",
     )
     worst = max(
         abs(
