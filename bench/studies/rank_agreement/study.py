@@ -88,8 +88,9 @@ def run(folder: Path, device: str) -> Answer:
         f"are as far from 0. The ratio {PREDICTORS['grad_var']} is known for {known} of {cells} "
         "pairs of target and method only: near a stationary point |E g|² is not significantly "
         "above zero, so its rows speak for methods that are still moving. "
-        f"{PREDICTORS['grad_cov']} is known for {seen}, but has the units of the loss: it is compared among the {REGRESSIONS}, which "
-        "all minimise a mean of |u − T|², and over all methods with that caveat."
+        f"{PREDICTORS['grad_cov']} is known for {seen}, but has the units of the loss: it is "
+        f"compared among the {REGRESSIONS}, which all minimise a mean of |u − T|², and over all "
+        "methods with that caveat."
     )
     claims = tuple(
         _claim(pooled[REGRESSIONS, "grad_cov", outcome], outcome) for outcome in OUTCOMES
