@@ -59,7 +59,7 @@ PART = re.compile(
     re.S,
 )
 
-BEGIN = r"^<!-- (?:verdicts|setting|show): (results/published/studies/\w+)"
+RESULT = r"^<!-- (?:verdicts|setting|show): (results/published/studies/\w+)"
 
 
 def filled(page: str) -> str:
@@ -95,12 +95,17 @@ def filled(page: str) -> str:
     return PART.sub(part_of, text)
 
 
+def _claim_rows(folder: Path) -> list[dict[str, str]]:
+    """Each with claim, verdict and measured."""
+    with (folder / "claims.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def _claims(folder: Path) -> dict[str, list[str]]:
     """Claims by verdict: supported, refuted, open."""
     claims: dict[str, list[str]] = {"supported": [], "refuted": [], "open": []}
-    with (folder / "claims.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            claims[row["verdict"]].append(row["claim"])
+    for row in _claim_rows(folder):
+        claims[row["verdict"]].append(row["claim"])
     return claims
 
 
@@ -118,15 +123,12 @@ def _studies(folder: str) -> str:
 
 def study_pages() -> dict[str, Path]:
     """The page of each study's folder: the one that shows its result above the first heading."""
-    found = {}
+    pages = {}
     for page in sorted((ROOT / "docs").rglob("*.md")):
         top = page.read_text(encoding="utf-8").partition("\n## ")[0]
-        shown = re.search(
-            r"^<!-- (?:verdicts|setting|show): (results/published/studies/\w+)", top, re.M
-        )
-        if shown:
-            found[shown[1]] = page
-    return found
+        if result := re.search(RESULT, top, re.M):
+            pages[result[1]] = page
+    return pages
 
 
 def _verdicts(folder: str) -> str:
@@ -141,10 +143,9 @@ def _verdicts(folder: str) -> str:
 
 def _listed(folder: str) -> str:
     lines = ["| claim | verdict | measured |", "|---|---|---|"]
-    with (ROOT / folder / "claims.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            cells = (" ".join(row[key].split()) for key in ("claim", "verdict", "measured"))
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    for row in _claim_rows(ROOT / folder):
+        cells = (" ".join(row[key].split()) for key in ("claim", "verdict", "measured"))
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n" + "\n".join(lines) + "\n\n"
 
 

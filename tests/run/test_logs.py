@@ -60,12 +60,12 @@ def file(tmp_path, monkeypatch):
     return "loggers.py"
 
 
-TODO = cell("gmm9", small("log_variance", batches=5), budget=400, draws=10)
+CELL = cell("gmm9", small("log_variance", batches=5), budget=400, draws=10)
 
 
 def test_lines_come_at_their_steps_and_at_the_end(file, tmp_path, monkeypatch):
     monkeypatch.setattr(logs.Logs.due, "__defaults__", (4,))
-    record = run_cell(TODO, tmp_path, loggers=[f"{file}:csv"])
+    record = run_cell(CELL, tmp_path, loggers=[f"{file}:csv"])
     with (tmp_path / f"{record.id}.log.csv").open() as text:
         rows = list(csv.DictReader(text))
     assert [row["step"] for row in rows] == ["4", "5"]
@@ -79,16 +79,16 @@ def test_lines_come_at_their_steps_and_at_the_end(file, tmp_path, monkeypatch):
 
 def test_a_logged_run_is_the_same_run(file, tmp_path, monkeypatch):
     monkeypatch.setattr(logs.Logs.due, "__defaults__", (1,))
-    plain = run_cell(TODO, tmp_path / "plain")
-    told = run_cell(TODO, tmp_path / "told", loggers=[f"{file}:csv"])
-    x, y = (read_outcome(tmp_path / name, TODO.id).draws.x for name in ("plain", "told"))
+    plain = run_cell(CELL, tmp_path / "plain")
+    told = run_cell(CELL, tmp_path / "told", loggers=[f"{file}:csv"])
+    x, y = (read_outcome(tmp_path / name, CELL.id).draws.x for name in ("plain", "told"))
     assert torch.equal(x, y) and plain.spec == told.spec
     assert plain.cost["train_flops"] == told.cost["train_flops"]
 
 
 def test_one_that_fails_costs_its_log_alone(file, tmp_path):
     names = [f"{file}:absent", f"{file}:full", f"{file}:csv"]
-    record = run_cell(TODO, tmp_path, loggers=names)
+    record = run_cell(CELL, tmp_path, loggers=names)
     assert record.status.finished
     assert record.cost["notes"] == [
         "logger loggers.py:absent has stopped: ModuleNotFoundError: no wandb here",

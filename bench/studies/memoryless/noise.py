@@ -73,7 +73,7 @@ class Integrated(Ancestral):
         return rho * b1 / b0, a1 - rho * b1 / b0 * a0, (1 - rho**2) * b1**2
 
     def reversal(self, base: Interpolant, x: Float[Tensor, "*b d"], k: int) -> Kernel:
-        raise NotImplementedError("paths of this chain are traced back by no kernel: use Constant")
+        raise NotImplementedError("this chain has no kernel for reverse paths: use Constant")
 
     def memory(self, base: Interpolant) -> float:
         return Constant(self.level).memory(base)
