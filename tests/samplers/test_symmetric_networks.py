@@ -277,6 +277,15 @@ def test_controls_are_bounded_and_smooth_where_particles_meet():
     assert bool(u.isfinite().all()) and bool(slope.isfinite().all())
 
 
+def test_features_are_gaussians_and_never_subnormal():
+    field = awake_network("4 in 2-D").network.field
+    d = torch.linspace(0.0, 40.0, 500)[:, None]
+    features = field.features(d**2, d)
+    gaussians = torch.exp(-(((d.double() - field.centres) * field.sharpness) ** 2))
+    assert torch.allclose(features[:, : len(field.centres)].double(), gaussians, atol=1e-6)
+    assert features.min() >= 0 and features[features > 0].min() > 1e-16
+
+
 @pytest.mark.parametrize("network", [EquivariantGuided, ConvolutionalGuided])
 def test_guidance_is_clipped_in_length_only(network):
     where = Cloud(2, 2) if network is EquivariantGuided else Field((4,))
