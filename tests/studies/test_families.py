@@ -56,10 +56,8 @@ def test_every_method_of_the_suite_has_a_family():
     assert None not in families_by_label.values() and set(families_by_label.values()) == set(
         families.FAMILIES
     )
-    assert {m for m, family in families_by_label.items() if family == "escorts"} == {
-        "cmcd_lv",
-        "scld",
-    }
+    annealed = {m for m, family in families_by_label.items() if family == "learned annealed chains"}
+    assert annealed == {"cmcd_lv", "scld"}
 
 
 def _stand(target, method, off, family="values"):
@@ -75,7 +73,8 @@ def test_nobody_is_chosen_where_it_is_judged():
     tests = {(t.a, t.b): t for t in paired_tests(stands, "calls")}
     pair = tests["values", "classical"].pair
     assert (pair.mean, pair.ahead, pair.targets) == (0.5, 0, 2)
-    assert str(tests["values", "escorts"]) == "–" and math.isnan(tests["values", "escorts"].pair.p)
+    unknown = tests["values", "learned annealed chains"]
+    assert str(unknown) == "–" and math.isnan(unknown.pair.p)
 
 
 def test_what_is_not_known_is_no_failure():
@@ -140,7 +139,7 @@ def test_the_page_of_stored_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "SUITE", "quick")
     text = conduct(study.families, tmp_path, "cpu").read_text()
     assert "3 targets, up to 3 seeds" in text and "`cmcd_lv`" in text
-    assert "*escorts*: `cmcd_lv`" in text and "untrained" not in text
+    assert "*learned annealed chains*: `cmcd_lv`" in text and "untrained" not in text
     assert (tmp_path / "families.png").stat().st_size > 2_000
     frames = collect(folder_of("quick"))
     monkeypatch.setattr(study, "frames_of", lambda _: frames._replace(runs=frames.runs.iloc[:0]))

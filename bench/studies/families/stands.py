@@ -24,7 +24,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "values": ("importance_fine_tuning", "tilt_matching", "monte_carlo_score_matching"),
     "gradients": ("adjoint_matching", "adjoint_sampling", "target_score_matching"),
-    "escorts": (),  # whatever their loss: see ESCORTING
+    "learned annealed chains": (),  # whatever their loss: see ESCORTING
     "classical": ("smc", "hmc", "parallel_tempering", "ais", "mala", "rwm"),
 }  # fmt: skip
 ESCORTING = ("Escorted", "Resampled", "Transported")  # recipes
@@ -51,7 +51,7 @@ class Stand(NamedTuple):
 def family_of(sampler: Mapping[str, Any]) -> str | None:
     """By the loss and the recipe of a sampler's spec; None: of none of them."""
     if sampler["params"].get("recipe", {}).get("name") in ESCORTING:
-        return "escorts"
+        return "learned annealed chains"
     return next((family for family, names in FAMILIES.items() if sampler["name"] in names), None)
 
 
