@@ -5,8 +5,9 @@ import pytest
 from tests.tools.result_sets import put
 from tiltbench.plan.toml import load_suite
 from tiltbench.report.frame import collect
-from tiltbench.studies.hard import study
-from tiltbench.studies.hard.study import Goal, attempts, claim, goals
+from tiltbench.studies.hard import curves, study
+from tiltbench.studies.hard.goals import Goal, goals
+from tiltbench.studies.hard.study import attempts, claim
 from tiltbench.study import Verdict, conduct
 
 FLOOR = {"mean": 0.0, "sd": 0.1, "n": 40, "unfit": False}
@@ -69,3 +70,28 @@ def test_the_page(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "goals", lambda: (GOAL, Goal("dw4", 30, below={"w2": 0.2})))
     text = conduct(study.hard, tmp_path / "page", "cpu").read_text()
     assert "| dw4 | 30 minutes | not run |" in text and "2 of 2 tried: `a`, `b`" in text
+
+
+def _curve(metric, **figures):
+    floor = {"mean": 0.5, "sd": 0.25, "n": 9}
+    return {"metric": metric, "spend": [1, 10], "distance": [4.0, -1.0], "floor": floor, **figures}
+
+
+def test_the_line_of_a_picture_is_the_goal():
+    distance, energy = _curve("energy_distance"), _curve("config_w2", energy_w2=[9.0, 1.0])
+    assert curves._limit(Goal("a", 1, times={"energy_distance": 5}), distance) == 5.0
+    assert curves._limit(Goal("a", 1, floor=("energy_distance",)), distance) == 1.0
+    assert curves._limit(Goal("a", 1, below={"energy_w2": 1.99}), energy) == 1.99
+
+
+def test_a_panel_a_goal_with_curves_and_none_without(tmp_path):
+    _tried(tmp_path)
+    frames = collect(tmp_path)
+    curves.draw(tmp_path / "none.png", (GOAL,), frames._replace(curves={}))
+    assert not (tmp_path / "none.png").exists()
+    trained = frames.runs[frames.runs["parameters"] > 0]["id"]
+    with_curves = frames._replace(curves={run: _curve("energy_distance") for run in trained})
+    panels = curves._with_curve(GOAL, with_curves)
+    assert sorted(method for method, _ in panels) == ["a"] * 3 + ["b"] * 3
+    curves.draw(tmp_path / "hard.png", (GOAL, Goal("dw4", 1)), with_curves)
+    assert (tmp_path / "hard.png").stat().st_size > 1000

@@ -4,45 +4,22 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-from msgspec import Struct
-
 from tiltbench.records.published import results
 from tiltbench.report.frame import frames_of
 from tiltbench.studies.common.stored import folder_of
+from tiltbench.studies.hard.curves import draw
+from tiltbench.studies.hard.goals import Goal, goals
 from tiltbench.study import Answer, Claim, Study, verdict
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 SUITE = "hard"
-GOALS = Path(__file__).parent / "goals.toml"
-
-
-class Goal(Struct, frozen=True, forbid_unknown_fields=True):
-    """`methods` methods are to meet every condition on `target` within `minutes` of training."""
-
-    target: str
-    minutes: float
-    methods: int = 1
-    below: dict[str, float] = {}
-    above: dict[str, float] = {}
-    floor: tuple[str, ...] = ()
-    times: dict[str, float] = {}
-
-
-class File(Struct, frozen=True, forbid_unknown_fields=True):
-    goal: tuple[Goal, ...]
-
-
-def goals() -> tuple[Goal, ...]:
-    return msgspec.convert(tomllib.loads(GOALS.read_text(encoding="utf-8")), File).goal
 
 
 class Figure(NamedTuple):
@@ -79,6 +56,7 @@ def run(folder: Path, device: str) -> Answer:
         tried = list(attempts(goal, frames.runs, frames.scores))
         rows += list(_table_rows(goal, tried))
         claims.append(claim(goal, tried))
+    draw(folder / "hard.png", goals(), frames)
     words = (
         f"From the stored runs of `{SUITE}`: every value is of one seed, a goal is met by the "
         "median over seeds, and the slowest seed must have trained in time (CPU time of the cell). "
