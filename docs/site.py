@@ -17,6 +17,7 @@ from typing import Any
 
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.nav import Link, Navigation
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -26,6 +27,10 @@ LINK = re.compile(r"(?<=\]\()(?!\w+:)([^()#\s]+)(#[^()\s]*)?(?=\))")
 MATHS = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
 SPACED = {r"\log": r"\log\,", r"\sim": r"\;\sim\;"}  # spaces that the conversion leaves out
 NAME = re.compile(r"(?<!\[)`(tiltbench(?:\.\w+){2,})`")
+CELL = re.compile(r"<(td|th)>(.*?)</\1>", re.S)
+TAG = re.compile(r"<[^>]+>")
+SENTENCE = 45  # characters of a cell from which on it is read as text and may wrap
+PUBLISHED = "published/index.html"  # written by `make docs`: a page a suite, method and target
 PACKAGE = re.compile(r"^::: (tiltbench[\w.]*)\.\*$", re.M)
 
 
@@ -74,6 +79,15 @@ def _links(page: Path) -> Iterator[tuple[Path, str]]:
         yield Path(os.path.normpath(page.parent / link[1])), link[1]
 
 
+def on_nav(nav: Navigation, config: Any, files: Files) -> Navigation:
+    """Leads to the pages of suites, methods and targets, which `make docs` writes into the site."""
+    results = next(item for item in nav.items if item.title == "Results")
+    link = Link("Every suite, method and target", PUBLISHED)
+    link.parent = results
+    results.children.insert(0, link)
+    return nav
+
+
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Repository links become site links; `tiltbench.a.b` leads to the API."""
     source = page.file.src_uri
@@ -104,7 +118,8 @@ def _modules(directive: re.Match[str]) -> str:
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
-    """TeX as MathML: browsers draw it without a script."""
+    """TeX as MathML, which browsers draw without a script; cells of sentences are marked, so that
+    they wrap."""
 
     def mathml(maths: re.Match[str]) -> str:
         display = "block" if maths[1] == "div" else "inline"
@@ -113,4 +128,11 @@ def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
             tex = tex.replace(word, spaced)
         return convert(tex, display=display)
 
-    return MATHS.sub(mathml, content)
+    return CELL.sub(_cell, MATHS.sub(mathml, content))
+
+
+def _cell(cell: re.Match[str]) -> str:
+    words = html.unescape(TAG.sub("", cell[2]))
+    if len(words) < SENTENCE:
+        return cell[0]
+    return f'<{cell[1]} class="sentence">{cell[2]}</{cell[1]}>'

@@ -30,10 +30,10 @@ def base(
     typed: Typed,
 ) -> int:
     """Train a network on real images, minutes on one core, and write checkpoint, provenance and a
-    sheet of samples; or draw from the flow that ships (--kind draws) what the truth of the tilts is
-    weighed from.
+    sheet of samples.  With --kind draws: draw from the flow that ships; weighted by exp r, these
+    draws are the truth of its tilts.
 
-    Those that ship lie in targets/data.
+    The networks and draws that ship are in targets/data.
     """
     import torch
 

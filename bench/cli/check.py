@@ -8,9 +8,9 @@ from tiltbench.cli.options import option
 
 
 def check(names: Annotated[tuple[str, ...], option("names, or path/to/file.py")], /) -> int:
-    """Say in plain sentences what a target, loss, sampler or metric breaks.
+    """Test what the suite relies on in a target, loss, sampler or metric, and say what is broken.
 
-    Exit code: 0 when nothing is broken, 1 when something is, 2 for a wrong argument.
+    Exit code: 0 when every test passes, 1 when one fails, 2 for a wrong argument.
     """
     from tiltbench.check.contract import check as findings
 

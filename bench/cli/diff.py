@@ -24,12 +24,13 @@ def diff(
     """Compare two result sets, of two commits or machines, run by run: target, budget, sampler and
     seed.
 
-    Exit code: 0 when nothing got worse, 1 when a score got worse or is gone, a run is gone or no
-    longer finishes, 2 for a wrong argument.
+    Exit code: 0 when nothing got worse, 1 when a score got worse or is missing, or a run is missing
+    or no longer finishes, 2 for a wrong argument.
 
-    Worse and better are what a paired t test over common seeds tells apart at 5 % after Holm's
-    correction over all comparisons; fewer metrics make it sharper.  Scores at the floor in both
-    sets are a tie; those below a floor, or with other floors, are not tested.
+    A score is worse or better where a paired t test over common seeds is significant at 5 %, after
+    Holm's correction over all comparisons.  Fewer metrics make the test more powerful.  Scores
+    within the noise floor in both sets count as equal.  Scores below a floor, or with different
+    floors, are not tested.
     """
     for name in metrics:
         METRICS.find(name.removesuffix("_weighted"))

@@ -24,11 +24,11 @@ def draw(
     out: Annotated[Path | None, option("default ID-draws.npz", "FILE.npz")] = None,
     plugin: Plugins = (),
 ) -> int:
-    """Draw more from what a finished run has trained, with weights where it weighs its draws.
+    """Draw more from what a finished run has trained, with weights where the sampler has them.
 
     The same seed gives the same draws, to the bit on one kind of machine, and never the run's own.
-    FILE.npz holds x, (n, dim), log_w and, where draws hang together, group: what `tiltbench import`
-    scores.
+    FILE.npz holds x, (n, dim), log_w and, where draws depend on each other, group; `tiltbench
+    import` scores it.
     """
     if out is not None and out.suffix != ".npz":
         raise Refused(f"draws are written as .npz, not as {out.name}; end the name in .npz")

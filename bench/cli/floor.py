@@ -1,4 +1,4 @@
-"""`tiltbench floor`: what exact samples score: measure the shipped noise floors again."""
+"""`tiltbench floor`: what exact draws score: measure the shipped noise floors again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def floor(
 ) -> int:
     """Measure the noise floors that ship again.
 
-    Other targets and sizes of the shipped file stay as they are; it is written once.
+    The shipped file is written when all are measured.  What it has of other targets and sample
+    sizes stays as it is.
     """
     called = [*named, *targets] or _complete()
     if min(draws) < 2:

@@ -51,12 +51,12 @@ def reference(
     ] = None,
     typed: Typed,
 ) -> int:
-    """Certify a reference: parallel tempering from dispersed starts, R-hat, virial test, halves,
-    log Z in two ways.
+    """Certify a reference: parallel tempering from dispersed starts, R-hat, virial test, agreement
+    of halves, log Z in two ways.
 
-    Where a target's truth is unknown, what passes is stored, with the package or beside
-    path/to/file.py, and is the target's truth from then on; scores of runs that are there are made
-    anew by `tiltbench score`.  Other truths are compared with the chains.
+    Where a target's truth is unknown, a reference that passes is stored, with the package or beside
+    path/to/file.py, and is the target's truth from then on.  `tiltbench score` then scores stored
+    runs again.  Where a truth is known, it is compared with the chains.
 
     Exit code: 0 when every test passes, 1 when one fails, 2 for a wrong argument.
     """

@@ -31,8 +31,8 @@ def score(
     compare: Annotated[
         bool,
         option(
-            "change nothing: score every run again and say which numbers are others; exit code "
-            "1 where some are"
+            "change nothing: score every run again and say which numbers differ; exit code "
+            "1 where some do"
         ),
     ] = False,
     out: Annotated[

@@ -31,8 +31,8 @@ def versus(
     nearer, in the KL divergence of its paths from those of the target, from draws and weights of
     both.
 
-    Samplers need weights a path and reverse paths, as trained controls have them;
-    others have a dash with its reason.  What both miss counts for neither.  RESULTS/versus.json is
+    Samplers need a weight for each path, and reverse paths, as trained controls have them; others
+    have a dash with its reason.  A mode that both miss is not noticed.  RESULTS/versus.json is
     written, and the tables and the page that `tiltbench report` makes show it.
     """
     if draws < 2:

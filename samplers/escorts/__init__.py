@@ -1,1 +1,1 @@
-"""Losses of an escort: CMCD and NETS."""
+"""Losses of annealed chains with a learned velocity (an *escort*): CMCD and NETS."""

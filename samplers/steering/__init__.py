@@ -1,1 +1,1 @@
-"""Steering without training: populations of paths, weighed and resampled on the way."""
+"""Steering without training: populations of paths, weighted and resampled on the way."""

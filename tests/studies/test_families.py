@@ -108,7 +108,7 @@ def test_conclusions_are_computed():
     first, second, third = text.splitlines()
     assert "over 9 targets (1 seed)" in first and "`smc` is 1.0 times" in first
     assert "`pis`, the best of 2 learned methods there, 3.4 times" in first  # 2^(16/9)
-    assert "nearer than values (`tilt_matching`) are path weights by a factor of 74.7 (p" in second
+    assert "draws than values (`tilt_matching`): path weights by a factor of 74.7 (p" in second
     assert "no other two differ significantly" in second and "classical" not in second
     assert (
         "On 1 of 9 targets (t0) some learned method is as good as exact draws" in third

@@ -1,1 +1,1 @@
-"""What a target states beside its log rho, held against autograd."""
+"""What a target states beside its log rho, compared with autograd."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import html
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,6 +21,9 @@ NOTE = (
 )
 
 
+CODE = re.compile(r"`([^`\n]+)`")  # as docstrings mark names
+
+
 def home(kind: str, name: str) -> str:
     """Where the page of a method or target lies in the site."""
     return f"{kind}/{file_name(name)}.html"
@@ -31,7 +35,7 @@ def link(to: str, words: str) -> str:
 
 def described(registry: Registry, name: str) -> str:
     """The docstrings of a registered thing, under a head; "" of a name that is not there.  What
-    is indented, such as a formula, stays as it is."""
+    is indented, such as a formula, stays as it is; names in backquotes are set as code."""
     entry = registry.entries.get(name)
     if entry is None:
         return ""
@@ -39,7 +43,8 @@ def described(registry: Registry, name: str) -> str:
     for block in "\n\n".join(entry.docstrings()).split("\n\n"):
         laid_out = any(line.startswith(" ") for line in block.splitlines())
         tag = "pre" if laid_out else "p"
-        parts.append(f"<{tag}>{html.escape(block)}</{tag}>")
+        words = CODE.sub(r"<code>\1</code>", html.escape(block))
+        parts.append(f"<{tag}>{words}</{tag}>")
     return "".join(parts)
 
 

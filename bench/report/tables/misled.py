@@ -69,7 +69,7 @@ def _signs_of_success(scores: dict[str, Number]) -> tuple[str, ...]:
         signs.append(f"ess_model {scores['ess_model'].value:.2f}")
     if "log_Z_err" in scores and scores["log_Z_err"].se < NATS:
         signs.append(f"log Z stated to ±{scores['log_Z_err'].se:.2g}")
-    if OWN in scores and _off(scores[OWN]):  # without weights there is nothing else to be warned by
+    elif OWN in scores and _off(scores[OWN]):  # without weights only this can mislead
         signs.append(f"it states log Z to ±{scores[OWN].se:.2g}")
     return tuple(signs)
 

@@ -40,7 +40,7 @@ def draw_ranks(path: Path, results: list[MethodResult], tests: UniformityTests) 
             axes.set_visible(False)
         figure.supxlabel(
             f"rank of f(x); the band holds all of an ECDF of uniform ranks {1 - LEVEL:.0%} of the "
-            "time, thick lines are told from uniform by Holm's correction",
+            "time, thick lines differ significantly from uniform (Holm's correction)",
             fontsize=8,
         )
         figure.supylabel("ECDF less the diagonal", fontsize=8)

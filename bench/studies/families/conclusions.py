@@ -39,10 +39,11 @@ def _sentences(stands: Sequence[Stand], tests: Sequence[PairedTest]) -> Iterator
         ahead = f"{test.nearer} by a factor of {2 ** abs(test.pair.mean):.1f} (p = {test.p:.2g})"
         farther.setdefault(last, []).append(ahead)
     nearer = "; ".join(
-        f"nearer than {family} ({_members(known, family)}) are {', '.join(ahead)}"
+        f"these come nearer to exact draws than {family} ({_members(known, family)}): "
+        f"{', '.join(ahead)}"
         for family, ahead in farther.items()
     )
-    yield "Of the learned families, at equal compute: " + (
+    yield "Of the learned families, at equal compute, " + (
         f"{nearer}; no other two differ significantly."
         if significant
         else "no two differ significantly."

@@ -41,7 +41,8 @@ class Split(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A ratio and its bootstrap interval; inf where the denominator is not told from zero."""
+    """A ratio and its bootstrap interval; inf where the denominator does not differ
+    significantly from zero."""
 
     value: float
     low: float
@@ -92,7 +93,8 @@ def against(one: Split, other: Split) -> Interval:
 
     Both are resampled with the same dice: batch i of both begins with the same seed, so what they
     have in common is paired, and what they have not is independent all the same.  Unbounded above
-    where the signal of `one` is not told from zero, by zero below where that of `other` is not."""
+    where the signal of `one` does not differ significantly from zero, by zero below where that of
+    `other` does not."""
     a, b = _ratios(one), _ratios(other)
     value = _over(one.noise, one.signal) / _over(other.noise, other.signal)
     with np.errstate(invalid="ignore"):

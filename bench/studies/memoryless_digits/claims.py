@@ -75,7 +75,8 @@ def _coupled(loud: list[DigitsResult]) -> Claim:
 def _seen(loud: list[DigitsResult], draws: int) -> Claim:
     fed = [row for row in loud if row.starved < STARVED]
     return Claim(
-        f"and {draws:,} draws show it in the energy distance",
+        f"With sigma = 1 the energy distance of {draws:,} draws shows that the optimum misses "
+        "the tilt",
         verdict(
             bool(fed) and all(row.sds > COUPLED.apart for row in fed),
             bool(fed) and all(row.sds < COUPLED.agrees for row in fed),
@@ -89,7 +90,7 @@ def _seen(loud: list[DigitsResult], draws: int) -> Claim:
 
 def _digits(wrong: Digit, still: Digit) -> Claim:
     return Claim(
-        "and in the shares of the even digits, by all weights",
+        "With sigma = 1 the weighted shares of even digits show that the optimum misses the tilt",
         verdict(abs(wrong.z) > SHARES.apart, abs(wrong.z) < SHARES.agrees),
         f"of 5, the furthest is {_share(wrong)}; memoryless: {_share(still)}.",
     )
