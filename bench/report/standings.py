@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import mean, median
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from tiltbench.report.tables.legend import BEHIND, NOT_BETTER, brief
 WIDTH = 100
 SHOWN = 10  # samplers
 NAME = 30  # characters of a sampler's name
+FEW = 5  # targets that a sentence names one by one
 
 
 class Standing(NamedTuple):
@@ -224,14 +225,23 @@ def learned(rows: Sequence[Standing], boards: Sequence[Board]) -> list[str]:
         judged = [row.judged for row in board.rows if row.sampler in mine and row.judged]
         level = [law for each in judged if (law := each.of(DISTANCE)) and law.doublings == 0]
         if judged:
-            at[board.target] = f"{len(level)} of {len(judged)} on {board.target}"
+            at[board.target] = len(level), len(judged)
     if len(mine) < 2 or not at:
         return []
     leader = next(row.sampler for row in rows if row.sampler in mine)
     return [
         "Of the methods that train a network, the distance of the draws is within the noise floor "
-        f"for {', '.join(at.values())}; {leader} ranks first among them."
+        f"for {_by_target(at)}; {leader} ranks first among them."
     ]
+
+
+def _by_target(at: Mapping[str, tuple[int, int]]) -> str:
+    """(within the floor, in all) of every target; of more than FEW targets, where there is none."""
+    if len(at) <= FEW:
+        return ", ".join(f"{level} of {judged} on {name}" for name, (level, judged) in at.items())
+    none = [name for name, (level, _) in at.items() if not level]
+    some = f"some on {len(at) - len(none)} of {len(at)} targets"
+    return f"{some}, for none on {', '.join(none)}" if none else some
 
 
 def _count(n: int, what: str = "target") -> str:

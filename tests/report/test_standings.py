@@ -5,7 +5,7 @@ import math
 from tiltbench.report.board import Board, SamplerRow, Spent
 from tiltbench.report.compare import FloorStatus, ScoreSummary
 from tiltbench.report.ranks import Judged, Off, Ranks
-from tiltbench.report.standings import SHOWN, conclusion, leaderboard, standings
+from tiltbench.report.standings import SHOWN, conclusion, leaderboard, remarks, standings
 
 NAN = math.nan
 
@@ -26,6 +26,12 @@ def row(sampler, rank, at=False, finished=2, ends=None, seeds=2, metric="energy_
 
 def gone(sampler, status):
     return row(sampler, None, finished=0, ends={status: 2})
+
+
+def trained(name, rank, off):
+    base = row(name, rank)
+    judged = Judged((Off("distance", "energy_distance", off), Off("energies", "obs_b2", 2.0)), ())
+    return base._replace(judged=judged, spent=base.spent._replace(parameters=9.0))
 
 
 def board(target, *rows, budget=40_000):
@@ -100,18 +106,22 @@ def test_the_untrained_base_is_shown_wherever_it_stands():
 
 
 def test_a_sentence_on_what_trains_a_network():
-    def trained(name, rank, off):
-        base = row(name, rank)
-        judged = Judged(
-            (Off("distance", "energy_distance", off), Off("energies", "obs_b2", 2.0)), ()
-        )
-        return base._replace(judged=judged, spent=base.spent._replace(parameters=9.0))
-
     on = [board("a", row("smc", 1), trained("x", 2, 0.0), trained("y", 3, 1.0))]
     on.append(board("b", row("smc", 1), trained("x", 2, 0.5), trained("y", 3, 1.0)))
     text = " ".join(leaderboard(on).split())
     assert "within the noise floor for 1 of 2 on a, 0 of 2 on b; x ranks first among them" in text
     assert "train a network" not in leaderboard([board("a", row("smc", 1), trained("x", 2, 0.0))])
+
+
+def test_of_many_targets_those_are_named_where_no_trained_method_is_near():
+    leaderboards = [
+        board(f"t{k}", trained("x", 1, 0.0 if k < 4 else 1.0), trained("y", 2, 1.0))
+        for k in range(6)
+    ]
+    text = " ".join(remarks(leaderboards))
+    assert "within the noise floor for some on 4 of 6 targets, for none on t4, t5; x ranks" in text
+    text = " ".join(remarks(leaderboards[:5]))
+    assert "for 1 of 2 on t0, 1 of 2 on t1, 1 of 2 on t2, 1 of 2 on t3, 0 of 2 on t4; x" in text
 
 
 def test_a_table_of_fewer_calls_is_not_mixed_in():
