@@ -26,18 +26,19 @@ def draw(path: Path, goals: Sequence[Goal], frames: Frames) -> None:
     with picture(path, 1, len(panels), (3.0, 2.8)) as (_, grid):
         for axes, (goal, runs) in zip(grid[0], panels, strict=True):
             limit = _limit(goal, runs[0][1])
-            methods = list(dict.fromkeys(method for method, _ in runs))
-            for i, (method, curve) in enumerate(runs):
-                first = method not in [earlier for earlier, _ in runs[:i]]
-                axes.plot(
-                    curve["spend"],
-                    np.maximum(curve[_figure(goal)], LEAST * limit),
-                    color=COLOURS[methods.index(method)],
-                    lw=1,
-                    marker="o",
-                    ms=2,
-                    label=method if first else None,
-                )
+            methods = dict.fromkeys(method for method, _ in runs)
+            for colour, method in zip(COLOURS, methods, strict=False):
+                figures = [(c["spend"], c[_figure(goal)]) for m, c in runs if m == method]
+                for seed, (spend, figure) in enumerate(figures):
+                    axes.plot(
+                        spend,
+                        np.maximum(figure, LEAST * limit),
+                        color=colour,
+                        lw=1,
+                        marker="o",
+                        ms=2,
+                        label=None if seed else method,
+                    )
             axes.axhline(limit, color=GREY, lw=0.6)
             axes.set(xscale="log", yscale="log", xlabel="calls", title=goal.target)
             axes.set_ylabel(runs[0][1]["metric"] if _figure(goal) == "distance" else ENERGY)
