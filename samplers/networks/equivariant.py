@@ -5,8 +5,15 @@ Everything but vectors is a function of pair distances d_ij, and the vectors are
     u_i = squash( sum_j (x_i - x_j)/(1 + d_ij) phi_ij + (x_i - mean) psi_i ),
 
 phi_ij = phi_ji from `rounds` rounds of messages between pairs and particles (in the manner of EGNN,
-arXiv 2102.09844), each unordered pair once.  Pairs come first in memory, points after them: sums
-over pairs are products with one small fixed matrix, and the embedding of a time broadcasts.
+arXiv 2102.09844), each unordered pair once.  Sums over pairs of functions of distances do not tell
+at which angle two neighbours stand.  `vectors` of them a particle do, made after every round but
+the last (in the manner of PaiNN, arXiv 2102.03150):
+
+    a_ic = sum over rounds of  sum_j (x_i - x_j)/(1 + d_ij) w_ijc + (x_i - mean) w_ic,
+
+of which a pair hears (a_i - a_j)_c . (x_i - x_j)/(1 + d_ij), and a particle |a_ic|^2.  Pairs come
+first in memory, points after them: sums over pairs are products with one small fixed matrix, and
+the embedding of a time broadcasts.
 """
 
 from __future__ import annotations
@@ -34,7 +41,8 @@ TOUCH = 1e-3  # sqrt(d^2 + TOUCH^2) has a gradient where two particles coincide
 
 @dataclass(frozen=True)
 class Equivariant(OfField):
-    """u of pair distances d: `radial` Gaussians of d / spread on [0, 6], `rounds` of messages.
+    """u of pair distances d: `radial` Gaussians of d / spread on [0, 6], `rounds` of messages, and
+    between rounds `vectors` a particle, which tell angles; 0: distances alone.
 
     The optimal control of a law with these symmetries has them too.  For bases whose centre of
     mass is removed, and targets whose particles are all alike and mirror images equal; raises
@@ -42,9 +50,19 @@ class Equivariant(OfField):
     """
 
     name: ClassVar[str] = "Equivariant"
+    may_be_none = ("vectors",)
     width: int = 64
     rounds: int = 2
     radial: int = 32
+    vectors: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.vectors and self.rounds < 2:
+            raise ValueError(
+                f"vectors is {self.vectors}, but they are heard in the round after the first: "
+                "set rounds to 2 or more, or leave vectors out"
+            )
 
     def field(self, dim: int, process: Process, generator: Generator, gates: int) -> Messages:
         return _Particles(self, dim, process, generator, gates)
@@ -98,6 +116,11 @@ class Messages(Field):
         self.gather = nn.ModuleList([nn.Linear(width, width) for _ in range(rounds)])
         self.spread_out = nn.ModuleList([nn.Linear(width, width) for _ in range(rounds)])
         self.update = nn.ModuleList([nn.Linear(width, width) for _ in range(rounds)])
+        later = range(rounds - 1) if spec.vectors else ()
+        self.aim = nn.ModuleList([nn.Linear(width, spec.vectors) for _ in later])
+        self.lean = nn.ModuleList([nn.Linear(width, spec.vectors) for _ in later])
+        self.lengths = nn.ModuleList([nn.Linear(spec.vectors, width) for _ in later])
+        self.angles = nn.ModuleList([nn.Linear(spec.vectors, width) for _ in later])
         self.read_out = slice(width * (1 + 2 * rounds), width * (1 + spare + 2 * rounds))
 
     def begin(self, generator: Generator) -> None:
@@ -122,15 +145,30 @@ class Messages(Field):
         return torch.cat([bump, d / (1 + d), 1 / (1 + 4 * square)], -1)
 
     def exchange(
-        self, pair: Float[Tensor, "P *b w"], node: Tensor, parts: Iterator[Tensor]
+        self,
+        y: Float[Tensor, "n *b s"],
+        away: Float[Tensor, "P *b s"],
+        d: Float[Tensor, "P *b 1"],
+        pair: Float[Tensor, "P *b w"],
+        node: Tensor,
+        parts: Iterator[Tensor],
     ) -> tuple[Float[Tensor, "P *b w"], Float[Tensor, "n *b w"]]:
-        for gather, spread_out, update in zip(
-            self.gather, self.spread_out, self.update, strict=True
+        """Pairs and particles after all rounds, each of which takes two of the time's `parts`."""
+        towards, centred = (away / (1 + d))[..., None], (y - y.mean(0))[..., None]
+        arrows = torch.zeros((), dtype=y.dtype, device=y.device)  # a: (n, *b, s, c)
+        length, angle = arrows, arrows
+        for i, (gather, spread_out, update) in enumerate(
+            zip(self.gather, self.spread_out, self.update, strict=True)
         ):
-            heard = gather(along(self.within.T, pair) * self.share) + next(parts)
+            heard = gather(along(self.within.T, pair) * self.share) + (next(parts) + length)
             node = node + silu(heard)
             spread = along(self.within, spread_out(node))
-            pair = pair + silu(update(pair) + spread + next(parts))
+            pair = pair + silu(update(pair) + spread + (next(parts) + angle))
+            if i < len(self.aim):
+                pull = along(self.between.T, towards * self.aim[i](pair)[..., None, :]) * self.share
+                arrows = arrows + pull + centred * self.lean[i](node)[..., None, :]
+                length = self.lengths[i](arrows.square().sum(-2))
+                angle = self.angles[i]((along(self.between, arrows) * towards).sum(-2))
         return pair, node
 
     def vectors(
@@ -166,7 +204,8 @@ class _Particles(Messages):
         parts = iter(embedding.split(self.width, -1))
         y, away, square, d = self.apart(x)
         pair = silu(self.pairs(self.features(square, d)) + next(parts))  # (P, *b, W)
-        pair, node = self.exchange(pair, torch.zeros((), dtype=x.dtype, device=x.device), parts)
+        node = torch.zeros((), dtype=x.dtype, device=x.device)
+        pair, node = self.exchange(y, away, d, pair, node, parts)
         return squashed(self.vectors(y, away, d, pair, node, parts))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 from torch import Generator
 
@@ -19,11 +20,15 @@ from tiltbench.targets.bases.process import Process
 
 @dataclass(frozen=True)
 class OfField(Network):
-    """u = field(x, t); what it has of whole numbers are sizes, 1 or more."""
+    """u = field(x, t); what it has of whole numbers are sizes, 1 or more, but for `may_be_none`."""
+
+    may_be_none: ClassVar[tuple[str, ...]] = ()  # sizes of what can be left out: 0 or more
 
     def __post_init__(self) -> None:
-        numbers = [part.name for part in fields(self) if isinstance(getattr(self, part.name), int)]
-        at_least_one(self, *numbers)
+        for part in fields(self):
+            size = getattr(self, part.name)
+            if isinstance(size, int) and not (size == 0 and part.name in self.may_be_none):
+                at_least_one(self, part.name)
 
     @abstractmethod
     def field(self, dim: int, process: Process, generator: Generator, gates: int) -> Field:

@@ -43,8 +43,15 @@ CASES = {
     "4 in 2-D": (PARTICLES[0], cloud(4, 2), 8),
     "5 in 3-D, guided": (PARTICLES[1], cloud(5, 3), 15),
     "7 on a line": (PARTICLES[0], cloud(7, 1), 7),
+    "5 in 3-D, angles": (Equivariant(width=16, rounds=3, vectors=4), cloud(5, 3), 15),
+    "5 in 2-D, angles": (EquivariantGuided(width=16, vectors=3), cloud(5, 2), 10),
     "6 atoms": (ATOMS[0], labelled(6, 3, ((1, 3, 4),), True), 18),
     "5 atoms, guided": (ATOMS[1], labelled(5, 3, (), True), 15),
+    "6 atoms, angles": (
+        Atomic(width=12, rounds=2, vectors=2),
+        labelled(6, 3, ((1, 3, 4),), True),
+        18,
+    ),
     "5 flat atoms": (ATOMS[0], labelled(5, 2, ((0, 4), (1, 2)), False), 10),
     "8 x 8": (FIELDS[0], torus(8, 8), 64),
     "4 x 4, guided": (FIELDS[1], torus(4, 4), 16),
@@ -52,9 +59,9 @@ CASES = {
     "ring of 12": (FIELDS[0], torus(12), 12),
 }
 cases = pytest.mark.parametrize("case", CASES)
-clouds = pytest.mark.parametrize("case", list(CASES)[:3])
-molecules = pytest.mark.parametrize("case", list(CASES)[3:6])
-lattices = pytest.mark.parametrize("case", list(CASES)[6:])
+clouds = pytest.mark.parametrize("case", list(CASES)[:5])
+molecules = pytest.mark.parametrize("case", list(CASES)[5:9])
+lattices = pytest.mark.parametrize("case", list(CASES)[9:])
 dtypes = pytest.mark.parametrize(
     ("dtype", "within"), [(torch.float32, 1e-5), (torch.float64, 1e-10)], ids=str
 )
@@ -143,7 +150,7 @@ def test_kinds_of_atoms():
     assert kinds(3, None).tolist() == kinds(3, ()).tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("case", list(CASES)[:6])
+@pytest.mark.parametrize("case", list(CASES)[:9])
 def test_controls_leave_the_centre_of_mass_where_it_is(case):
     model, (x, t, hint) = awake_network(case), inputs(case)
     n, d = CASES[case][1].target.particles
@@ -319,6 +326,10 @@ def test_networks_refuse_what_has_not_their_symmetry():
             network(width=0)
     with pytest.raises(ValueError, match="clip"):
         replace(PARTICLES[1], clip=0.0)
+    with pytest.raises(ValueError, match="vectors is -1; it must be 1 or more"):
+        Equivariant(vectors=-1)
+    with pytest.raises(ValueError, match="set rounds to 2"):
+        Equivariant(rounds=1, vectors=4)
 
 
 def regression_error(model, points, field, steps=150):
@@ -354,6 +365,30 @@ def test_particles_are_learnt_better_than_by_a_perceptron_of_equal_cost():
     plain = Mlp(width=108).build(8, base, rng())
     errors = [regression_error(model, points, field) for model in (aware, plain)]
     assert errors[0] < 0.02 and errors[0] < 0.2 * errors[1]
+
+
+def test_vectors_tell_angles():
+    """Forces of sum_i sum_jk f(d_ij) f(d_ik) cos^2(angle at i), as sum_i |tensor_i|^2."""
+    base = Confined(Brownian(scale=1.0), Cloud(5, 3))
+
+    def points(n, generator):
+        return base.normal((n, 15), generator, torch.float32), torch.rand(n, generator=generator)
+
+    def field(x):
+        with torch.enable_grad():
+            y = x.unflatten(-1, (5, 3)).requires_grad_()
+            away = y[:, :, None] - y[:, None]
+            square = away.square().sum(-1)[..., None]
+            bond = away / (square + 0.3).sqrt() * torch.exp(-square / 4)
+            tensor = torch.einsum("nijs,nijt->nist", bond, bond)
+            (force,) = torch.autograd.grad(tensor.square().sum(), y)
+        return centred(force.flatten(1), 3)
+
+    networks = Equivariant(width=24, rounds=2, vectors=8), Equivariant(width=32, rounds=3)
+    errors = [
+        regression_error(network.build(15, base, rng()), points, field, 400) for network in networks
+    ]
+    assert errors[0] < 0.5 * errors[1]
 
 
 def test_fields_are_learnt_better_than_by_a_perceptron_of_equal_cost():
