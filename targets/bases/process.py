@@ -325,7 +325,16 @@ def passing(
 
 
 def along(model: Controlled, path: Path) -> Float[Tensor, "k *b d"]:
-    """The model's control at every point that has one, all of `path.u`, in one batch."""
+    """The model's control at every point that has one, all of `path.u`: in one batch, or without a
+    graph ALONG points at a time, for a network may need a thousand numbers a point."""
     n = len(path.u)
     t = path.t[:n].reshape(-1, *[1] * (path.x.dim() - 2))
-    return model.control(path.x[:n], t, path.hint)
+    rows = max(ALONG // max(path.x.shape[1:-1].numel(), 1), 1)
+    if rows >= n or torch.is_grad_enabled():
+        return model.control(path.x[:n], t, path.hint)
+    hints = [None] * n if path.hint is None else path.hint.split(rows)
+    parts = zip(path.x[:n].split(rows), t.split(rows), hints, strict=False)
+    return torch.cat([model.control(*part) for part in parts])
+
+
+ALONG = 2**15  # as many points as a regression takes with a graph

@@ -1,7 +1,7 @@
 """Processes: exact weights at any step count, exact reversal, orders at the optimum."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -47,6 +47,29 @@ def test_reverse_weights_are_exact_at_four_steps(base):
     path = retrace(base, target, target.sample(100_000, rng(2)), rng(3))
     w = (-weights_of(problem, path)).exp()
     assert abs(z_score(w, math.exp(-0.7))) < 4
+
+
+def test_controls_along_many_paths_are_taken_in_parts(monkeypatch):
+    """Without a graph, with hints and without: the same controls, never of too many points."""
+    seen = []
+
+    class Remembering(Random):
+        def control(self, x, t, hint=None):
+            seen.append(x.shape[:-1].numel())
+            return t[..., None] * x + (0 if hint is None else hint)
+
+    path = simulate(BASES[0], Random(), (3, 2), rng(1))
+    for hint in (None, path.x[:-1].sin()):
+        path = replace(path, hint=hint)
+        whole = along(Remembering(), path)
+        assert seen == [4 * 3]
+        monkeypatch.setattr("tiltbench.targets.bases.process.ALONG", 7)
+        assert torch.equal(along(Remembering(), path), whole)  # a graph holds it all
+        with torch.no_grad():
+            assert torch.equal(along(Remembering(), path), whole)
+        assert seen[1:] == [12, 6, 6]
+        monkeypatch.undo()
+        seen.clear()
 
 
 @pytest.mark.parametrize("base", BASES, ids=ids)
