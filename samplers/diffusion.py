@@ -237,12 +237,14 @@ class Diffusion(Sampler[Trained]):
     def share(self, problem: Problem, state: Trained) -> float:
         """The part of the training that is done, in [0, 1]: by its steps where `batches` says how
         many there are, or by what is spent, whichever is further."""
-        done = state.iteration / (self._each * self.batches) if self.batches else 0.0
         paid = 0.0 if self.batches else state.paid.share(state.budget)
-        return min(max(done, paid, problem.share()), 1.0)
+        return min(max(self.completed(state), paid, problem.share()), 1.0)
 
     def done(self, state: Trained) -> bool:
-        return self.batches > 0 and state.iteration >= self._each * self.batches
+        return self.completed(state) >= 1
+
+    def completed(self, state: Trained) -> float:
+        return state.iteration / (self._each * self.batches) if self.batches else 0.0
 
     @property
     def _each(self) -> int:

@@ -77,6 +77,11 @@ class Sampler(ABC, Generic[State]):
         """Whether more steps would change nothing."""
         return False
 
+    def completed(self, state: State) -> float:
+        """The part of the training that is done, in [0, 1], where the method plans its own end; 0
+        where the budget alone says how far it is."""
+        return 0.0
+
     @abstractmethod
     def draw(self, problem: Problem, state: State, n: int, generator: Generator) -> Draws: ...
 

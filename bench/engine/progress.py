@@ -137,7 +137,7 @@ class _Live:
         cell = event.cell
         if cell.id not in self.bars:
             self.bars[cell.id] = self.progress.add_task(cell.title, total=1.0, note="")
-        note = f"{event.phase}, {event.share:.0%} of {cell.budget.limits}"
+        note = f"{event.phase}, {event.share:.0%}, at most {cell.budget.limits}"
         self.progress.update(self.bars[cell.id], completed=min(event.share, 1.0), note=note)
         self._count()
 

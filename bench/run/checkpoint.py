@@ -62,7 +62,7 @@ class Saved(NamedTuple):
 class Glance(NamedTuple):
     """What a checkpoint says of itself, unread."""
 
-    share: float  # of the training budget, spent
+    share: float  # of the training, done
     seconds: float  # of all attempts
     spec: Mapping[str, Any]  # of the cell
     code: Mapping[str, Any]  # that it serves: "syntax" and "plugins"

@@ -1,4 +1,4 @@
-"""The learning curve: draws at 8 log-spaced spends, from 1 % of the budget to the end."""
+"""The learning curve: draws at 8 log-spaced shares of the training, from 1 % of it to the end."""
 
 from __future__ import annotations
 

@@ -87,6 +87,8 @@ class Training:
         if resumed := self.resumed(state, source):
             state, source = resumed
             over = sampler.done(state)
+            # these shares have their copies
+            self.curve.due(max(meters.share, sampler.completed(state)))
         status, ended = Status.SPENT, "seconds"
         try:
             while clock.seconds < cell.budget.seconds:
@@ -99,8 +101,9 @@ class Training:
                 self.steps += 1
                 if calls.refused:  # the step has kept the refusal to itself
                     raise BudgetExceeded("the calls are spent")
-                self.progress("training", meters.share)
-                self.look(state, source)
+                share = max(meters.share, sampler.completed(state))
+                self.progress("training", share)
+                self.look(state, source, share)
                 if self.logs.due(self.steps):
                     self.log(sampler, state)
         except ComputeExceeded:
@@ -142,13 +145,12 @@ class Training:
         self.meters.compute.go_on_from(saved.metered)
         self.meters.clock.go_on_from(saved.seconds)
         self.ledger.earlier, self.curve.states = saved.attempts, saved.curve
-        self.curve.due(self.meters.share)  # these shares have their copies
         return saved.state, saved.source
 
-    def look(self, state: Any, source: Generator) -> None:
+    def look(self, state: Any, source: Generator, share: float) -> None:
         """What is done between two steps, off the training clock."""
         meters = self.meters
-        curve, saving = self.curve.due(meters.share), self.checkpoints.due()
+        curve, saving = self.curve.due(share), self.checkpoints.due()
         if not curve and not saving:
             return
         meters.clock.stop()
@@ -165,7 +167,7 @@ class Training:
                 self.curve.states,
                 self.ledger.so_far(),
             )
-            self.say(self.checkpoints.save(saved, meters.share))
+            self.say(self.checkpoints.save(saved, share))
         meters.clock.start()
 
     def log(self, sampler: Sampler[Any], state: Any) -> None:

@@ -307,6 +307,19 @@ def test_a_run_leaves_its_files(plugin):
     assert record.env["threads"] == 1 and record.env["device"] == "cpu"
 
 
+def test_a_method_that_plans_its_own_end_has_its_curve_before_it(plugin):
+    """100 steps of a budget that pays for a million: points at 1 % of the steps and on."""
+    seen = []
+    planned = cell("log_variance[paths=2,batches=100,model=Mlp[width=4]]", budget=10**6, curve=5)
+    record = run_cell(planned, Path("runs"), lambda *at: seen.append(at), code={"syntax": "h"})
+    assert record.status is Status.DONE
+    spend = read_arrays(Path(f"runs/{record.id}.curve.npz"))["spend"].double()
+    ideal = torch.logspace(0, 2, CURVE_POINTS, dtype=torch.float64)
+    assert len(spend) == CURVE_POINTS and bool(((spend / 2 - ideal).abs() <= 1).all())
+    shares = [share for phase, share in seen if phase == "training"]
+    assert shares[49] == 0.5 and shares[-1] == 1
+
+
 def test_spends_of_the_curve_are_log_spaced(plugin):
     record = run("honest[batch=1]", budget=2000, curve=5)
     spend = read_arrays(Path(f"runs/{record.id}.curve.npz"))["spend"].double()
