@@ -326,7 +326,7 @@ def test_networks_refuse_what_has_not_their_symmetry():
             network(width=0)
     with pytest.raises(ValueError, match="clip"):
         replace(PARTICLES[1], clip=0.0)
-    with pytest.raises(ValueError, match="vectors is -1; it must be 1 or more"):
+    with pytest.raises(ValueError, match="vectors is -1; it must be 0 or more"):
         Equivariant(vectors=-1)
     with pytest.raises(ValueError, match="set rounds to 2"):
         Equivariant(rounds=1, vectors=4)
