@@ -11,9 +11,10 @@ the last (in the manner of PaiNN, arXiv 2102.03150):
 
     a_ic = sum over rounds of  sum_j (x_i - x_j)/(1 + d_ij) w_ijc + (x_i - mean) w_ic,
 
-of which a pair hears (a_i - a_j)_c . (x_i - x_j)/(1 + d_ij), and a particle |a_ic|^2.  Pairs come
-first in memory, points after them: sums over pairs are products with one small fixed matrix, and
-the embedding of a time broadcasts.
+of which a pair hears (a_i - a_j)_c . (x_i - x_j)/(1 + d_ij), and a particle |a_ic|^2.  Lengths are
+in units of the base's spread, and sums over j are divided by sqrt(n - 1).  Pairs come first in
+memory, points after them: sums over pairs are products with one small fixed matrix, and the
+embedding of a time broadcasts.
 """
 
 from __future__ import annotations
