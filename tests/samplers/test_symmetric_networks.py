@@ -221,7 +221,9 @@ def test_controls_start_at_zero_and_share_times(case):
     network, base, dim = CASES[case]
     x, _, hint = inputs(case, n=5)
     t = torch.linspace(0, 1, STEPS)
-    fresh = network.build(dim, base, rng())
+    fresh, same = network.build(dim, base, rng()), network.build(dim, base, rng())
+    for p, q in zip(fresh.parameters(), same.parameters(), strict=True):
+        assert torch.equal(p, q)  # drawn from the generator alone
     assert torch.equal(fresh.control(x, t[:5], hint), torch.zeros_like(x))
     model = awake_network(case)
     stepper = model.on_grid(t)
