@@ -288,6 +288,14 @@ def test_controls_are_bounded_and_smooth_where_particles_meet(case):
     assert bool(u.isfinite().all()) and bool(slope.isfinite().all())
 
 
+@clouds
+def test_controls_far_away_are_those_of_the_greatest_length(case):
+    """Beyond all distances that are told apart |u| nears MOST: nothing overflows."""
+    model, (x, t, hint) = awake_network(case), inputs(case)
+    u = model.control(1e5 * x, t, hint).unflatten(-1, CASES[case][1].target.particles)
+    assert 0.5 * MOST < u.norm(dim=-1).max() < 2 * MOST
+
+
 def test_features_are_gaussians_and_never_subnormal():
     field = awake_network("4 in 2-D").network.field
     d = torch.linspace(0.0, 40.0, 500)[:, None]
@@ -385,18 +393,17 @@ def test_vectors_are_those_of_the_formula(case):
     y = (x / CASES[case][1].spread).unflatten(-1, (n, d)).movedim(-2, 0)
     pairs = list(itertools.combinations(range(n), 2))
 
-    def unit(i, j):
-        away = (y[i] - y[j])[..., None]
-        return away / (1 + (away.square().sum(-2, keepdim=True) + TOUCH**2).sqrt())
+    def unit(away):
+        return (away / (1 + (away.square().sum(-1, keepdim=True) + TOUCH**2).sqrt()))[..., None]
 
     a = [0.0] * n
     for k in range(0, len(weights), 2):
         for i in range(n):
-            a[i] = a[i] + (y[i] - y.mean(0))[..., None] * weights[k + 1][i]
+            a[i] = a[i] + unit(y[i] - y.mean(0)) * weights[k + 1][i]
         for (i, j), w in zip(pairs, weights[k], strict=True):
-            a[i] = a[i] + unit(i, j) * w / math.sqrt(n - 1)
-            a[j] = a[j] + unit(j, i) * w / math.sqrt(n - 1)
-        angles = torch.stack([((a[i] - a[j]) * unit(i, j)).sum(-2) for i, j in pairs])
+            a[i] = a[i] + unit(y[i] - y[j]) * w / math.sqrt(n - 1)
+            a[j] = a[j] + unit(y[j] - y[i]) * w / math.sqrt(n - 1)
+        angles = torch.stack([((a[i] - a[j]) * unit(y[i] - y[j])).sum(-2) for i, j in pairs])
         torch.testing.assert_close(heard[k], torch.stack(a).square().sum(-2))
         torch.testing.assert_close(heard[k + 1], angles)
     assert len(heard) == 2 * (CASES[case][0].rounds - 1)
