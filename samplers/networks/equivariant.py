@@ -9,11 +9,12 @@ arXiv 2102.09844), each unordered pair once.  Sums over pairs of functions of di
 at which angle two neighbours stand.  `vectors` of them a particle do, made after every round but
 the last (in the manner of PaiNN, arXiv 2102.03150):
 
-    a_ic = sum over rounds of  sum_j (x_i - x_j)/(1 + d_ij) w_ijc + (x_i - mean) w_ic,
+    a_ic = sum over rounds of  sum_j (x_i - x_j)/(1 + d_ij) w_ijc + (x_i - mean)/(1 + d_i) w_ic,
 
-of which a pair hears (a_i - a_j)_c . (x_i - x_j)/(1 + d_ij), and a particle |a_ic|^2.  Pairs come
-first in memory, points after them: sums over pairs are products with one small fixed matrix, and
-the embedding of a time broadcasts.
+d_i the distance from the mean, of which a pair hears (a_i - a_j)_c . (x_i - x_j)/(1 + d_ij), and a
+particle |a_ic|^2.  Lengths are in units of the base's spread, and sums over j are divided by
+sqrt(n - 1).  Pairs come first in memory, points after them: sums over pairs are products with one
+small fixed matrix, and the embedding of a time broadcasts.
 """
 
 from __future__ import annotations
@@ -154,7 +155,9 @@ class Messages(Field):
         parts: Iterator[Tensor],
     ) -> tuple[Float[Tensor, "P *b w"], Float[Tensor, "n *b w"]]:
         """Pairs and particles after all rounds, each of which takes two of the time's `parts`."""
-        towards, centred = (away / (1 + d))[..., None], (y - y.mean(0))[..., None]
+        centred = y - y.mean(0)
+        far = (centred.square().sum(-1, keepdim=True) + TOUCH**2).sqrt()
+        towards, centred = (away / (1 + d))[..., None], (centred / (1 + far))[..., None]
         arrows = torch.zeros((), dtype=y.dtype, device=y.device)  # a: (n, *b, s, c)
         length, angle = arrows, arrows
         for i, (gather, spread_out, update) in enumerate(

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Generator
 
-from tiltbench.samplers.networks.model import Model, Network, at_least_one
+from tiltbench.samplers.networks.model import Model, Network
 from tiltbench.samplers.networks.timed import Field, Timed
 from tiltbench.targets.bases.process import Process
 
@@ -26,9 +26,9 @@ class OfField(Network):
 
     def __post_init__(self) -> None:
         for part in fields(self):
-            size = getattr(self, part.name)
-            if isinstance(size, int) and not (size == 0 and part.name in self.may_be_none):
-                at_least_one(self, part.name)
+            size, least = getattr(self, part.name), 0 if part.name in self.may_be_none else 1
+            if isinstance(size, int) and size < least:
+                raise ValueError(f"{part.name} is {size}; it must be {least} or more")
 
     @abstractmethod
     def field(self, dim: int, process: Process, generator: Generator, gates: int) -> Field:

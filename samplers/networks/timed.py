@@ -203,7 +203,8 @@ def _as_is(x: Tensor) -> Tensor:
 
 
 def initialise(module: nn.Module, generator: Generator) -> None:
-    """U(-1/sqrt(fan in), 1/sqrt(fan in)), as torch's own layers, but from the given generator."""
+    """U(-1/sqrt(fan in), 1/sqrt(fan in)), and N(0, 1) where embedded, as torch's own layers, but
+    from the given generator."""
     with torch.no_grad():
         for layer in module.modules():
             if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
@@ -211,3 +212,5 @@ def initialise(module: nn.Module, generator: Generator) -> None:
                 layer.weight.uniform_(-bound, bound, generator=generator)
                 if layer.bias is not None:
                     layer.bias.uniform_(-bound, bound, generator=generator)
+            elif isinstance(layer, nn.Embedding):
+                layer.weight.normal_(generator=generator)

@@ -326,7 +326,7 @@ def passing(
 
 def along(model: Controlled, path: Path) -> Float[Tensor, "k *b d"]:
     """The model's control at every point that has one, all of `path.u`: in one batch, or without a
-    graph ALONG points at a time, for a network may need a thousand numbers a point."""
+    graph ALONG points at a time, or one time, for a network may need a thousand numbers a point."""
     n = len(path.u)
     t = path.t[:n].reshape(-1, *[1] * (path.x.dim() - 2))
     rows = max(ALONG // max(path.x.shape[1:-1].numel(), 1), 1)

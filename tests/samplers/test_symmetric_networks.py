@@ -1,6 +1,7 @@
 """The networks that respect a symmetry of their target: particles, and fields on a lattice."""
 
 import copy
+import itertools
 import math
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import torch
 from tests.tools.worlds import Cloud, Field, Labelled, rng
 from tiltbench.samplers.networks.atomic import Atomic, AtomicGuided, kinds
 from tiltbench.samplers.networks.convolutional import PART, Convolutional, ConvolutionalGuided
-from tiltbench.samplers.networks.equivariant import Equivariant, EquivariantGuided
+from tiltbench.samplers.networks.equivariant import TOUCH, Equivariant, EquivariantGuided
 from tiltbench.samplers.networks.perceptron import Mlp
 from tiltbench.samplers.networks.timed import MOST
 from tiltbench.samplers.sampler import Unsupported
@@ -220,7 +221,9 @@ def test_controls_start_at_zero_and_share_times(case):
     network, base, dim = CASES[case]
     x, _, hint = inputs(case, n=5)
     t = torch.linspace(0, 1, STEPS)
-    fresh = network.build(dim, base, rng())
+    fresh, same = network.build(dim, base, rng()), network.build(dim, base, rng())
+    for p, q in zip(fresh.parameters(), same.parameters(), strict=True):
+        assert torch.equal(p, q)  # drawn from the generator alone
     assert torch.equal(fresh.control(x, t[:5], hint), torch.zeros_like(x))
     model = awake_network(case)
     stepper = model.on_grid(t)
@@ -271,17 +274,26 @@ def test_divergence_by_products_is_that_of_the_control(case):
     assert torch.allclose(each[0], jacobian.diagonal(), atol=1e-8)
 
 
-def test_controls_are_bounded_and_smooth_where_particles_meet():
-    model = awake_network("4 in 2-D")
+@pytest.mark.parametrize("case", ["4 in 2-D", "5 in 3-D, angles"])
+def test_controls_are_bounded_and_smooth_where_particles_meet(case):
+    model = awake_network(case)
     with torch.no_grad():
         model.network.field.time[-1].weight.mul_(1e4)
-    x, t, _ = inputs("4 in 2-D")
-    u = model.control(x, t).unflatten(-1, (4, 2))
+    x, t, _ = inputs(case)
+    u = model.control(x, t).unflatten(-1, CASES[case][1].target.particles)
     assert 0.5 * MOST < u.norm(dim=-1).max() < 2 * MOST
-    x = torch.zeros(3, 8, requires_grad=True)
+    x = torch.zeros(3, x.shape[-1], requires_grad=True)
     u = model.control(x, torch.tensor(0.7))
     (slope,) = torch.autograd.grad(u.sum(), x)
     assert bool(u.isfinite().all()) and bool(slope.isfinite().all())
+
+
+@clouds
+def test_controls_far_away_are_those_of_the_greatest_length(case):
+    """Beyond all distances that are told apart |u| nears MOST: nothing overflows."""
+    model, (x, t, hint) = awake_network(case), inputs(case)
+    u = model.control(1e5 * x, t, hint).unflatten(-1, CASES[case][1].target.particles)
+    assert 0.5 * MOST < u.norm(dim=-1).max() < 2 * MOST
 
 
 def test_features_are_gaussians_and_never_subnormal():
@@ -326,7 +338,7 @@ def test_networks_refuse_what_has_not_their_symmetry():
             network(width=0)
     with pytest.raises(ValueError, match="clip"):
         replace(PARTICLES[1], clip=0.0)
-    with pytest.raises(ValueError, match="vectors is -1; it must be 1 or more"):
+    with pytest.raises(ValueError, match="vectors is -1; it must be 0 or more"):
         Equivariant(vectors=-1)
     with pytest.raises(ValueError, match="set rounds to 2"):
         Equivariant(rounds=1, vectors=4)
@@ -365,6 +377,36 @@ def test_particles_are_learnt_better_than_by_a_perceptron_of_equal_cost():
     plain = Mlp(width=108).build(8, base, rng())
     errors = [regression_error(model, points, field) for model in (aware, plain)]
     assert errors[0] < 0.02 and errors[0] < 0.2 * errors[1]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "angles" in case])
+def test_vectors_are_those_of_the_formula(case):
+    """a_ic, one particle and one pair at a time, and what is heard of them in every round."""
+    model, (x, t, hint) = awake_network(case, torch.float64), inputs(case, torch.float64, n=2)
+    field, weights, heard = model.network.field, [], []
+    for layer in (*field.aim, *field.lean):
+        layer.register_forward_hook(lambda _, ins, out: weights.append(out[..., None, :]))
+    for layer in (*field.lengths, *field.angles):
+        layer.register_forward_hook(lambda _, ins, out: heard.append(ins[0]))
+    model.control(x, t, hint)
+    n, d = CASES[case][1].target.particles
+    y = (x / CASES[case][1].spread).unflatten(-1, (n, d)).movedim(-2, 0)
+    pairs = list(itertools.combinations(range(n), 2))
+
+    def unit(away):
+        return (away / (1 + (away.square().sum(-1, keepdim=True) + TOUCH**2).sqrt()))[..., None]
+
+    a = [0.0] * n
+    for k in range(0, len(weights), 2):
+        for i in range(n):
+            a[i] = a[i] + unit(y[i] - y.mean(0)) * weights[k + 1][i]
+        for (i, j), w in zip(pairs, weights[k], strict=True):
+            a[i] = a[i] + unit(y[i] - y[j]) * w / math.sqrt(n - 1)
+            a[j] = a[j] + unit(y[j] - y[i]) * w / math.sqrt(n - 1)
+        angles = torch.stack([((a[i] - a[j]) * unit(y[i] - y[j])).sum(-2) for i, j in pairs])
+        torch.testing.assert_close(heard[k], torch.stack(a).square().sum(-2))
+        torch.testing.assert_close(heard[k + 1], angles)
+    assert len(heard) == 2 * (CASES[case][0].rounds - 1)
 
 
 def test_vectors_tell_angles():

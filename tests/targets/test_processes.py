@@ -50,7 +50,7 @@ def test_reverse_weights_are_exact_at_four_steps(base):
 
 
 def test_controls_along_many_paths_are_taken_in_parts(monkeypatch):
-    """Without a graph, with hints and without: the same controls, never of too many points."""
+    """Without a graph, with hints and without: the same controls, of few points at once."""
     seen = []
 
     class Remembering(Random):
@@ -63,11 +63,15 @@ def test_controls_along_many_paths_are_taken_in_parts(monkeypatch):
         path = replace(path, hint=hint)
         whole = along(Remembering(), path)
         assert seen == [4 * 3]
-        monkeypatch.setattr("tiltbench.targets.bases.process.ALONG", 7)
-        assert torch.equal(along(Remembering(), path), whole)  # a graph holds it all
-        with torch.no_grad():
-            assert torch.equal(along(Remembering(), path), whole)
-        assert seen[1:] == [12, 6, 6]
+        assert torch.equal(whole, Remembering().control(path.x[:-1], path.t[:-1, None], hint))
+        del seen[1:]
+        for most, parts in ((7, [6, 6]), (2, [3] * 4)):  # one time at once, at the least
+            monkeypatch.setattr("tiltbench.targets.bases.process.ALONG", most)
+            assert torch.equal(along(Remembering(), path), whole)  # a graph holds it all
+            with torch.no_grad():
+                assert torch.equal(along(Remembering(), path), whole)
+            assert seen == [12, 12, *parts]
+            del seen[1:]
         monkeypatch.undo()
         seen.clear()
 
