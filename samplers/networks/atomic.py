@@ -89,13 +89,13 @@ class _Atoms(Messages):
         node = self.atoms(self.atom).reshape(lead)
         if not self.chiral:
             pair, node = self.exchange(y, away, d, pair, node, parts)
-            return squashed(self.vectors(y, away, d, pair, node, parts))
+            return squashed(self.output(y, away, d, pair, node, parts))
         a, b = self._hands(pair, away / (1 + d)).chunk(2, -1)  # (n, *b, 3, C) each
         normal = a.cross(b, dim=-2)
         volume = (normal * a.roll(1, -1)).sum(-2)
         node = node + silu(self.volumes(torch.tanh(volume / VOLUME)))
         pair, node = self.exchange(y, away, d, pair, node, parts)
-        v = self.vectors(y, away, d, pair, node, parts)
+        v = self.output(y, away, d, pair, node, parts)
         chi = (node * next(parts)).sum(-1, keepdim=True)
         return squashed(v + self.mix(normal)[..., 0] * chi)
 

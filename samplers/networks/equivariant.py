@@ -81,8 +81,8 @@ class EquivariantGuided(Hinted, Equivariant):
 
 class Messages(Field):
     """What particles hear of each other: features of pairs and of particles, functions of distances
-    alone, after `rounds` of messages; `spare` vectors of the time are for what is read out of
-    them, all 0 at first."""
+    and of products of vectors, after `rounds` of messages; `spare` vectors of the time are for what
+    is read out of them, all 0 at first."""
 
     between: Tensor
     within: Tensor
@@ -174,7 +174,7 @@ class Messages(Field):
                 angle = self.angles[i]((along(self.between, arrows) * towards).sum(-2))
         return pair, node
 
-    def vectors(
+    def output(
         self,
         y: Tensor,
         away: Tensor,
@@ -209,7 +209,7 @@ class _Particles(Messages):
         pair = silu(self.pairs(self.features(square, d)) + next(parts))  # (P, *b, W)
         node = torch.zeros((), dtype=x.dtype, device=x.device)
         pair, node = self.exchange(y, away, d, pair, node, parts)
-        return squashed(self.vectors(y, away, d, pair, node, parts))
+        return squashed(self.output(y, away, d, pair, node, parts))
 
 
 def squashed(v: Float[Tensor, "n *b d"]) -> Float[Tensor, "*b D"]:
