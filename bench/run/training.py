@@ -87,8 +87,7 @@ class Training:
         if resumed := self.resumed(state, source):
             state, source = resumed
             over = sampler.done(state)
-            # these shares have their copies
-            self.curve.due(max(meters.share, sampler.completed(state)))
+            self.curve.due(self.share(sampler, state))  # these shares have their copies
         status, ended = Status.SPENT, "seconds"
         try:
             while clock.seconds < cell.budget.seconds:
@@ -101,7 +100,7 @@ class Training:
                 self.steps += 1
                 if calls.refused:  # the step has kept the refusal to itself
                     raise BudgetExceeded("the calls are spent")
-                share = max(meters.share, sampler.completed(state))
+                share = self.share(sampler, state)
                 self.progress("training", share)
                 self.look(state, source, share)
                 if self.logs.due(self.steps):
@@ -147,6 +146,10 @@ class Training:
         self.ledger.earlier, self.curve.states = saved.attempts, saved.curve
         return saved.state, saved.source
 
+    def share(self, sampler: Sampler[Any], state: Any) -> float:
+        """The part of the training that is done: of the budget, or of the method's own plan."""
+        return max(self.meters.share, sampler.completed(state))
+
     def look(self, state: Any, source: Generator, share: float) -> None:
         """What is done between two steps, off the training clock."""
         meters = self.meters
@@ -176,7 +179,8 @@ class Training:
         running = meters.clock.since is not None
         meters.clock.stop()
         reported = {name: float(value) for name, value in sampler.diagnostics(state).items()}
-        self.logs.line(self.steps, {"share": meters.share, **meters.spent._asdict(), **reported})
+        share = self.share(sampler, state)
+        self.logs.line(self.steps, {"share": share, **meters.spent._asdict(), **reported})
         if running:
             meters.clock.start()
 
